@@ -1,0 +1,1 @@
+"""The HTTP edge: one folder an OpenStack API, each a table of routes over plain functions."""

@@ -1,0 +1,296 @@
+"""What every API of ours is made of: a Service is a prefix, a table of routes and a form for its faults.
+
+A handler is a plain function ``handler(service_state, request, **path_parameters) -> Reply``. It raises the
+errors of domain.errors; the Service turns them into its API's fault format. Nothing else knows Falcon.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import falcon
+import msgspec
+
+from kilonova import log
+from kilonova.domain.context import RequestContext
+from kilonova.domain.errors import (
+    BadRequest,
+    KilonovaError,
+    NotFound,
+    TooLarge,
+    Unauthorized,
+    UnsupportedMedia,
+)
+
+MAX_BODY = 114_688
+"""Bytes of a JSON body: Nova's osapi_max_request_body_size."""
+
+T = TypeVar("T")
+Version = tuple[int, int]
+_log = log.get("api")
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A handler's answer. ``body``: anything msgspec can encode as JSON, bytes as they are, an iterable of
+    bytes as a stream, or None for no body."""
+
+    status: int = 200
+    body: Any = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    content_type: str = "application/json"
+
+
+@dataclass(slots=True)
+class Request:
+    """One request as a handler sees it."""
+
+    raw: falcon.Request
+    request_id: str
+    version: Version = (0, 0)
+    """The negotiated microversion; (0, 0) where the API has none."""
+    _context: RequestContext | None = None
+
+    @property
+    def context(self) -> RequestContext:
+        assert self._context is not None, "route without authentication asked for its context"
+        return self._context
+
+    @property
+    def url(self) -> str:
+        """The service's own root as the client reached it, for links: ``http://host:port/prefix``."""
+        return str(self.raw.context.root)
+
+    def at_least(self, major: int, minor: int) -> bool:
+        return self.version >= (major, minor)
+
+    def query(self, name: str) -> str | None:
+        """The last value of a query parameter."""
+        values = self.query_all(name)
+        return values[-1] if values else None
+
+    def query_all(self, name: str) -> list[str]:
+        value = self.raw.params.get(name)
+        if value is None:
+            return []
+        return value if isinstance(value, list) else [value]
+
+    def json(self, kind: type[T]) -> T:
+        """The body as ``kind``. BadRequest says which field is wrong; TooLarge past MAX_BODY."""
+        try:
+            return msgspec.json.decode(self.body(), type=kind)
+        except msgspec.ValidationError as error:
+            raise BadRequest(f"Invalid input: {error}") from error
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise BadRequest("Malformed request body: it is not valid JSON") from error
+
+    def body(self) -> bytes:
+        length = self.raw.content_length
+        if length is not None and length > MAX_BODY:
+            raise TooLarge(f"Request body is larger than {MAX_BODY} bytes")
+        data: bytes = self.raw.bounded_stream.read(MAX_BODY + 1)
+        if len(data) > MAX_BODY:
+            raise TooLarge(f"Request body is larger than {MAX_BODY} bytes")
+        kind = (self.raw.content_type or "application/json").split(";")[0].strip()
+        if data and kind != "application/json":
+            raise UnsupportedMedia(f"Unsupported Content-Type: {kind}")
+        return data
+
+
+Handler = Callable[..., Reply]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One row of a service's table. Several rows may share method and path with other microversions;
+    a request outside all of them gets 404, as Nova answers."""
+
+    method: str
+    path: str
+    handler: Handler
+    since: Version | None = None
+    until: Version | None = None
+    public: bool = False
+    """Served without a token."""
+
+    def serves(self, version: Version) -> bool:
+        return (self.since is None or version >= self.since) and (self.until is None or version <= self.until)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    """One API under one prefix. ``state`` is the handlers' first argument."""
+
+    name: str
+    prefix: str
+    routes: Sequence[Route]
+    state: Any
+    fault: Callable[[Request, int, str, KilonovaError | None], Mapping[str, Any]]
+    """(request, status, message, error) → the JSON body of a fault."""
+    negotiate: Callable[[falcon.Request], Version] | None = None
+    decorate: Callable[[Request, falcon.Response], None] | None = None
+    """Headers that every answer of this API carries."""
+
+
+Authenticate = Callable[[str, str], RequestContext]
+"""(token, request id) → context; raises Unauthorized."""
+
+
+def application(services: Iterable[Service], authenticate: Authenticate) -> falcon.App[Any, Any]:
+    """One WSGI application of all services."""
+    app: falcon.App[Any, Any] = falcon.App(request_type=_FalconRequest)
+    app.req_options.strip_url_path_trailing_slash = True
+    app.req_options.auto_parse_qs_csv = False
+    app.req_options.keep_blank_qs_values = True
+    app.add_error_handler(Exception, _unexpected)
+    for service in services:
+        by_path: dict[str, dict[str, list[Route]]] = {}
+        for route in service.routes:
+            by_path.setdefault(route.path, {}).setdefault(route.method, []).append(route)
+        for path, methods in by_path.items():
+            resource = _resource(service, methods, authenticate)
+            app.add_route((service.prefix + path).rstrip("/") or "/", resource)
+        edge = _Edge(service, {}, authenticate)
+        app.add_sink(edge.missing, re.compile(re.escape(service.prefix) + r"(/|$)"))
+    return app
+
+
+class _FalconRequest(falcon.Request):
+    """A request with a body that Falcon must not parse by itself."""
+
+    __slots__ = ()
+
+
+def _resource(service: Service, methods: Mapping[str, list[Route]], authenticate: Authenticate) -> Any:
+    """A Falcon resource whose on_get, on_post, … all lead to the same edge."""
+    edge = _Edge(service, methods, authenticate)
+    verbs = {f"on_{method.lower()}": _responder(edge, method) for method in methods}
+    for method in ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"):
+        verbs.setdefault(f"on_{method.lower()}", edge.not_allowed)
+    return type("Resource", (), {k: staticmethod(v) for k, v in verbs.items()})()
+
+
+def _responder(edge: _Edge, method: str) -> Callable[..., None]:
+    def respond(req: falcon.Request, resp: falcon.Response, **parameters: str) -> None:
+        edge.handle(method, req, resp, parameters)
+
+    return respond
+
+
+class _Edge:
+    """Where an HTTP request becomes a handler's call, and an error becomes a fault."""
+
+    def __init__(
+        self, service: Service, methods: Mapping[str, list[Route]], authenticate: Authenticate
+    ) -> None:
+        self._service = service
+        self._methods = methods
+        self._authenticate = authenticate
+
+    def handle(
+        self, method: str, req: falcon.Request, resp: falcon.Response, parameters: dict[str, str]
+    ) -> None:
+        request = self._request(req)
+        with log.bound(request_id=request.request_id):
+            try:
+                if self._service.negotiate is not None:
+                    request.version = self._service.negotiate(req)
+                route = self._route(method, request)
+                if not route.public:
+                    request._context = self._context(req, request.request_id)
+                _send(resp, route.handler(self._service.state, request, **parameters))
+            except KilonovaError as error:
+                self._fail(request, resp, error.status, error.message, error)
+            except Exception:  # noqa: BLE001 - the edge: the client gets a 500, the log the traceback
+                _log.exception("request_failed", method=method, path=req.path)
+                self._fail(request, resp, 500, "Unexpected API Error. The log has the details.", None)
+            self._finish(request, resp)
+
+    def not_allowed(self, req: falcon.Request, resp: falcon.Response, **_: str) -> None:
+        request = self._request(req)
+        resp.set_header("Allow", ", ".join(self._methods))
+        self._fail(request, resp, 405, f"The method {req.method} is not allowed here", None)
+        self._finish(request, resp)
+
+    def missing(self, req: falcon.Request, resp: falcon.Response, **_: Any) -> None:
+        request = self._request(req)
+        try:
+            self._context(req, request.request_id)
+            self._fail(request, resp, 404, "The resource could not be found.", None)
+        except Unauthorized as error:
+            self._fail(request, resp, 401, error.message, error)
+        self._finish(request, resp)
+
+    def _request(self, req: falcon.Request) -> Request:
+        req.context.root = f"{req.prefix}{self._service.prefix}"
+        given = req.get_header("X-OpenStack-Request-ID") or ""
+        request_id = given if _REQUEST_ID.fullmatch(given) else f"req-{uuid.uuid4()}"
+        return Request(raw=req, request_id=request_id)
+
+    def _route(self, method: str, request: Request) -> Route:
+        for route in self._methods[method]:
+            if route.serves(request.version):
+                return route
+        raise NotFound("The resource could not be found.")
+
+    def _context(self, req: falcon.Request, request_id: str) -> RequestContext:
+        token = req.get_header("X-Auth-Token")
+        if not token:
+            raise Unauthorized("The request you have made requires authentication.")
+        return self._authenticate(token, request_id)
+
+    def _fail(
+        self, request: Request, resp: falcon.Response, status: int, message: str, error: KilonovaError | None
+    ) -> None:
+        _send(resp, Reply(status, self._service.fault(request, status, message, error)))
+        if status == 401:
+            resp.set_header("WWW-Authenticate", f'Keystone uri="{request.raw.prefix}/identity"')
+
+    def _finish(self, request: Request, resp: falcon.Response) -> None:
+        resp.set_header("X-OpenStack-Request-ID", request.request_id)
+        if self._service.decorate is not None:
+            self._service.decorate(request, resp)
+
+
+_REQUEST_ID = re.compile(r"req-[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
+_json = msgspec.json.Encoder()
+
+
+def _send(resp: falcon.Response, reply: Reply) -> None:
+    resp.status = falcon.code_to_http_status(reply.status)
+    for name, value in reply.headers.items():
+        resp.set_header(name, value)
+    if reply.body is None:
+        return
+    resp.content_type = reply.content_type
+    if isinstance(reply.body, bytes):
+        resp.data = reply.body
+    elif reply.content_type == "application/json":
+        resp.data = _json.encode(reply.body)
+    else:
+        resp.stream = reply.body
+
+
+def _unexpected(req: falcon.Request, resp: falcon.Response, error: Exception, _params: Any) -> None:
+    """What went wrong outside every service: an unknown prefix, or a request Falcon could not read."""
+    status = error.status_code if isinstance(error, falcon.HTTPError) else 500
+    if status == 500:
+        _log.error("edge_failed", path=req.path, exc_info=error)
+    _send(
+        resp,
+        Reply(
+            status,
+            {
+                "error": {
+                    "code": status,
+                    "message": "The resource could not be found."
+                    if status == 404
+                    else "The request could not be served.",
+                }
+            },
+        ),
+    )

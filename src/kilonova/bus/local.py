@@ -1,0 +1,122 @@
+"""The in-process bus of ``kilonova up``: the same verbs, threads instead of a broker.
+
+A cast goes through a queue to a pool of threads. A call runs in the caller's own thread: nothing is gained
+by waking another while this one waits. Both encode and decode, like a broker would.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from queue import SimpleQueue
+
+import msgspec
+
+from kilonova import log
+from kilonova.bus.base import Dispatcher, Envelope, Handler, Reply, decode_answer, encode, encode_error
+from kilonova.domain.errors import KilonovaError, Unavailable
+
+_envelope = msgspec.msgpack.Decoder(Envelope)
+_log = log.get("bus")
+
+
+class LocalBus:
+    """See bus.base.Bus. ``pools`` names thread pools that several topics share (many hosts, few threads)."""
+
+    def __init__(self, pools: Mapping[str, int] | None = None) -> None:
+        self._pools = {name: _Pool(name, size) for name, size in (pools or {}).items()}
+        self._topics: dict[str, _Topic] = {}
+
+    def call(
+        self, topic: str, method: str, request: msgspec.Struct, reply: type[Reply], timeout: float = 60.0
+    ) -> Reply:
+        served = self._topics.get(topic)
+        if served is None:
+            raise Unavailable(f"nobody serves {topic}")
+        return decode_answer(served.answer(_sealed(method, request)), reply)
+
+    def cast(self, topic: str, method: str, request: msgspec.Struct) -> None:
+        served = self._topics.get(topic)
+        if served is None:
+            _log.warning("cast_lost", topic=topic, method=method)
+            return
+        served.pool.submit(served, _sealed(method, request))
+
+    def serve(self, topic: str, handlers: Mapping[str, Handler], workers: int | str = 1) -> _Topic:
+        shared = isinstance(workers, str)
+        pool = self._pools[workers] if isinstance(workers, str) else _Pool(topic, workers)
+        self._topics[topic] = _Topic(self, topic, Dispatcher(handlers), pool, owns_pool=not shared)
+        return self._topics[topic]
+
+    def forget(self, topic: str) -> None:
+        self._topics.pop(topic, None)
+
+    def close(self) -> None:
+        for topic in list(self._topics.values()):
+            topic.close()
+        for pool in self._pools.values():
+            pool.close()
+
+
+def _sealed(method: str, request: msgspec.Struct) -> bytes:
+    request_id = log.current().get("request_id", "")
+    return encode(Envelope(method, msgspec.Raw(encode(request)), request_id))
+
+
+class _Topic:
+    """One served topic: a dispatcher and the pool that works on its casts."""
+
+    def __init__(
+        self, bus: LocalBus, name: str, dispatcher: Dispatcher, pool: _Pool, owns_pool: bool
+    ) -> None:
+        self.name = name
+        self.pool = pool
+        self._bus = bus
+        self._dispatcher = dispatcher
+        self._owns_pool = owns_pool
+
+    def answer(self, message: bytes) -> bytes:
+        try:
+            return self._dispatcher.dispatch(_envelope.decode(message))
+        except KilonovaError as error:
+            return encode_error(error)
+
+    def work(self, message: bytes) -> None:
+        envelope = _envelope.decode(message)
+        with log.bound(request_id=envelope.request_id):
+            try:
+                self._dispatcher.dispatch(envelope)
+            except Exception:  # noqa: BLE001 - the edge of a thread: nobody above to tell
+                _log.exception("cast_failed", topic=self.name, method=envelope.method)
+
+    def close(self) -> None:
+        self._bus.forget(self.name)
+        if self._owns_pool:
+            self.pool.close()
+
+
+class _Pool:
+    """Threads that take (topic, message) from one queue, in order of arrival."""
+
+    def __init__(self, name: str, size: int) -> None:
+        self._queue: SimpleQueue[tuple[_Topic, bytes] | None] = SimpleQueue()
+        self._threads = [
+            threading.Thread(target=self._run, name=f"{name}-{i}", daemon=True) for i in range(size)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, topic: _Topic, message: bytes) -> None:
+        self._queue.put((topic, message))
+
+    def close(self) -> None:
+        for _ in self._threads:
+            self._queue.put(None)
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join()
+
+    def _run(self) -> None:
+        while (job := self._queue.get()) is not None:
+            topic, message = job
+            topic.work(message)

@@ -1,0 +1,32 @@
+"""Who asks: the identity behind one request, carried through every hop."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class RequestContext(msgspec.Struct, frozen=True, kw_only=True):
+    """One authenticated request.
+
+    ``project_id`` is None for an unscoped or domain-scoped token. Roles are OpenStack's default three:
+    admin implies member implies reader (Keystone's default role implications).
+    """
+
+    request_id: str
+    user_id: str
+    user_name: str = ""
+    user_domain_id: str = "default"
+    project_id: str | None = None
+    project_name: str | None = None
+    project_domain_id: str | None = None
+    domain_id: str | None = None
+    roles: frozenset[str] = frozenset()
+    token_id: str = ""
+
+    @property
+    def is_admin(self) -> bool:
+        return "admin" in self.roles
+
+    @property
+    def may_write(self) -> bool:
+        return self.is_admin or "member" in self.roles

@@ -1,0 +1,138 @@
+"""Servers: their states, and what a build needs to know of one."""
+
+from __future__ import annotations
+
+from enum import IntEnum, StrEnum
+from typing import Any
+
+import msgspec
+
+from kilonova.domain.network import Vif
+
+
+class VmState(StrEnum):
+    """The stable state (Nova's vm_states)."""
+
+    BUILDING = "building"
+    ACTIVE = "active"
+    PAUSED = "paused"
+    SUSPENDED = "suspended"
+    STOPPED = "stopped"
+    ERROR = "error"
+    DELETED = "deleted"
+
+
+class TaskState(StrEnum):
+    """What is being done to the server now (Nova's task_states)."""
+
+    SCHEDULING = "scheduling"
+    NETWORKING = "networking"
+    BLOCK_DEVICE_MAPPING = "block_device_mapping"
+    SPAWNING = "spawning"
+    REBOOTING = "rebooting"
+    REBOOTING_HARD = "rebooting_hard"
+    POWERING_OFF = "powering-off"
+    POWERING_ON = "powering-on"
+    PAUSING = "pausing"
+    UNPAUSING = "unpausing"
+    SUSPENDING = "suspending"
+    RESUMING = "resuming"
+    DELETING = "deleting"
+
+
+class PowerState(IntEnum):
+    """What the hypervisor says (Nova's power_state codes)."""
+
+    NOSTATE = 0
+    RUNNING = 1
+    PAUSED = 3
+    SHUTDOWN = 4
+    CRASHED = 6
+    SUSPENDED = 7
+
+
+class Flavor(msgspec.Struct, frozen=True, kw_only=True):
+    """A flavor as it was when the server was created; the server keeps this copy.
+
+    Sizes as the API gives them: memory and swap in MiB, disks in GiB.
+    """
+
+    id: str
+    name: str
+    vcpus: int
+    memory_mb: int
+    root_gb: int
+    ephemeral_gb: int = 0
+    swap_mb: int = 0
+    rxtx_factor: float = 1.0
+    is_public: bool = True
+    disabled: bool = False
+    description: str | None = None
+    extra_specs: dict[str, str] = {}
+
+
+class ImageRef(msgspec.Struct, frozen=True, kw_only=True):
+    """What a host must know of an image: size in bytes, minima in MiB and GiB, sha512 in hex."""
+
+    id: str
+    name: str = ""
+    disk_format: str
+    container_format: str = "bare"
+    size: int
+    virtual_size: int | None = None
+    os_hash_value: str | None = None
+    min_disk: int = 0
+    min_ram: int = 0
+    properties: dict[str, str] = {}
+
+
+class BuildSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a host needs to build one server; made by the API, stored with the operation."""
+
+    server_id: str
+    name: str
+    hostname: str
+    project_id: str
+    user_id: str
+    flavor: Flavor
+    image: ImageRef | None
+    networks: list[RequestedNetwork] | None = None
+    """None: attach nothing. Else in the order of the NICs."""
+    availability_zone: str | None = None
+    host: str | None = None
+    """Forced by the admin."""
+    scheduler_hints: dict[str, Any] = {}
+    metadata: dict[str, str] = {}
+    key_name: str | None = None
+    public_key: str | None = None
+    user_data: str | None = None
+    """base64, as the user sent it."""
+    config_drive: bool = False
+    admin_password: str | None = None
+
+
+class RequestedNetwork(msgspec.Struct, frozen=True, kw_only=True):
+    """One NIC the user asked for: a network, or a port that exists; perhaps a fixed address and a tag."""
+
+    network_id: str | None = None
+    port_id: str | None = None
+    fixed_ip: str | None = None
+    tag: str | None = None
+
+
+class GuestMetadata(msgspec.Struct, frozen=True, kw_only=True):
+    """What the metadata service and the config drive tell a guest about itself."""
+
+    server_id: str
+    name: str
+    hostname: str
+    project_id: str
+    availability_zone: str | None = None
+    metadata: dict[str, str] = {}
+    key_name: str | None = None
+    public_key: str | None = None
+    user_data: bytes | None = None
+    admin_password: str | None = None
+    launch_index: int = 0
+    instance_type: str = ""
+    vifs: list[Vif] = []

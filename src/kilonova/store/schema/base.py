@@ -1,0 +1,39 @@
+"""What every table shares: one MetaData, and a JSON column that msgspec encodes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+metadata = sa.MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+    }
+)
+
+
+class Json(sa.types.TypeDecorator[Any]):
+    """JSON in a text column. With a type given, reads come back as that msgspec struct."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def __init__(self, kind: Any = None) -> None:
+        super().__init__()
+        self.kind = kind
+        self._decode = msgspec.json.Decoder(Any if kind is None else kind).decode
+
+    def process_bind_param(self, value: Any, dialect: Any) -> str | None:
+        return None if value is None else msgspec.json.encode(value).decode()
+
+    def process_result_value(self, value: str | None, dialect: Any) -> Any:
+        return None if value is None else self._decode(value)
+
+
+def uuid_column(name: str, *args: Any, **kwargs: Any) -> sa.Column[str]:
+    return sa.Column(name, sa.String(36), *args, **kwargs)

@@ -1,0 +1,105 @@
+"""The driver's protocol: what a compute asks of its hypervisor.
+
+Every method that changes something looks first and does only what is missing, so that calling it twice is
+safe (invariant 4). All names on the host come from the server's UUID (invariant 5). A driver keeps nothing
+that it could not find again on the host after kill -9.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from kilonova.domain.hosts import HostReport
+from kilonova.domain.network import Vif
+from kilonova.domain.servers import BuildSpec, GuestMetadata, PowerState
+
+
+class Guest(msgspec.Struct, frozen=True, kw_only=True):
+    """One guest that exists on the host, whatever the database says of it."""
+
+    server_id: str
+    power_state: PowerState
+    awaits_start: bool = False
+    """Started paused by a build and not yet resumed by it (the pause is ours, not a user's)."""
+
+
+class GuestEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """The hypervisor says that a guest's power state changed, whoever did it."""
+
+    server_id: str
+    power_state: PowerState
+
+
+class Driver(Protocol):
+    """Raises BuildFailed (another host may do), BuildAborted (none can), Unavailable (hypervisor away).
+
+    ``cancel`` is set when the operation moved on: long work stops soon and raises StaleEpoch.
+    """
+
+    def start(self, on_event: Callable[[GuestEvent], None]) -> None:
+        """Connect, and report every later change of a guest's power state to ``on_event`` (any thread)."""
+
+    def stop(self) -> None:
+        """Disconnect; guests go on."""
+
+    def report(self) -> HostReport:
+        """What this host is and can hold."""
+
+    def guests(self) -> list[Guest]:
+        """Every guest of ours on this host, running or not."""
+
+    def guest(self, server_id: str) -> Guest | None: ...
+
+    def leftovers(self) -> set[str]:
+        """Server ids that have anything on this host: a domain, a folder, a disk. guests() and more."""
+
+    # The build, in the order of the document: create_image, get_guest_xml, create_domain.
+    def ensure_base_image(self, spec: BuildSpec, cancel: threading.Event) -> None:
+        """The image is on this host, verified: fetched once however many builds wait for it."""
+
+    def ensure_disks(self, spec: BuildSpec) -> None:
+        """System disk, ephemeral and swap exist."""
+
+    def ensure_config_drive(self, spec: BuildSpec, metadata: GuestMetadata) -> None:
+        """The config drive exists (called only if the server has one)."""
+
+    def ensure_paused(self, spec: BuildSpec, vifs: list[Vif]) -> None:
+        """The domain is defined and started, paused: no guest runs before the database agreed."""
+
+    def resume_build(self, server_id: str) -> None:
+        """Let a guest that ensure_paused() started run; nothing if it runs already."""
+
+    def wait_for_running(self, server_id: str, timeout: float) -> None:
+        """Returns when the event says RUNNING. BuildFailed when it stops, or after ``timeout`` seconds."""
+
+    def destroy(self, server_id: str) -> None:
+        """Domain, disks and folder are gone. The undo of all the above."""
+
+    # A life afterwards. NotFound if there is no such guest; BuildFailed says what libvirt said.
+    def power_on(self, spec: BuildSpec, vifs: list[Vif]) -> None:
+        """Running, from power off; defines the domain again if it is missing."""
+
+    def power_off(self, server_id: str, timeout: float) -> None:
+        """Ask by ACPI, wait ``timeout`` seconds (by event), then pull the plug. 0: at once."""
+
+    def reboot(self, spec: BuildSpec, vifs: list[Vif], hard: bool) -> None:
+        """Soft: ask the guest; hard if it does not answer in time. Hard: destroy and start anew."""
+
+    def pause(self, server_id: str) -> None: ...
+
+    def unpause(self, server_id: str) -> None: ...
+
+    def suspend(self, server_id: str) -> None:
+        """Memory to disk (managed save); uses no memory after."""
+
+    def resume(self, spec: BuildSpec, vifs: list[Vif]) -> None:
+        """From suspend: running where it was."""
+
+    def console_output(self, server_id: str, lines: int | None) -> str:
+        """The last ``lines`` lines (all that are kept if None) of the serial console."""
+
+    def vnc_port(self, server_id: str) -> int | None: ...
