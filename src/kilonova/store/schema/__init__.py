@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from kilonova.store.schema import hosts as _hosts
+from kilonova.store.schema import operations as _operations
+from kilonova.store.schema import servers as _servers
 from kilonova.store.schema.base import metadata
 
 __all__ = ["metadata"]

@@ -1,0 +1,177 @@
+"""How a request becomes an operation: one transaction, then the bus is rung (invariant 1).
+
+The API calls these after it has checked the request. When one returns, the request is on the disk and will
+end, whatever dies from here on.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from kilonova.bus.base import Bus
+from kilonova.config import Config
+from kilonova.domain.actions import ACTIONS
+from kilonova.domain.clock import now
+from kilonova.domain.context import RequestContext
+from kilonova.domain.errors import Conflict
+from kilonova.domain.messages import PerformOperation
+from kilonova.domain.servers import BuildSpec, TaskState, VmState
+from kilonova.store import operations, servers, usage
+from kilonova.store.database import Database
+
+
+class NewServer(msgspec.Struct, frozen=True, kw_only=True):
+    """A server to be: what hosts need (``spec``) and what only the API shows."""
+
+    spec: BuildSpec
+    description: str | None = None
+    launch_index: int = 0
+    tags: frozenset[str] = frozenset()
+
+
+def create_servers(
+    db: Database,
+    bus: Bus,
+    config: Config,
+    context: RequestContext,
+    new: Sequence[NewServer],
+    reservation_id: str,
+    quota: dict[str, int],
+) -> None:
+    """Write the servers (BUILDING, SCHEDULING) and their operations, take their quota, ring the conductor.
+
+    QuotaExceeded: nothing was written. ``quota``: limits of instances, cores and ram (MiB) of the project.
+    """
+    rows = [_server_row(server, context, reservation_id) for server in new]
+    works = [
+        _operation(
+            "build",
+            "create",
+            server.spec.server_id,
+            context.project_id or server.spec.project_id,
+            context,
+            now() + config.operations.build_timeout,
+        )
+        for server in new
+    ]
+    with db.write(durable=True) as conn:
+        usage.claim(conn, rows[0]["project_id"], [server.spec.flavor for server in new], quota)
+        servers.insert(conn, rows)
+        servers.insert_tags(conn, {server.spec.server_id: server.tags for server in new})
+        operations.insert(conn, works)
+    for work in works:
+        bus.cast("conductor", "build_instances", PerformOperation(operation_id=work["id"]))
+
+
+def act(
+    db: Database,
+    bus: Bus,
+    config: Config,
+    context: RequestContext,
+    server_id: str,
+    action: str,
+    payload: dict[str, Any] | None = None,
+) -> None:
+    """Begin an action of domain.actions on a server that the caller may touch.
+
+    NotFound if it is gone; Conflict (in Nova's words) if its state forbids the action now.
+    """
+    rule = ACTIONS[action]
+    with db.write(durable=True) as conn:
+        server = servers.get(conn, server_id)
+        busy = server.task_state is not None and server.task_state not in rule.while_busy
+        if busy or server.vm_state not in rule.vm_states or server.host is None:
+            raise _wrong_state(server_id, rule.record, server)
+        if operations.open_of_server(conn, server_id) is not None:
+            raise _wrong_state(server_id, rule.record, server)
+        servers.change(conn, server_id, task_state=rule.task_state)
+        deadline = now() + config.operations.action_timeout
+        work = _operation(action, rule.record, server_id, server.project_id, context, deadline)
+        work |= {"host": server.host, "payload": payload or {}}
+        operations.insert(conn, [work])
+    bus.cast("conductor", "perform_action", PerformOperation(operation_id=work["id"]))
+
+
+def delete_server(db: Database, bus: Bus, config: Config, context: RequestContext, server_id: str) -> None:
+    """Begin to delete: whatever is open for the server ends here. A second delete changes nothing."""
+    with db.write(durable=True) as conn:
+        server = servers.get(conn, server_id)
+        if server.task_state == TaskState.DELETING:
+            return
+        operations.supersede(conn, server_id, "The server is being deleted")
+        servers.change(conn, server_id, task_state=TaskState.DELETING)
+        deadline = now() + config.operations.action_timeout
+        work = _operation("delete", "delete", server_id, server.project_id, context, deadline)
+        work["host"] = server.host
+        operations.insert(conn, [work])
+    bus.cast("conductor", "delete_instance", PerformOperation(operation_id=work["id"]))
+
+
+def _server_row(server: NewServer, context: RequestContext, reservation_id: str) -> dict[str, Any]:
+    spec = server.spec
+    created = now()
+    return {
+        "id": spec.server_id,
+        "project_id": spec.project_id,
+        "user_id": spec.user_id,
+        "name": spec.name,
+        "hostname": spec.hostname,
+        "description": server.description,
+        "vm_state": VmState.BUILDING,
+        "task_state": TaskState.SCHEDULING,
+        "power_state": 0,
+        "host": None,
+        "availability_zone": spec.availability_zone,
+        "flavor_id": spec.flavor.id,
+        "flavor": spec.flavor,
+        "image_id": spec.image.id if spec.image else None,
+        "image": spec.image,
+        "key_name": spec.key_name,
+        "config_drive": spec.config_drive,
+        "metadata": spec.metadata,
+        "vifs": [],
+        "launch_index": server.launch_index,
+        "reservation_id": reservation_id,
+        "created_at": created,
+        "updated_at": created,
+        "spec": spec,
+    }
+
+
+def _operation(
+    kind: str, record: str, server_id: str, project_id: str, context: RequestContext, deadline: float
+) -> dict[str, Any]:
+    created = now()
+    return {
+        "id": str(uuid.uuid4()),
+        "kind": kind,
+        "record": record,
+        "server_id": server_id,
+        "project_id": project_id,
+        "user_id": context.user_id,
+        "request_id": context.request_id,
+        "state": operations.OPEN,
+        "owner": None,
+        "lease_until": 0.0,
+        "epoch": 0,
+        "attempt": 0,
+        "host": None,
+        "tried_hosts": [],
+        "alternates": [],
+        "payload": {},
+        "deadline": deadline,
+        "created_at": created,
+        "updated_at": created,
+    }
+
+
+def _wrong_state(server_id: str, action: str, server: Any) -> Conflict:
+    if server.task_state is not None:
+        return Conflict(
+            f"Cannot '{action}' instance {server_id} while it is in task_state {server.task_state}"
+        )
+    return Conflict(f"Cannot '{action}' instance {server_id} while it is in vm_state {server.vm_state}")

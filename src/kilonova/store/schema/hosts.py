@@ -1,0 +1,68 @@
+"""Services, compute hosts and the claims of servers on them."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from kilonova.store.schema.base import Json, metadata, uuid_column
+
+services = sa.Table(
+    "services",
+    metadata,
+    uuid_column("id", primary_key=True),
+    sa.Column("binary", sa.String(64), nullable=False),
+    sa.Column("host", sa.String(255), nullable=False),
+    sa.Column("availability_zone", sa.String(255), nullable=False),
+    sa.Column("disabled", sa.Boolean, nullable=False, default=False),
+    sa.Column("disabled_reason", sa.String(255)),
+    sa.Column("forced_down", sa.Boolean, nullable=False, default=False),
+    sa.Column("last_seen", sa.Float, nullable=False),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("updated_at", sa.Float, nullable=False),
+    sa.UniqueConstraint("binary", "host"),
+)
+
+hosts = sa.Table(
+    "hosts",
+    metadata,
+    uuid_column("id", primary_key=True),
+    sa.Column("host", sa.String(255), nullable=False, unique=True),
+    uuid_column("service_id", sa.ForeignKey("services.id"), nullable=False),
+    sa.Column("hypervisor_hostname", sa.String(255), nullable=False),
+    sa.Column("hypervisor_type", sa.String(32), nullable=False),
+    sa.Column("hypervisor_version", sa.Integer, nullable=False),
+    sa.Column("virt_type", sa.String(16), nullable=False),
+    sa.Column("architectures", Json(list[str]), nullable=False),
+    sa.Column("host_ip", sa.String(64), nullable=False),
+    sa.Column("cpu_info", Json(), nullable=False),
+    sa.Column("vcpus", sa.Integer, nullable=False),
+    sa.Column("memory_mb", sa.Integer, nullable=False),
+    sa.Column("disk_gb", sa.Integer, nullable=False),
+    # What may be claimed: total times ratio, less what is reserved.
+    sa.Column("vcpus_limit", sa.Integer, nullable=False),
+    sa.Column("memory_mb_limit", sa.Integer, nullable=False),
+    sa.Column("disk_gb_limit", sa.Integer, nullable=False),
+    sa.Column("vcpus_used", sa.Integer, nullable=False),
+    sa.Column("memory_mb_used", sa.Integer, nullable=False),
+    sa.Column("disk_gb_used", sa.Integer, nullable=False),
+    sa.Column("disk_available_least", sa.Integer),
+    sa.Column("servers", sa.Integer, nullable=False),
+    sa.Column("failed_builds", sa.Integer, nullable=False),
+    # Grows with every change of a claim or of what the host is (invariant 7).
+    sa.Column("generation", sa.Integer, nullable=False),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("updated_at", sa.Float, nullable=False),
+    sa.Index("ix_hosts_updated_at", "updated_at"),
+)
+
+claims = sa.Table(
+    "claims",
+    metadata,
+    uuid_column("server_id", primary_key=True),
+    sa.Column("host", sa.String(255), primary_key=True),
+    sa.Column("vcpus", sa.Integer, nullable=False),
+    sa.Column("memory_mb", sa.Integer, nullable=False),
+    sa.Column("disk_gb", sa.Integer, nullable=False),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Index("ix_claims_host", "host"),
+)

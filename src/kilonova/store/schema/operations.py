@@ -1,0 +1,65 @@
+"""Operations and their steps: the queue, the journal and the history in one (invariants 2, 3, 9)."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from kilonova.store.schema.base import Json, metadata, uuid_column
+
+operations = sa.Table(
+    "operations",
+    metadata,
+    uuid_column("id", primary_key=True),
+    sa.Column("kind", sa.String(32), nullable=False),
+    sa.Column("record", sa.String(32), nullable=False),  # the name in the list of instance actions
+    uuid_column("server_id", nullable=False),
+    sa.Column("project_id", sa.String(64), nullable=False),
+    sa.Column("user_id", sa.String(64), nullable=False),
+    sa.Column("request_id", sa.String(64), nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),  # open, done, failed, superseded
+    sa.Column("owner", sa.String(255)),
+    sa.Column("lease_until", sa.Float, nullable=False),
+    sa.Column("epoch", sa.Integer, nullable=False),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("host", sa.String(255)),
+    sa.Column("tried_hosts", Json(list[str]), nullable=False),
+    sa.Column("alternates", Json(list[str]), nullable=False),
+    sa.Column("payload", Json(), nullable=False),
+    sa.Column("message", sa.Text),
+    sa.Column("details", sa.Text),
+    sa.Column("deadline", sa.Float, nullable=False),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("updated_at", sa.Float, nullable=False),
+    sa.Column("finished_at", sa.Float),
+    sa.Index("ix_operations_server", "server_id", "created_at"),
+    sa.Index(
+        "ix_operations_open_lease",
+        "lease_until",
+        sqlite_where=sa.text("state = 'open'"),
+        postgresql_where=sa.text("state = 'open'"),
+    ),
+    # One thing at a time happens to a server; a delete supersedes what is open.
+    sa.Index(
+        "uq_operations_open_server",
+        "server_id",
+        unique=True,
+        sqlite_where=sa.text("state = 'open'"),
+        postgresql_where=sa.text("state = 'open'"),
+    ),
+)
+
+steps = sa.Table(
+    "steps",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    uuid_column("operation_id", nullable=False),
+    sa.Column("epoch", sa.Integer, nullable=False),
+    sa.Column("name", sa.String(64), nullable=False),
+    sa.Column("host", sa.String(255)),
+    sa.Column("started_at", sa.Float, nullable=False),
+    sa.Column("finished_at", sa.Float),
+    sa.Column("result", sa.String(16)),  # NULL while it runs; Success, Skipped, Error, Undone
+    sa.Column("message", sa.Text),
+    sa.Column("details", sa.Text),
+    sa.Index("ix_steps_operation", "operation_id", "id"),
+)

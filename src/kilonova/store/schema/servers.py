@@ -1,0 +1,68 @@
+"""Servers, their tags, and what each project uses."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from kilonova.domain.network import Vif
+from kilonova.domain.servers import BuildSpec, Flavor, ImageRef
+from kilonova.store.schema.base import Json, metadata, uuid_column
+
+servers = sa.Table(
+    "servers",
+    metadata,
+    uuid_column("id", primary_key=True),
+    sa.Column("project_id", sa.String(64), nullable=False),
+    sa.Column("user_id", sa.String(64), nullable=False),
+    sa.Column("name", sa.String(255), nullable=False),
+    sa.Column("hostname", sa.String(255), nullable=False),
+    sa.Column("description", sa.String(255)),
+    sa.Column("vm_state", sa.String(16), nullable=False),
+    sa.Column("task_state", sa.String(32)),
+    sa.Column("power_state", sa.Integer, nullable=False, default=0),
+    sa.Column("host", sa.String(255)),
+    sa.Column("availability_zone", sa.String(255)),
+    sa.Column("flavor_id", sa.String(255), nullable=False),
+    sa.Column("flavor", Json(Flavor), nullable=False),
+    sa.Column("image_id", sa.String(36)),
+    sa.Column("image", Json(ImageRef)),
+    sa.Column("key_name", sa.String(255)),
+    sa.Column("config_drive", sa.Boolean, nullable=False, default=False),
+    sa.Column("metadata", Json(dict[str, str]), nullable=False),
+    sa.Column("vifs", Json(list[Vif]), nullable=False),
+    sa.Column("locked_by", sa.String(8)),  # NULL, owner or admin
+    sa.Column("locked_reason", sa.String(255)),
+    sa.Column("fault", Json()),  # {code, message, details, created}
+    sa.Column("launch_index", sa.Integer, nullable=False, default=0),
+    sa.Column("reservation_id", sa.String(32), nullable=False),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("updated_at", sa.Float, nullable=False),
+    sa.Column("launched_at", sa.Float),
+    sa.Column("terminated_at", sa.Float),
+    sa.Column("deleted_at", sa.Float),  # NULL while it exists
+    # All that a host needs to build it. Big (user data): never read by a list.
+    sa.Column("spec", Json(BuildSpec), nullable=False),
+    sa.Index("ix_servers_project_created", "project_id", "deleted_at", "created_at", "id"),
+    sa.Index("ix_servers_created", "deleted_at", "created_at", "id"),
+    sa.Index("ix_servers_host", "host", "deleted_at"),
+    sa.Index("ix_servers_vm_state", "vm_state", "deleted_at"),
+    sa.Index("ix_servers_reservation_id", "reservation_id"),
+)
+
+server_tags = sa.Table(
+    "server_tags",
+    metadata,
+    uuid_column("server_id", sa.ForeignKey("servers.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("tag", sa.String(80), primary_key=True),
+    sa.Index("ix_server_tags_tag", "tag", "server_id"),
+)
+
+# Kept with the servers in the same transactions, so that a quota is one conditional UPDATE.
+project_usage = sa.Table(
+    "project_usage",
+    metadata,
+    sa.Column("project_id", sa.String(64), primary_key=True),
+    sa.Column("instances", sa.Integer, nullable=False),
+    sa.Column("cores", sa.Integer, nullable=False),
+    sa.Column("ram", sa.Integer, nullable=False),  # MiB
+)
