@@ -1,0 +1,25 @@
+"""What the handlers of the compute API work with: the first argument of every one of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kilonova.bus.base import Bus
+from kilonova.config import Config
+from kilonova.network.base import NetworkService
+from kilonova.store.database import Database
+
+if TYPE_CHECKING:
+    from kilonova.image.service import Images
+
+
+@dataclass(frozen=True)
+class ComputeAPI:
+    """The parts behind the API. ``images.ref(context, image_id)`` gives an ImageRef, or NotFound."""
+
+    config: Config
+    db: Database
+    bus: Bus
+    network: NetworkService
+    images: Images
