@@ -1,4 +1,4 @@
-"""The disk: a partition table, a FAT partition with boot loader and kernel, an ext4 partition with the root."""
+"""The disk: a partition table, a FAT partition with the boot loader, an ext4 partition with the root."""
 
 from __future__ import annotations
 
