@@ -14,7 +14,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from kilonova.store import regexp
 from kilonova.store.schema import metadata
+
+Row = sa.Row[*tuple[Any, ...]]
+"""A row of any table; columns are its attributes."""
 
 _EXECUTION = {"isolation_level": "AUTOCOMMIT"}
 
@@ -101,3 +105,4 @@ def _pragmas(raw: Any, _record: Any) -> None:
     raw.execute("PRAGMA foreign_keys=ON")
     raw.execute("PRAGMA cache_size=-500")  # a connection a thread: keep each small, share pages by mmap
     raw.execute("PRAGMA mmap_size=268435456")
+    regexp.register(raw)
