@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from kilonova.store.schema import hosts as _hosts
+from kilonova.store.schema import identity as _identity
+from kilonova.store.schema import networks as _networks
 from kilonova.store.schema import operations as _operations
 from kilonova.store.schema import servers as _servers
 from kilonova.store.schema.base import metadata

@@ -1,0 +1,41 @@
+"""What voids a token before its time: revocations, and the generation that caches of valid tokens check."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from kilonova.domain.clock import now
+from kilonova.store.schema.identity import revoked_tokens, token_generation
+
+_GENERATION = sa.select(token_generation.c.value)
+
+
+def generation(conn: sa.Connection) -> int:
+    """What was found valid under another generation must be looked at again.
+
+    SELECT value FROM token_generation
+    """
+    return conn.execute(_GENERATION).scalar() or 0
+
+
+def bump(conn: sa.Connection) -> None:
+    """Call in each write after which a token that was valid may not be, or may mean other roles.
+
+    UPDATE token_generation SET value = value + 1
+    """
+    changed = conn.execute(sa.update(token_generation).values(value=token_generation.c.value + 1))
+    if not changed.rowcount:
+        conn.execute(sa.insert(token_generation).values(id=1, value=1))
+
+
+def revoke(conn: sa.Connection, audit_id: str, expires_at: float) -> None:
+    """Refuse that token from now on; forget the revocations of tokens that have expired."""
+    conn.execute(sa.delete(revoked_tokens).where(revoked_tokens.c.expires_at < now()))
+    if not is_revoked(conn, audit_id):
+        conn.execute(sa.insert(revoked_tokens).values(audit_id=audit_id, expires_at=expires_at))
+    bump(conn)
+
+
+def is_revoked(conn: sa.Connection, audit_id: str) -> bool:
+    query = sa.select(sa.literal(1)).where(revoked_tokens.c.audit_id == audit_id)
+    return conn.execute(query).scalar() is not None
