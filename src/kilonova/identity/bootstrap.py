@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from itertools import pairwise
 
 import sqlalchemy as sa
 
@@ -46,9 +47,7 @@ def bootstrap(db: Database, admin_password: str) -> None:
         _project(conn, "service")
         user = users.by_name(conn, DEFAULT_DOMAIN, "admin")
         if user is None:
-            user = User(
-                id=new_id(), domain_id=DEFAULT_DOMAIN, name="admin", password_hash=password_hash
-            )
+            user = User(id=new_id(), domain_id=DEFAULT_DOMAIN, name="admin", password_hash=password_hash)
             users.create(conn, user)
         for target, target_id in ((Target.PROJECT, project_id), (Target.SYSTEM, SYSTEM)):
             role_assignments.add(
@@ -70,7 +69,7 @@ def _roles(conn: sa.Connection) -> str:
         if name not in found:
             found[name] = new_id()
             roles.create(conn, Role(id=found[name], name=name))
-    for prior, implied in zip(ROLES, ROLES[1:], strict=False):
+    for prior, implied in pairwise(ROLES):
         roles.imply(conn, found[prior], found[implied])
     return found["admin"]
 

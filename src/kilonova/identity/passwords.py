@@ -13,7 +13,7 @@ MAX_LENGTH = 4096
 
 # OWASP's floor for argon2id is 19 MiB and two passes; three take 30 ms of one core of 2024.
 _hasher = PasswordHasher(time_cost=3, memory_cost=19 * 1024, parallelism=1)
-# argon2 lets go of the GIL: no more hashes at once than cores, so that a burst of logins keeps its memory small.
+# argon2 lets go of the GIL: no more hashes at once than cores, so that a burst of logins stays small.
 _slots = threading.BoundedSemaphore(os.cpu_count() or 1)
 
 

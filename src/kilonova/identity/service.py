@@ -89,5 +89,3 @@ class Identity:
         opened = self._keys.open(token)
         with self.db.write(durable=True) as conn:
             tokens.revoke(conn, opened.audit_ids[0], opened.expires_at)
-
-

@@ -1,4 +1,4 @@
-"""Whether a token is good now, and what for: the one check for a token that is issued and one that is shown."""
+"""Whether a token is good now, and what for: the same check when it is issued and when it is shown."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def refuse(reason: str, **facts: object) -> NoReturn:
 
 
 def check(conn: sa.Connection, token: Token) -> Validated:
-    """What the token is worth now. Unauthorized if it is worth nothing any more. A constant number of reads."""
+    """What the token is worth now. Unauthorized if nothing any more. A constant number of reads."""
     if token.expires_at <= now():
         refuse("the token has expired", user=token.user_id)
     if tokens.is_revoked(conn, token.audit_ids[0]):

@@ -45,12 +45,12 @@ def update(conn: sa.Connection, domain_id: str, changes: dict[str, Any]) -> None
 
 def delete(conn: sa.Connection, domain_id: str) -> None:
     """The domain and everything it owns."""
-    owned = [sa.select(table.c.id).where(table.c.domain_id == domain_id) for table in (users, groups, projects)]
+    owned = [
+        sa.select(table.c.id).where(table.c.domain_id == domain_id) for table in (users, groups, projects)
+    ]
     role_assignments.forget(conn, sa.union(*owned, sa.select(sa.literal(domain_id))))
     conn.execute(
-        sa.update(users)
-        .where(users.c.default_project_id.in_(owned[2]))
-        .values(default_project_id=None)
+        sa.update(users).where(users.c.default_project_id.in_(owned[2])).values(default_project_id=None)
     )
     conn.execute(sa.delete(roles).where(roles.c.domain_id == domain_id))
     conn.execute(sa.update(projects).where(projects.c.domain_id == domain_id).values(parent_id=None))

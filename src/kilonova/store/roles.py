@@ -35,6 +35,15 @@ def listed(conn: sa.Connection, *, name: str | None = None, domain_id: str | Non
     return identity.many(conn, Role, query)
 
 
+def every(conn: sa.Connection) -> list[Role]:
+    """Of all domains and of none."""
+    return identity.many(conn, Role, _ROLE)
+
+
+def by_ids(conn: sa.Connection, role_ids: list[str]) -> list[Role]:
+    return identity.many(conn, Role, _ROLE.where(roles.c.id.in_(role_ids)).order_by(roles.c.name))
+
+
 def update(conn: sa.Connection, role_id: str, changes: dict[str, Any]) -> None:
     with identity.unique("role", str(changes.get("name"))):
         conn.execute(sa.update(roles).where(roles.c.id == role_id).values(**changes))
@@ -49,7 +58,7 @@ def delete(conn: sa.Connection, role_id: str) -> None:
 
 def inferences(conn: sa.Connection) -> list[tuple[Role, Role]]:
     """Each (role, role that it implies directly)."""
-    by_id = {role.id: role for role in identity.many(conn, Role, _ROLE)}
+    by_id = {role.id: role for role in every(conn)}
     query = sa.select(role_inferences.c.prior_role_id, role_inferences.c.implied_role_id)
     return [(by_id[prior], by_id[implied]) for prior, implied in conn.execute(query)]
 
@@ -79,7 +88,8 @@ def _inference(prior_id: str, implied_id: str) -> tuple[sa.ColumnElement[bool], 
 def closure(held: sa.Select[tuple[str]]) -> sa.Select[Any]:
     """The roles of that query and all that they imply, without the domains' own.
 
-    WITH RECURSIVE held AS (:held UNION SELECT implied_role_id FROM role_inferences JOIN held ON prior_role_id)
+    WITH RECURSIVE held AS
+      (:held UNION SELECT implied_role_id FROM role_inferences JOIN held ON prior_role_id = role_id)
     SELECT … FROM roles WHERE id IN held AND domain_id = ''
     """
     found = held.cte("held", recursive=True)
@@ -87,7 +97,6 @@ def closure(held: sa.Select[tuple[str]]) -> sa.Select[Any]:
         found, role_inferences.c.prior_role_id == found.c.role_id
     )
     found = found.union(implied)
-    return (
-        _ROLE.where(roles.c.id.in_(sa.select(found.c.role_id)), roles.c.domain_id == "")
-        .order_by(roles.c.name)
+    return _ROLE.where(roles.c.id.in_(sa.select(found.c.role_id)), roles.c.domain_id == "").order_by(
+        roles.c.name
     )
