@@ -28,6 +28,11 @@ servers = sa.Table(
     sa.Column("image", Json(ImageRef)),
     sa.Column("key_name", sa.String(255)),
     sa.Column("config_drive", sa.Boolean, nullable=False, default=False),
+    sa.Column("auto_disk_config", sa.Boolean, nullable=False, default=False),
+    sa.Column("access_ip_v4", sa.String(45)),
+    sa.Column("access_ip_v6", sa.String(45)),
+    sa.Column("pinned_availability_zone", sa.String(255)),  # asked for at boot; moves stay inside it
+    sa.Column("scheduler_hints", Json(), nullable=False, default={}),
     sa.Column("metadata", Json(dict[str, str]), nullable=False),
     sa.Column("vifs", Json(list[Vif]), nullable=False),
     sa.Column("locked_by", sa.String(8)),  # NULL, owner or admin
