@@ -1,4 +1,4 @@
-"""What a project may use: the limits of the configuration, under an admin's for all, under an admin's for it."""
+"""What a project may use: the configuration's limits, then an admin's for everybody, then its own."""
 
 from __future__ import annotations
 
