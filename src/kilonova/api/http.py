@@ -16,6 +16,7 @@ import falcon
 import msgspec
 
 from kilonova import log
+from kilonova.api import bodies
 from kilonova.domain.context import RequestContext
 from kilonova.domain.errors import (
     BadRequest,
@@ -79,24 +80,28 @@ class Request:
             return []
         return value if isinstance(value, list) else [value]
 
-    def json(self, kind: type[T]) -> T:
+    def json(self, kind: type[T], content_types: Sequence[str] = ("application/json",)) -> T:
         """The body as ``kind``. BadRequest says which field is wrong; TooLarge past MAX_BODY."""
         try:
-            return msgspec.json.decode(self.body(), type=kind)
+            return msgspec.json.decode(self.body(content_types), type=kind)
         except msgspec.ValidationError as error:
             raise BadRequest(f"Invalid input: {error}") from error
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise BadRequest("Malformed request body: it is not valid JSON") from error
 
-    def body(self) -> bytes:
+    def body(self, content_types: Sequence[str] = ("application/json",)) -> bytes:
+        """All of it. UnsupportedMedia if it is none of ``content_types``; the first one is the default."""
         length = self.raw.content_length
         if length is not None and length > MAX_BODY:
             raise TooLarge(f"Request body is larger than {MAX_BODY} bytes")
-        data: bytes = self.raw.bounded_stream.read(MAX_BODY + 1)
+        try:
+            data = bodies.of(self.raw).read(MAX_BODY + 1)
+        except ValueError as error:
+            raise BadRequest(f"Malformed request body: {error}") from error
         if len(data) > MAX_BODY:
             raise TooLarge(f"Request body is larger than {MAX_BODY} bytes")
-        kind = (self.raw.content_type or "application/json").split(";")[0].strip()
-        if data and kind != "application/json":
+        kind = (self.raw.content_type or content_types[0]).split(";")[0].strip()
+        if data and kind not in content_types:
             raise UnsupportedMedia(f"Unsupported Content-Type: {kind}")
         return data
 
@@ -142,7 +147,7 @@ Authenticate = Callable[[str, str], RequestContext]
 
 def application(services: Iterable[Service], authenticate: Authenticate) -> falcon.App[Any, Any]:
     """One WSGI application of all services."""
-    app: falcon.App[Any, Any] = falcon.App(request_type=_FalconRequest)
+    app: falcon.App[Any, Any] = falcon.App(request_type=_FalconRequest, middleware=[bodies.Drain()])
     app.req_options.strip_url_path_trailing_slash = True
     app.req_options.auto_parse_qs_csv = False
     app.req_options.keep_blank_qs_values = True

@@ -1,0 +1,97 @@
+"""Request bodies as streams of bounded pieces, whatever the client does.
+
+The embedded server (cheroot) reads a whole chunk of a chunked body at once, as large as the client says, and
+what a handler left unread of any other body too, to keep the connection in step. Both would let one request
+fill the memory. So chunked bodies are decoded here, and ``drain()`` throws away the rest of a body in pieces.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import falcon
+from cheroot.server import ChunkedRFile, KnownLengthRFile
+
+PIECE = 1 << 16
+_LINE = 1024
+
+
+class ChunkedBody:
+    """The data of a chunked body. ValueError if the coding is broken or ends early."""
+
+    def __init__(self, wire: Any) -> None:
+        self._wire = wire
+        self._left = 0
+        self._ended = False
+
+    def read(self, size: int, /) -> bytes:
+        """``size`` bytes, fewer only at the end."""
+        parts: list[bytes] = []
+        while size and not self._ended:
+            if not self._left:
+                self._next_chunk()
+                continue
+            piece = self._wire.read(min(size, self._left))
+            if not piece:
+                raise ValueError("the connection closed inside a chunk")
+            parts.append(piece)
+            size -= len(piece)
+            self._left -= len(piece)
+            if not self._left:
+                self._line(b"")
+        return b"".join(parts)
+
+    def _next_chunk(self) -> None:
+        digits = self._line(None).split(b";")[0].strip()
+        if not digits or not set(digits) <= set(b"0123456789abcdefABCDEF") or len(digits) > 16:
+            raise ValueError("a chunk without its size")
+        self._left = int(digits, 16)
+        if not self._left:
+            while self._line(None):
+                pass  # trailers
+            self._ended = True
+
+    def _line(self, expected: bytes | None) -> bytes:
+        line: bytes = self._wire.readline(_LINE)
+        if not line.endswith(b"\r\n") or (expected is not None and line[:-2] != expected):
+            raise ValueError("the connection closed, or a chunk is longer than it says")
+        return line[:-2]
+
+
+class SizedBody:
+    """The data of a body whose length is known, or of none. Fewer bytes than that: it was cut off."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def read(self, size: int, /) -> bytes:
+        data: bytes = self._stream.read(size)
+        return data
+
+
+def of(request: falcon.Request) -> ChunkedBody | SizedBody:
+    """The request's body; to be asked for once."""
+    source = request.env["wsgi.input"]
+    if isinstance(source, ChunkedRFile):
+        body = ChunkedBody(source.rfile)
+        request.env["kilonova.body"] = body
+        return body
+    if request.env.get("wsgi.input_terminated"):
+        return SizedBody(source)
+    return SizedBody(request.bounded_stream)
+
+
+class Drain:
+    """Falcon middleware: reads what the handler left of the body, so that the next request is in step."""
+
+    def process_response(self, request: falcon.Request, *_: Any) -> None:
+        source = request.env["wsgi.input"]
+        with suppress(OSError, ValueError):  # the client is gone: there is nothing to keep in step
+            if isinstance(source, ChunkedRFile):
+                body = request.env.get("kilonova.body") or of(request)
+                while body.read(PIECE):
+                    pass
+            elif isinstance(source, KnownLengthRFile):
+                while source.remaining and source.read(PIECE):
+                    pass

@@ -1,0 +1,125 @@
+"""Images as files in one folder, each named by its id.
+
+An upload goes to a temporary file that is synced and then renamed: under an image's name there is always all
+of it. A temporary file is locked for as long as its writer lives, so that a start finds and removes what a
+kill left, and never what another process is still writing.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from kilonova import log
+from kilonova.domain.errors import BadRequest, NotFound, TooLarge, Unavailable
+
+BLOCK = 1 << 20
+_PARTIAL = ".part"
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_log = log.get("image")
+
+
+class FileStore:
+    """An ImageStore in ``folder``, which is made if it is missing."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._remove_partials()
+
+    def put(self, image_id: str, chunks: Iterable[bytes], max_size: int) -> int:
+        """All of ``chunks`` or nothing; what they raise passes on.
+
+        TooLarge past ``max_size`` bytes, or when the disk is full; Unavailable if the disk fails.
+        """
+        target = self._path(image_id)
+        partial = self._folder / f"{target.name}.{uuid.uuid4().hex}{_PARTIAL}"
+        try:
+            with _storage_errors():
+                descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with open(descriptor, "wb", buffering=0) as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                size = _write(file, chunks, max_size)
+                with _storage_errors():
+                    os.fsync(file.fileno())
+                    partial.rename(target)
+            self._sync_folder()
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+        return size
+
+    def open(self, image_id: str) -> BinaryIO:
+        try:
+            return self._path(image_id).open("rb")
+        except FileNotFoundError:
+            raise NotFound(f"The store has no data of image {image_id}") from None
+
+    def read(self, image_id: str) -> Iterator[bytes]:
+        with self.open(image_id) as file:
+            while block := file.read(BLOCK):
+                yield block
+
+    def delete(self, image_id: str) -> None:
+        with _storage_errors():
+            self._path(image_id).unlink(missing_ok=True)
+        self._sync_folder()
+
+    def _path(self, image_id: str) -> Path:
+        """The file of that image. BadRequest unless the id is a UUID in its canonical form."""
+        try:
+            canonical = str(uuid.UUID(image_id)) == image_id
+        except (ValueError, AttributeError, TypeError):
+            canonical = False
+        if not canonical:
+            raise BadRequest(f"Not an image id: {image_id!r}")
+        return self._folder / image_id
+
+    def _remove_partials(self) -> None:
+        for partial in self._folder.glob(f"*{_PARTIAL}"):
+            with suppress(FileNotFoundError), partial.open("rb") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    continue  # its writer lives
+                partial.unlink()
+                _log.info("half_upload_removed", file=partial.name)
+
+    def _sync_folder(self) -> None:
+        descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _write(file: BinaryIO, chunks: Iterable[bytes], max_size: int) -> int:
+    """Only the writes are ours to explain: an OSError of ``chunks`` is the client's connection."""
+    size = 0
+    for chunk in chunks:
+        size += len(chunk)
+        if size > max_size:
+            raise TooLarge(f"The incoming image is too large: it is more than {max_size} bytes")
+        rest = memoryview(chunk)
+        while rest:
+            with _storage_errors():
+                rest = rest[file.write(rest) :]
+    return size
+
+
+@contextmanager
+def _storage_errors() -> Iterator[None]:
+    """A full disk is TooLarge (as Glance answers); anything else of the disk's is Unavailable."""
+    try:
+        yield
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else "unknown error"
+        if error.errno in _FULL:
+            raise TooLarge(f"Image storage media is full: {reason}") from error
+        raise Unavailable(f"Image storage does not work: {reason}") from error

@@ -1,0 +1,253 @@
+"""The built-in image service: what the API offers, over the database and a store of bytes.
+
+A row and its bytes change in an order that a crash can't break: bytes come before the row says "active", and
+go after it says "pending_delete". ``recover()`` ends what a killed process left in between.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, BinaryIO
+
+import msgspec
+
+from kilonova import log
+from kilonova.config import Config
+from kilonova.domain.clock import now
+from kilonova.domain.context import RequestContext
+from kilonova.domain.errors import BadRequest, Conflict, Forbidden, KilonovaError, NotFound
+from kilonova.domain.images import (
+    HASH_ALGORITHM,
+    PACKED_CONTAINERS,
+    Image,
+    ImageData,
+    ImageQuery,
+    ImageStatus,
+)
+from kilonova.domain.servers import ImageRef
+from kilonova.image import access, attributes, patch
+from kilonova.image.base import ImageStore
+from kilonova.image.members import Members
+from kilonova.image.upload import Source, Upload
+from kilonova.store import image_lists, images
+from kilonova.store.database import Database
+
+_log = log.get("image")
+
+
+class Images:
+    """Images of all projects. Every operation says who asks, and sees only what that caller may see."""
+
+    def __init__(self, db: Database, store: ImageStore, config: Config) -> None:
+        self._db = db
+        self._store = store
+        self._config = config
+        self.members = Members(db)
+
+    def recover(self) -> None:
+        """Call once at start, before the first request, in the one process that serves this store.
+
+        An upload that was cut by a kill is queued again and may be repeated; a delete is finished.
+        """
+        with self._db.read() as conn:
+            cut = images.in_status(conn, ImageStatus.SAVING)
+            dying = images.in_status(conn, ImageStatus.PENDING_DELETE)
+        for image_id in cut:
+            self._give_up_saving(image_id)
+            _log.info("upload_reset", image=image_id)
+        for image_id in dying:
+            self._bury(image_id)
+
+    def create(self, context: RequestContext, values: Mapping[str, Any]) -> Image:
+        """A queued image with these attributes; whatever is no attribute is a property."""
+        for name, value in values.items():
+            attributes.check_writable(name, creating=True)
+            attributes.check_value(name, value)
+        known = {name: value for name, value in values.items() if name in attributes.ATTRIBUTES}
+        known["id"] = str(uuid.UUID(known["id"])) if "id" in known else str(uuid.uuid4())
+        known["tags"] = sorted(set(known.get("tags", [])))
+        time = now()
+        image = Image(
+            **{"owner": context.project_id, **known},
+            properties={name: value for name, value in values.items() if name not in known},
+            created_at=time,
+            updated_at=time,
+        )
+        attributes.check_limits(image)
+        access.check_create(context, image)
+        with self._db.write() as conn:
+            if not images.insert(conn, image):
+                raise Conflict(f"Image ID {image.id} already exists!")
+        return image
+
+    def show(self, context: RequestContext, image_id: str) -> Image:
+        with self._db.read() as conn:
+            image = images.get(conn, access.viewer(context), image_id)
+        if image is None:
+            raise access.missing(image_id)
+        return image
+
+    def list(self, context: RequestContext, query: ImageQuery) -> list[Image]:
+        with self._db.read() as conn:
+            return image_lists.page(conn, access.viewer(context), query)
+
+    def update(self, context: RequestContext, image_id: str, changes: Sequence[patch.Change]) -> Image:
+        return self._modify(context, image_id, lambda image: patch.apply(context, image, changes))
+
+    def add_tag(self, context: RequestContext, image_id: str, tag: str) -> None:
+        attributes.check_tag(tag)
+
+        def add(image: Image) -> Image:
+            return msgspec.structs.replace(image, tags=sorted({*image.tags, tag}))
+
+        self._modify(context, image_id, add)
+
+    def remove_tag(self, context: RequestContext, image_id: str, tag: str) -> None:
+        def remove(image: Image) -> Image:
+            if tag not in image.tags:
+                raise NotFound(f"Image {image_id} has no tag {tag}.")
+            return msgspec.structs.replace(image, tags=[other for other in image.tags if other != tag])
+
+        self._modify(context, image_id, remove)
+
+    def deactivate(self, context: RequestContext, image_id: str) -> None:
+        """Keep the bytes and give them to nobody but admins. Nothing if it is deactivated already."""
+        self._switch(context, image_id, "deactivate", ImageStatus.ACTIVE, ImageStatus.DEACTIVATED)
+
+    def reactivate(self, context: RequestContext, image_id: str) -> None:
+        self._switch(context, image_id, "reactivate", ImageStatus.DEACTIVATED, ImageStatus.ACTIVE)
+
+    def delete(self, context: RequestContext, image_id: str) -> None:
+        """Gone for everybody when this returns. An upload still running ends with NotFound, and cleans up."""
+        with self._db.write(durable=True) as conn:
+            image = self._writable(conn, context, image_id, "delete_image")
+            if image.protected:
+                raise Forbidden(f"Image {image_id} is protected and cannot be deleted.")
+            images.change_status(conn, image_id, [image.status], ImageStatus.PENDING_DELETE)
+        if image.status != ImageStatus.SAVING:
+            self._bury(image_id)
+
+    def upload(
+        self, context: RequestContext, image_id: str, source: Source, expected: int | None = None
+    ) -> None:
+        """Take the image's data from ``source``: active when this returns, else queued again, with no bytes
+        left. ``expected``: the size in bytes that the client announced.
+
+        Conflict if it has data or another upload runs; UnsupportedMedia if the inspector refuses it.
+        """
+        image = self._start_saving(context, image_id)
+        assert image.disk_format is not None
+        assert image.container_format is not None
+        upload = Upload(source, image.disk_format, image.container_format, expected)
+        try:
+            self._store.put(image_id, upload, self._config.image.max_size)
+            self._activate(image_id, upload.data)
+        except BaseException as error:
+            _log.info("upload_failed", image=image_id, reason=str(error))
+            self._give_up_saving(image_id)
+            raise
+
+    def download(self, context: RequestContext, image_id: str) -> tuple[Image, BinaryIO | None]:
+        """The image and its data from the first byte, which the caller closes; None if there is none yet."""
+        image = self.show(context, image_id)
+        access.check_download(context, image)
+        return image, self._store.open(image_id) if image.has_data else None
+
+    def ref(self, context: RequestContext, image_id: str) -> ImageRef:
+        """What a host needs to boot the image. BadRequest if it has no disk to boot from now."""
+        image = self.show(context, image_id)
+        if image.status != ImageStatus.ACTIVE:
+            raise BadRequest(f"Image {image_id} is not active.")
+        assert image.disk_format is not None
+        assert image.size is not None
+        if image.container_format in PACKED_CONTAINERS:
+            raise BadRequest(
+                f"Image {image_id} is unacceptable: no server boots from container format "
+                f"{image.container_format}."
+            )
+        return ImageRef(
+            id=image.id,
+            name=image.name or "",
+            disk_format=image.disk_format,
+            container_format=image.container_format or "bare",
+            size=image.size,
+            virtual_size=image.virtual_size,
+            os_hash_value=image.os_hash_value,
+            min_disk=image.min_disk,
+            min_ram=image.min_ram,
+            properties=image.properties,
+        )
+
+    def _writable(self, conn: Any, context: RequestContext, image_id: str, action: str) -> Image:
+        image = images.get(conn, access.viewer(context), image_id)
+        if image is None:
+            raise access.missing(image_id)
+        access.check_modify(context, image, action)
+        return image
+
+    def _modify(self, context: RequestContext, image_id: str, change: Callable[[Image], Image]) -> Image:
+        with self._db.write() as conn:
+            before = self._writable(conn, context, image_id, "modify_image")
+            after = change(before)
+            attributes.check_limits(after)
+            if after == before:
+                return before
+            after = msgspec.structs.replace(after, updated_at=now())
+            images.update(conn, before, after)
+        return after
+
+    def _switch(
+        self, context: RequestContext, image_id: str, action: str, found: ImageStatus, to: ImageStatus
+    ) -> None:
+        with self._db.write() as conn:
+            image = self._writable(conn, context, image_id, action)
+            if image.status not in (found, to):
+                raise Forbidden(f"Not allowed to {action} image in status '{image.status}'")
+            images.change_status(conn, image_id, [found], to)
+
+    def _start_saving(self, context: RequestContext, image_id: str) -> Image:
+        with self._db.write() as conn:
+            image = self._writable(conn, context, image_id, "upload_image")
+            if image.status != ImageStatus.QUEUED:
+                raise Conflict(f"Image status transition from {image.status} to saving is not allowed")
+            missing = [name for name in ("disk_format", "container_format") if not getattr(image, name)]
+            if missing:
+                raise BadRequest(f"Properties {', '.join(missing)} must be set prior to saving data.")
+            images.change_status(conn, image_id, [ImageStatus.QUEUED], ImageStatus.SAVING)
+        return image
+
+    def _activate(self, image_id: str, data: ImageData) -> None:
+        found = msgspec.structs.asdict(data)
+        with self._db.write(durable=True) as conn:
+            if not images.change_status(
+                conn,
+                image_id,
+                [ImageStatus.SAVING],
+                ImageStatus.ACTIVE,
+                os_hash_algo=HASH_ALGORITHM,
+                **found,
+            ):
+                raise NotFound(f"Image {image_id} was deleted during the upload.")
+
+    def _give_up_saving(self, image_id: str) -> None:
+        """Queued again, with no bytes; or gone, if it was deleted meanwhile."""
+        if not self._remove_data(image_id):
+            return  # saving stays: the next start tries again
+        with self._db.write(durable=True) as conn:
+            images.change_status(conn, image_id, [ImageStatus.SAVING], ImageStatus.QUEUED)
+            images.mark_deleted(conn, image_id)
+
+    def _bury(self, image_id: str) -> None:
+        """The bytes of an image that is pending_delete, then the image itself. Safe to call again."""
+        if self._remove_data(image_id):
+            with self._db.write() as conn:
+                images.mark_deleted(conn, image_id)
+
+    def _remove_data(self, image_id: str) -> bool:
+        try:
+            self._store.delete(image_id)
+        except KilonovaError as error:
+            _log.error("image_data_not_removed", image=image_id, reason=error.message)
+            return False
+        return True

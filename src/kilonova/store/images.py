@@ -1,0 +1,124 @@
+"""Images in the database. A state changes by compare-and-swap; a deleted image keeps its row and its id."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from kilonova.domain.clock import now
+from kilonova.domain.images import Image, ImageStatus, ImageViewer
+from kilonova.store.schema.images import image_members, image_properties, image_tags, images
+
+COLUMNS = [column for column in images.c if column.name != "deleted_at"]
+_GONE = (ImageStatus.PENDING_DELETE, ImageStatus.DELETED)
+LIVE = images.c.status.not_in(_GONE)
+
+
+def insert(conn: sa.Connection, image: Image) -> bool:
+    """INSERT INTO images …, with its properties and tags; False if the id is or ever was in use."""
+    taken = conn.execute(sa.select(images.c.id).where(images.c.id == image.id)).first()
+    if taken is not None:
+        return False
+    conn.execute(images.insert().values(_columns(image)))
+    _insert_properties(conn, image)
+    _insert_tags(conn, image.id, image.tags)
+    return True
+
+
+def get(conn: sa.Connection, viewer: ImageViewer, image_id: str) -> Image | None:
+    """The image if it lives and ``viewer`` may see it; properties and tags included."""
+    query = sa.select(*COLUMNS).where(images.c.id == image_id, LIVE, visible(viewer))
+    found = load(conn, conn.execute(query).all())
+    return found[0] if found else None
+
+
+def visible(viewer: ImageViewer, member_status: str = "all") -> sa.ColumnElement[bool]:
+    """visibility IN (public, community) OR owner = me OR (shared AND I am a member of it)."""
+    if viewer.is_admin:
+        return sa.true()
+    offered = images.c.visibility.in_(("public", "community"))
+    if viewer.project_id is None:
+        return offered
+    membership = (
+        sa.select(sa.literal(1))
+        .where(image_members.c.image_id == images.c.id, image_members.c.member_id == viewer.project_id)
+        .where(sa.true() if member_status == "all" else image_members.c.status == member_status)
+    )
+    shared = sa.and_(images.c.visibility == "shared", membership.exists())
+    return sa.or_(offered, images.c.owner == viewer.project_id, shared)
+
+
+def load(conn: sa.Connection, rows: Sequence[sa.Row[Any]]) -> list[Image]:
+    """Rows of COLUMNS as images: one more query for all properties, one for all tags."""
+    ids = [row.id for row in rows]
+    properties: dict[str, dict[str, str]] = {image_id: {} for image_id in ids}
+    tags: dict[str, list[str]] = {image_id: [] for image_id in ids}
+    if ids:
+        of_these = image_properties.c.image_id.in_(ids)
+        for row in conn.execute(sa.select(image_properties).where(of_these)):
+            properties[row.image_id][row.name] = row.value
+        chosen = sa.select(image_tags).where(image_tags.c.image_id.in_(ids)).order_by(image_tags.c.value)
+        for row in conn.execute(chosen):
+            tags[row.image_id].append(row.value)
+    return [_image(row, properties[row.id], tags[row.id]) for row in rows]
+
+
+def update(conn: sa.Connection, before: Image, after: Image) -> None:
+    """Write what of ``after`` differs from ``before``: both read and written in one transaction."""
+    conn.execute(images.update().where(images.c.id == after.id).values(_columns(after)))
+    if before.properties != after.properties:
+        conn.execute(image_properties.delete().where(image_properties.c.image_id == after.id))
+        _insert_properties(conn, after)
+    if before.tags != after.tags:
+        conn.execute(image_tags.delete().where(image_tags.c.image_id == after.id))
+        _insert_tags(conn, after.id, after.tags)
+
+
+def change_status(
+    conn: sa.Connection, image_id: str, found: Iterable[ImageStatus], to: ImageStatus, **values: Any
+) -> bool:
+    """UPDATE images SET status = to, … WHERE id = … AND status IN (found); False if it was not."""
+    query = images.update().where(images.c.id == image_id, images.c.status.in_(list(found)))
+    return conn.execute(query.values(status=to, updated_at=now(), **values)).rowcount == 1
+
+
+def mark_deleted(conn: sa.Connection, image_id: str) -> bool:
+    """The end of an image that is pending_delete and whose bytes are gone; False if it is not.
+
+    Only the row is left, to keep the id taken.
+    """
+    dying = [ImageStatus.PENDING_DELETE]
+    if not change_status(conn, image_id, dying, ImageStatus.DELETED, deleted_at=now()):
+        return False
+    for table in (image_properties, image_tags, image_members):
+        conn.execute(table.delete().where(table.c.image_id == image_id))
+    return True
+
+
+def in_status(conn: sa.Connection, status: ImageStatus) -> list[str]:
+    """SELECT id FROM images WHERE status = …."""
+    return list(conn.execute(sa.select(images.c.id).where(images.c.status == status)).scalars())
+
+
+def _image(row: sa.Row[Any], properties: dict[str, str], tags: list[str]) -> Image:
+    fields = dict(row._mapping)
+    fields["status"] = ImageStatus(fields["status"])
+    return Image(**fields, properties=properties, tags=tags)
+
+
+def _columns(image: Image) -> dict[str, Any]:
+    return {column.name: getattr(image, column.name) for column in COLUMNS}
+
+
+def _insert_properties(conn: sa.Connection, image: Image) -> None:
+    rows = [{"image_id": image.id, "name": name, "value": value} for name, value in image.properties.items()]
+    if rows:
+        conn.execute(image_properties.insert(), rows)
+
+
+def _insert_tags(conn: sa.Connection, image_id: str, tags: Iterable[str]) -> None:
+    rows = [{"image_id": image_id, "value": tag} for tag in dict.fromkeys(tags)]
+    if rows:
+        conn.execute(image_tags.insert(), rows)
