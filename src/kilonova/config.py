@@ -69,6 +69,10 @@ class Network(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Link addresses between each network's namespace and the host (a slice of 100.64.0.0/10, RFC 6598)."""
     nat: bool = True
     """Guests reach the outside through the host's address."""
+    quota_network: int = 100
+    quota_subnet: int = 100
+    quota_port: int = 500
+    """Of one project; -1 is unlimited (Neutron's section ``quotas`` and its defaults)."""
 
 
 class Libvirt(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 
-class HostRoute(msgspec.Struct, frozen=True, kw_only=True):
+class HostRoute(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     destination: str
     nexthop: str
 
@@ -28,7 +30,7 @@ class VifAddress(msgspec.Struct, frozen=True, kw_only=True):
     subnet: VifSubnet
 
 
-class AddressPair(msgspec.Struct, frozen=True, kw_only=True):
+class AddressPair(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ip_address: str
     mac_address: str | None = None
 
@@ -61,3 +63,85 @@ class Vif(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def bridge(self) -> str:
         return f"brq{self.network_id[:11]}"
+
+
+class Pool(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Addresses that a subnet may give out, both ends included."""
+
+    start: str
+    end: str
+
+
+class FixedIp(msgspec.Struct, frozen=True, kw_only=True):
+    subnet_id: str
+    ip_address: str
+
+
+class Network(msgspec.Struct, frozen=True, kw_only=True):
+    """A network as Neutron's API knows it."""
+
+    id: str
+    project_id: str
+    name: str
+    description: str
+    admin_state_up: bool
+    shared: bool
+    mtu: int
+    port_security_enabled: bool
+    revision_number: int = 0
+    created_at: float
+    updated_at: float
+
+
+class Subnet(msgspec.Struct, frozen=True, kw_only=True):
+    """A subnet as Neutron's API knows it. ``next_number``: where the search for a free address begins."""
+
+    id: str
+    network_id: str
+    project_id: str
+    name: str
+    description: str
+    cidr: str
+    ip_version: int
+    gateway_ip: str | None
+    enable_dhcp: bool
+    dns_nameservers: list[str]
+    host_routes: list[HostRoute]
+    allocation_pools: list[Pool]
+    next_number: int
+    revision_number: int = 0
+    created_at: float
+    updated_at: float
+    dhcp_address: str | None = None
+
+
+class Port(msgspec.Struct, frozen=True, kw_only=True):
+    """A port as Neutron's API knows it, and what binds it to a server's NIC.
+
+    ``nic`` is None unless a build holds the port; a ``device_id`` alone is only what a user wrote.
+    """
+
+    id: str
+    network_id: str
+    project_id: str
+    name: str = ""
+    description: str = ""
+    mac_address: str
+    admin_state_up: bool = True
+    port_security_enabled: bool = True
+    allowed_address_pairs: list[AddressPair] = []
+    status: str = "DOWN"
+    device_id: str = ""
+    device_owner: str = ""
+    dns_name: str = ""
+    host: str = ""
+    vnic_type: str = "normal"
+    profile: dict[str, Any] = {}
+    nic: int | None = None
+    nic_tag: str | None = None
+    server_hostname: str | None = None
+    made_by_build: bool = False
+    revision_number: int = 0
+    created_at: float
+    updated_at: float
+    fixed_ips: list[FixedIp] = []

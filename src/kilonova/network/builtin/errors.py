@@ -1,0 +1,110 @@
+"""Neutron's errors under Neutron's names: the name is the ``type`` that a client reads in the fault."""
+
+from __future__ import annotations
+
+from kilonova.domain.errors import BadRequest, Conflict, Forbidden, NotFound, QuotaExceeded
+
+
+class InvalidInput(BadRequest):
+    """What is asked makes no sense, or is not offered."""
+
+    def __init__(self, message: str, details: object = None) -> None:
+        super().__init__(f"Invalid input for operation: {message}.", details)
+
+
+class InvalidIpForNetwork(BadRequest):
+    pass
+
+
+class InvalidIpForSubnet(BadRequest):
+    pass
+
+
+class InvalidAllocationPool(BadRequest):
+    pass
+
+
+class OutOfBoundsAllocationPool(BadRequest):
+    pass
+
+
+class PolicyNotAuthorized(Forbidden):
+    pass
+
+
+class NetworkNotFound(NotFound):
+    pass
+
+
+class SubnetNotFound(NotFound):
+    pass
+
+
+class PortNotFound(NotFound):
+    pass
+
+
+class TagNotFound(NotFound):
+    pass
+
+
+class TenantQuotaNotFound(NotFound):
+    pass
+
+
+class NetworkInUse(Conflict):
+    pass
+
+
+class SubnetInUse(Conflict):
+    pass
+
+
+class PortInUse(Conflict):
+    pass
+
+
+class ServicePortInUse(Conflict):
+    pass
+
+
+class IpAddressInUse(Conflict):
+    pass
+
+
+class MacAddressInUse(Conflict):
+    pass
+
+
+class IpAddressGenerationFailure(Conflict):
+    pass
+
+
+class OverlappingAllocationPools(Conflict):
+    pass
+
+
+class GatewayConflictWithAllocationPools(Conflict):
+    pass
+
+
+class GatewayIpInUse(Conflict):
+    pass
+
+
+class InvalidSharedSetting(Conflict):
+    pass
+
+
+class AddressPairAndPortSecurityRequired(Conflict):
+    pass
+
+
+class InvalidQuotaValue(Conflict):
+    pass
+
+
+class OverQuota(QuotaExceeded):
+    """Neutron says 409 where Nova says 403."""
+
+    status = 409

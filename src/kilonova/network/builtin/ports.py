@@ -1,0 +1,218 @@
+"""Ports: create, update, delete, as a user asks. Every function runs inside the caller's transaction."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from ipaddress import IPv4Network
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+from msgspec import UNSET
+
+from kilonova.config import Config
+from kilonova.domain.clock import now
+from kilonova.domain.context import RequestContext
+from kilonova.domain.network import AddressPair, FixedIp, Network, Port
+from kilonova.network.builtin import macs, networks, policy, quotas
+from kilonova.network.builtin.errors import (
+    AddressPairAndPortSecurityRequired,
+    InvalidInput,
+    MacAddressInUse,
+    PortInUse,
+    PortNotFound,
+    ServicePortInUse,
+)
+from kilonova.network.builtin.ipam import Allocator
+from kilonova.network.builtin.requests import FixedIpRequest, PortCreate, PortUpdate, said
+from kilonova.store import network_tags as tags
+from kilonova.store import networks as network_store
+from kilonova.store import ports as store
+from kilonova.store import subnets as subnet_store
+
+_MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+
+MAX_PROFILE = 4095
+"""Bytes of a binding:profile as JSON (Neutron's column)."""
+
+_ADMINS = {"host", "profile"}
+_NETWORK_OWNERS = {"mac_address", "port_security_enabled", "allowed_address_pairs", "fixed_ips"}
+
+_FREE_WHILE_PLUGGED = {"name", "description"}
+"""All that may change while a server holds the port: hosts are told of a port when they plug it."""
+
+
+def find(conn: sa.Connection, context: RequestContext, port_id: str) -> Port:
+    """The port, if the asker sees it; PortNotFound else."""
+    port = store.get(conn, port_id, policy.scope(context))
+    if port is None:
+        raise PortNotFound(f"Port {port_id} could not be found.")
+    return port
+
+
+def new_port(network: Network, **values: Any) -> Port:
+    """A port of that network, not yet written; ``values`` are fields of Port."""
+    made = now()
+    defaults: dict[str, Any] = {
+        "id": str(uuid.uuid4()),
+        "network_id": network.id,
+        "port_security_enabled": network.port_security_enabled,
+        "created_at": made,
+        "updated_at": made,
+    }
+    return Port(**(defaults | values))
+
+
+def create(conn: sa.Connection, config: Config, context: RequestContext, body: PortCreate) -> Port:
+    project_id = policy.project_of_new(context, body.project_id, body.tenant_id, "rule:create_port")
+    network = networks.find(conn, context, body.network_id)
+    values = _values(body)
+    exact = {"fixed_ips"} if _exact(body) else set()
+    _check_rights(context, network, set(values) | exact, "create_port")
+    quotas.check(conn, config, project_id, "port")
+    values["mac_address"] = values.get("mac_address") or macs.draw(conn, [network.id])[0]
+    _check_mac(conn, network.id, values["mac_address"])
+    values["fixed_ips"] = _addresses(conn, network, body)
+    port = new_port(network, project_id=project_id, **values)
+    _check_pairs(port)
+    store.insert(conn, [port])
+    return port
+
+
+def update(conn: sa.Connection, context: RequestContext, port_id: str, body: PortUpdate) -> Port:
+    port = find(conn, context, port_id)
+    network = network_store.by_id(conn, [port.network_id])[port.network_id]
+    policy.owner_only(context, "rule:update_port", port.project_id, network.project_id)
+    asked = {name: value for name, value in _values(body).items() if value != getattr(port, name)}
+    moves = body.fixed_ips is not UNSET and not _same_addresses(port, body.fixed_ips)
+    exact = {"fixed_ips"} if _exact(body) - {fixed.ip_address for fixed in port.fixed_ips} else set()
+    _check_untouched(port, set(asked) | ({"fixed_ips"} if moves else set()))
+    _check_rights(context, network, set(asked) | exact, "update_port")
+    if "mac_address" in asked:
+        _check_mac(conn, network.id, asked["mac_address"])
+    _check_pairs(msgspec.structs.replace(port, **asked))
+    if moves:
+        store.take_back(conn, port.id)
+        store.give(conn, {port.id: _addresses(conn, network, body)})
+    if asked or moves:
+        store.update(conn, [port.id], asked)
+    return find(conn, context, port_id)
+
+
+def delete(conn: sa.Connection, context: RequestContext, port_id: str) -> None:
+    port = find(conn, context, port_id)
+    network = network_store.by_id(conn, [port.network_id])[port.network_id]
+    policy.owner_only(context, "rule:delete_port", port.project_id, network.project_id)
+    _check_untouched(port, {"delete"})
+    store.delete(conn, [port.id])
+    tags.remove(conn, [port.id])
+
+
+def _values(body: PortUpdate) -> dict[str, Any]:
+    """The body's plain values under the names of Port's fields; addresses come separately."""
+    values = said(
+        body,
+        "name",
+        "description",
+        "admin_state_up",
+        "device_id",
+        "device_owner",
+        "mac_address",
+        "port_security_enabled",
+        "allowed_address_pairs",
+        "dns_name",
+    )
+    if "mac_address" in values:
+        values["mac_address"] = values["mac_address"].lower()
+    if "allowed_address_pairs" in values:
+        values["allowed_address_pairs"] = [_pair(pair) for pair in values["allowed_address_pairs"]]
+    if body.binding_host_id is not UNSET:
+        values["host"] = body.binding_host_id or ""
+    if body.binding_profile is not UNSET:
+        values["profile"] = body.binding_profile or {}
+        if len(msgspec.json.encode(values["profile"])) > MAX_PROFILE:
+            raise InvalidInput(f"binding:profile is larger than {MAX_PROFILE} bytes")
+    if body.binding_vnic_type not in (UNSET, "normal"):
+        raise InvalidInput("binding:vnic_type: only 'normal' is offered")
+    if values.get("device_owner", "").startswith("network:"):
+        raise InvalidInput("device_owner: the network service makes the ports of 'network:' by itself")
+    return values
+
+
+def _check_rights(context: RequestContext, network: Network, names: set[str], rule: str) -> None:
+    """What only an admin, or only the network's owner, may say of a port."""
+    for name in sorted(names & _ADMINS):
+        policy.admin_only(context, f"rule:{rule}:binding:{name}")
+    for name in sorted(names & _NETWORK_OWNERS):
+        policy.owner_only(context, f"rule:{rule}:{name}", network.project_id)
+
+
+def _check_untouched(port: Port, names: set[str]) -> None:
+    """A port that DHCP or a server uses may not change under it."""
+    if port.device_owner == subnet_store.DHCP_OWNER and names - _FREE_WHILE_PLUGGED:
+        raise ServicePortInUse(
+            f"Port {port.id} cannot be changed or deleted directly via the port API: "
+            f"has device owner {subnet_store.DHCP_OWNER}."
+        )
+    if port.nic is not None and names - _FREE_WHILE_PLUGGED:
+        raise PortInUse(
+            f"Unable to complete operation on port {port.id} for network {port.network_id}. "
+            f"Port is plugged into server {port.device_id}; until it is not, only its name and "
+            "description can change."
+        )
+
+
+def _check_mac(conn: sa.Connection, network_id: str, mac: str) -> None:
+    if int(mac[:2], 16) & 1 or mac == "00:00:00:00:00:00":
+        raise InvalidInput(f"'{mac}' is not a unicast MAC address")
+    if store.macs_taken(conn, [network_id], [mac]):
+        raise MacAddressInUse(
+            f"Unable to complete operation for network {network_id}. The mac address {mac} is in use."
+        )
+
+
+def _check_pairs(port: Port) -> None:
+    if port.allowed_address_pairs and not port.port_security_enabled:
+        raise AddressPairAndPortSecurityRequired(
+            "Port Security must be enabled in order to have allowed address pairs on a port."
+        )
+    if len({(p.ip_address, p.mac_address) for p in port.allowed_address_pairs}) < len(
+        port.allowed_address_pairs
+    ):
+        raise InvalidInput("allowed_address_pairs has the same pair twice")
+
+
+def _pair(pair: AddressPair) -> AddressPair:
+    try:
+        IPv4Network(pair.ip_address, strict=False)
+    except ValueError as error:
+        raise InvalidInput(
+            f"'{pair.ip_address}' in allowed_address_pairs is no IPv4 address or CIDR"
+        ) from error
+    if pair.mac_address is None:
+        return pair
+    mac = pair.mac_address.lower()
+    if not _MAC.fullmatch(mac):
+        raise InvalidInput(f"'{pair.mac_address}' in allowed_address_pairs is not a MAC address")
+    return AddressPair(ip_address=pair.ip_address, mac_address=mac)
+
+
+def _addresses(conn: sa.Connection, network: Network, body: PortUpdate) -> list[FixedIp]:
+    subnets = subnet_store.of_networks(conn, [network.id], for_update=True).get(network.id, [])
+    allocator = Allocator(conn, network, subnets)
+    found = allocator.default() if body.fixed_ips is UNSET else allocator.requested(body.fixed_ips)
+    allocator.finish()
+    return found
+
+
+def _exact(body: PortUpdate) -> set[str]:
+    """The addresses that the caller names."""
+    wanted = [] if body.fixed_ips is UNSET else body.fixed_ips
+    return {ask.ip_address for ask in wanted if ask.ip_address is not None}
+
+
+def _same_addresses(port: Port, wanted: list[FixedIpRequest]) -> bool:
+    """Whether the port has exactly what is asked, so that a client may send back what it read."""
+    have = {(fixed.subnet_id, fixed.ip_address) for fixed in port.fixed_ips}
+    return len(wanted) == len(have) and {(ask.subnet_id, ask.ip_address) for ask in wanted} == have

@@ -1,0 +1,27 @@
+"""How many networks, subnets and ports a project may have. Checked in the transaction that makes them."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from kilonova.config import Config
+from kilonova.network.builtin.errors import OverQuota
+from kilonova.store import network_quotas as store
+
+RESOURCES = ("network", "subnet", "port")
+
+
+def defaults(config: Config) -> dict[str, int]:
+    own = config.network
+    return {"network": own.quota_network, "subnet": own.quota_subnet, "port": own.quota_port}
+
+
+def limits(conn: sa.Connection, config: Config, project_id: str) -> dict[str, int]:
+    return defaults(config) | store.of(conn, project_id)
+
+
+def check(conn: sa.Connection, config: Config, project_id: str, resource: str, count: int = 1) -> None:
+    """OverQuota if the project may not have ``count`` more."""
+    room = store.room(conn, project_id, resource, defaults(config)[resource])
+    if room is not None and room < count:
+        raise OverQuota(f"Quota exceeded for resources: ['{resource}'].")

@@ -1,0 +1,154 @@
+"""Subnets: create, update, delete. Every function runs inside the caller's transaction."""
+
+from __future__ import annotations
+
+import uuid
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any
+
+import sqlalchemy as sa
+from msgspec import UNSET
+
+from kilonova.config import Config
+from kilonova.domain.clock import now
+from kilonova.domain.context import RequestContext
+from kilonova.domain.network import Network, Subnet
+from kilonova.network.builtin import addressing, dhcp, networks, policy, quotas
+from kilonova.network.builtin.errors import GatewayIpInUse, InvalidInput, SubnetInUse, SubnetNotFound
+from kilonova.network.builtin.requests import SubnetCreate, SubnetUpdate, said
+from kilonova.store import network_tags as tags
+from kilonova.store import networks as network_store
+from kilonova.store import subnets as store
+
+_SERVED_BY_HOSTS = ("gateway_ip", "enable_dhcp", "dns_nameservers", "host_routes")
+"""What a host was told of the subnet when it plugged a server."""
+
+
+def find(conn: sa.Connection, context: RequestContext, subnet_id: str) -> Subnet:
+    """The subnet, if the asker sees it; SubnetNotFound else."""
+    subnet = store.get(conn, subnet_id, policy.scope(context))
+    if subnet is None:
+        raise SubnetNotFound(f"Subnet {subnet_id} could not be found.")
+    return subnet
+
+
+def create(conn: sa.Connection, config: Config, context: RequestContext, body: SubnetCreate) -> Subnet:
+    project_id = policy.project_of_new(context, body.project_id, body.tenant_id, "rule:create_subnet")
+    network = networks.find(conn, context, body.network_id)
+    policy.owner_only(context, "rule:create_subnet", network.project_id)
+    cidr = _cidr(config, body)
+    _check_overlap(conn, network, cidr)
+    quotas.check(conn, config, project_id, "subnet")
+    gateway = _gateway(cidr, body)
+    if body.allocation_pools is UNSET:
+        pools = addressing.default_pools(cidr, gateway)
+    else:
+        pools = addressing.check_pools(cidr, gateway, body.allocation_pools)
+    made = now()
+    subnet = Subnet(
+        id=str(uuid.uuid4()),
+        network_id=network.id,
+        project_id=project_id,
+        name=body.name or "",
+        description=body.description or "",
+        cidr=str(cidr),
+        ip_version=4,
+        gateway_ip=None if gateway is None else str(gateway),
+        enable_dhcp=body.enable_dhcp is not False,
+        dns_nameservers=addressing.check_nameservers(body.dns_nameservers or []),
+        host_routes=addressing.check_routes(body.host_routes or []),
+        allocation_pools=pools,
+        next_number=addressing.hosts(cidr).first,
+        created_at=made,
+        updated_at=made,
+    )
+    store.insert(conn, subnet)
+    dhcp.follow(conn, network)
+    return subnet
+
+
+def update(conn: sa.Connection, context: RequestContext, subnet_id: str, body: SubnetUpdate) -> Subnet:
+    subnet = find(conn, context, subnet_id)
+    network = _owned(conn, context, subnet, "rule:update_subnet")
+    changes = _changes(subnet, body)
+    if any(name in changes for name in _SERVED_BY_HOSTS) and store.serves_servers(conn, subnet.id):
+        raise SubnetInUse(
+            f"Unable to complete operation on subnet {subnet.id}: {', '.join(_SERVED_BY_HOSTS)} can change "
+            "only while no server has an address of it."
+        )
+    gateway = changes.get("gateway_ip")
+    if gateway is not None and store.taken(conn, subnet.id, int(IPv4Address(gateway))):
+        raise GatewayIpInUse(f"Current gateway ip {gateway} already in use by a port. Unable to update.")
+    if changes:
+        store.update(conn, subnet.id, changes)
+        dhcp.follow(conn, network)
+    return find(conn, context, subnet_id)
+
+
+def delete(conn: sa.Connection, context: RequestContext, subnet_id: str) -> None:
+    """SubnetInUse if a port beside DHCP's has an address of it."""
+    subnet = find(conn, context, subnet_id)
+    network = _owned(conn, context, subnet, "rule:delete_subnet")
+    if store.in_use(conn, subnet.id):
+        raise SubnetInUse(
+            f"Unable to complete operation on subnet {subnet.id}: "
+            "One or more ports have an IP allocation from this subnet."
+        )
+    store.update(conn, subnet.id, {"enable_dhcp": False})
+    dhcp.follow(conn, network)
+    store.delete(conn, [subnet.id])
+    tags.remove(conn, [subnet.id])
+
+
+def _owned(conn: sa.Connection, context: RequestContext, subnet: Subnet, rule: str) -> Network:
+    """The subnet's network, if the asker owns the network or the subnet."""
+    network = network_store.by_id(conn, [subnet.network_id])[subnet.network_id]
+    policy.owner_only(context, rule, network.project_id, subnet.project_id)
+    return network
+
+
+def _cidr(config: Config, body: SubnetCreate) -> IPv4Network:
+    if body.ip_version == 6 or body.ipv6_ra_mode or body.ipv6_address_mode:
+        raise InvalidInput("IPv6 subnets come later")
+    if body.ip_version != 4:
+        raise InvalidInput("ip_version must be 4")
+    if body.subnetpool_id or body.use_default_subnetpool or body.prefixlen is not UNSET:
+        raise InvalidInput("subnet pools are not offered; cidr says the addresses")
+    if body.cidr is UNSET:
+        raise InvalidInput("a subnet needs a cidr")
+    return addressing.parse_cidr(body.cidr, [IPv4Network(config.network.transit_cidr)])
+
+
+def _gateway(cidr: IPv4Network, body: SubnetCreate) -> IPv4Address | None:
+    if body.gateway_ip is None:
+        return None
+    if body.gateway_ip is UNSET:
+        return IPv4Address(addressing.hosts(cidr).first)
+    return addressing.parse_gateway(body.gateway_ip, cidr)
+
+
+def _check_overlap(conn: sa.Connection, network: Network, cidr: IPv4Network) -> None:
+    for other in store.of_networks(conn, [network.id], for_update=True).get(network.id, []):
+        if cidr.overlaps(IPv4Network(other.cidr)):
+            raise InvalidInput(
+                f"Requested subnet with cidr: {cidr} for network: {network.id} overlaps with another subnet"
+            )
+
+
+def _changes(subnet: Subnet, body: SubnetUpdate) -> dict[str, Any]:
+    """What the update makes different, checked; the gateway stays off the pools whichever of them changes."""
+    asked = said(body, "name", "description", "enable_dhcp")
+    cidr = IPv4Network(subnet.cidr)
+    if body.gateway_ip is not UNSET:
+        new = body.gateway_ip
+        asked["gateway_ip"] = None if new is None else str(addressing.parse_gateway(new, cidr))
+    if body.dns_nameservers is not UNSET:
+        asked["dns_nameservers"] = addressing.check_nameservers(body.dns_nameservers or [])
+    if body.host_routes is not UNSET:
+        asked["host_routes"] = addressing.check_routes(body.host_routes or [])
+    gateway = asked.get("gateway_ip", subnet.gateway_ip)
+    pools = subnet.allocation_pools if body.allocation_pools is UNSET else body.allocation_pools
+    asked["allocation_pools"] = addressing.check_pools(
+        cidr, None if gateway is None else IPv4Address(gateway), pools
+    )
+    return {name: value for name, value in asked.items() if value != getattr(subnet, name)}

@@ -1,0 +1,128 @@
+"""One page of networks, subnets or ports: Neutron's filters, sorting and markers, said in SQL.
+
+A resource names its attributes once (``Listing``); what a user may filter and sort by is what stands there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from kilonova.domain.errors import BadRequest
+from kilonova.store.schema.networks import network_tags
+
+Column = sa.ColumnElement[Any]
+Condition = sa.ColumnElement[bool]
+
+
+class Page(msgspec.Struct, frozen=True, kw_only=True):
+    """What a user asked of a list. ``filters``: attribute → values, as they stand in the URL."""
+
+    filters: dict[str, list[str]] = {}
+    sort: list[tuple[str, bool]] = []
+    """(attribute, descending); the id always comes last, so that the order is total."""
+    limit: int = 1000
+    marker: str | None = None
+    reverse: bool = False
+    """The page before the marker instead of the one after it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    table: sa.Table
+    attributes: Mapping[str, Column]
+    special: Mapping[str, Callable[[list[str]], Condition]]
+    """Filters that are more than a comparison with one column."""
+
+    def page(
+        self, conn: sa.Connection, page: Page, visible: Condition
+    ) -> tuple[list[sa.Row[Any]], bool, bool] | None:
+        """Rows in the asked order, and whether there are more after and before them.
+
+        None if the marker is not among what the asker sees. BadRequest for an unknown attribute.
+        """
+        keys = [(self._key(name), desc != page.reverse) for name, desc in page.sort]
+        keys.append((self.table.c.id, page.reverse))
+        query = sa.select(self.table).where(visible, *self._conditions(page.filters))
+        if page.marker is not None:
+            at = conn.execute(
+                sa.select(*(key for key, _ in keys)).where(self.table.c.id == page.marker, visible)
+            ).first()
+            if at is None:
+                return None
+            query = query.where(_after(keys, at))
+        query = query.order_by(*(key.desc() if desc else key.asc() for key, desc in keys))
+        rows = list(conn.execute(query.limit(page.limit + 1)))
+        more, rows = len(rows) > page.limit, rows[: page.limit]
+        came = page.marker is not None
+        return (rows[::-1], came, more) if page.reverse else (rows, more, came)
+
+    def _key(self, name: str) -> Column:
+        column = self.attributes.get(name)
+        if column is None or not isinstance(column, sa.Column):
+            raise BadRequest(f"Invalid input for sort_key: {name} is no attribute to sort by")
+        return sa.func.coalesce(column, "") if column.nullable else column
+
+    def _conditions(self, filters: Mapping[str, list[str]]) -> list[Condition]:
+        found = []
+        for name, values in filters.items():
+            if special := self.special.get(name) or _tag_filters(self.table.c.id).get(name):
+                found.append(special(values))
+            elif (column := self.attributes.get(name)) is not None:
+                found.append(_one_of(name, column, values))
+            else:
+                raise BadRequest(f"Invalid input for filters: {name} is no attribute to filter by")
+        return found
+
+
+def _after(keys: list[tuple[Column, bool]], at: Sequence[Any]) -> Condition:
+    """(a, b, id) > (x, y, z), with a direction of its own for each key."""
+    steps: list[Condition] = []
+    for n, (key, desc) in enumerate(keys):
+        equal = [keys[i][0] == at[i] for i in range(n)]
+        steps.append(sa.and_(*equal, key < at[n] if desc else key > at[n]))
+    return sa.or_(*steps)
+
+
+def _one_of(name: str, column: Column, values: list[str]) -> Condition:
+    return column.in_([_value(name, column, value) for value in values])
+
+
+def _value(name: str, column: Column, text: str) -> Any:
+    if isinstance(column.type, sa.Boolean):
+        if text.lower() not in ("true", "false", "1", "0"):
+            raise BadRequest(f"Invalid input for {name}: '{text}' is not a boolean")
+        return text.lower() in ("true", "1")
+    if isinstance(column.type, sa.Integer):
+        if not text.isascii() or not text.isdecimal() or len(text) > 9:
+            raise BadRequest(f"Invalid input for {name}: '{text}' is not an integer")
+        return int(text)
+    return text
+
+
+def _tag_filters(owner: Column) -> Mapping[str, Callable[[list[str]], Condition]]:
+    """Neutron's four tag filters; each value may be a list divided by commas."""
+
+    def has(tag: str) -> Condition:
+        return sa.exists().where(network_tags.c.resource_id == owner, network_tags.c.tag == tag)
+
+    def every(values: list[str]) -> Condition:
+        return sa.and_(*(has(tag) for tag in _split(values)))
+
+    def some(values: list[str]) -> Condition:
+        return sa.or_(*(has(tag) for tag in _split(values)))
+
+    return {
+        "tags": every,
+        "tags-any": some,
+        "not-tags": lambda values: ~every(values),
+        "not-tags-any": lambda values: ~some(values),
+    }
+
+
+def _split(values: list[str]) -> list[str]:
+    return [tag for value in values for tag in value.split(",")]

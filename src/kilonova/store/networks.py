@@ -1,0 +1,121 @@
+"""Queries about networks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from kilonova.domain.clock import now
+from kilonova.domain.network import Network
+from kilonova.store.network_lists import Condition, Listing, Page
+from kilonova.store.schema.networks import networks, ports, subnets
+
+ATTRIBUTES = {
+    **{
+        name: networks.c[name]
+        for name in (
+            "id",
+            "name",
+            "description",
+            "project_id",
+            "admin_state_up",
+            "shared",
+            "mtu",
+            "port_security_enabled",
+            "revision_number",
+        )
+    },
+    "tenant_id": networks.c.project_id,
+    # The same for every network as long as there are no routers and no states beside ACTIVE.
+    "router:external": sa.literal(False),
+    "status": sa.literal("ACTIVE"),
+}
+_listing = Listing(networks, ATTRIBUTES, {})
+
+
+def visible_to(project_id: str | None) -> Condition:
+    """What a project sees: its own and the shared ones. None: everything (an admin)."""
+    if project_id is None:
+        return sa.true()
+    return sa.or_(networks.c.project_id == project_id, networks.c.shared)
+
+
+def page(conn: sa.Connection, asked: Page, project_id: str | None) -> tuple[list[Network], bool, bool] | None:
+    """Networks, more after, more before; None if the marker is unknown."""
+    found = _listing.page(conn, asked, visible_to(project_id))
+    return None if found is None else ([_network(row) for row in found[0]], found[1], found[2])
+
+
+def get(conn: sa.Connection, network_id: str, project_id: str | None) -> Network | None:
+    """The network, if that project sees it."""
+    row = conn.execute(sa.select(networks).where(networks.c.id == network_id, visible_to(project_id))).first()
+    return None if row is None else _network(row)
+
+
+def by_id(conn: sa.Connection, network_ids: Sequence[str]) -> dict[str, Network]:
+    if not network_ids:
+        return {}
+    rows = conn.execute(sa.select(networks).where(networks.c.id.in_(network_ids)))
+    return {row.id: _network(row) for row in rows}
+
+
+def usable(conn: sa.Connection, project_id: str) -> list[Network]:
+    """Networks that a server of the project could be put on: up, and with a subnet."""
+    rows = conn.execute(
+        sa.select(networks)
+        .where(
+            visible_to(project_id),
+            networks.c.admin_state_up,
+            sa.exists().where(subnets.c.network_id == networks.c.id),
+        )
+        .order_by(networks.c.created_at, networks.c.id)
+    )
+    return [_network(row) for row in rows]
+
+
+def insert(conn: sa.Connection, network: Network) -> None:
+    conn.execute(sa.insert(networks), msgspec.structs.asdict(network))
+
+
+def update(conn: sa.Connection, network_id: str, changes: Mapping[str, Any]) -> None:
+    conn.execute(
+        sa.update(networks)
+        .where(networks.c.id == network_id)
+        .values(**changes, updated_at=now(), revision_number=networks.c.revision_number + 1)
+    )
+
+
+def delete(conn: sa.Connection, network_id: str) -> None:
+    """The network alone: its subnets and ports must be gone."""
+    conn.execute(sa.delete(networks).where(networks.c.id == network_id))
+
+
+def subnet_ids(conn: sa.Connection, network_ids: Sequence[str]) -> dict[str, list[str]]:
+    """Network id → ids of its subnets, oldest first."""
+    found: dict[str, list[str]] = {}
+    if not network_ids:
+        return found
+    rows = conn.execute(
+        sa.select(subnets.c.network_id, subnets.c.id)
+        .where(subnets.c.network_id.in_(network_ids))
+        .order_by(subnets.c.created_at, subnets.c.id)
+    )
+    for row in rows:
+        found.setdefault(row.network_id, []).append(row.id)
+    return found
+
+
+def used_by_others(conn: sa.Connection, network_id: str, project_id: str) -> bool:
+    """Whether another project has a port or a subnet on it."""
+    foreign = [
+        sa.exists().where(table.c.network_id == network_id, table.c.project_id != project_id)
+        for table in (ports, subnets)
+    ]
+    return bool(conn.scalar(sa.select(sa.or_(*foreign))))
+
+
+def _network(row: sa.Row[Any]) -> Network:
+    return Network(**row._mapping)

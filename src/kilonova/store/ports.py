@@ -1,0 +1,236 @@
+"""Queries about ports, their addresses, and the servers they are plugged into."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from ipaddress import IPv4Address
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from kilonova.domain.clock import now
+from kilonova.domain.errors import BadRequest
+from kilonova.domain.network import FixedIp, Port
+from kilonova.store.network_lists import Condition, Listing, Page
+from kilonova.store.schema.networks import ip_allocations, networks, ports
+from kilonova.store.subnets import DHCP_OWNER
+
+ATTRIBUTES = {
+    **{
+        name: ports.c[name]
+        for name in (
+            "id",
+            "name",
+            "description",
+            "project_id",
+            "network_id",
+            "mac_address",
+            "admin_state_up",
+            "port_security_enabled",
+            "status",
+            "device_id",
+            "device_owner",
+            "dns_name",
+            "revision_number",
+        )
+    },
+    "tenant_id": ports.c.project_id,
+    "binding:host_id": ports.c.host,
+    "binding:vnic_type": ports.c.vnic_type,
+}
+
+
+def _with_fixed_ips(values: list[str]) -> Condition:
+    """``ip_address=…``, ``ip_address_substr=…`` and ``subnet_id=…``: one address that is all of it."""
+    asked: dict[str, list[str]] = {}
+    for value in values:
+        name, _, wanted = value.partition("=")
+        if name not in ("ip_address", "ip_address_substr", "subnet_id"):
+            raise BadRequest(f"Invalid input for fixed_ips: '{value}'")
+        asked.setdefault(name, []).append(wanted)
+    own = ip_allocations.c
+    conditions: list[Condition] = [own.port_id == ports.c.id]
+    if "ip_address" in asked:
+        conditions.append(own.ip.in_(asked["ip_address"]))
+    if "subnet_id" in asked:
+        conditions.append(own.subnet_id.in_(asked["subnet_id"]))
+    if "ip_address_substr" in asked:
+        parts = [own.ip.contains(part, autoescape=True) for part in asked["ip_address_substr"]]
+        conditions.append(sa.or_(*parts))
+    return sa.exists().where(*conditions)
+
+
+def _with_mac(values: list[str]) -> Condition:
+    return ports.c.mac_address.in_([value.lower() for value in values])
+
+
+_listing = Listing(ports, ATTRIBUTES, {"fixed_ips": _with_fixed_ips, "mac_address": _with_mac})
+
+
+def visible_to(project_id: str | None) -> Condition:
+    """Its own ports, and every port on a network of its own. None: everything (an admin)."""
+    if project_id is None:
+        return sa.true()
+    own_network = sa.select(networks.c.id).where(networks.c.project_id == project_id)
+    return sa.or_(ports.c.project_id == project_id, ports.c.network_id.in_(own_network))
+
+
+def page(conn: sa.Connection, asked: Page, project_id: str | None) -> tuple[list[Port], bool, bool] | None:
+    """Ports, more after, more before; None if the marker is unknown."""
+    found = _listing.page(conn, asked, visible_to(project_id))
+    return None if found is None else (_ports(conn, found[0]), found[1], found[2])
+
+
+def get(conn: sa.Connection, port_id: str, project_id: str | None) -> Port | None:
+    """The port, if that project sees it."""
+    rows = conn.execute(sa.select(ports).where(ports.c.id == port_id, visible_to(project_id))).all()
+    return _ports(conn, rows)[0] if rows else None
+
+
+def by_id(conn: sa.Connection, port_ids: Sequence[str]) -> dict[str, Port]:
+    if not port_ids:
+        return {}
+    rows = conn.execute(sa.select(ports).where(ports.c.id.in_(port_ids))).all()
+    return {port.id: port for port in _ports(conn, rows)}
+
+
+def of_servers(conn: sa.Connection, server_ids: Sequence[str]) -> list[Port]:
+    """The NICs of these servers, in their order. Two statements, however many servers."""
+    if not server_ids:
+        return []
+    rows = conn.execute(
+        sa.select(ports)
+        .where(ports.c.device_id.in_(server_ids), ports.c.nic.is_not(None))
+        .order_by(ports.c.device_id, ports.c.nic)
+    ).all()
+    return _ports(conn, rows)
+
+
+def dhcp_port(conn: sa.Connection, network_id: str) -> Port | None:
+    rows = conn.execute(
+        sa.select(ports).where(ports.c.network_id == network_id, ports.c.device_owner == DHCP_OWNER)
+    ).all()
+    return _ports(conn, rows)[0] if rows else None
+
+
+def server_at(conn: sa.Connection, network_id: str, ip: str) -> str | None:
+    """Id of the server whose NIC has that address on that network."""
+    found: str | None = conn.scalar(
+        sa.select(ports.c.device_id)
+        .join(ip_allocations, ip_allocations.c.port_id == ports.c.id)
+        .where(ports.c.network_id == network_id, ports.c.nic.is_not(None), ip_allocations.c.ip == ip)
+    )
+    return found
+
+
+def insert(conn: sa.Connection, new: Sequence[Port]) -> None:
+    """Ports with their addresses. IntegrityError if an address or a MAC is taken: nobody checked."""
+    rows = [msgspec.structs.asdict(port) for port in new]
+    for row in rows:
+        del row["fixed_ips"]
+    conn.execute(sa.insert(ports), rows)
+    give(conn, {port.id: port.fixed_ips for port in new})
+
+
+def give(conn: sa.Connection, addresses: Mapping[str, Sequence[FixedIp]]) -> None:
+    """Port id → addresses that it gets."""
+    rows = [
+        {
+            "subnet_id": fixed.subnet_id,
+            "number": int(IPv4Address(fixed.ip_address)),
+            "ip": fixed.ip_address,
+            "port_id": port_id,
+            "position": position,
+        }
+        for port_id, fixed_ips in addresses.items()
+        for position, fixed in enumerate(fixed_ips)
+    ]
+    if rows:
+        conn.execute(sa.insert(ip_allocations), rows)
+
+
+def take_back(conn: sa.Connection, port_id: str) -> None:
+    """The port's addresses are free."""
+    conn.execute(sa.delete(ip_allocations).where(ip_allocations.c.port_id == port_id))
+
+
+def update(conn: sa.Connection, port_ids: Sequence[str], changes: Mapping[str, Any]) -> None:
+    conn.execute(
+        sa.update(ports)
+        .where(ports.c.id.in_(port_ids))
+        .values(**changes, updated_at=now(), revision_number=ports.c.revision_number + 1)
+    )
+
+
+def delete(conn: sa.Connection, port_ids: Sequence[str]) -> None:
+    """The ports, and with them their addresses (ON DELETE CASCADE)."""
+    conn.execute(sa.delete(ports).where(ports.c.id.in_(port_ids)))
+
+
+def set_status(conn: sa.Connection, server_id: str, status: str) -> list[str]:
+    """The status of a server's NICs; ids of the networks where one changed."""
+    rows = conn.execute(
+        sa.update(ports)
+        .where(ports.c.device_id == server_id, ports.c.nic.is_not(None), ports.c.status != status)
+        .values(status=status, updated_at=now(), revision_number=ports.c.revision_number + 1)
+        .returning(ports.c.network_id)
+    )
+    return sorted({row.network_id for row in rows})
+
+
+def refresh_dhcp_status(conn: sa.Connection, network_ids: Sequence[str]) -> None:
+    """A DHCP port is ACTIVE while any NIC on its network is: the hosts of these answer its address."""
+    others = ports.alias("others")
+    works = sa.exists().where(
+        others.c.network_id == ports.c.network_id,
+        others.c.status == "ACTIVE",
+        others.c.device_owner != DHCP_OWNER,
+    )
+    status = sa.case((works, "ACTIVE"), else_="DOWN")
+    conn.execute(
+        sa.update(ports)
+        .where(
+            ports.c.network_id.in_(network_ids), ports.c.device_owner == DHCP_OWNER, ports.c.status != status
+        )
+        .values(status=status)
+    )
+
+
+def macs_taken(conn: sa.Connection, network_ids: Sequence[str], macs: Iterable[str]) -> set[tuple[str, str]]:
+    """(network id, MAC) of those that a port already has."""
+    rows = conn.execute(
+        sa.select(ports.c.network_id, ports.c.mac_address).where(
+            ports.c.network_id.in_(network_ids), ports.c.mac_address.in_(list(macs))
+        )
+    )
+    return {(row.network_id, row.mac_address) for row in rows}
+
+
+def in_use(conn: sa.Connection, network_id: str) -> list[str]:
+    """Ids of a few ports that keep the network from being deleted."""
+    rows = conn.execute(
+        sa.select(ports.c.id)
+        .where(ports.c.network_id == network_id, ports.c.device_owner != DHCP_OWNER)
+        .limit(3)
+    )
+    return [row.id for row in rows]
+
+
+def plugged_into_servers(conn: sa.Connection, network_id: str) -> bool:
+    query = sa.exists().where(ports.c.network_id == network_id, ports.c.nic.is_not(None))
+    return bool(conn.scalar(sa.select(query)))
+
+
+def _ports(conn: sa.Connection, rows: Sequence[sa.Row[Any]]) -> list[Port]:
+    """The rows as ports, with the addresses of all of them in one query."""
+    addresses: dict[str, list[FixedIp]] = {}
+    if rows:
+        found = conn.execute(
+            sa.select(ip_allocations.c.port_id, ip_allocations.c.subnet_id, ip_allocations.c.ip)
+            .where(ip_allocations.c.port_id.in_([row.id for row in rows]))
+            .order_by(ip_allocations.c.port_id, ip_allocations.c.position)
+        )
+        for row in found:
+            addresses.setdefault(row.port_id, []).append(FixedIp(subnet_id=row.subnet_id, ip_address=row.ip))
+    return [Port(**row._mapping, fixed_ips=addresses.get(row.id, [])) for row in rows]

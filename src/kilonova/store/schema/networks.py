@@ -1,0 +1,108 @@
+"""Networks, subnets, ports, their addresses, tags and quotas (Neutron's resources).
+
+Two constraints hold what no code may break: a subnet gives an address once, a network has a MAC once.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from kilonova.domain.network import AddressPair, HostRoute, Pool
+from kilonova.store.schema.base import Json, metadata, uuid_column
+
+
+def _standard() -> list[sa.Column[object]]:
+    """What Neutron's resources have in common."""
+    return [
+        sa.Column("project_id", sa.String(64), nullable=False, index=True),
+        sa.Column("name", sa.String(255), nullable=False),
+        sa.Column("description", sa.String(255), nullable=False),
+        sa.Column("revision_number", sa.Integer, nullable=False),
+        sa.Column("created_at", sa.Float, nullable=False),
+        sa.Column("updated_at", sa.Float, nullable=False),
+    ]
+
+
+networks = sa.Table(
+    "networks",
+    metadata,
+    uuid_column("id", primary_key=True),
+    *_standard(),
+    sa.Column("admin_state_up", sa.Boolean, nullable=False),
+    sa.Column("shared", sa.Boolean, nullable=False),
+    sa.Column("mtu", sa.Integer, nullable=False),
+    sa.Column("port_security_enabled", sa.Boolean, nullable=False),
+)
+
+subnets = sa.Table(
+    "subnets",
+    metadata,
+    uuid_column("id", primary_key=True),
+    uuid_column("network_id", sa.ForeignKey("networks.id"), nullable=False, index=True),
+    *_standard(),
+    sa.Column("cidr", sa.String(64), nullable=False),
+    sa.Column("ip_version", sa.Integer, nullable=False),
+    sa.Column("gateway_ip", sa.String(64)),
+    sa.Column("enable_dhcp", sa.Boolean, nullable=False),
+    sa.Column("dns_nameservers", Json(list[str]), nullable=False),
+    sa.Column("host_routes", Json(list[HostRoute]), nullable=False),
+    sa.Column("allocation_pools", Json(list[Pool]), nullable=False),
+    # Where the search for a free address begins: after the one given last.
+    sa.Column("next_number", sa.BigInteger, nullable=False),
+)
+
+ports = sa.Table(
+    "ports",
+    metadata,
+    uuid_column("id", primary_key=True),
+    uuid_column("network_id", sa.ForeignKey("networks.id"), nullable=False),
+    *_standard(),
+    sa.Column("mac_address", sa.String(17), nullable=False),
+    sa.Column("admin_state_up", sa.Boolean, nullable=False),
+    sa.Column("port_security_enabled", sa.Boolean, nullable=False),
+    sa.Column("allowed_address_pairs", Json(list[AddressPair]), nullable=False),
+    sa.Column("status", sa.String(16), nullable=False),
+    sa.Column("device_id", sa.String(255), nullable=False, index=True),
+    sa.Column("device_owner", sa.String(255), nullable=False),
+    sa.Column("dns_name", sa.String(255), nullable=False),
+    sa.Column("host", sa.String(255), nullable=False),
+    sa.Column("vnic_type", sa.String(64), nullable=False),
+    sa.Column("profile", Json(), nullable=False),
+    # Set while a server holds the port: which NIC of it, from 0. A user may write any device_id on a
+    # port; only this says that the port is really a server's.
+    sa.Column("nic", sa.Integer),
+    sa.Column("nic_tag", sa.String(60)),
+    sa.Column("server_hostname", sa.String(255)),
+    sa.Column("made_by_build", sa.Boolean, nullable=False),
+    sa.UniqueConstraint("network_id", "mac_address"),
+    sa.Index(None, "network_id", "device_owner"),
+    sa.Index(None, "network_id", "status"),
+)
+
+ip_allocations = sa.Table(
+    "ip_allocations",
+    metadata,
+    uuid_column("subnet_id", sa.ForeignKey("subnets.id"), primary_key=True),
+    # The address as a number, which is what the search for a free one counts with.
+    sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("ip", sa.String(64), nullable=False),
+    uuid_column("port_id", sa.ForeignKey("ports.id", ondelete="CASCADE"), nullable=False, index=True),
+    sa.Column("position", sa.Integer, nullable=False),
+    sa.UniqueConstraint("subnet_id", "ip"),
+    sqlite_with_rowid=False,
+)
+
+network_tags = sa.Table(
+    "network_tags",
+    metadata,
+    uuid_column("resource_id", primary_key=True),
+    sa.Column("tag", sa.String(255), primary_key=True),
+)
+
+network_quotas = sa.Table(
+    "network_quotas",
+    metadata,
+    sa.Column("project_id", sa.String(64), primary_key=True),
+    sa.Column("resource", sa.String(32), primary_key=True),
+    sa.Column("limit", sa.Integer, nullable=False),
+)
