@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -77,9 +78,10 @@ class Dispatcher:
 
 
 def _decoder(handler: Handler) -> msgspec.msgpack.Decoder[Any]:
-    hints = {k: v for k, v in typing.get_type_hints(handler).items() if k != "return"}
-    (request,) = hints.values()
-    return msgspec.msgpack.Decoder(request)
+    """A decoder of the handler's last argument; those before it are bound already."""
+    function = handler.func if isinstance(handler, partial) else handler
+    hints = {name: kind for name, kind in typing.get_type_hints(function).items() if name != "return"}
+    return msgspec.msgpack.Decoder(list(hints.values())[-1])
 
 
 _encoder = msgspec.msgpack.Encoder()

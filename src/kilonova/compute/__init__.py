@@ -1,0 +1,1 @@
+"""The compute agent: the only one who touches its host. Reaches the database through the conductor."""

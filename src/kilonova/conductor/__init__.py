@@ -1,0 +1,1 @@
+"""The conductor: runs the long operations, and is the computes' only way to the database."""

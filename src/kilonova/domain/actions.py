@@ -78,7 +78,7 @@ _STATUS = {
 
 
 def states_of_status(status: str) -> list[tuple[VmState, frozenset[TaskState] | None]]:
-    """What a ``status=`` filter selects: (vm_state, task_states); None: any task state. Empty: no such one."""
+    """What a ``status=`` filter selects: (vm_state, task_states); None: any. Empty: no such one."""
     wanted = status.upper()
     if wanted == "ACTIVE":
         return [(VmState.ACTIVE, None)]

@@ -1,7 +1,7 @@
 """What the services say to each other: one struct a message, by the topic that receives it.
 
-conductor   build_instances, perform_action, delete_instance (PerformOperation), and what computes ask:
-            begin_step, … (the agent's messages, checked against the placement of the server)
+conductor   build_instances, perform_action, delete_instance (PerformOperation), and what computes say and
+            ask (every message FromHost, checked against the placement of the server)
 scheduler   select_destinations
 compute.H   build_and_run_instance, perform_action, delete_instance (Work), get_console_output
 """
@@ -21,20 +21,22 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     """Base of all: keyword fields, so that an old receiver can ignore what a newer sender adds."""
 
 
-class PerformOperation(Message):
+class PerformOperation(Message, frozen=True, kw_only=True):
     operation_id: str
 
 
 # --- scheduler
 
 
-class SelectDestinations(Message):
+class SelectDestinations(Message, frozen=True, kw_only=True):
+    operation_id: str
+    epoch: int
     spec: BuildSpec
     exclude: list[str] = []
     """Hosts that were tried."""
 
 
-class Selection(Message):
+class Selection(Message, frozen=True, kw_only=True):
     host: str
     alternates: list[str]
     availability_zone: str
@@ -43,9 +45,8 @@ class Selection(Message):
 # --- compute
 
 
-class Work(Message):
-    """An operation handed to a host. ``token`` of the work is (operation_id, epoch): every word that the
-    agent says of it carries both."""
+class Work(Message, frozen=True, kw_only=True):
+    """An operation handed to a host: every word that the agent says of it carries its id and epoch."""
 
     operation_id: str
     epoch: int
@@ -55,28 +56,27 @@ class Work(Message):
     deadline: float
     spec: BuildSpec
     vifs: list[Vif] = []
+    availability_zone: str | None = None
     payload: dict[str, Any] = {}
-    committed: bool = False
-    """A build whose server is ACTIVE already: its guest may run."""
 
 
-class ConsoleOutput(Message):
+class ConsoleOutput(Message, frozen=True, kw_only=True):
     server_id: str
     length: int | None = None
 
 
-class Text(Message):
+class Text(Message, frozen=True, kw_only=True):
     text: str
 
 
 # --- conductor, from computes
 
 
-class FromHost(Message):
+class FromHost(Message, frozen=True, kw_only=True):
     host: str
 
 
-class StepRecord(Message):
+class StepRecord(Message, frozen=True, kw_only=True):
     """One step as it went; times are epoch seconds of the host."""
 
     name: str
@@ -85,9 +85,11 @@ class StepRecord(Message):
     result: str | None = None
     message: str | None = None
     details: str | None = None
+    known: bool = False
+    """Its beginning was reported before."""
 
 
-class Progress(FromHost):
+class Progress(FromHost, frozen=True, kw_only=True):
     """At a step's boundary: what ended, what begins. ``task_state`` is what the server shows from now."""
 
     operation_id: str
@@ -96,58 +98,68 @@ class Progress(FromHost):
     task_state: str | None = None
 
 
-class Finished(FromHost):
+class Activate(FromHost, frozen=True, kw_only=True):
+    """The guest is there, paused: may it run?"""
+
+    operation_id: str
+    epoch: int
+    steps: list[StepRecord]
+
+
+class Finished(FromHost, frozen=True, kw_only=True):
     """The end of work on a host. ``error`` None: it went well.
 
-    ``retry``: another host may do better. ``undone``: nothing is left of it on this host.
+    ``retry``: another host may do better. The host has removed what it made, or will when it next
+    compares itself with the records.
     """
 
     operation_id: str
     epoch: int
+    kind: str
     steps: list[StepRecord] = []
     error: str | None = None
+    details: str | None = None
     retry: bool = False
-    undone: bool = True
     power_state: PowerState = PowerState.NOSTATE
 
 
-class OperationRef(FromHost):
+class OperationRef(FromHost, frozen=True, kw_only=True):
     operation_id: str
     epoch: int
 
 
-class Vifs(Message):
+class Vifs(Message, frozen=True, kw_only=True):
     vifs: list[Vif]
 
 
-class RenewLeases(FromHost):
+class RenewLeases(FromHost, frozen=True, kw_only=True):
     held: dict[str, int]
     """Operation id → epoch."""
 
 
-class Held(Message):
+class Held(Message, frozen=True, kw_only=True):
     operation_ids: list[str]
 
 
-class Report(FromHost):
+class Report(FromHost, frozen=True, kw_only=True):
     report: HostReport
     starting: bool = False
     """The agent has just begun: whatever it owned before is free."""
 
 
-class PowerStates(FromHost):
+class PowerStates(FromHost, frozen=True, kw_only=True):
     """What the guests of a host really do; server id → state."""
 
     states: dict[str, PowerState]
 
 
-class HostServers(Message):
+class HostServers(Message, frozen=True, kw_only=True):
     """What the records say is on a host: server id → what the agent must know to compare."""
 
     servers: dict[str, PlacedServer]
 
 
-class PlacedServer(Message):
+class PlacedServer(Message, frozen=True, kw_only=True):
     vm_state: str
     task_state: str | None
     vifs: list[Vif]
@@ -155,10 +167,9 @@ class PlacedServer(Message):
     """An operation is open: leave it to that."""
 
 
-class MetadataQuery(FromHost):
-    network_id: str
-    address: str
+class ServerQuery(FromHost, frozen=True, kw_only=True):
+    server_id: str
 
 
-class Nothing(Message):
+class Nothing(Message, frozen=True, kw_only=True):
     """The answer of who has nothing to say."""

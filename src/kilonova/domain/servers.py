@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from enum import IntEnum, StrEnum
 from typing import Any
 
@@ -109,6 +110,8 @@ class BuildSpec(msgspec.Struct, frozen=True, kw_only=True):
     """base64, as the user sent it."""
     config_drive: bool = False
     admin_password: str | None = None
+    """Never stored with the server: only in the build's operation, until that ends."""
+    launch_index: int = 0
 
 
 class RequestedNetwork(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,3 +139,24 @@ class GuestMetadata(msgspec.Struct, frozen=True, kw_only=True):
     launch_index: int = 0
     instance_type: str = ""
     vifs: list[Vif] = []
+
+
+def guest_metadata(
+    spec: BuildSpec, vifs: list[Vif], availability_zone: str | None, metadata: dict[str, str]
+) -> GuestMetadata:
+    """What a guest is told, from its spec and from what may have changed since."""
+    return GuestMetadata(
+        server_id=spec.server_id,
+        name=spec.name,
+        hostname=spec.hostname,
+        project_id=spec.project_id,
+        availability_zone=availability_zone,
+        metadata=metadata,
+        key_name=spec.key_name,
+        public_key=spec.public_key,
+        user_data=base64.b64decode(spec.user_data) if spec.user_data else None,
+        admin_password=spec.admin_password,
+        launch_index=spec.launch_index,
+        instance_type=spec.flavor.name,
+        vifs=vifs,
+    )

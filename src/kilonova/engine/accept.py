@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+import sqlalchemy as sa
+from msgspec import structs
 
 from kilonova.bus.base import Bus
 from kilonova.config import Config
@@ -21,7 +23,7 @@ from kilonova.domain.errors import Conflict
 from kilonova.domain.messages import PerformOperation
 from kilonova.domain.servers import BuildSpec, TaskState, VmState
 from kilonova.store import operations, servers, usage
-from kilonova.store.database import Database
+from kilonova.store.database import Database, Row
 
 
 class NewServer(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,6 +33,9 @@ class NewServer(msgspec.Struct, frozen=True, kw_only=True):
     description: str | None = None
     launch_index: int = 0
     tags: frozenset[str] = frozenset()
+    auto_disk_config: bool = False
+    access_ip_v4: str | None = None
+    access_ip_v6: str | None = None
 
 
 def create_servers(
@@ -46,18 +51,9 @@ def create_servers(
 
     QuotaExceeded: nothing was written. ``quota``: limits of instances, cores and ram (MiB) of the project.
     """
-    rows = [_server_row(server, context, reservation_id) for server in new]
-    works = [
-        _operation(
-            "build",
-            "create",
-            server.spec.server_id,
-            context.project_id or server.spec.project_id,
-            context,
-            now() + config.operations.build_timeout,
-        )
-        for server in new
-    ]
+    rows = [_server_row(server, reservation_id) for server in new]
+    deadline = now() + config.operations.build_timeout
+    works = [_build(server.spec, context, deadline) for server in new]
     with db.write(durable=True) as conn:
         usage.claim(conn, rows[0]["project_id"], [server.spec.flavor for server in new], quota)
         servers.insert(conn, rows)
@@ -86,8 +82,6 @@ def act(
         busy = server.task_state is not None and server.task_state not in rule.while_busy
         if busy or server.vm_state not in rule.vm_states or server.host is None:
             raise _wrong_state(server_id, rule.record, server)
-        if operations.open_of_server(conn, server_id) is not None:
-            raise _wrong_state(server_id, rule.record, server)
         servers.change(conn, server_id, task_state=rule.task_state)
         deadline = now() + config.operations.action_timeout
         work = _operation(action, rule.record, server_id, server.project_id, context, deadline)
@@ -111,8 +105,21 @@ def delete_server(db: Database, bus: Bus, config: Config, context: RequestContex
     bus.cast("conductor", "delete_instance", PerformOperation(operation_id=work["id"]))
 
 
-def _server_row(server: NewServer, context: RequestContext, reservation_id: str) -> dict[str, Any]:
-    spec = server.spec
+def _build(spec: BuildSpec, context: RequestContext, deadline: float) -> dict[str, Any]:
+    work = _operation("build", "create", spec.server_id, spec.project_id, context, deadline)
+    if spec.admin_password is not None:
+        work["payload"] = {"admin_password": spec.admin_password}
+    return work
+
+
+def record(conn: sa.Connection, context: RequestContext, server: Row, name: str) -> None:
+    """The record of an action that the API did itself, at once (lock, resetState): it is done already."""
+    work = _operation(name, name, server.id, server.project_id, context, deadline=now())
+    operations.insert(conn, [work | {"state": operations.DONE, "finished_at": work["created_at"]}])
+
+
+def _server_row(server: NewServer, reservation_id: str) -> dict[str, Any]:
+    spec = structs.replace(server.spec, admin_password=None, launch_index=server.launch_index)
     created = now()
     return {
         "id": spec.server_id,
@@ -132,6 +139,11 @@ def _server_row(server: NewServer, context: RequestContext, reservation_id: str)
         "image": spec.image,
         "key_name": spec.key_name,
         "config_drive": spec.config_drive,
+        "auto_disk_config": server.auto_disk_config,
+        "access_ip_v4": server.access_ip_v4,
+        "access_ip_v6": server.access_ip_v6,
+        "pinned_availability_zone": spec.availability_zone,
+        "scheduler_hints": spec.scheduler_hints,
         "metadata": spec.metadata,
         "vifs": [],
         "launch_index": server.launch_index,

@@ -8,6 +8,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from kilonova.domain.clock import now
+from kilonova.domain.messages import StepRecord
+from kilonova.store.database import Row
 from kilonova.store.schema.operations import operations as ops
 from kilonova.store.schema.operations import steps
 
@@ -18,17 +20,17 @@ def insert(conn: sa.Connection, rows: Sequence[dict[str, Any]]) -> None:
     conn.execute(ops.insert(), rows)
 
 
-def get(conn: sa.Connection, operation_id: str) -> sa.Row[Any] | None:
+def get(conn: sa.Connection, operation_id: str) -> Row | None:
     return conn.execute(sa.select(ops).where(ops.c.id == operation_id)).one_or_none()
 
 
-def open_of_server(conn: sa.Connection, server_id: str) -> sa.Row[Any] | None:
+def open_of_server(conn: sa.Connection, server_id: str) -> Row | None:
     """The one open operation of a server, if any."""
     query = sa.select(ops).where(ops.c.server_id == server_id, ops.c.state == OPEN)
     return conn.execute(query).one_or_none()
 
 
-def take(conn: sa.Connection, operation_id: str, owner: str, lease: float) -> sa.Row[Any] | None:
+def take(conn: sa.Connection, operation_id: str, owner: str, lease: float) -> Row | None:
     """Become the owner: only of an open operation whose lease has run out. The epoch grows, so that
     whoever owned it before is refused from now on. None if somebody else was quicker."""
     query = (
@@ -40,7 +42,7 @@ def take(conn: sa.Connection, operation_id: str, owner: str, lease: float) -> sa
     return conn.execute(query).one_or_none()
 
 
-def hold(conn: sa.Connection, operation_id: str, epoch: int, **values: Any) -> sa.Row[Any] | None:
+def hold(conn: sa.Connection, operation_id: str, epoch: int, **values: Any) -> Row | None:
     """Change an operation that one still owns; None if it moved on to another epoch or ended."""
     query = (
         sa.update(ops)
@@ -64,7 +66,7 @@ def renew(conn: sa.Connection, held: dict[str, int], owner: str, until: float) -
     return {row.id for row in conn.execute(query) if held[row.id] == row.epoch}
 
 
-def supersede(conn: sa.Connection, server_id: str, reason: str) -> sa.Row[Any] | None:
+def supersede(conn: sa.Connection, server_id: str, reason: str) -> Row | None:
     """End whatever is open for a server; its owner learns by the epoch. The old row, if there was one."""
     query = (
         sa.update(ops)
@@ -75,7 +77,7 @@ def supersede(conn: sa.Connection, server_id: str, reason: str) -> sa.Row[Any] |
     return conn.execute(query).one_or_none()
 
 
-def expired(conn: sa.Connection, limit: int = 1000) -> Sequence[sa.Row[Any]]:
+def expired(conn: sa.Connection, limit: int = 1000) -> Sequence[Row]:
     """Open operations that nobody works on: lease over, or past the deadline. Oldest first."""
     query = (
         sa.select(ops.c.id, ops.c.kind, ops.c.host, ops.c.deadline, ops.c.request_id)
@@ -86,9 +88,15 @@ def expired(conn: sa.Connection, limit: int = 1000) -> Sequence[sa.Row[Any]]:
     return conn.execute(query).all()
 
 
-def open_on_host(conn: sa.Connection, host: str) -> Sequence[sa.Row[Any]]:
+def open_on_host(conn: sa.Connection, host: str) -> Sequence[Row]:
     query = sa.select(ops).where(ops.c.state == OPEN, ops.c.host == host)
     return conn.execute(query).all()
+
+
+def open_by_host(conn: sa.Connection) -> dict[str, int]:
+    """How many operations each host works on: SELECT host, count(*) … GROUP BY host."""
+    query = sa.select(ops.c.host, sa.func.count().label("servers")).where(ops.c.state == OPEN, ops.c.host.is_not(None))
+    return {row.host: row.servers for row in conn.execute(query.group_by(ops.c.host))}
 
 
 def expire_leases(conn: sa.Connection, host: str | None = None) -> list[str]:
@@ -100,21 +108,51 @@ def expire_leases(conn: sa.Connection, host: str | None = None) -> list[str]:
     return [row.id for row in rows]
 
 
+def expire_lease(conn: sa.Connection, operation_id: str) -> None:
+    """End one lease now, whoever holds it."""
+    conn.execute(sa.update(ops).where(ops.c.id == operation_id, ops.c.state == OPEN).values(lease_until=0.0))
+
+
 def agent(host: str) -> str:
     """The owner name of the compute agent on ``host``."""
     return f"compute.{host}"
 
 
-def start_step(conn: sa.Connection, operation_id: str, epoch: int, name: str, host: str | None) -> None:
-    conn.execute(
-        steps.insert().values(operation_id=operation_id, epoch=epoch, name=name, host=host, started_at=now())
+def put_steps(
+    conn: sa.Connection, operation_id: str, epoch: int, host: str | None, told: Sequence[StepRecord]
+) -> None:
+    """Write the journal: steps that began in one INSERT; the ends of those known before as UPDATEs."""
+    fresh = [
+        {
+            "operation_id": operation_id,
+            "epoch": epoch,
+            "host": host,
+            "name": step.name,
+            "started_at": step.started_at,
+            "finished_at": step.finished_at,
+            "result": step.result,
+            "message": step.message,
+            "details": step.details,
+        }
+        for step in told
+        if not step.known
+    ]
+    if fresh:
+        conn.execute(steps.insert(), fresh)
+    for step in told:
+        if step.known:
+            _end_step(conn, operation_id, epoch, step)
+
+
+def _end_step(conn: sa.Connection, operation_id: str, epoch: int, step: StepRecord) -> None:
+    query = sa.update(steps).where(
+        steps.c.operation_id == operation_id,
+        steps.c.epoch == epoch,
+        steps.c.name == step.name,
+        steps.c.finished_at.is_(None),
     )
-
-
-def record_steps(conn: sa.Connection, rows: Sequence[dict[str, Any]]) -> None:
-    """INSERT steps that began and ended elsewhere, with the times of there."""
-    if rows:
-        conn.execute(steps.insert(), rows)
+    ended = {"finished_at": step.finished_at, "result": step.result}
+    conn.execute(query.values(message=step.message, details=step.details, **ended))
 
 
 def finish_steps(
@@ -129,13 +167,13 @@ def finish_steps(
     conn.execute(query)
 
 
-def steps_of(conn: sa.Connection, operation_ids: Sequence[str]) -> Sequence[sa.Row[Any]]:
+def steps_of(conn: sa.Connection, operation_ids: Sequence[str]) -> Sequence[Row]:
     """The journal of these operations in order, one query."""
     query = sa.select(steps).where(steps.c.operation_id.in_(operation_ids)).order_by(steps.c.id)
     return conn.execute(query).all()
 
 
-def of_server(conn: sa.Connection, server_id: str) -> Sequence[sa.Row[Any]]:
+def of_server(conn: sa.Connection, server_id: str) -> Sequence[Row]:
     """All that was ever done to a server, newest first: GET /servers/{id}/os-instance-actions."""
     query = sa.select(ops).where(ops.c.server_id == server_id).order_by(ops.c.created_at.desc(), ops.c.id)
     return conn.execute(query).all()

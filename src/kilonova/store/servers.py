@@ -15,6 +15,8 @@ from kilonova.domain.errors import NotFound
 from kilonova.domain.network import Vif
 from kilonova.domain.servers import BuildSpec, VmState
 from kilonova.store import usage
+from kilonova.store.database import Row
+from kilonova.store.schema.operations import operations
 from kilonova.store.schema.servers import server_tags, servers
 
 VIEW = [column for column in servers.c if column.name != "spec"]
@@ -33,7 +35,7 @@ def insert_tags(conn: sa.Connection, tags: Mapping[str, Iterable[str]]) -> None:
         conn.execute(server_tags.insert(), rows)
 
 
-def get(conn: sa.Connection, server_id: str, project_id: str | None = None) -> sa.Row[Any]:
+def get(conn: sa.Connection, server_id: str, project_id: str | None = None) -> Row:
     """One live server; NotFound if it is gone, or not ``project_id``'s when that is given."""
     query = sa.select(*VIEW).where(servers.c.id == server_id, servers.c.deleted_at.is_(None))
     if project_id is not None:
@@ -98,9 +100,29 @@ def mark_deleted(conn: sa.Connection, server_id: str) -> bool:
     return True
 
 
-def on_host(conn: sa.Connection, host: str) -> Sequence[sa.Row[Any]]:
-    """Every live server placed on ``host``, one query."""
+def on_host(conn: sa.Connection, host: str, only: Sequence[str] | None = None) -> Sequence[Row]:
+    """Every live server placed on ``host`` (of those in ``only``, if given), one query."""
     query = sa.select(
         servers.c.id, servers.c.vm_state, servers.c.task_state, servers.c.power_state, servers.c.vifs
     ).where(servers.c.host == host, servers.c.deleted_at.is_(None))
+    if only is not None:
+        query = query.where(servers.c.id.in_(only))
     return conn.execute(query).all()
+
+
+def in_limbo(conn: sa.Connection, before: float) -> Sequence[str]:
+    """Servers in a transitional state that no open operation explains, unchanged since ``before``.
+
+    There should never be one (invariant 3): the sweeper repairs them, and the tests ask the same question.
+    """
+    query = (
+        sa.select(servers.c.id)
+        .outerjoin(operations, sa.and_(operations.c.server_id == servers.c.id, operations.c.state == "open"))
+        .where(
+            servers.c.deleted_at.is_(None),
+            sa.or_(servers.c.vm_state == VmState.BUILDING, servers.c.task_state.is_not(None)),
+            operations.c.id.is_(None),
+            servers.c.updated_at < before,
+        )
+    )
+    return conn.execute(query).scalars().all()

@@ -1,0 +1,77 @@
+"""perform_action: stop, start, reboot, pause, unpause, suspend, resume. One step each, named like it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from kilonova.compute.journal import Journal
+from kilonova.compute.parts import Parts
+from kilonova.domain.errors import NotFound
+from kilonova.domain.messages import Work
+from kilonova.domain.servers import PowerState
+
+_SHUTDOWN_TIMEOUT = 60.0
+"""Seconds that a guest has to shut itself down (Nova's shutdown_timeout)."""
+
+
+def perform_action(parts: Parts, work: Work, journal: Journal) -> PowerState:
+    """Do it; the guest's power state after."""
+    with journal.step(work.kind):
+        _ACTIONS[work.kind](parts, work)
+    guest = parts.driver.guest(work.server_id)
+    if guest is None:
+        raise NotFound(f"Instance {work.server_id} has no guest on this host.")
+    return guest.power_state
+
+
+def _start(parts: Parts, work: Work) -> None:
+    _plug(parts, work)
+    parts.driver.power_on(work.spec, work.vifs)
+
+
+def _stop(parts: Parts, work: Work) -> None:
+    parts.driver.power_off(work.server_id, _SHUTDOWN_TIMEOUT)
+
+
+def _reboot_soft(parts: Parts, work: Work) -> None:
+    parts.driver.reboot(work.spec, work.vifs, hard=False)
+
+
+def _reboot_hard(parts: Parts, work: Work) -> None:
+    _plug(parts, work)
+    parts.driver.reboot(work.spec, work.vifs, hard=True)
+
+
+def _pause(parts: Parts, work: Work) -> None:
+    parts.driver.pause(work.server_id)
+
+
+def _unpause(parts: Parts, work: Work) -> None:
+    parts.driver.unpause(work.server_id)
+
+
+def _suspend(parts: Parts, work: Work) -> None:
+    parts.driver.suspend(work.server_id)
+
+
+def _resume(parts: Parts, work: Work) -> None:
+    _plug(parts, work)
+    parts.driver.resume(work.spec, work.vifs)
+
+
+def _plug(parts: Parts, work: Work) -> None:
+    """The taps may be gone since the guest was last on: the host may have been restarted."""
+    for vif in work.vifs:
+        parts.network.plug(vif)
+
+
+_ACTIONS: dict[str, Callable[[Parts, Work], None]] = {
+    "start": _start,
+    "stop": _stop,
+    "reboot_soft": _reboot_soft,
+    "reboot_hard": _reboot_hard,
+    "pause": _pause,
+    "unpause": _unpause,
+    "suspend": _suspend,
+    "resume": _resume,
+}

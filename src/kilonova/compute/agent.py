@@ -1,0 +1,194 @@
+"""The agent of one host: takes work from the bus, reports, renews its leases, watches its guests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from kilonova import log
+from kilonova.bus.base import Handler, Subscription
+from kilonova.compute import actions, build, delete
+from kilonova.compute.build import FailedAfterCommit
+from kilonova.compute.journal import Journal, words
+from kilonova.compute.parts import Parts
+from kilonova.compute.power import PowerWatch
+from kilonova.compute.reconcile import reconcile
+from kilonova.compute.running import Running, Task
+from kilonova.domain.errors import BuildAborted, KilonovaError, NotFound, StaleEpoch
+from kilonova.domain.messages import (
+    ConsoleOutput,
+    Finished,
+    FromHost,
+    Held,
+    Nothing,
+    RenewLeases,
+    Report,
+    ServerQuery,
+    Text,
+    Work,
+)
+from kilonova.domain.servers import GuestMetadata, PowerState
+from kilonova.engine.ticker import Ticker
+
+_log = log.get("compute")
+
+Perform = Callable[[Task, Journal], PowerState]
+_RECONCILE_INTERVAL = 60.0
+_REPAIR_INTERVAL = 5.0
+
+
+class Agent:
+    """``workers``: threads, or the name of a pool of the bus, for the topic ``compute.<host>``."""
+
+    def __init__(self, parts: Parts, workers: int | str) -> None:
+        self._parts = parts
+        self._workers = workers
+        self._running = Running()
+        self._power = PowerWatch(parts, self._running)
+        self._subscription: Subscription | None = None
+
+    def start(self, reports: Ticker, leases: Ticker, repairs: Ticker) -> None:
+        """Compare the host with the records, then take work. The tickers may be shared by many agents."""
+        parts = self._parts
+        parts.network.start(self._metadata)
+        parts.driver.start(self._power.on_event)
+        self._report(starting=True)
+        reconcile(parts, self._running)
+        self._subscription = parts.bus.serve(f"compute.{parts.host}", self._handlers(), self._workers)
+        parts.ask("ready", FromHost(host=parts.host), Nothing)
+        reports.every(parts.config.compute.report_interval, self._report)
+        leases.every(parts.config.operations.lease / 3, self._renew_leases)
+        repairs.every(_RECONCILE_INTERVAL, lambda: reconcile(parts, self._running))
+        repairs.every(_REPAIR_INTERVAL, self._repair)
+
+    def stop(self) -> None:
+        """Take no more work; what is under way ends or is taken up again later. Guests go on."""
+        if self._subscription is not None:
+            self._subscription.close()
+        self._parts.network.stop()
+        self._parts.driver.stop()
+
+    def _handlers(self) -> dict[str, Handler]:
+        return {
+            "build_and_run_instance": self.build_and_run_instance,
+            "perform_action": self.perform_action,
+            "delete_instance": self.delete_instance,
+            "get_console_output": self.get_console_output,
+        }
+
+    # --- work
+
+    def build_and_run_instance(self, work: Work) -> None:
+        self._do(
+            work, lambda task, journal: build.build_and_run_instance(self._parts, work, journal, task.cancel)
+        )
+
+    def perform_action(self, work: Work) -> None:
+        self._do(work, lambda _task, journal: actions.perform_action(self._parts, work, journal))
+
+    def delete_instance(self, work: Work) -> None:
+        self._do(work, lambda _task, journal: delete.delete_instance(self._parts, work, journal))
+
+    def _do(self, work: Work, perform: Perform) -> None:
+        """Run one piece of work to its end and tell the conductor how it went."""
+        told = None
+        with (
+            log.bound(request_id=work.request_id, operation=work.operation_id, server=work.server_id),
+            self._running.begin(work) as task,
+        ):
+            if task is None:
+                _log.info("work_came_twice", kind=work.kind, epoch=work.epoch)
+                return
+            journal = Journal(self._parts, work, task.cancel)
+            try:
+                told = perform(task, journal)
+                self._finish(work, journal, power_state=told)
+            except StaleEpoch:
+                self._let_go(task, journal)
+            except FailedAfterCommit as error:
+                self._finish(work, journal, error=str(error))
+            except Exception as error:  # noqa: BLE001 - the edge of the work: its fault must be told
+                self._failed(work, journal, error)
+        self._power.work_ended(work.server_id, told)
+
+    def _failed(self, work: Work, journal: Journal, error: Exception) -> None:
+        """Undo, and say which step failed and why; another host may try what may go better there."""
+        if not isinstance(error, KilonovaError):
+            _log.exception("work_failed", kind=work.kind)
+        else:
+            _log.warning("work_failed", kind=work.kind, error=error.message)
+        journal.undo()
+        try:
+            self._finish(work, journal, error=words(error), retry=not isinstance(error, BuildAborted))
+        except StaleEpoch:
+            _log.info("failed_work_moved_on", kind=work.kind)
+
+    def _finish(
+        self,
+        work: Work,
+        journal: Journal,
+        *,
+        error: str | None = None,
+        retry: bool = False,
+        power_state: PowerState = PowerState.NOSTATE,
+    ) -> None:
+        message = Finished(
+            host=self._parts.host,
+            operation_id=work.operation_id,
+            epoch=work.epoch,
+            kind=work.kind,
+            steps=journal.untold(),
+            error=error,
+            retry=retry,
+            power_state=power_state,
+        )
+        self._parts.ask("finished", message, Nothing)
+
+    def _let_go(self, task: Task, journal: Journal) -> None:
+        """The work moved on. What it made is removed, unless this host has newer work for the same server
+        (which finds and uses it, or deletes it) or still has the server by the records."""
+        work = task.work
+        _log.info("work_moved_on", kind=work.kind, epoch=work.epoch)
+        if work.kind == "build" and not self._running.superseded(task) and not self._placed_here(work):
+            journal.undo()
+
+    def _placed_here(self, work: Work) -> bool:
+        try:
+            self._parts.ask(
+                "guest_metadata", ServerQuery(host=self._parts.host, server_id=work.server_id), GuestMetadata
+            )
+        except NotFound:
+            return False
+        return True
+
+    def get_console_output(self, message: ConsoleOutput) -> Text:
+        return Text(text=self._parts.driver.console_output(message.server_id, message.length))
+
+    # --- what happens by itself
+
+    def _report(self, starting: bool = False) -> None:
+        message = Report(host=self._parts.host, report=self._parts.driver.report(), starting=starting)
+        self._parts.ask("report", message, Nothing)
+        if not starting:
+            self._power.tell_all()
+
+    def _renew_leases(self) -> None:
+        held = self._running.held()
+        if held:
+            answer = self._parts.ask("renew_leases", RenewLeases(host=self._parts.host, held=held), Held)
+            self._running.cancel_all_but(held, set(answer.operation_ids))
+
+    def _repair(self) -> None:
+        for line in self._parts.network.repair():
+            _log.warning("network_repaired", what=line)
+
+    def _metadata(self, network_id: str, address: str) -> GuestMetadata | None:
+        """Whose address this is on that network, and what to tell it."""
+        for vif in self._parts.network.plugged().values():
+            on_it = vif.network_id == network_id and any(own.ip == address for own in vif.addresses)
+            if on_it and vif.server_id is not None:
+                query = ServerQuery(host=self._parts.host, server_id=vif.server_id)
+                try:
+                    return self._parts.ask("guest_metadata", query, GuestMetadata)
+                except NotFound:
+                    return None
+        return None

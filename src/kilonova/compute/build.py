@@ -1,0 +1,99 @@
+"""build_and_run_instance: a server becomes a running guest, read from top to bottom.
+
+Networks; the image, the disks and the config drive (create_image); plug_vifs; the domain, paused
+(create_domain); the commit by the conductor; resume; wait_for_boot. Every step looks at the host and does
+only what is missing, so that a build which was cut off anywhere goes on by running again.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from msgspec import structs
+
+from kilonova.compute.journal import Journal
+from kilonova.compute.parts import Parts
+from kilonova.domain.messages import Activate, Nothing, OperationRef, Vifs, Work
+from kilonova.domain.network import Vif
+from kilonova.domain.servers import BuildSpec, PowerState, TaskState, guest_metadata
+
+_BOOT_TIMEOUT = 60.0
+"""Seconds for the hypervisor to say that a guest it was told to resume runs; it takes milliseconds."""
+
+
+class FailedAfterCommit(Exception):
+    """The server is ACTIVE and its guest could not be let run: nothing is undone, the user is told."""
+
+
+def build_and_run_instance(parts: Parts, work: Work, journal: Journal, cancel: threading.Event) -> PowerState:
+    """Build the server; its power state at the end. Raises what the failing step raised."""
+    spec = _with_secrets(work)
+    vifs = _networks(parts, work, journal)
+    _create_image(parts, work, spec, vifs, journal, cancel)
+    _plug_vifs(parts, spec, vifs, journal)
+    with journal.step("create_domain", undo=lambda: parts.driver.destroy(spec.server_id)):
+        parts.driver.ensure_paused(spec, vifs)
+    _commit(parts, work, journal)
+    try:
+        return _let_run(parts, work, journal)
+    except Exception as error:
+        raise FailedAfterCommit(str(error)) from error
+
+
+def _networks(parts: Parts, work: Work, journal: Journal) -> list[Vif]:
+    if not work.spec.networks:
+        return []
+    with journal.step("allocate_networks"):
+        ref = OperationRef(host=parts.host, operation_id=work.operation_id, epoch=work.epoch)
+        return parts.ask("allocate_networks", ref, Vifs).vifs
+
+
+def _create_image(
+    parts: Parts, work: Work, spec: BuildSpec, vifs: list[Vif], journal: Journal, cancel: threading.Event
+) -> None:
+    """The base image on this host, and the server's own disks over it."""
+    driver = parts.driver
+    with journal.step("fetch_image", shows=TaskState.SPAWNING):
+        driver.ensure_base_image(spec, cancel)
+    with journal.step("create_disks", undo=lambda: driver.destroy(spec.server_id)):
+        driver.ensure_disks(spec)
+    if spec.config_drive:
+        with journal.step("create_config_drive"):
+            metadata = guest_metadata(spec, vifs, work.availability_zone, spec.metadata)
+            driver.ensure_config_drive(spec, metadata)
+
+
+def _plug_vifs(parts: Parts, spec: BuildSpec, vifs: list[Vif], journal: Journal) -> None:
+    if not vifs:
+        return
+
+    def unplug() -> None:
+        parts.driver.destroy(spec.server_id)  # before its taps go away
+        for vif in vifs:
+            parts.network.unplug(vif.port_id)
+
+    with journal.step("plug_vifs", undo=unplug):
+        for vif in vifs:
+            parts.network.plug(vif)
+
+
+def _commit(parts: Parts, work: Work, journal: Journal) -> None:
+    """No guest runs before the database agreed (invariant 6)."""
+    parts.faults.reach("build.commit.before")
+    message = Activate(
+        host=parts.host, operation_id=work.operation_id, epoch=work.epoch, steps=journal.untold()
+    )
+    parts.ask("activate", message, Nothing)
+    parts.faults.reach("build.commit.after")
+
+
+def _let_run(parts: Parts, work: Work, journal: Journal) -> PowerState:
+    with journal.after_commit("wait_for_boot"):
+        parts.driver.resume_build(work.server_id)
+        parts.driver.wait_for_running(work.server_id, _BOOT_TIMEOUT)
+    return PowerState.RUNNING
+
+
+def _with_secrets(work: Work) -> BuildSpec:
+    """The stored spec has no password in it; the operation brings it for the time of the build."""
+    return structs.replace(work.spec, admin_password=work.payload.get("admin_password"))

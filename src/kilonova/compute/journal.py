@@ -1,0 +1,122 @@
+"""The journal of one piece of work: its steps, told to the conductor as they pass, and their undo.
+
+``with journal.step("plug_vifs", undo=…)``: the step's begin and end are recorded; if the work fails later,
+the undos run in reverse. Telling the conductor of a step also asks whether the work is still ours.
+"""
+
+from __future__ import annotations
+
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from kilonova import log
+from kilonova.compute.parts import Parts
+from kilonova.domain.clock import now
+from kilonova.domain.errors import KilonovaError, StaleEpoch
+from kilonova.domain.messages import Nothing, Progress, StepRecord, Work
+from kilonova.domain.servers import TaskState
+
+_log = log.get("compute")
+
+
+class Journal:
+    """``cancel`` is set by others when the work has moved on; the next step then raises StaleEpoch."""
+
+    def __init__(self, parts: Parts, work: Work, cancel: threading.Event) -> None:
+        self._parts = parts
+        self._work = work
+        self._cancel = cancel
+        self._untold: list[StepRecord] = []
+        self._undos: list[tuple[str, Callable[[], None]]] = []
+
+    @contextmanager
+    def step(
+        self, name: str, *, undo: Callable[[], None] | None = None, shows: TaskState | None = None
+    ) -> Iterator[None]:
+        """One step. ``undo`` is kept before the step begins: half a step must be undone too.
+
+        ``shows``: the server's task state from here on.
+        """
+        if self._cancel.is_set():
+            raise StaleEpoch(f"operation {self._work.operation_id} has moved on")
+        if undo is not None:
+            self._undos.append((name, undo))
+        started = now()
+        self._tell(StepRecord(name=name, started_at=started), shows)
+        with self._recorded(name, started, known=True):
+            yield
+
+    @contextmanager
+    def after_commit(self, name: str) -> Iterator[None]:
+        """A step of work whose operation is closed already: told with the message that ends the work."""
+        with self._recorded(name, now(), known=False):
+            yield
+
+    @contextmanager
+    def _recorded(self, name: str, started: float, known: bool) -> Iterator[None]:
+        self._parts.faults.reach(f"{self._work.kind}.{name}.before")
+        try:
+            yield
+        except Exception as error:
+            trace = traceback.format_exc()
+            self._untold.append(_record(name, started, "Error", words(error), trace, known=known))
+            raise
+        self._untold.append(_record(name, started, "Success", known=known))
+        self._parts.faults.reach(f"{self._work.kind}.{name}.after")
+
+    def untold(self) -> list[StepRecord]:
+        """What the conductor does not know yet, for the message that ends the work."""
+        steps, self._untold = self._untold, []
+        return steps
+
+    def undo(self) -> bool:
+        """Run the undos, last step first; each is tried whatever became of the others. True: all worked."""
+        clean = True
+        for name, undo in reversed(self._undos):
+            started = now()
+            try:
+                undo()
+            except Exception as error:  # noqa: BLE001 - the other undos must have their turn
+                clean = False
+                _log.exception("undo_failed", step=name)
+                self._untold.append(_record(f"undo {name}", started, "Error", words(error)))
+            else:
+                self._untold.append(_record(f"undo {name}", started, "Success"))
+        self._undos.clear()
+        return clean
+
+    def _tell(self, begun: StepRecord, shows: TaskState | None) -> None:
+        message = Progress(
+            host=self._parts.host,
+            operation_id=self._work.operation_id,
+            epoch=self._work.epoch,
+            steps=[*self._untold, begun],
+            task_state=shows,
+        )
+        self._parts.ask("progress", message, Nothing)
+        self._untold.clear()
+
+
+def _record(
+    name: str,
+    started: float,
+    result: str,
+    message: str | None = None,
+    details: str | None = None,
+    known: bool = False,
+) -> StepRecord:
+    return StepRecord(
+        name=name,
+        started_at=started,
+        finished_at=now(),
+        result=result,
+        message=message,
+        details=details,
+        known=known,
+    )
+
+
+def words(error: Exception) -> str:
+    return error.message if isinstance(error, KilonovaError) else f"{type(error).__name__}: {error}"

@@ -1,0 +1,30 @@
+"""What every part of an agent works with, passed to plain functions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+import msgspec
+
+from kilonova.bus.base import Bus
+from kilonova.config import Config
+from kilonova.engine.faults import FaultPoints
+from kilonova.network.base import HostNetwork
+from kilonova.virt.base import Driver
+
+Reply = TypeVar("Reply")
+
+
+@dataclass(frozen=True)
+class Parts:
+    host: str
+    config: Config
+    bus: Bus
+    driver: Driver
+    network: HostNetwork
+    faults: FaultPoints
+
+    def ask(self, method: str, message: msgspec.Struct, reply: type[Reply]) -> Reply:
+        """A call to the conductor."""
+        return self.bus.call("conductor", method, message, reply)

@@ -1,0 +1,52 @@
+"""Power states: what really happens to the guests, told to the conductor as it happens.
+
+While work on a server is under way its own message tells the state; what the hypervisor said meanwhile is
+kept and told after, if it differs.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from kilonova.compute.parts import Parts
+from kilonova.compute.running import Running
+from kilonova.domain.messages import PowerStates
+from kilonova.domain.servers import PowerState
+from kilonova.virt.base import GuestEvent
+
+
+class PowerWatch:
+    def __init__(self, parts: Parts, running: Running) -> None:
+        self._parts = parts
+        self._running = running
+        self._lock = threading.Lock()
+        self._held_back: dict[str, PowerState] = {}
+
+    def on_event(self, event: GuestEvent) -> None:
+        """The driver's callback."""
+        with self._lock:
+            if self._running.busy(event.server_id):
+                self._held_back[event.server_id] = event.power_state
+                return
+        self._tell({event.server_id: event.power_state})
+
+    def work_ended(self, server_id: str, told: PowerState | None) -> None:
+        """Work on a server has ended, and told this state at its end (None: it told none)."""
+        with self._lock:
+            state = self._held_back.pop(server_id, None)
+        if state is not None and state != told:
+            self._tell({server_id: state})
+
+    def tell_all(self) -> None:
+        """What all guests do, against whatever was lost."""
+        states = {
+            guest.server_id: guest.power_state
+            for guest in self._parts.driver.guests()
+            if not self._running.busy(guest.server_id)
+        }
+        if states:
+            self._tell(states)
+
+    def _tell(self, states: dict[str, PowerState]) -> None:
+        message = PowerStates(host=self._parts.host, states=states)
+        self._parts.bus.cast("conductor", "power_states", message)

@@ -1,0 +1,58 @@
+"""Compare the host with the records: resume, adopt or remove (run at start, and now and then).
+
+What no record places here is removed. What is placed here and idle is adopted: its ports are plugged, a guest
+that waits for a build's resume runs, its power state is told. What an operation is open for is left to that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from kilonova import log
+from kilonova.compute.delete import remove
+from kilonova.compute.parts import Parts
+from kilonova.compute.running import Running
+from kilonova.domain.errors import KilonovaError
+from kilonova.domain.messages import FromHost, HostServers, PlacedServer, PowerStates
+from kilonova.domain.servers import PowerState, VmState
+from kilonova.virt.base import Guest
+
+_log = log.get("reconcile")
+
+
+def reconcile(parts: Parts, running: Running) -> None:
+    """One comparison. The host is looked at first: what is made after that has its record already."""
+    guests = {guest.server_id: guest for guest in parts.driver.guests()}
+    present = parts.driver.leftovers() | guests.keys() | _plugged_servers(parts)
+    records = parts.ask("host_servers", FromHost(host=parts.host), HostServers).servers
+    for server_id in present - records.keys():
+        if not running.busy(server_id):
+            _log.info("removing_leftover", server=server_id)
+            _try(remove, parts, server_id)
+    for server_id, record in records.items():
+        if not record.busy and not running.busy(server_id):
+            _try(_adopt, parts, server_id, record, guests.get(server_id))
+
+
+def _plugged_servers(parts: Parts) -> set[str]:
+    return {vif.server_id for vif in parts.network.plugged().values() if vif.server_id is not None}
+
+
+def _adopt(parts: Parts, server_id: str, record: PlacedServer, guest: Guest | None) -> None:
+    state = PowerState.SHUTDOWN if guest is None else guest.power_state
+    if guest is not None and state in {PowerState.RUNNING, PowerState.PAUSED}:
+        for vif in record.vifs:
+            parts.network.plug(vif)
+    if guest is not None and guest.awaits_start and record.vm_state == VmState.ACTIVE:
+        _log.info("resuming_build", server=server_id)
+        parts.driver.resume_build(server_id)
+        state = PowerState.RUNNING
+    parts.bus.cast("conductor", "power_states", PowerStates(host=parts.host, states={server_id: state}))
+
+
+def _try(function: Callable[..., None], *arguments: object) -> None:
+    """One server's trouble is not the others'."""
+    try:
+        function(*arguments)
+    except KilonovaError as error:
+        _log.warning("reconcile_failed", what=function.__name__, error=error.message)

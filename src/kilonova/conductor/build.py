@@ -1,0 +1,158 @@
+"""build_instances: from an accepted request to a host that builds it.
+
+Take the operation, ask the scheduler, hand over. When the host reports a failure, the same function runs
+again with the next host; when nothing is left to try, the server gets its fault.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from kilonova import log
+from kilonova.conductor.parts import Parts
+from kilonova.domain.clock import now
+from kilonova.domain.errors import KilonovaError, StaleEpoch
+from kilonova.domain.messages import PerformOperation, SelectDestinations, Selection, StepRecord, Work
+from kilonova.domain.servers import BuildSpec, PowerState, TaskState, VmState
+from kilonova.engine import lease
+from kilonova.scheduler.rules import need_of
+from kilonova.store import claims, hosts, operations, servers
+from kilonova.store.database import Row
+
+_log = log.get("conductor")
+
+
+def build_instances(parts: Parts, message: PerformOperation) -> None:
+    """Bring one build a step further: to a host, or to its end."""
+    work = lease.take(parts.db, message.operation_id, parts.name, parts.config.operations.lease)
+    if work is None:
+        return
+    started = now()
+    with log.bound(operation=work.id, server=work.server_id):
+        try:
+            if work.host is not None and _still_there(parts, work):
+                _hand_over(parts, work, work.host, None)
+                return
+            selection = _select(parts, work)
+            _hand_over(parts, work, selection.host, selection, started)
+        except StaleEpoch:
+            _log.info("build_moved_on")
+        except KilonovaError as error:
+            _log.warning("build_failed", error=error.message)
+            fail(parts, work, error.message, error.details, _decision(started, "Error", error.message))
+
+
+def _decision(started: float, result: str, message: str | None = None) -> StepRecord:
+    return StepRecord(
+        name="select_destinations", started_at=started, finished_at=now(), result=result, message=message
+    )
+
+
+def _still_there(parts: Parts, work: Row) -> bool:
+    """A build that was on a host when its owner was lost goes on there, if the host lives."""
+    with parts.db.read() as conn:
+        return hosts.is_up(conn, work.host, parts.config.compute.service_down_time)
+
+
+def _select(parts: Parts, work: Row) -> Selection:
+    """An alternate of an earlier decision if one can still be claimed, else a new decision."""
+    with parts.db.read() as conn:
+        spec = servers.spec(conn, work.server_id)
+    for alternate in work.alternates:
+        if alternate not in work.tried_hosts and (zone := _claim(parts, work, spec, alternate)):
+            rest = [name for name in work.alternates if name != alternate]
+            return Selection(host=alternate, alternates=rest, availability_zone=zone)
+    request = SelectDestinations(operation_id=work.id, epoch=work.epoch, spec=spec, exclude=work.tried_hosts)
+    return parts.bus.call("scheduler", "select_destinations", request, Selection)
+
+
+def _claim(parts: Parts, work: Row, spec: BuildSpec, host: str) -> str | None:
+    """Claim an alternate: its zone, or None if it is down or full now."""
+    with parts.db.write() as conn:
+        lease.held(conn, work.id, work.epoch)
+        claims.release(conn, work.server_id)
+        if not hosts.is_up(conn, host, parts.config.compute.service_down_time):
+            return None
+        if claims.claim(conn, work.server_id, host, need_of(spec.flavor)) is None:
+            return None
+        return hosts.zone(conn, host)
+
+
+def _hand_over(
+    parts: Parts, work: Row, host: str, selection: Selection | None, started: float | None = None
+) -> None:
+    """One transaction: the server is placed, the operation is the host's. Then tell the host."""
+    with parts.db.write() as conn:
+        server = servers.get(conn, work.server_id)
+        values = {}
+        if selection is not None:
+            values = {
+                "attempt": work.attempt + 1,
+                "tried_hosts": [*work.tried_hosts, host],
+                "alternates": selection.alternates,
+            }
+            servers.change(
+                conn,
+                work.server_id,
+                host=host,
+                availability_zone=selection.availability_zone,
+                task_state=TaskState.NETWORKING,
+            )
+            step = _decision(started or now(), "Success")
+            operations.put_steps(conn, work.id, work.epoch, None, [step])
+        handed = lease.hand_to_host(conn, work, host, parts.config.operations.lease, **values)
+        spec = servers.spec(conn, work.server_id)
+    parts.bus.cast(
+        f"compute.{host}",
+        "build_and_run_instance",
+        Work(
+            operation_id=handed.id,
+            epoch=handed.epoch,
+            kind=handed.kind,
+            server_id=handed.server_id,
+            request_id=handed.request_id,
+            deadline=handed.deadline,
+            spec=spec,
+            vifs=server.vifs,
+            availability_zone=selection.availability_zone if selection else server.availability_zone,
+            payload=handed.payload,
+        ),
+    )
+
+
+def try_elsewhere(conn: sa.Connection, parts: Parts, work: Row, message: str) -> bool:
+    """After a failure on a host: free the place and make the operation anybody's again.
+
+    False if it was the last attempt. The caller rings the conductor when its transaction is done.
+    """
+    hosts.count_build(conn, work.host, failed=True)
+    if work.attempt >= parts.config.operations.max_attempts:
+        return False
+    claims.release(conn, work.server_id)
+    servers.change(conn, work.server_id, host=None, task_state=TaskState.SCHEDULING)
+    lease.give_back(conn, work, host=None, message=message)
+    return True
+
+
+def fail(parts: Parts, work: Row, message: str, details: object, step: StepRecord) -> None:
+    """The build ends in ERROR with a fault; its place and its ports are free again."""
+    with parts.db.write() as conn:
+        operations.put_steps(conn, work.id, work.epoch, None, [step])
+        end_in_error(conn, work, message, details)
+    parts.network.deallocate_for_instance(work.server_id)
+
+
+def end_in_error(conn: sa.Connection, work: Row, message: str, details: object) -> None:
+    """The transaction of fail(): the caller deallocates the ports after it."""
+    lease.close(conn, work, operations.FAILED, message)
+    claims.release(conn, work.server_id)
+    servers.change(
+        conn,
+        work.server_id,
+        vm_state=VmState.ERROR,
+        task_state=None,
+        power_state=PowerState.NOSTATE,
+        host=None,
+        vifs=[],
+        fault={"code": 500, "message": message, "details": details, "created": now()},
+    )

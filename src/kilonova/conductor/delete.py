@@ -1,0 +1,56 @@
+"""delete_instance: the host removes the guest, then the records go: ports, claim, quota, in that order.
+
+A server without a host, or on one that is down, is deleted here; the host removes what it still has when it
+comes back and finds no record.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from kilonova import log
+from kilonova.conductor.actions import hand_over
+from kilonova.conductor.parts import Parts
+from kilonova.domain.errors import KilonovaError, StaleEpoch
+from kilonova.domain.messages import PerformOperation
+from kilonova.engine import lease
+from kilonova.store import claims, hosts, operations, servers
+from kilonova.store.database import Row
+
+_log = log.get("conductor")
+
+
+def delete_instance(parts: Parts, message: PerformOperation) -> None:
+    """Bring one delete a step further: to its host, or to its end."""
+    work = lease.take(parts.db, message.operation_id, parts.name, parts.config.operations.lease)
+    if work is None:
+        return
+    with log.bound(operation=work.id, server=work.server_id):
+        try:
+            if work.host is not None and _up(parts, work.host):
+                hand_over(parts, work, "delete_instance")
+            else:
+                finish(parts, work)
+        except StaleEpoch:
+            _log.info("delete_moved_on")
+        except KilonovaError as error:
+            # Nothing is lost: the lease runs out and the sweeper tries again, until the deadline.
+            _log.warning("delete_failed", error=error.message)
+
+
+def finish(parts: Parts, work: Row) -> None:
+    """Nothing of the server is on a host any more: free its ports, then all the rest in one transaction."""
+    parts.network.deallocate_for_instance(work.server_id)
+    with parts.db.write() as conn:
+        finish_records(conn, work)
+
+
+def finish_records(conn: sa.Connection, work: Row) -> None:
+    lease.close(conn, work, operations.DONE)
+    claims.release(conn, work.server_id)
+    servers.mark_deleted(conn, work.server_id)
+
+
+def _up(parts: Parts, host: str) -> bool:
+    with parts.db.read() as conn:
+        return hosts.is_up(conn, host, parts.config.compute.service_down_time)

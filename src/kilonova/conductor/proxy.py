@@ -1,0 +1,223 @@
+"""What computes may ask of the database: each message says which host speaks, and is checked against it.
+
+A compute can change only operations that it owns and servers that are placed on it (invariant 8); a stale
+epoch is refused (invariant 6).
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from kilonova import log
+from kilonova.conductor import actions, build, delete
+from kilonova.conductor.parts import Parts
+from kilonova.domain.actions import ACTIONS
+from kilonova.domain.clock import now
+from kilonova.domain.errors import NotFound, StaleEpoch
+from kilonova.domain.messages import (
+    Activate,
+    Finished,
+    Held,
+    Nothing,
+    OperationRef,
+    PerformOperation,
+    PowerStates,
+    Progress,
+    RenewLeases,
+    ServerQuery,
+    StepRecord,
+    Vifs,
+)
+from kilonova.domain.servers import GuestMetadata, PowerState, VmState
+from kilonova.domain.servers import guest_metadata as metadata_of
+from kilonova.engine import lease
+from kilonova.store import hosts, operations, servers
+from kilonova.store.database import Row
+
+_log = log.get("conductor")
+
+
+def progress(parts: Parts, message: Progress) -> Nothing:
+    """A step's boundary: record what ended and began, renew the lease, show the task state."""
+    with parts.db.write() as conn:
+        work = _owned(conn, message, lease_until=now() + parts.config.operations.lease)
+        _record(conn, work, message.steps)
+        if message.task_state is not None:
+            servers.change(conn, work.server_id, task_state=message.task_state)
+    return Nothing()
+
+
+def allocate_networks(parts: Parts, message: OperationRef) -> Vifs:
+    """Ports for the server of this build, bound to the host that asks."""
+    with parts.db.read() as conn:
+        work = operations.get(conn, message.operation_id)
+        if work is None or work.epoch != message.epoch or work.state != operations.OPEN:
+            raise StaleEpoch(f"operation {message.operation_id} has moved on")
+        spec = servers.spec(conn, work.server_id)
+        zone = servers.get(conn, work.server_id).availability_zone
+    vifs = parts.network.allocate_for_instance(
+        work.server_id, spec.project_id, spec.hostname, message.host, zone or "", spec.networks or []
+    )
+    with parts.db.write() as conn:
+        _owned(conn, message)
+        servers.set_vifs(conn, work.server_id, vifs)
+    return Vifs(vifs=vifs)
+
+
+def activate(parts: Parts, message: Activate) -> Nothing:
+    """The commit of a build: ACTIVE, and the operation is done. Only after this may the guest run."""
+    with parts.db.write() as conn:
+        work = _owned(conn, message)
+        _record(conn, work, message.steps)
+        servers.change(
+            conn, work.server_id, vm_state=VmState.ACTIVE, task_state=None, launched_at=now(), fault=None
+        )
+        lease.close(conn, work, operations.DONE)
+        hosts.count_build(conn, message.host, failed=False)
+    return Nothing()
+
+
+def finished(parts: Parts, message: Finished) -> Nothing:
+    """The end of a host's work, good or bad."""
+    if message.kind == "build":
+        return _build_finished(parts, message)
+    if message.kind == "delete":
+        return _delete_finished(parts, message)
+    return _action_finished(parts, message)
+
+
+def _build_finished(parts: Parts, message: Finished) -> Nothing:
+    again = failed = False
+    with parts.db.write() as conn:
+        work = operations.get(conn, message.operation_id)
+        if work is not None and work.state == operations.DONE:
+            _after_activation(conn, work, message)
+            return Nothing()
+        work = _owned(conn, message)
+        _record(conn, work, message.steps)
+        error = message.error or "the host gave no reason"
+        if message.retry and build.try_elsewhere(conn, parts, work, error):
+            again = True
+        else:
+            build.end_in_error(conn, work, error, message.details)
+            failed = True
+    if failed:
+        parts.network.deallocate_for_instance(work.server_id)
+    if again:
+        parts.bus.cast("conductor", "build_instances", PerformOperation(operation_id=work.id))
+    return Nothing()
+
+
+def _after_activation(conn: sa.Connection, work: Row, message: Finished) -> None:
+    """The guest was let run after the commit: note how that went, unless something newer has begun."""
+    if work.epoch != message.epoch or work.host != message.host:
+        raise StaleEpoch(f"operation {work.id} has moved on")
+    _record(conn, work, message.steps)
+    idle: frozenset[str | None] = frozenset({None})
+    active = frozenset({VmState.ACTIVE})
+    if message.error is None:
+        servers.change(
+            conn, work.server_id, if_vm_state=active, if_task_state=idle, power_state=message.power_state
+        )
+    else:
+        fault = {"code": 500, "message": message.error, "details": message.details, "created": now()}
+        servers.change(
+            conn, work.server_id, if_vm_state=active, if_task_state=idle, vm_state=VmState.ERROR, fault=fault
+        )
+
+
+def _delete_finished(parts: Parts, message: Finished) -> Nothing:
+    with parts.db.read() as conn:
+        work = operations.get(conn, message.operation_id)
+    if work is None or work.state != operations.OPEN or work.epoch != message.epoch:
+        raise StaleEpoch(f"operation {message.operation_id} has moved on")
+    if message.error is None:
+        parts.network.deallocate_for_instance(work.server_id)
+    with parts.db.write() as conn:
+        work = _owned(conn, message)
+        _record(conn, work, message.steps)
+        if message.error is None:
+            delete.finish_records(conn, work)
+        else:
+            # It stays open, and the lease with it: the sweeper tries again until the deadline.
+            lease.held(conn, work.id, work.epoch, message=message.error)
+    return Nothing()
+
+
+def _action_finished(parts: Parts, message: Finished) -> Nothing:
+    with parts.db.write() as conn:
+        work = _owned(conn, message)
+        _record(conn, work, message.steps)
+        if message.error is not None:
+            actions.end_in_error(conn, work, message.error, message.details)
+        else:
+            lease.close(conn, work, operations.DONE)
+            servers.change(
+                conn,
+                work.server_id,
+                vm_state=ACTIONS[work.kind].goal,
+                task_state=None,
+                power_state=message.power_state,
+                fault=None,
+            )
+    return Nothing()
+
+
+def renew_leases(parts: Parts, message: RenewLeases) -> Held:
+    """Which of its operations the host still holds; the leases of those are renewed."""
+    until = now() + parts.config.operations.lease
+    with parts.db.write() as conn:
+        kept = operations.renew(conn, message.held, operations.agent(message.host), until)
+    return Held(operation_ids=sorted(kept))
+
+
+_SHOWS = {
+    PowerState.RUNNING: VmState.ACTIVE,
+    PowerState.PAUSED: VmState.PAUSED,
+    PowerState.SHUTDOWN: VmState.STOPPED,
+    PowerState.CRASHED: VmState.STOPPED,
+}
+_FOLLOWS = frozenset({VmState.ACTIVE, VmState.PAUSED, VmState.STOPPED})
+
+
+def power_states(parts: Parts, message: PowerStates) -> None:
+    """What the guests of a host really do. A server that nothing is being done to follows its guest."""
+    with parts.db.write() as conn:
+        for row in servers.on_host(conn, message.host, list(message.states)):
+            state = message.states[row.id]
+            if row.task_state is not None or state == row.power_state or row.vm_state not in _FOLLOWS:
+                continue
+            shown = _SHOWS.get(state, VmState(row.vm_state))
+            servers.change(
+                conn,
+                row.id,
+                if_vm_state=frozenset({VmState(row.vm_state)}),
+                if_task_state=frozenset({None}),
+                power_state=state,
+                vm_state=shown,
+            )
+            _log.info("power_state", server=row.id, was=row.power_state, now=int(state), vm_state=shown)
+
+
+def guest_metadata(parts: Parts, message: ServerQuery) -> GuestMetadata:
+    """What the metadata service of this host may tell the guest. NotFound unless it is placed there."""
+    with parts.db.read() as conn:
+        server = servers.get(conn, message.server_id)
+        if server.host != message.host:
+            raise NotFound(f"Instance {message.server_id} is not on {message.host}")
+        spec = servers.spec(conn, message.server_id)
+    return metadata_of(spec, server.vifs, server.availability_zone, server.metadata)
+
+
+def _owned(
+    conn: sa.Connection, message: OperationRef | Progress | Finished | Activate, **values: object
+) -> Row:
+    """The operation, if the host that speaks owns it in this epoch."""
+    work = lease.held(conn, message.operation_id, message.epoch, **values)
+    if work.owner != operations.agent(message.host):
+        raise StaleEpoch(f"operation {work.id} is not {message.host}'s")
+    return work
+
+
+def _record(conn: sa.Connection, work: Row, steps: list[StepRecord]) -> None:
+    operations.put_steps(conn, work.id, work.epoch, work.host, steps)

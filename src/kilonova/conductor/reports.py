@@ -1,0 +1,46 @@
+"""What hosts report: that they live, what they hold, and, when they begin, what they should have."""
+
+from __future__ import annotations
+
+from kilonova.conductor.parts import Parts
+from kilonova.domain.messages import FromHost, HostServers, Nothing, PerformOperation, PlacedServer, Report
+from kilonova.store import hosts, operations, servers
+
+METHOD_OF_KIND = {"build": "build_instances", "delete": "delete_instance"}
+"""The conductor's method that takes an operation of this kind up; perform_action for all others."""
+
+
+def report(parts: Parts, message: Report) -> Nothing:
+    """A sign of life and the inventory. An agent that has just begun owns nothing: what it owned is free."""
+    zone = parts.config.default_availability_zone
+    with parts.db.write() as conn:
+        service_id = hosts.seen(conn, "nova-compute", message.host, zone)
+        hosts.report(conn, service_id, message.report, parts.config.compute)
+        if message.starting:
+            operations.expire_leases(conn, message.host)
+    return Nothing()
+
+
+def host_servers(parts: Parts, message: FromHost) -> HostServers:
+    """What the records say is on the host that asks."""
+    with parts.db.read() as conn:
+        rows = servers.on_host(conn, message.host)
+        busy = {row.server_id for row in operations.open_on_host(conn, message.host)}
+    return HostServers(
+        servers={
+            row.id: PlacedServer(
+                vm_state=row.vm_state, task_state=row.task_state, vifs=row.vifs, busy=row.id in busy
+            )
+            for row in rows
+        }
+    )
+
+
+def ready(parts: Parts, message: FromHost) -> Nothing:
+    """A host has compared itself with the records and takes work: ring for all that waits for it."""
+    with parts.db.read() as conn:
+        waiting = operations.open_on_host(conn, message.host)
+    for work in waiting:
+        method = METHOD_OF_KIND.get(work.kind, "perform_action")
+        parts.bus.cast("conductor", method, PerformOperation(operation_id=work.id))
+    return Nothing()

@@ -1,0 +1,59 @@
+"""The conductor as a service: its table of messages, and its sweeper's thread."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from kilonova import log
+from kilonova.bus.base import Handler
+from kilonova.conductor import actions, build, delete, proxy, reports, sweeper
+from kilonova.conductor.parts import Parts
+
+_log = log.get("conductor")
+
+MESSAGES: dict[str, Callable[[Parts, Any], Any]] = {
+    "build_instances": build.build_instances,
+    "perform_action": actions.perform_action,
+    "delete_instance": delete.delete_instance,
+    "report": reports.report,
+    "host_servers": reports.host_servers,
+    "ready": reports.ready,
+    "progress": proxy.progress,
+    "allocate_networks": proxy.allocate_networks,
+    "activate": proxy.activate,
+    "finished": proxy.finished,
+    "renew_leases": proxy.renew_leases,
+    "power_states": proxy.power_states,
+    "guest_metadata": proxy.guest_metadata,
+}
+
+
+def handlers(parts: Parts) -> dict[str, Handler]:
+    """What the bus serves on the topic ``conductor``."""
+    return {name: partial(function, parts) for name, function in MESSAGES.items()}
+
+
+class Sweeper:
+    """Runs sweep() now and then each ``sweep_interval`` seconds, until closed."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._closing.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                sweeper.sweep(self._parts)
+            except Exception:  # noqa: BLE001 - the loop must outlive a database that is away
+                _log.exception("sweep_failed")
+            if self._closing.wait(self._parts.config.operations.sweep_interval):
+                return

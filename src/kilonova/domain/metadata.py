@@ -1,0 +1,274 @@
+"""What a guest may read about itself: the metadata service's tree and the config drive's files.
+
+Pure data out of a GuestMetadata. The layout and the fields are Nova's:
+https://docs.openstack.org/nova/latest/user/metadata.html, and Amazon's EC2 tree beside it.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+from ipaddress import ip_network
+from typing import Any
+
+import msgspec
+
+from kilonova.domain.network import Vif, VifAddress
+from kilonova.domain.servers import GuestMetadata
+
+FOLSOM, GRIZZLY, HAVANA, LIBERTY = "2012-08-10", "2013-04-04", "2013-10-17", "2015-10-15"
+NEWTON_ONE, NEWTON_TWO, OCATA = "2016-06-30", "2016-10-06", "2017-02-22"
+ROCKY, VICTORIA, EPOXY = "2018-08-27", "2020-10-14", "2025-04-04"
+OPENSTACK_VERSIONS = (
+    FOLSOM,
+    GRIZZLY,
+    HAVANA,
+    LIBERTY,
+    NEWTON_ONE,
+    NEWTON_TWO,
+    OCATA,
+    ROCKY,
+    VICTORIA,
+    EPOXY,
+)
+EC2_VERSIONS = (
+    "1.0",
+    "2007-01-19",
+    "2007-03-01",
+    "2007-08-29",
+    "2007-10-10",
+    "2007-12-15",
+    "2008-02-01",
+    "2008-09-01",
+    "2009-04-04",
+)
+LATEST = "latest"
+PASSWORD = "password"  # noqa: S105 - the name of a file
+
+_CONFIG_DRIVE_EC2_VERSIONS = ("2009-04-04", LATEST)
+_RANDOM_SEED_BYTES = 512
+
+Tree = dict[str, Any]
+"""Name → content (bytes, text, a number) or a further Tree."""
+
+
+def lookup(metadata: GuestMetadata, path: str, dhcp_domain: str = "novalocal") -> bytes | None:
+    """What ``GET path`` answers this guest: a file's content or a folder's listing; None is a 404."""
+    parts = [part for part in path.split("/") if part]
+    if not parts:
+        return _lines([*EC2_VERSIONS, LATEST])
+    if parts[0] == "openstack":
+        return _lookup_openstack(metadata, parts[1:], dhcp_domain)
+    if parts[0] in (*EC2_VERSIONS, LATEST):
+        return _walk(ec2_tree(metadata, parts[0], dhcp_domain), parts[1:])
+    return None
+
+
+def openstack_files(
+    metadata: GuestMetadata, version: str, dhcp_domain: str = "novalocal", *, with_password: bool = False
+) -> dict[str, bytes]:
+    """File name → content of one OpenStack version, or of ``latest``; KeyError if there is no such version.
+
+    ``with_password`` puts admin_pass in meta_data.json: on the config drive only, as Nova does.
+    """
+    at = _openstack_version(version)
+    files = {"meta_data.json": _json(_meta_data(metadata, at, dhcp_domain, with_password))}
+    if metadata.user_data is not None:
+        files["user_data"] = metadata.user_data
+    if at >= HAVANA:
+        files["vendor_data.json"] = _json({})
+    if at >= LIBERTY:
+        files["network_data.json"] = _json(network_data(metadata.vifs))
+    if at >= NEWTON_TWO:
+        files["vendor_data2.json"] = _json({})
+    return files
+
+
+def config_drive_files(metadata: GuestMetadata, dhcp_domain: str = "novalocal") -> dict[str, bytes]:
+    """Path on the config drive → content."""
+    files = {}
+    for version in (*OPENSTACK_VERSIONS, LATEST):
+        for name, content in openstack_files(metadata, version, dhcp_domain, with_password=True).items():
+            files[f"openstack/{version}/{name}"] = content
+    for version in _CONFIG_DRIVE_EC2_VERSIONS:
+        tree = ec2_tree(metadata, version, dhcp_domain)
+        files[f"ec2/{version}/meta-data.json"] = _json(tree["meta-data"])
+        if metadata.user_data is not None:
+            files[f"ec2/{version}/user-data"] = metadata.user_data
+    return files
+
+
+# The OpenStack tree
+def _lookup_openstack(metadata: GuestMetadata, parts: list[str], dhcp_domain: str) -> bytes | None:
+    if not parts:
+        return _lines([*OPENSTACK_VERSIONS, LATEST])
+    if parts[0] not in (*OPENSTACK_VERSIONS, LATEST) or len(parts) > 2:
+        return None
+    files = openstack_files(metadata, parts[0], dhcp_domain)
+    if _openstack_version(parts[0]) >= GRIZZLY:
+        # Empty until the guest could set it, which needs a place to keep it.
+        files[PASSWORD] = b""
+    return files.get(parts[1]) if len(parts) == 2 else _lines(sorted(files))
+
+
+def _openstack_version(version: str) -> str:
+    if version == LATEST:
+        return OPENSTACK_VERSIONS[-1]
+    if version not in OPENSTACK_VERSIONS:
+        raise KeyError(version)
+    return version
+
+
+def _meta_data(metadata: GuestMetadata, version: str, dhcp_domain: str, with_password: bool) -> Tree:
+    data: Tree = {"uuid": metadata.server_id}
+    if metadata.metadata:
+        data["meta"] = metadata.metadata
+    if with_password and metadata.admin_password:
+        data["admin_pass"] = metadata.admin_password
+    if metadata.key_name and metadata.public_key:
+        data["public_keys"] = {metadata.key_name: metadata.public_key}
+        data["keys"] = [{"name": metadata.key_name, "type": "ssh", "data": metadata.public_key}]
+    data["hostname"] = _hostname(metadata, dhcp_domain)
+    data["name"] = metadata.name
+    data["launch_index"] = metadata.launch_index
+    data["availability_zone"] = metadata.availability_zone
+    if version >= GRIZZLY:
+        data["random_seed"] = base64.b64encode(os.urandom(_RANDOM_SEED_BYTES)).decode()
+    if version >= LIBERTY:
+        data["project_id"] = metadata.project_id
+    if version >= NEWTON_ONE:
+        data["devices"] = [_tagged_nic(vif) for vif in metadata.vifs if vif.tag]
+    if version >= VICTORIA:
+        data["dedicated_cpus"] = []
+    return data
+
+
+def _tagged_nic(vif: Vif) -> Tree:
+    # The guest finds it by its MAC; which bus it gets is the hypervisor's business.
+    return {"type": "nic", "bus": "none", "address": "none", "mac": vif.mac, "tags": [vif.tag]}
+
+
+def _hostname(metadata: GuestMetadata, dhcp_domain: str) -> str:
+    """With the domain, unless the user gave a name that has one (microversion 2.94)."""
+    if "." in metadata.hostname or not dhcp_domain:
+        return metadata.hostname
+    return f"{metadata.hostname}.{dhcp_domain}"
+
+
+def network_data(vifs: list[Vif]) -> Tree:
+    """network_data.json: links, the networks on them, and services that hold for all of them."""
+    networks: list[Tree] = []
+    servers: list[str] = []
+    for vif in vifs:
+        for address in _first_of_each_subnet(vif):
+            networks.append(_network(vif, address, f"network{len(networks)}"))
+            servers += [s for s in address.subnet.dns_nameservers if s not in servers]
+    return {
+        "links": [
+            {
+                "id": vif.tap,
+                "vif_id": vif.port_id,
+                "type": "bridge",
+                "mtu": vif.mtu,
+                "ethernet_mac_address": vif.mac,
+            }
+            for vif in vifs
+        ],
+        "networks": networks,
+        "services": [{"type": "dns", "address": server} for server in servers],
+    }
+
+
+def _first_of_each_subnet(vif: Vif) -> list[VifAddress]:
+    return list({address.subnet.id: address for address in reversed(vif.addresses)}.values())[::-1]
+
+
+def _network(vif: Vif, address: VifAddress, name: str) -> Tree:
+    subnet = address.subnet
+    kind = f"ipv{subnet.ip_version}"
+    common = {"id": name, "link": vif.tap, "network_id": vif.network_id}
+    if subnet.enable_dhcp:
+        return common | {"type": f"{kind}_dhcp"}
+    return common | {
+        "type": kind,
+        "ip_address": address.ip,
+        "netmask": str(ip_network(subnet.cidr).netmask),
+        "routes": _routes(address),
+        "services": [{"type": "dns", "address": server} for server in subnet.dns_nameservers],
+    }
+
+
+def _routes(address: VifAddress) -> list[Tree]:
+    subnet = address.subnet
+    everywhere = "0.0.0.0/0" if subnet.ip_version == 4 else "::/0"
+    routes = [(everywhere, subnet.gateway_ip)] if subnet.gateway_ip else []
+    routes += [(route.destination, route.nexthop) for route in subnet.host_routes]
+    return [
+        {"network": str(net.network_address), "netmask": str(net.netmask), "gateway": gateway}
+        for destination, gateway in routes
+        for net in [ip_network(destination)]
+    ]
+
+
+# The EC2 tree
+def ec2_tree(metadata: GuestMetadata, version: str, dhcp_domain: str = "novalocal") -> Tree:
+    """``meta-data`` and, if there is one, ``user-data`` of an EC2 version that exists (or ``latest``)."""
+    at = EC2_VERSIONS[-1] if version == LATEST else version
+    hostname = _hostname(metadata, dhcp_domain)
+    data: Tree = {
+        "ami-launch-index": metadata.launch_index,
+        "hostname": hostname,
+        # Amazon's form: i- and 17 hexadecimal digits.
+        "instance-id": f"i-{metadata.server_id.replace('-', '')[:17]}",
+        "local-ipv4": _first_ipv4(metadata),
+    }
+    if metadata.key_name and metadata.public_key:
+        data["public-keys"] = {"0": {"openssh-key": metadata.public_key}}
+    if at >= "2007-01-19":
+        data |= {"local-hostname": hostname, "public-hostname": hostname, "public-ipv4": ""}
+    if at >= "2007-08-29":
+        data["instance-type"] = metadata.instance_type
+    if at >= "2008-02-01":
+        data["placement"] = {"availability-zone": metadata.availability_zone or ""}
+    if at >= "2008-09-01":
+        data["instance-action"] = "none"
+    tree: Tree = {"meta-data": data}
+    if metadata.key_name and "public-keys" in data:
+        tree["key-name"] = metadata.key_name
+    if metadata.user_data is not None:
+        tree["user-data"] = metadata.user_data
+    return tree
+
+
+def _first_ipv4(metadata: GuestMetadata) -> str:
+    addresses = (address for vif in metadata.vifs for address in vif.addresses)
+    return next((a.ip for a in addresses if a.subnet.ip_version == 4), "")
+
+
+def _walk(tree: Tree, parts: list[str]) -> bytes | None:
+    key_name = tree.pop("key-name", None)
+    node: Any = tree
+    for part in parts:
+        if not isinstance(node, dict) or part not in node:
+            return None
+        node = node[part]
+    if isinstance(node, bytes):
+        return node
+    if not isinstance(node, dict):
+        return str(node).encode()
+    if parts[-1:] == ["public-keys"]:
+        # EC2's one exception: the index and the key's name, without a slash.
+        return _lines([f"0={key_name}"])
+    return _lines([f"{name}/" if _lists_as_folder(name, node[name]) else name for name in sorted(node)])
+
+
+def _lists_as_folder(name: str, value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _lines(names: list[str]) -> bytes:
+    return "\n".join(names).encode()
+
+
+def _json(value: Any) -> bytes:
+    return msgspec.json.encode(value)

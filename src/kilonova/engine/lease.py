@@ -1,0 +1,50 @@
+"""Ownership of an operation: who may act on it now, and how it changes hands.
+
+An owner holds (operation id, epoch). Each new owner gets a higher epoch; everything that an owner writes
+names its epoch and is refused with StaleEpoch once another owner exists. That, and not the clock, keeps two
+owners from both acting: the lease only decides when the next one may begin.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from kilonova.domain.clock import now
+from kilonova.domain.errors import StaleEpoch
+from kilonova.store import operations
+from kilonova.store.database import Database, Row
+
+
+def take(db: Database, operation_id: str, owner: str, lease: float) -> Row | None:
+    """Become the owner of an operation that nobody works on; None if somebody does, or it ended."""
+    with db.write() as conn:
+        return operations.take(conn, operation_id, owner, lease)
+
+
+def held(conn: sa.Connection, operation_id: str, epoch: int, **values: Any) -> Row:
+    """The operation, changed, if this epoch still owns it; StaleEpoch if it moved on or ended."""
+    row = operations.hold(conn, operation_id, epoch, **values)
+    if row is None:
+        raise StaleEpoch(f"operation {operation_id} has moved on from epoch {epoch}")
+    return row
+
+
+def hand_to_host(conn: sa.Connection, work: Row, host: str, lease: float, **values: Any) -> Row:
+    """The conductor gives the operation to the agent of ``host``: same epoch, another owner, a new lease."""
+    owner = operations.agent(host)
+    return held(conn, work.id, work.epoch, owner=owner, host=host, lease_until=now() + lease, **values)
+
+
+def give_back(conn: sa.Connection, work: Row, **values: Any) -> Row:
+    """Nobody's again, at once: the next take() succeeds."""
+    return held(conn, work.id, work.epoch, owner=None, lease_until=0.0, **values)
+
+
+def close(conn: sa.Connection, work: Row, state: str, message: str | None = None) -> Row:
+    """The end: done or failed. Nothing that names this operation is obeyed after; its secrets are gone."""
+    operations.finish_steps(
+        conn, work.id, work.epoch, result="Success" if state == operations.DONE else "Error"
+    )
+    return held(conn, work.id, work.epoch, state=state, message=message, payload={}, finished_at=now())

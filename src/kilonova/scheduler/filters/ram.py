@@ -1,0 +1,20 @@
+"""RamFilter: enough MiB of memory is free, after the allocation ratio."""
+
+from __future__ import annotations
+
+from kilonova.domain.messages import SelectDestinations
+from kilonova.scheduler.hosts import HostState
+from kilonova.scheduler.rules import Filter, Hosts, need_of
+
+
+def _passing(request: SelectDestinations, hosts: Hosts) -> list[HostState]:
+    need = need_of(request.spec.flavor).memory_mb
+    return [host for host in hosts if host.free_memory_mb >= need]
+
+
+RAM = Filter(
+    "RamFilter",
+    _passing,
+    needed=lambda request: f"{need_of(request.spec.flavor).memory_mb} MiB of memory",
+    best=lambda hosts: f"{max(host.free_memory_mb for host in hosts)} MiB of memory",
+)

@@ -1,0 +1,20 @@
+"""CoreFilter: enough vCPUs is free, after the allocation ratio."""
+
+from __future__ import annotations
+
+from kilonova.domain.messages import SelectDestinations
+from kilonova.scheduler.hosts import HostState
+from kilonova.scheduler.rules import Filter, Hosts, need_of
+
+
+def _passing(request: SelectDestinations, hosts: Hosts) -> list[HostState]:
+    need = need_of(request.spec.flavor).vcpus
+    return [host for host in hosts if host.free_vcpus >= need]
+
+
+VCPUS = Filter(
+    "CoreFilter",
+    _passing,
+    needed=lambda request: f"{need_of(request.spec.flavor).vcpus} vCPUs",
+    best=lambda hosts: f"{max(host.free_vcpus for host in hosts)} vCPUs",
+)

@@ -1,0 +1,69 @@
+"""What a filter and a weigher are: a name and a plain function over a list of hosts.
+
+They see all hosts at once, not one by one: a thousand hosts cost a list comprehension, not a thousand calls.
+Third parties add theirs by the entry points ``kilonova.scheduler.filters`` and ``…weighers``
+(docs/how-to/add-a-filter.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import TypeVar
+
+from kilonova.domain.errors import BadRequest
+from kilonova.domain.hosts import Capacity
+from kilonova.domain.messages import SelectDestinations
+from kilonova.domain.servers import Flavor
+from kilonova.scheduler.hosts import HostState
+
+Hosts = Sequence[HostState]
+
+
+@dataclass(frozen=True)
+class Filter:
+    """``passing(request, hosts)``: the hosts that may take the server. ``needed(request)``: what it asked
+    for, in a few words; ``best(hosts)``: the most that any of them has. Both for "No valid host"."""
+
+    name: str
+    passing: Callable[[SelectDestinations, Hosts], list[HostState]]
+    needed: Callable[[SelectDestinations], str] = lambda _request: ""
+    best: Callable[[Hosts], str] = lambda _hosts: ""
+
+
+@dataclass(frozen=True)
+class Weigher:
+    """``weigh(hosts)``: one number a host, more is better; scaled to 0..1 and times the multiplier."""
+
+    name: str
+    weigh: Callable[[Hosts], list[float]]
+    multiplier: float = 1.0
+
+
+Rule = TypeVar("Rule", Filter, Weigher)
+
+
+def chosen(kind: type[Rule], group: str, built_in: Sequence[Rule], names: Sequence[str]) -> list[Rule]:
+    """The rules of those names in that order; all built-in ones if none is named. BadRequest: unknown."""
+    if not names:
+        return list(built_in)
+    known = {rule.name: rule for rule in built_in}
+    for entry in entry_points(group=group):
+        rule = entry.load()
+        if not isinstance(rule, kind):
+            raise BadRequest(f"entry point {entry.name} of {group} is not a {kind.__name__}")
+        known[rule.name] = rule
+    if unknown := [name for name in names if name not in known]:
+        raise BadRequest(f"no such scheduler rule: {', '.join(unknown)}; there are {', '.join(known)}")
+    return [known[name] for name in names]
+
+
+def need_of(flavor: Flavor) -> Capacity:
+    """What a server of this flavor takes of a host; swap counts as disk, rounded up to GiB."""
+    swap_gb = -(-flavor.swap_mb // 1024)
+    return Capacity(
+        vcpus=flavor.vcpus,
+        memory_mb=flavor.memory_mb,
+        disk_gb=flavor.root_gb + flavor.ephemeral_gb + swap_gb,
+    )

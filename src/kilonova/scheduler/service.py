@@ -1,0 +1,69 @@
+"""The scheduler as a service: ``select_destinations`` decides and claims."""
+
+from __future__ import annotations
+
+import threading
+
+from kilonova.bus.base import Handler
+from kilonova.config import Config
+from kilonova.domain.clock import now
+from kilonova.domain.errors import NoValidHost, StaleEpoch
+from kilonova.domain.messages import SelectDestinations, Selection
+from kilonova.scheduler import filters, weighers
+from kilonova.scheduler.decide import decide
+from kilonova.scheduler.hosts import Hosts, HostState
+from kilonova.scheduler.rules import Filter, Weigher, chosen, need_of
+from kilonova.store import claims, operations
+from kilonova.store.database import Database
+
+_TRIES = 3
+"""Decisions anew when every host of the first one was taken by others meanwhile."""
+
+
+class Scheduler:
+    """Serves the topic ``scheduler``. One decision at a time: the next one sees what this one claimed."""
+
+    def __init__(self, db: Database, config: Config) -> None:
+        self._db = db
+        self._config = config
+        self._hosts = Hosts(db, config.compute.service_down_time)
+        self._filters = chosen(Filter, filters.GROUP, filters.BUILT_IN, config.scheduler.enabled_filters)
+        self._weighers = chosen(Weigher, weighers.GROUP, weighers.BUILT_IN, [])
+        self._lock = threading.Lock()
+
+    def handlers(self) -> dict[str, Handler]:
+        return {"select_destinations": self.select_destinations}
+
+    def select_destinations(self, request: SelectDestinations) -> Selection:
+        """The host that now holds a claim for the server, and the next best.
+
+        NoValidHost says why there is none. StaleEpoch: the operation that asks moved on; nothing was claimed.
+        """
+        with self._lock:
+            for _ in range(_TRIES):
+                candidates = self._decide(request)
+                for index, candidate in enumerate(candidates):
+                    if self._claim(request, candidate):
+                        rest = candidates[index + 1 : index + 1 + self._config.scheduler.max_alternates]
+                        return Selection(
+                            host=candidate.host,
+                            alternates=[other.host for other in rest],
+                            availability_zone=candidate.availability_zone,
+                        )
+        raise NoValidHost("No valid host was found. Every host that fits was taken meanwhile.")
+
+    def _decide(self, request: SelectDestinations) -> list[HostState]:
+        multipliers = self._config.scheduler.weights
+        return decide(request, self._hosts.current(now()), self._filters, self._weighers, multipliers)
+
+    def _claim(self, request: SelectDestinations, candidate: HostState) -> bool:
+        """One transaction: the operation is still the asker's, an older claim is gone, the new one fits."""
+        server_id = request.spec.server_id
+        with self._db.write() as conn:
+            if operations.hold(conn, request.operation_id, request.epoch) is None:
+                raise StaleEpoch(f"operation {request.operation_id} moved on")
+            claims.release(conn, server_id)
+            row = claims.claim(conn, server_id, candidate.host, need_of(request.spec.flavor))
+        if row is not None:
+            self._hosts.claimed(row)
+        return row is not None

@@ -1,0 +1,123 @@
+"""Services and compute hosts in the database: written by what hosts report, read by the scheduler."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+
+from kilonova.config import Compute
+from kilonova.domain.clock import now
+from kilonova.domain.hosts import HostReport
+from kilonova.store.database import Row
+from kilonova.store.schema.hosts import hosts, services
+
+
+def seen(conn: sa.Connection, binary: str, host: str, zone: str) -> str:
+    """A service lives: its id. It is made at its first sign of life."""
+    found = conn.execute(
+        sa.update(services)
+        .where(services.c.binary == binary, services.c.host == host)
+        .values(last_seen=now())
+        .returning(services.c.id)
+    ).scalar_one_or_none()
+    if found is not None:
+        return str(found)
+    service_id = str(uuid.uuid4())
+    conn.execute(
+        services.insert().values(
+            id=service_id,
+            binary=binary,
+            host=host,
+            availability_zone=zone,
+            disabled=False,
+            forced_down=False,
+            last_seen=now(),
+            created_at=now(),
+            updated_at=now(),
+        )
+    )
+    return service_id
+
+
+def report(conn: sa.Connection, service_id: str, told: HostReport, rules: Compute) -> None:
+    """Write what a host said of itself; its claims are not touched. Nothing is written if nothing changed."""
+    values = _values(told, rules)
+    row = conn.execute(sa.select(hosts).where(hosts.c.host == told.host)).one_or_none()
+    if row is None:
+        fresh = {"id": str(uuid.uuid4()), "service_id": service_id, "created_at": now(), "updated_at": now()}
+        counters = ("vcpus_used", "memory_mb_used", "disk_gb_used", "servers", "failed_builds", "generation")
+        conn.execute(hosts.insert().values(host=told.host, **values, **fresh, **dict.fromkeys(counters, 0)))
+    elif any(getattr(row, name) != value for name, value in values.items()):
+        changed = {**values, "generation": hosts.c.generation + 1, "updated_at": now()}
+        conn.execute(sa.update(hosts).where(hosts.c.host == told.host).values(changed))
+
+
+def _values(told: HostReport, rules: Compute) -> dict[str, object]:
+    total = told.total
+    return {
+        "hypervisor_hostname": told.hypervisor_hostname,
+        "hypervisor_type": told.hypervisor_type,
+        "hypervisor_version": told.hypervisor_version,
+        "virt_type": told.virt_type,
+        "architectures": told.architectures,
+        "host_ip": told.host_ip,
+        "cpu_info": told.cpu_info,
+        "vcpus": total.vcpus,
+        "memory_mb": total.memory_mb,
+        "disk_gb": total.disk_gb,
+        "vcpus_limit": int((total.vcpus - rules.reserved_host_cpus) * rules.cpu_allocation_ratio),
+        "memory_mb_limit": int(
+            (total.memory_mb - rules.reserved_host_memory_mb) * rules.ram_allocation_ratio
+        ),
+        "disk_gb_limit": int(
+            (total.disk_gb - rules.reserved_host_disk_mb // 1024) * rules.disk_allocation_ratio
+        ),
+        "disk_available_least": told.disk_available_least,
+    }
+
+
+_WITH_SERVICE = sa.select(
+    *(column for column in hosts.c if column.name not in {"cpu_info", "id", "service_id"}),
+    services.c.last_seen,
+    services.c.disabled,
+    services.c.forced_down,
+    services.c.availability_zone,
+).join(services, services.c.id == hosts.c.service_id)
+
+
+def with_services(conn: sa.Connection, changed_since: float | None = None) -> Sequence[Row]:
+    """Hosts with the liveness of their service: all, or those that changed since then."""
+    query = _WITH_SERVICE
+    if changed_since is not None:
+        query = query.where(hosts.c.updated_at >= changed_since)
+    return conn.execute(query).all()
+
+
+def is_up(conn: sa.Connection, host: str, service_down_time: float) -> bool:
+    """Whether the agent of ``host`` gave a sign of life lately and was not forced down."""
+    query = sa.select(services.c.id).where(
+        services.c.binary == "nova-compute",
+        services.c.host == host,
+        services.c.forced_down.is_(False),
+        services.c.last_seen >= now() - service_down_time,
+    )
+    return conn.execute(query).first() is not None
+
+
+def zone(conn: sa.Connection, host: str) -> str:
+    """The availability zone of a compute's service."""
+    query = sa.select(services.c.availability_zone).where(
+        services.c.binary == "nova-compute", services.c.host == host
+    )
+    return str(conn.execute(query).scalar_one())
+
+
+def count_build(conn: sa.Connection, host: str, failed: bool) -> None:
+    """Remember a failed build of a host (the build-failure weigher shuns it); a good one clears it."""
+    query = sa.update(hosts).where(hosts.c.host == host)
+    if failed:
+        conn.execute(query.values(failed_builds=hosts.c.failed_builds + 1, updated_at=now()))
+    else:
+        conn.execute(query.where(hosts.c.failed_builds > 0).values(failed_builds=0, updated_at=now()))
