@@ -1,0 +1,282 @@
+"""A hypervisor that only remembers: for tests, for measurements, and for many hosts in one process.
+
+It keeps the whole contract of virt.base.Driver, events included (told in the thread that caused them), and
+has knobs (config.fake): seconds that a method takes, and how often it fails, by the method's name.
+With a ``folder`` its guests survive the process, one small file a guest, as real ones would.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from kilonova.config import Config
+from kilonova.domain.errors import BuildAborted, BuildFailed, NotFound, StaleEpoch, Unavailable
+from kilonova.domain.hosts import Capacity, HostReport
+from kilonova.domain.network import Vif
+from kilonova.domain.servers import BuildSpec, GuestMetadata, PowerState
+from kilonova.virt.base import Guest, GuestEvent
+from kilonova.virt.ids import checked_id
+
+_ACTIVE = (PowerState.RUNNING, PowerState.PAUSED)
+
+
+class _Traces(msgspec.Struct, gc=False):
+    """What a server has on the host. ``power_state`` None: disks, but no domain."""
+
+    has_disks: bool = False
+    power_state: PowerState | None = None
+    awaits_start: bool = False
+
+
+class FakeDriver:
+    """One fake host. Safe to call from many threads."""
+
+    def __init__(
+        self,
+        host: str,
+        config: Config,
+        rand: Callable[[], float] = random.random,
+        folder: Path | None = None,
+    ) -> None:
+        self.host = host
+        self._seconds = config.fake.step_seconds
+        self._failures = config.fake.step_failures
+        self._total = Capacity(
+            vcpus=config.fake.vcpus, memory_mb=config.fake.memory_mb, disk_gb=config.fake.disk_gb
+        )
+        self._rand = rand
+        self._folder = folder
+        self._stopped = threading.Event()
+        self._changed = threading.Condition()
+        self._images: set[str] = set()
+        self._servers: dict[str, _Traces] = {} if folder is None else _load(folder)
+        self._report: Callable[[GuestEvent], None] = _nobody
+
+    # --- the host
+    def start(self, on_event: Callable[[GuestEvent], None]) -> None:
+        self._stopped.clear()
+        self._report = on_event
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._report = _nobody
+
+    def report(self) -> HostReport:
+        return HostReport(
+            host=self.host,
+            hypervisor_hostname=self.host,
+            hypervisor_type="fake",
+            hypervisor_version=1,
+            host_ip="127.0.0.1",
+            total=self._total,
+            virt_type="fake",
+            disk_available_least=self._total.disk_gb,
+        )
+
+    def guests(self) -> list[Guest]:
+        with self._changed:
+            return [guest for i, had in self._servers.items() if (guest := _guest(i, had)) is not None]
+
+    def guest(self, server_id: str) -> Guest | None:
+        with self._changed:
+            had = self._servers.get(server_id)
+            return None if had is None else _guest(server_id, had)
+
+    def leftovers(self) -> set[str]:
+        with self._changed:
+            return set(self._servers)
+
+    # --- the build
+    def ensure_base_image(self, spec: BuildSpec, cancel: threading.Event) -> None:
+        if spec.image is not None and spec.image.id not in self._images:
+            self._step("ensure_base_image", cancel)
+            self._images.add(spec.image.id)
+        if cancel.is_set():
+            raise StaleEpoch(f"the build of {spec.server_id} moved on")
+
+    def ensure_disks(self, spec: BuildSpec) -> None:
+        self._step("ensure_disks")
+        if spec.image is not None and spec.image.id not in self._images:
+            raise BuildFailed(f"image {spec.image.id} is not on this host")
+        if spec.image is None and not spec.flavor.root_gb:
+            raise BuildAborted("a server without an image needs a flavor with a disk")
+        self._update(spec.server_id, has_disks=True)
+
+    def ensure_config_drive(self, spec: BuildSpec, metadata: GuestMetadata) -> None:
+        self._step("ensure_config_drive")
+        self._update(spec.server_id)
+
+    def ensure_paused(self, spec: BuildSpec, vifs: list[Vif]) -> None:
+        self._step("ensure_paused")
+        with self._changed:
+            had = self._servers.get(spec.server_id)
+            if had is not None and had.power_state in _ACTIVE:
+                return
+            if had is None or not had.has_disks:
+                raise BuildFailed(f"guest {spec.server_id} has no disk")
+            self._update(spec.server_id, power_state=PowerState.PAUSED, awaits_start=True)
+
+    def resume_build(self, server_id: str) -> None:
+        self._step("resume_build")
+        with self._changed:
+            if not self._get(server_id).awaits_start:
+                return
+            self._update(server_id, power_state=PowerState.RUNNING, awaits_start=False)
+        self._tell(server_id, PowerState.RUNNING)
+
+    def wait_for_running(self, server_id: str, timeout: float) -> None:
+        self._step("wait_for_running")
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._runs(server_id), timeout):
+                raise BuildFailed(f"guest {server_id} was not running after {timeout:g} s")
+
+    def destroy(self, server_id: str) -> None:
+        self._step("destroy")
+        with self._changed:
+            self._servers.pop(server_id, None)
+            if self._folder is not None:
+                self._file(server_id).unlink(missing_ok=True)
+            self._changed.notify_all()
+
+    # --- a life afterwards
+    def power_on(self, spec: BuildSpec, vifs: list[Vif]) -> None:
+        self._step("power_on")
+        self._become(spec.server_id, PowerState.RUNNING, create=True)
+
+    def power_off(self, server_id: str, timeout: float) -> None:
+        self._step("power_off")
+        self._become(server_id, PowerState.SHUTDOWN)
+
+    def reboot(self, spec: BuildSpec, vifs: list[Vif], hard: bool) -> None:
+        self._step("reboot")
+        self._become(spec.server_id, PowerState.RUNNING)
+
+    def pause(self, server_id: str) -> None:
+        self._step("pause")
+        self._become(server_id, PowerState.PAUSED, only_if=_ACTIVE)
+
+    def unpause(self, server_id: str) -> None:
+        self._step("unpause")
+        self._become(server_id, PowerState.RUNNING, only_if=_ACTIVE)
+
+    def suspend(self, server_id: str) -> None:
+        self._step("suspend")
+        self._become(server_id, PowerState.SUSPENDED, only_if=(*_ACTIVE, PowerState.SUSPENDED))
+
+    def resume(self, spec: BuildSpec, vifs: list[Vif]) -> None:
+        self._step("resume")
+        self._become(spec.server_id, PowerState.RUNNING)
+
+    def console_output(self, server_id: str, lines: int | None) -> str:
+        with self._changed:
+            self._get(server_id)
+        text = f"a fake guest\n{server_id} login: "
+        return (
+            text if lines is None else "".join(text.splitlines(keepends=True)[-lines:] if lines > 0 else [])
+        )
+
+    def vnc_port(self, server_id: str) -> int | None:
+        with self._changed:
+            self._get(server_id)
+        return None
+
+    def guest_stops(self, server_id: str, power_state: PowerState = PowerState.SHUTDOWN) -> None:
+        """For tests: the guest stops by itself, as after ``poweroff`` inside or a killed QEMU."""
+        self._become(server_id, power_state)
+
+    # --- inside
+    def _step(self, name: str, cancel: threading.Event | None = None) -> None:
+        """The knobs: take the time, perhaps fail."""
+        seconds = self._seconds.get(name, 0.0)
+        if seconds > 0 and (cancel or self._stopped).wait(seconds):
+            if cancel is not None:
+                raise StaleEpoch(f"{name}: the build moved on")
+            raise Unavailable(f"{name}: the driver was stopped")
+        share = self._failures.get(name, 0.0)
+        if share > 0 and self._rand() < share:
+            raise BuildFailed(f"{name} failed, as the fake driver was told to")
+
+    def _become(
+        self,
+        server_id: str,
+        state: PowerState,
+        *,
+        only_if: tuple[PowerState, ...] | None = None,
+        create: bool = False,
+    ) -> None:
+        with self._changed:
+            had = self._servers.get(server_id) if create else self._get(server_id)
+            before = had.power_state if had is not None else None
+            if only_if is not None and before not in only_if:
+                raise BuildFailed(f"guest {server_id} is {before.name if before is not None else 'gone'}")
+            self._update(server_id, power_state=state, awaits_start=False)
+        if before is not state:
+            self._tell(server_id, state)
+
+    def _update(
+        self,
+        server_id: str,
+        *,
+        has_disks: bool | None = None,
+        power_state: PowerState | None = None,
+        awaits_start: bool | None = None,
+    ) -> None:
+        """Change what is given; remember it in the folder; wake who waits."""
+        with self._changed:
+            had = self._servers.get(server_id)
+            if had is None:
+                had = _Traces()
+            if has_disks is not None:
+                had.has_disks = has_disks
+            if power_state is not None:
+                had.power_state = power_state
+            if awaits_start is not None:
+                had.awaits_start = awaits_start
+            if self._folder is not None:
+                path = self._file(server_id)
+                part = path.with_suffix(".part")
+                part.write_bytes(msgspec.json.encode(had))
+                part.rename(path)
+            self._servers[server_id] = had
+            self._changed.notify_all()
+
+    def _get(self, server_id: str) -> _Traces:
+        had = self._servers.get(server_id)
+        if had is None or had.power_state is None:
+            raise NotFound(f"there is no guest {server_id} on this host")
+        return had
+
+    def _runs(self, server_id: str) -> bool:
+        had = self._servers.get(server_id)
+        if had is None or had.power_state is None:
+            raise BuildFailed(f"guest {server_id} is gone")
+        if had.power_state not in _ACTIVE:
+            raise BuildFailed(f"guest {server_id} stopped ({had.power_state.name}) instead of running")
+        return had.power_state is PowerState.RUNNING
+
+    def _tell(self, server_id: str, state: PowerState) -> None:
+        self._report(GuestEvent(server_id=server_id, power_state=state))
+
+    def _file(self, server_id: str) -> Path:
+        assert self._folder is not None
+        return self._folder / f"{checked_id(server_id)}.json"
+
+
+def _guest(server_id: str, had: _Traces) -> Guest | None:
+    if had.power_state is None:
+        return None
+    return Guest(server_id=server_id, power_state=had.power_state, awaits_start=had.awaits_start)
+
+
+def _load(folder: Path) -> dict[str, _Traces]:
+    folder.mkdir(parents=True, exist_ok=True)
+    return {p.stem: msgspec.json.decode(p.read_bytes(), type=_Traces) for p in folder.glob("*.json")}
+
+
+def _nobody(_event: GuestEvent) -> None:
+    """Who is told before start() and after stop()."""

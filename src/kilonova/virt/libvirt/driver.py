@@ -1,0 +1,292 @@
+"""The libvirt driver. See virt.base.Driver for the contract.
+
+The work is next door: paths in folder, images and disks, the document in xml/, domains in guests, events in
+watch. Here is the order in which it happens. Nothing is kept that is not found again on the host.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+from kilonova import log
+from kilonova.config import Config
+from kilonova.domain.errors import BuildFailed, KilonovaError, NotFound
+from kilonova.domain.hosts import HostReport
+from kilonova.domain.network import Vif
+from kilonova.domain.servers import BuildSpec, GuestMetadata, PowerState
+from kilonova.virt.base import Guest, GuestEvent
+from kilonova.virt.libvirt import config_drive, console, disks, embed, host, kvm
+from kilonova.virt.libvirt.connection import Connection
+from kilonova.virt.libvirt.errors import translated
+from kilonova.virt.libvirt.folder import Folder, Instance, server_of
+from kilonova.virt.libvirt.guests import Guests
+from kilonova.virt.libvirt.hardware import hardware
+from kilonova.virt.libvirt.images import ImageCache, ImageSource
+from kilonova.virt.libvirt.watch import Watch
+from kilonova.virt.libvirt.xml.domain import domain as domain_xml
+
+SOFT_REBOOT_SECONDS = 120.0
+_log = log.get("virt.libvirt")
+
+
+class LibvirtDriver:
+    """One host's guests. ``folder`` holds all that the driver writes; see virt.libvirt.folder."""
+
+    def __init__(self, config: Config, folder: Path, images: ImageSource) -> None:
+        self._config = config
+        self._folder = Folder(folder)
+        self._folder.make()
+        self._images = ImageCache(self._folder, images)
+        self._report: Callable[[GuestEvent], None] = lambda _event: None
+        uri = config.libvirt.uri or embed.uri(self._folder)
+        self._watch = Watch(self._tell)
+        self._connection = Connection(uri, self._came_back, self._watch.wake_all, self._lifecycle)
+        self._guests = Guests(self._connection, self._folder)
+        self._keeper = console.Keeper(self._console_logs)
+        self._capabilities: str | None = None
+        self._cache_mode = _cache_mode(config, self._folder)
+        self._verdict = _verdict(config, self._folder)
+
+    @property
+    def kvm_verdict(self) -> kvm.KvmVerdict:
+        """Whether guests run under KVM, and why or why not."""
+        return self._verdict
+
+    # --- the host
+    def start(self, on_event: Callable[[GuestEvent], None]) -> None:
+        self._report = on_event
+        self._connection.open()
+        self._settle()
+        self._watch.start()
+        self._keeper.start()
+
+    def stop(self) -> None:
+        self._keeper.stop()
+        self._connection.close()
+        self._watch.stop()
+
+    def report(self) -> HostReport:
+        connection = self._connection.get()
+        with translated("read the hypervisor's capabilities"):
+            version = connection.getVersion()
+            if self._capabilities is None:
+                self._capabilities = connection.getCapabilities()
+        name = self._config.host or socket.gethostname()
+        return HostReport(
+            host=name,
+            hypervisor_hostname=name,
+            hypervisor_type="QEMU",
+            hypervisor_version=version,
+            host_ip=host.host_ip(),
+            total=host.capacity(self._folder.root),
+            cpu_info=host.cpu_info(self._capabilities),
+            virt_type=self._virt_type,
+            disk_available_least=host.free_disk_gb(self._folder.root),
+        )
+
+    def guests(self) -> list[Guest]:
+        return self._guests.all()
+
+    def guest(self, server_id: str) -> Guest | None:
+        view = self._guests.look(server_id)
+        return None if view is None else view.guest
+
+    def leftovers(self) -> set[str]:
+        return self._folder.server_ids() | {guest.server_id for guest in self.guests()}
+
+    # --- the build
+    def ensure_base_image(self, spec: BuildSpec, cancel: threading.Event) -> None:
+        hardware(spec)  # a wish that cannot be met is better refused before gigabytes are fetched
+        if spec.image is not None:
+            self._images.ensure(spec.image, cancel)
+
+    def ensure_disks(self, spec: BuildSpec) -> None:
+        instance = self._instance(spec)
+        disks.ensure_system_disk(spec, instance, self._images)
+        disks.ensure_ephemeral(spec, instance)
+        disks.ensure_swap(spec, instance)
+
+    def ensure_config_drive(self, spec: BuildSpec, metadata: GuestMetadata) -> None:
+        from kilonova.domain.metadata import config_drive_files
+
+        instance = self._instance(spec)
+        if not instance.config_drive.exists():
+            config_drive.write(instance.config_drive, config_drive_files(metadata))
+
+    def ensure_paused(self, spec: BuildSpec, vifs: list[Vif]) -> None:
+        view = self._guests.look(spec.server_id)
+        if view is not None and view.is_active:
+            return
+        # Before the domain is started, so that after a crash the pause is known to be ours.
+        self._instance(spec).awaits_start.touch()
+        self._define(spec, vifs)
+        self._guests.create(spec.server_id, paused=True, fresh=True)
+
+    def resume_build(self, server_id: str) -> None:
+        marker = self._folder.instance(server_id).awaits_start
+        if marker.exists():
+            self._guests.let_run(server_id)
+            marker.unlink(missing_ok=True)
+
+    def wait_for_running(self, server_id: str, timeout: float) -> None:
+        if not self._watch.wait(server_id, lambda: self._runs(server_id), timeout):
+            raise BuildFailed(f"guest {server_id} was not running after {timeout:g} s")
+
+    def destroy(self, server_id: str) -> None:
+        self._guests.undefine(server_id)
+        self._folder.remove(server_id)
+
+    # --- a life afterwards
+    def power_on(self, spec: BuildSpec, vifs: list[Vif]) -> None:
+        view = self._guests.look(spec.server_id)
+        if view is not None and view.power_state is PowerState.RUNNING:
+            return
+        if view is None or view.power_state is not PowerState.SUSPENDED:
+            self._define(spec, vifs)
+        self._guests.create(spec.server_id)
+        self._let_run(spec.server_id)
+
+    def power_off(self, server_id: str, timeout: float) -> None:
+        if timeout > 0 and self._shut_down(server_id, timeout):
+            return
+        self._guests.pull_plug(server_id)
+        self._guests.forget_memory(server_id)
+
+    def reboot(self, spec: BuildSpec, vifs: list[Vif], hard: bool) -> None:
+        if hard or not self._shut_down(spec.server_id, SOFT_REBOOT_SECONDS):
+            self._guests.pull_plug(spec.server_id)
+            self._guests.forget_memory(spec.server_id)
+        self._define(spec, vifs)
+        self._guests.create(spec.server_id, fresh=True)
+        self._let_run(spec.server_id)
+
+    def pause(self, server_id: str) -> None:
+        self._folder.instance(server_id).awaits_start.unlink(missing_ok=True)  # from now it is the user's
+        self._guests.pause(server_id)
+
+    def unpause(self, server_id: str) -> None:
+        self._let_run(server_id)
+
+    def suspend(self, server_id: str) -> None:
+        self._guests.save(server_id)
+
+    def resume(self, spec: BuildSpec, vifs: list[Vif]) -> None:
+        self._guests.create(spec.server_id)
+        self._let_run(spec.server_id)
+
+    def console_output(self, server_id: str, lines: int | None) -> str:
+        instance = self._folder.instance(server_id)
+        if not instance.path.exists():
+            raise NotFound(f"there is no guest {server_id} on this host")
+        return console.tail(instance.console, lines)
+
+    def vnc_port(self, server_id: str) -> int | None:
+        document = ET.fromstring(self._guests.document(server_id))  # noqa: S314 - libvirt's own document
+        graphics = document.find("./devices/graphics[@type='vnc']")
+        port = int(graphics.get("port", "-1")) if graphics is not None else -1
+        return port if port > 0 else None
+
+    # --- inside
+    @property
+    def _virt_type(self) -> str:
+        return "kvm" if self._verdict.usable else "qemu"
+
+    def _instance(self, spec: BuildSpec) -> Instance:
+        instance = self._folder.instance(spec.server_id)
+        instance.make()
+        return instance
+
+    def _define(self, spec: BuildSpec, vifs: list[Vif]) -> None:
+        boot_cd = self._images.path(spec.image) if spec.image and disks.is_cdrom(spec) else None
+        document = domain_xml(
+            spec,
+            vifs,
+            self._instance(spec),
+            hardware(spec),
+            virt_type=self._virt_type,
+            cache=self._cache_mode,
+            boot_cd=boot_cd,
+        )
+        self._guests.define(spec.server_id, document)
+
+    def _let_run(self, server_id: str) -> None:
+        self._guests.let_run(server_id)
+        self._folder.instance(server_id).awaits_start.unlink(missing_ok=True)
+
+    def _shut_down(self, server_id: str, timeout: float) -> bool:
+        """Press the power button and wait; True if the guest is off."""
+        if not self._guests.press_power_button(server_id):
+            return False
+        return bool(self._watch.wait(server_id, lambda: self._is_off(server_id), timeout))
+
+    def _is_off(self, server_id: str) -> bool | None:
+        view = self._guests.look(server_id)
+        return None if view is not None and (view.is_active or view.passing) else True
+
+    def _runs(self, server_id: str) -> bool | None:
+        """True when it runs, None while it may yet. BuildFailed when it will not."""
+        view = self._guests.look(server_id)
+        if view is None:
+            raise BuildFailed(f"guest {server_id} is gone")
+        if view.power_state is PowerState.RUNNING and not view.passing:
+            return True
+        if not view.is_active:
+            raise BuildFailed(f"guest {server_id} stopped ({view.power_state.name}) instead of running")
+        return None
+
+    def _lifecycle(self, domain: str) -> None:
+        server_id = server_of(domain)
+        if server_id is not None:
+            self._watch.changed(server_id)
+
+    def _tell(self, server_id: str) -> None:
+        """After an event: tell the agent what is so now."""
+        view = self._guests.look(server_id)
+        if view is None or view.passing or view.guest.awaits_start:
+            return
+        self._report(GuestEvent(server_id=server_id, power_state=view.power_state))
+
+    def _came_back(self) -> None:
+        """libvirt answers again: whatever happened meanwhile is told now."""
+        self._watch.wake_all()
+        for guest in self._settle():
+            self._watch.changed(guest.server_id)
+
+    def _settle(self) -> list[Guest]:
+        """The guests after a (re)connection; a guest that runs awaits its start no more, though a crash
+        kept us from writing that down."""
+        try:
+            found = self.guests()
+        except KilonovaError as error:
+            _log.warning("guests_unread", reason=error.message)
+            return []
+        for guest in found:
+            if guest.power_state is PowerState.RUNNING:
+                self._folder.instance(guest.server_id).awaits_start.unlink(missing_ok=True)
+        return found
+
+    def _console_logs(self) -> list[Path]:
+        return [self._folder.instance(server_id).console for server_id in self._folder.server_ids()]
+
+
+def _cache_mode(config: Config, folder: Folder) -> str:
+    """The configured mode, unless the file system cannot do it."""
+    wanted = config.libvirt.disk_cachemode
+    if wanted in ("none", "directsync") and not host.supports_direct_io(folder.instances):
+        _log.info("no_direct_io", folder=str(folder.root), wanted=wanted, used="writeback")
+        return "writeback"
+    return wanted
+
+
+def _verdict(config: Config, folder: Folder) -> kvm.KvmVerdict:
+    chosen = config.libvirt.virt_type
+    if chosen == "auto":
+        verdict = kvm.probe(folder.root / "kvm.json")
+    else:
+        verdict = kvm.KvmVerdict(usable=chosen == "kvm", reason=f"virt_type = {chosen!r} is configured")
+    _log.info("virt_type", virt_type="kvm" if verdict.usable else "qemu", reason=verdict.reason)
+    return verdict

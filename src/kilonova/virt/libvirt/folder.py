@@ -1,0 +1,90 @@
+"""Where things lie: every path of the driver, made from checked ids, inside one folder.
+
+embed/                    root of qemu:///embed: libvirt's own configuration, sockets and logs
+instances/<server id>/    disk, disk.eph0, disk.swap, disk.config, console.log, awaits-start
+_base/                    images, each fetched once, never written again
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+from kilonova.domain.errors import BuildAborted, NotFound
+from kilonova.virt.ids import checked_id
+
+_PREFIX = "instance-"
+_HASH = re.compile(r"[0-9a-f]{64,128}")
+
+
+def domain_name(server_id: str) -> str:
+    return _PREFIX + checked_id(server_id)
+
+
+def server_of(domain: str) -> str | None:
+    """The server whose domain has this name; None if the domain is not ours."""
+    if not domain.startswith(_PREFIX):
+        return None
+    try:
+        return checked_id(domain.removeprefix(_PREFIX))
+    except NotFound:
+        return None
+
+
+class Instance:
+    """The files of one server."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.disk = path / "disk"
+        self.ephemeral = path / "disk.eph0"
+        self.swap = path / "disk.swap"
+        self.config_drive = path / "disk.config"
+        self.console = path / "console.log"
+        self.agent_socket = path / "ga"
+        self.awaits_start = path / "awaits-start"
+        """Exists from before a build starts the domain paused until it let the guest run."""
+
+    def make(self) -> None:
+        self.path.mkdir(mode=0o711, exist_ok=True)
+
+
+class Folder:
+    """The driver's folder. QEMU may run as another user: that user can pass through, not list."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+        self.embed = self.root / "embed"
+        self.instances = self.root / "instances"
+        self.base = self.root / "_base"
+
+    def make(self) -> None:
+        self.root.mkdir(parents=True, exist_ok=True)
+        for path in (self.embed, self.instances, self.base):
+            path.mkdir(mode=0o711, exist_ok=True)
+
+    def instance(self, server_id: str) -> Instance:
+        return Instance(self.instances / checked_id(server_id))
+
+    def image(self, image_id: str, sha512: str | None) -> Path:
+        """Of the image's hash if it has one (two images of the same bytes are one file), else of its id."""
+        if sha512 is None:
+            return self.base / checked_id(image_id)
+        if not _HASH.fullmatch(sha512):
+            raise BuildAborted(f"image {image_id}: {sha512!r} is not a hash")
+        return self.base / sha512
+
+    def server_ids(self) -> set[str]:
+        """Servers that have a folder here."""
+        found = set()
+        for path in self.instances.iterdir():
+            with suppress(NotFound):
+                found.add(checked_id(path.name))
+        return found
+
+    def remove(self, server_id: str) -> None:
+        """The server's files are gone, and libvirt's log of it."""
+        shutil.rmtree(self.instance(server_id).path, ignore_errors=True)
+        (self.embed / "log" / "qemu" / f"{domain_name(server_id)}.log").unlink(missing_ok=True)

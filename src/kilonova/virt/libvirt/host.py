@@ -1,0 +1,98 @@
+"""What the host is and holds, as it is reported; and what it lacks."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import socket
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+from kilonova.domain.hosts import Capacity
+
+_GIB = 1 << 30
+
+
+def capacity(folder: Path) -> Capacity:
+    """Of the machine, and of the file system that the folder is on."""
+    return Capacity(
+        vcpus=os.cpu_count() or 1,
+        memory_mb=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // (1 << 20),
+        disk_gb=shutil.disk_usage(folder).total // _GIB,
+    )
+
+
+def free_disk_gb(folder: Path) -> int:
+    return shutil.disk_usage(folder).free // _GIB
+
+
+def cpu_info(capabilities: str) -> dict[str, Any]:
+    """The host's CPU from libvirt's capabilities, as the hypervisors API shows it."""
+    cpu = ET.fromstring(capabilities).find("./host/cpu")  # noqa: S314 - libvirt's own document
+    if cpu is None:
+        return {}
+    topology = cpu.find("topology")
+    counts = {} if topology is None else {k: int(v) for k, v in topology.attrib.items() if v.isdigit()}
+    return {
+        "arch": cpu.findtext("arch"),
+        "model": cpu.findtext("model"),
+        "vendor": cpu.findtext("vendor"),
+        "topology": {"cells": 1} | counts,
+        "features": sorted(feature.attrib["name"] for feature in cpu.findall("feature")),
+    }
+
+
+def host_ip() -> str:
+    """The address from which this machine reaches others; nothing is sent to find it."""
+    with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))  # TEST-NET-1 (RFC 5737)
+        return str(probe.getsockname()[0])
+    return "127.0.0.1"
+
+
+def supports_direct_io(folder: Path) -> bool:
+    """Whether files there can be opened with O_DIRECT, which ``cache='none'`` needs."""
+    path = folder / ".direct-io"
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_DIRECT, 0o600))
+    except OSError:
+        return False
+    finally:
+        path.unlink(missing_ok=True)
+    return True
+
+
+def can_pass(folder: Path) -> bool:
+    """Whether any user can reach what is in ``folder``: each folder above is open to pass through."""
+    return all(path.stat().st_mode & 0o001 for path in (folder, *folder.parents))
+
+
+def missing() -> list[str]:
+    """What the driver lacks on this machine, each with how to get it (Debian's and Ubuntu's names)."""
+    lacks = []
+    for tool, package in (
+        ("qemu-system-x86_64", "qemu-system-x86"),
+        ("qemu-img", "qemu-utils"),
+        ("prlimit", "util-linux"),
+        ("mkfs.ext4", "e2fsprogs"),
+        ("mkswap", "util-linux"),
+    ):
+        if shutil.which(tool, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin") is None:
+            lacks.append(f"{tool} is missing: apt-get install {package}")
+    try:
+        import libvirt  # noqa: F401
+    except ImportError:
+        lacks.append("libvirt's Python binding is missing: pip install 'kilonova[libvirt]'")
+    if os.geteuid() == 0:
+        try:
+            pwd.getpwnam("libvirt-qemu")
+        except KeyError:
+            lacks.append(
+                "the user libvirt-qemu, which guests run as, is missing: apt-get install "
+                "libvirt-daemon-system, or: groupadd --system libvirt-qemu && "
+                "useradd --system --no-create-home --gid kvm libvirt-qemu"
+            )
+    return lacks

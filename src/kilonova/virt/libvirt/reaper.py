@@ -1,0 +1,53 @@
+"""Guests that end must not stay as zombies.
+
+QEMU detaches itself, so its parent becomes PID 1, or the nearest *subreaper*. Where PID 1 reaps slowly, or
+not at all (many containers), libvirt takes seconds to believe that a guest is gone. A process that calls
+``adopt_guests()`` becomes the subreaper of the guests it starts and reaps them at once.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+_PR_SET_CHILD_SUBREAPER = 36
+_COMMAND = "qemu-system"
+_NO_CHILDREN_SECONDS = 0.1
+_FOREIGN_SECONDS = 0.02
+_started = threading.Lock()
+
+
+def adopt_guests() -> None:
+    """Process-wide, once: called by the command line of a process that holds a libvirt driver."""
+    if not _started.acquire(blocking=False):
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    threading.Thread(target=_reap, name="reaper", daemon=True).start()
+
+
+def _reap() -> None:
+    """Wait for any child to end, without taking it; take it only if it is an adopted guest."""
+    while True:
+        try:
+            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+        except ChildProcessError:
+            time.sleep(_NO_CHILDREN_SECONDS)  # nothing to wait for until somebody starts something
+            continue
+        if ended is not None and _is_adopted_guest(ended.si_pid):
+            with suppress(ChildProcessError):
+                os.waitpid(ended.si_pid, os.WNOHANG)
+        else:
+            time.sleep(_FOREIGN_SECONDS)  # its own parent thread is about to take it
+
+
+def _is_adopted_guest(pid: int) -> bool:
+    """A QEMU of another session: libvirt's own helpers and our subprocesses share our session."""
+    try:
+        name, rest = Path(f"/proc/{pid}/stat").read_text().split("(", 1)[1].rsplit(")", 1)
+    except (OSError, IndexError, ValueError):
+        return False
+    return name.startswith(_COMMAND) and int(rest.split()[3]) != os.getsid(0)
