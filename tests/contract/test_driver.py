@@ -1,0 +1,331 @@
+"""What every driver keeps of virt.base.Driver: the same tests for the fake and for libvirt.
+
+Under libvirt the guests are real QEMU processes whose disk holds no operating system, which is enough here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import threading
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kilonova.config import Config, Libvirt
+from kilonova.domain.errors import BuildAborted, BuildFailed, KilonovaError, NotFound, StaleEpoch
+from kilonova.domain.servers import BuildSpec, Flavor, GuestMetadata, ImageRef, PowerState
+from kilonova.virt.base import Driver, Guest, GuestEvent
+from kilonova.virt.fake import FakeDriver
+
+IMAGE = bytes(1 << 20)
+GO_ON = threading.Event()
+
+
+class OneImage:
+    """An image source of one raw disk of zeros."""
+
+    def open(self, image_id: str) -> io.BytesIO:
+        return io.BytesIO(IMAGE)
+
+
+class Host:
+    """A driver under test, and what it told."""
+
+    def __init__(self, driver: Driver) -> None:
+        self.driver = driver
+        self._told: list[GuestEvent] = []
+        self._more = threading.Condition()
+
+    def on_event(self, event: GuestEvent) -> None:
+        with self._more:
+            self._told.append(event)
+            self._more.notify_all()
+
+    def states(self, server_id: str) -> list[PowerState]:
+        with self._more:
+            return [event.power_state for event in self._told if event.server_id == server_id]
+
+    def await_state(self, server_id: str, state: PowerState, timeout: float = 10.0) -> None:
+        with self._more:
+            told = self._more.wait_for(lambda: state in self.states(server_id), timeout)
+        assert told, f"{state.name} was not told; told were {self.states(server_id)}"
+
+    def state(self, server_id: str) -> PowerState | None:
+        guest = self.driver.guest(server_id)
+        return guest and guest.power_state
+
+    def build_paused(self, spec: BuildSpec) -> None:
+        self.driver.ensure_base_image(spec, GO_ON)
+        self.driver.ensure_disks(spec)
+        self.driver.ensure_paused(spec, [])
+
+    def build(self, spec: BuildSpec) -> None:
+        self.build_paused(spec)
+        self.driver.resume_build(spec.server_id)
+        self.driver.wait_for_running(spec.server_id, 10.0)
+
+
+@pytest.fixture(scope="module", params=["fake", pytest.param("libvirt", marks=pytest.mark.system)])
+def host(request: pytest.FixtureRequest) -> Iterator[Host]:
+    if request.param == "fake":
+        driver: Driver = FakeDriver("host1", Config())
+    else:
+        from kilonova.virt.libvirt.driver import LibvirtDriver
+
+        folder: Path = request.getfixturevalue("embed_folder")
+        driver = LibvirtDriver(Config(libvirt=Libvirt(virt_type="qemu")), folder, OneImage())
+    host = Host(driver)
+    driver.start(host.on_event)
+    yield host
+    driver.stop()
+
+
+@pytest.fixture
+def spec(host: Host) -> Iterator[BuildSpec]:
+    """A server to build; nothing of it is left afterwards."""
+    spec = make_spec()
+    yield spec
+    host.driver.destroy(spec.server_id)
+
+
+@pytest.fixture
+def running(host: Host, spec: BuildSpec) -> BuildSpec:
+    host.build(spec)
+    return spec
+
+
+def make_spec() -> BuildSpec:
+    server_id = str(uuid.uuid4())
+    return BuildSpec(
+        server_id=server_id,
+        name="a <name> & more",
+        hostname="a-name",
+        project_id="p1",
+        user_id="u1",
+        flavor=Flavor(id="1", name="tiny", vcpus=1, memory_mb=64, root_gb=1),
+        image=ImageRef(
+            id=str(uuid.UUID(int=1)),
+            disk_format="raw",
+            size=len(IMAGE),
+            os_hash_value=hashlib.sha512(IMAGE).hexdigest(),
+        ),
+    )
+
+
+def test_report_says_what_the_host_holds(host: Host) -> None:
+    report = host.driver.report()
+    assert report.total.vcpus >= 1
+    assert report.total.memory_mb > 0
+    assert report.total.disk_gb > 0
+    assert report.hypervisor_type in ("QEMU", "fake")
+    assert report.hypervisor_version > 0
+
+
+def test_build_starts_paused_and_runs_when_it_may(host: Host, spec: BuildSpec) -> None:
+    host.build_paused(spec)
+    assert host.driver.guest(spec.server_id) == Guest(
+        server_id=spec.server_id, power_state=PowerState.PAUSED, awaits_start=True
+    )
+    assert host.states(spec.server_id) == [], "the pause of a build is nobody's news"
+
+    host.driver.resume_build(spec.server_id)
+    host.driver.wait_for_running(spec.server_id, 10.0)
+    host.await_state(spec.server_id, PowerState.RUNNING)
+    guest = host.driver.guest(spec.server_id)
+    assert guest == Guest(server_id=spec.server_id, power_state=PowerState.RUNNING)
+    assert guest in host.driver.guests()
+    assert PowerState.PAUSED not in host.states(spec.server_id)
+
+
+def test_every_step_of_a_build_may_run_twice(host: Host, spec: BuildSpec) -> None:
+    for _ in range(2):
+        host.build_paused(spec)
+    for _ in range(2):
+        host.driver.resume_build(spec.server_id)
+        host.driver.wait_for_running(spec.server_id, 10.0)
+    host.build_paused(spec)
+    assert host.state(spec.server_id) is PowerState.RUNNING, "a guest that runs is left alone"
+
+
+def test_leftovers_are_more_than_guests(host: Host, spec: BuildSpec) -> None:
+    host.driver.ensure_base_image(spec, GO_ON)
+    host.driver.ensure_disks(spec)
+    assert spec.server_id in host.driver.leftovers()
+    assert host.driver.guest(spec.server_id) is None
+    host.driver.ensure_paused(spec, [])
+    assert spec.server_id in host.driver.leftovers()
+
+
+def test_destroy_leaves_nothing_and_may_run_twice(host: Host, running: BuildSpec) -> None:
+    for _ in range(2):
+        host.driver.destroy(running.server_id)
+        assert host.driver.guest(running.server_id) is None
+        assert running.server_id not in host.driver.leftovers()
+
+
+def test_destroy_undoes_half_a_build(host: Host, spec: BuildSpec) -> None:
+    host.driver.ensure_base_image(spec, GO_ON)
+    host.driver.ensure_disks(spec)
+    host.driver.destroy(spec.server_id)
+    assert spec.server_id not in host.driver.leftovers()
+
+
+def test_a_cancelled_build_stops(host: Host, spec: BuildSpec) -> None:
+    cancelled = threading.Event()
+    cancelled.set()
+    with pytest.raises(StaleEpoch):
+        host.driver.ensure_base_image(_other_image(spec), cancelled)
+
+
+def test_waiting_for_a_guest_that_stays_paused_ends(host: Host, spec: BuildSpec) -> None:
+    host.build_paused(spec)
+    with pytest.raises(BuildFailed, match="not running after"):
+        host.driver.wait_for_running(spec.server_id, 0.2)
+
+
+def test_waiting_for_a_guest_that_stops_fails_at_once(host: Host, spec: BuildSpec) -> None:
+    host.build_paused(spec)
+    stopper = threading.Timer(0.2, host.driver.power_off, (spec.server_id, 0))
+    stopper.start()
+    with pytest.raises(BuildFailed, match="stopped"):
+        host.driver.wait_for_running(spec.server_id, 30.0)
+    stopper.join()
+
+
+def test_power_off_and_on(host: Host, running: BuildSpec) -> None:
+    host.driver.power_off(running.server_id, 0)
+    assert host.state(running.server_id) is PowerState.SHUTDOWN
+    host.await_state(running.server_id, PowerState.SHUTDOWN)
+    host.driver.power_off(running.server_id, 0)
+
+    for _ in range(2):
+        host.driver.power_on(running, [])
+        assert host.state(running.server_id) is PowerState.RUNNING
+
+
+def test_power_off_ends_a_guest_that_does_not_listen(host: Host, running: BuildSpec) -> None:
+    host.driver.power_off(running.server_id, 0.5)
+    assert host.state(running.server_id) is PowerState.SHUTDOWN
+
+
+def test_hard_reboot(host: Host, running: BuildSpec) -> None:
+    host.driver.reboot(running, [], hard=True)
+    assert host.state(running.server_id) is PowerState.RUNNING
+
+
+def test_pause_is_the_users_and_is_told(host: Host, running: BuildSpec) -> None:
+    host.driver.pause(running.server_id)
+    host.driver.pause(running.server_id)
+    guest = host.driver.guest(running.server_id)
+    assert guest == Guest(server_id=running.server_id, power_state=PowerState.PAUSED, awaits_start=False)
+    host.await_state(running.server_id, PowerState.PAUSED)
+
+    host.driver.unpause(running.server_id)
+    host.driver.unpause(running.server_id)
+    assert host.state(running.server_id) is PowerState.RUNNING
+
+
+def test_suspend_and_resume(host: Host, running: BuildSpec) -> None:
+    host.driver.suspend(running.server_id)
+    host.driver.suspend(running.server_id)
+    assert host.state(running.server_id) is PowerState.SUSPENDED
+    host.await_state(running.server_id, PowerState.SUSPENDED)
+    assert PowerState.PAUSED not in host.states(running.server_id)
+
+    host.driver.resume(running, [])
+    assert host.state(running.server_id) is PowerState.RUNNING
+
+
+def test_a_suspended_guest_can_be_destroyed(host: Host, running: BuildSpec) -> None:
+    host.driver.suspend(running.server_id)
+    host.driver.destroy(running.server_id)
+    assert running.server_id not in host.driver.leftovers()
+
+
+def test_console_of_a_guest_can_be_read(host: Host, running: BuildSpec) -> None:
+    assert isinstance(host.driver.console_output(running.server_id, None), str)
+    assert host.driver.console_output(running.server_id, 0) == ""
+
+
+def test_config_drive(host: Host, spec: BuildSpec) -> None:
+    metadata = GuestMetadata(server_id=spec.server_id, name="n", hostname="n", project_id="p1")
+    host.driver.ensure_base_image(spec, GO_ON)
+    host.driver.ensure_disks(spec)
+    for _ in range(2):
+        host.driver.ensure_config_drive(spec, metadata)
+    host.driver.ensure_paused(spec, [])
+    assert host.state(spec.server_id) is PowerState.PAUSED
+
+
+def test_unknown_guests_are_not_found(host: Host) -> None:
+    spec = make_spec()
+    unknown = spec.server_id
+    assert host.driver.guest(unknown) is None
+    for ask in (
+        lambda: host.driver.pause(unknown),
+        lambda: host.driver.unpause(unknown),
+        lambda: host.driver.suspend(unknown),
+        lambda: host.driver.resume(spec, []),
+        lambda: host.driver.power_off(unknown, 0),
+        lambda: host.driver.console_output(unknown, None),
+        lambda: host.driver.vnc_port(unknown),
+    ):
+        with pytest.raises(NotFound):
+            ask()
+    host.driver.destroy(unknown)
+    with pytest.raises(BuildFailed):
+        host.driver.wait_for_running(unknown, 1.0)
+
+
+@pytest.mark.parametrize("server_id", ["", "../..", "a/b", "x\0y", "name' or 1", "é" * 40])
+def test_ids_that_are_none_touch_nothing(host: Host, server_id: str) -> None:
+    assert host.driver.guest(server_id) is None
+    with pytest.raises(NotFound):
+        host.driver.console_output(server_id, None)
+    before = host.driver.leftovers()
+    try:
+        host.driver.destroy(server_id)
+    except KilonovaError as error:
+        assert isinstance(error, NotFound)
+    assert host.driver.leftovers() == before
+
+
+def test_many_builds_at_once(host: Host) -> None:
+    specs = [make_spec() for _ in range(4)]
+    failures: list[Exception] = []
+
+    def build(spec: BuildSpec) -> None:
+        try:
+            host.build(spec)
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=build, args=(spec,)) for spec in specs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    states = {host.state(spec.server_id) for spec in specs}
+    for spec in specs:
+        host.driver.destroy(spec.server_id)
+    assert failures == []
+    assert states == {PowerState.RUNNING}
+
+
+def test_a_server_without_image_and_disk_cannot_be_built(host: Host, spec: BuildSpec) -> None:
+    import msgspec
+
+    flavor = msgspec.structs.replace(spec.flavor, root_gb=0)
+    with pytest.raises(BuildAborted):
+        host.driver.ensure_disks(msgspec.structs.replace(spec, image=None, flavor=flavor))
+
+
+def _other_image(spec: BuildSpec) -> BuildSpec:
+    import msgspec
+
+    assert spec.image is not None
+    image = msgspec.structs.replace(spec.image, id=str(uuid.uuid4()), os_hash_value=None)
+    return msgspec.structs.replace(spec, image=image)
