@@ -1,0 +1,329 @@
+"""``kilonova doctor``: what this machine has, what it lacks, what that means, and the command that gets it.
+
+Looks and tries, and changes nothing: devices and rules are tried in a network namespace that ends with the
+process that made it. One function a check; the table CHECKS says which there are.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from kilonova.virt.libvirt import kvm
+
+
+class Where(NamedTuple):
+    """What the user asks about."""
+
+    state: Path | None
+    port: int | None
+
+
+class Lacking(Exception):
+    """A check did not pass; the message says what was found instead."""
+
+
+class NotAsked(Exception):
+    """The check is about something that the user did not name."""
+
+
+class Check(NamedTuple):
+    name: str
+    look: Callable[[Where], str]
+    """What was found, in a few words. Raises Lacking, or NotAsked."""
+    meaning: str
+    """What it means that this is lacking."""
+    command: str
+    """How to get it; empty if no command does."""
+    needed: bool = True
+    """Kilonova cannot boot a guest without it."""
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    check: str
+    state: Literal["ok", "missing", "lesser"]
+    """``lesser``: lacking, and Kilonova works all the same."""
+    found: str
+    meaning: str = ""
+    command: str = ""
+
+
+def examine(where: Where) -> list[Finding]:
+    """All checks, in the order of the table."""
+    findings = []
+    for check in CHECKS:
+        try:
+            found = check.look(where)
+        except NotAsked:
+            continue
+        except Lacking as lacking:
+            state: Literal["missing", "lesser"] = "missing" if check.needed else "lesser"
+            findings.append(
+                Finding(
+                    check=check.name,
+                    state=state,
+                    found=str(lacking),
+                    meaning=check.meaning,
+                    command=check.command,
+                )
+            )
+        else:
+            findings.append(Finding(check=check.name, state="ok", found=found))
+    return findings
+
+
+@click.command()
+@click.option("--state", type=click.Path(path_type=Path), help="Look at this state folder, too.")
+@click.option("--port", type=click.IntRange(1, 65535), help="See whether this port is free, too.")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+def doctor(state: Path | None, port: int | None, as_json: bool) -> None:
+    """Say what this machine lacks to run guests, and how to get it."""
+    findings = examine(Where(state, port))
+    if as_json:
+        click.echo(json.dumps(msgspec.to_builtins(findings), indent=2))
+    else:
+        _print(findings, Console())
+    if any(finding.state == "missing" for finding in findings):
+        sys.exit(1)
+
+
+_APT = "apt-get install --no-install-recommends "
+_STYLES = {"ok": "green", "missing": "bold red", "lesser": "yellow"}
+
+
+def _print(findings: list[Finding], console: Console) -> None:
+    table = Table(box=None, pad_edge=False)
+    for heading in ("", "check", "found", "what it means"):
+        table.add_column(heading, overflow="fold")
+    for finding in findings:
+        table.add_row(
+            finding.state, finding.check, finding.found, finding.meaning, style=_STYLES[finding.state]
+        )
+    console.print(table)
+    commands = _merged([finding.command for finding in findings if finding.command])
+    if commands:
+        console.print("\nTo get what is missing:")
+    for command in commands:
+        console.print(f"  {command}", highlight=False, soft_wrap=True)
+
+
+def _merged(commands: list[str]) -> list[str]:
+    """The same, with one call of apt-get for all packages."""
+    packages = [command.removeprefix(_APT) for command in commands if command.startswith(_APT)]
+    others = [command for command in commands if not command.startswith(_APT)]
+    return [_APT + " ".join(packages), *others] if packages else others
+
+
+def _run(*command: str, text: str = "") -> str:
+    """The command's output. Lacking if it cannot be run, or fails: then its own words."""
+    try:
+        done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=20, check=False)
+    except FileNotFoundError:
+        raise Lacking(f"no {command[0]}") from None
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise Lacking(str(error)) from error
+    if done.returncode != 0:
+        raise Lacking((done.stderr.strip() or f"{command[0]} failed").splitlines()[0])
+    return done.stdout
+
+
+def _version(text: str) -> str:
+    found = re.search(r"\d+(\.\d+)+", text)
+    return found[0] if found else text.strip()
+
+
+def _python(_: Where) -> str:
+    return platform.python_version()  # one that is too old does not get this far
+
+
+def _root(_: Where) -> str:
+    if os.geteuid() != 0:
+        raise Lacking(f"user {os.geteuid()}")
+    return "yes"
+
+
+def _qemu(_: Where) -> str:
+    return _version(_run("qemu-system-x86_64", "--version"))
+
+
+def _qemu_img(_: Where) -> str:
+    return _version(_run("qemu-img", "--version"))
+
+
+def _libvirt(_: Where) -> str:
+    try:
+        import libvirt
+    except ImportError as error:
+        raise Lacking(str(error)) from error
+    number = libvirt.getVersion()
+    version = f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}"
+    if number < 9_000_000:
+        raise Lacking(version)
+    return f"{version}, libvirt-python {_distribution('libvirt-python')}"
+
+
+def _distribution(name: str) -> str:
+    from importlib.metadata import version
+
+    return version(name)
+
+
+def _libvirt_qemu_driver(_: Where) -> str:
+    places = [Path("/usr/lib"), Path("/usr/lib64"), *Path("/usr/lib").glob("*-linux-gnu")]
+    for place in places:
+        driver = place / "libvirt/connection-driver/libvirt_driver_qemu.so"
+        if driver.exists():
+            return "installed"
+    raise Lacking("not installed")
+
+
+def _kvm(_: Where) -> str:
+    verdict = kvm.probe()
+    if not verdict.usable:
+        raise Lacking(verdict.reason)
+    return verdict.reason or "runs a guest"
+
+
+def _dnsmasq(_: Where) -> str:
+    return _version(_run("dnsmasq", "--version"))
+
+
+def _ip(_: Where) -> str:
+    return _version(_run("ip", "-Version"))
+
+
+def _nft(_: Where) -> str:
+    return _version(_run("nft", "--version"))
+
+
+def _in_new_namespace(*command: str, text: str) -> str:
+    """Try it in a network namespace that is gone when the command ends."""
+    return _run("unshare", "--net", *command, text=text)
+
+
+def _namespaces(_: Where) -> str:
+    _in_new_namespace("true", text="")
+    return "can be made"
+
+
+def _device(batch: str) -> Callable[[Where], str]:
+    def look(_: Where) -> str:
+        _in_new_namespace("ip", "-batch", "-", text=batch)
+        return "can be made"
+
+    return look
+
+
+_BRIDGE_RULES = """
+table bridge doctor {
+    chain guard { type filter hook forward priority 0; ether type arp accept; iifname "tap0" drop; }
+}
+"""
+_NAT_RULES = """
+table ip doctor {
+    chain out { type nat hook postrouting priority 100; ip saddr 192.0.2.0/24 masquerade; }
+}
+"""
+
+
+def _rules(rules: str) -> Callable[[Where], str]:
+    def look(_: Where) -> str:
+        _in_new_namespace("nft", "-f", "-", text=rules)
+        return "can be loaded"
+
+    return look
+
+
+def _memory(_: Where) -> str:
+    fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    mib = int(fields["MemAvailable"].split()[0]) // 1024
+    if mib < 1024:
+        raise Lacking(f"{mib} MiB")
+    return f"{mib} MiB"
+
+
+def _disk(where: Where) -> str:
+    free = shutil.disk_usage(_existing(where.state or Path.cwd())).free / 2**30
+    if free < 5:
+        raise Lacking(f"{free:.1f} GiB")
+    return f"{free:.0f} GiB"
+
+
+def _state(where: Where) -> str:
+    if where.state is None:
+        raise NotAsked
+    folder = _existing(where.state)
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise Lacking(f"{folder} cannot be written")
+    return "there" if where.state.is_dir() else f"will be made in {folder}"
+
+
+def _existing(path: Path) -> Path:
+    """The path, or the nearest of its parents that exists."""
+    return next(place for place in [path.absolute(), *path.absolute().parents] if place.exists())
+
+
+def _port(where: Where) -> str:
+    if where.port is None:
+        raise NotAsked
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", where.port))
+        except OSError as error:
+            raise Lacking(f"{where.port}: {error.strerror}") from error
+    return f"{where.port} is free"
+
+
+def _apt(*packages: str) -> str:
+    return _APT + " ".join(packages)
+
+
+_KERNEL = "the kernel, or the container around us, does not allow it"
+
+CHECKS = (
+    Check("Python", _python, "3.11 or later is needed", _apt("python3")),
+    Check("root", _root, "only root may make networks for guests", "sudo -s"),
+    Check("QEMU", _qemu, "it runs the guests", _apt("qemu-system-x86")),
+    Check("qemu-img", _qemu_img, "it makes the disks", _apt("qemu-utils")),
+    Check(
+        "libvirt",
+        _libvirt,
+        "9.0 or later, with Python's binding, manages the guests",
+        "apt-get install gcc libc6-dev libvirt-dev pkg-config python3-dev; pip install 'kilonova[libvirt]'",
+    ),
+    Check(
+        "libvirt's QEMU driver",
+        _libvirt_qemu_driver,
+        "libvirt cannot use QEMU without it",
+        _apt("libvirt-daemon-driver-qemu"),
+    ),
+    Check("KVM", _kvm, "guests are emulated: they work, and are slower", "", needed=False),
+    Check("dnsmasq", _dnsmasq, "it gives guests their addresses", _apt("dnsmasq-base")),
+    Check("ip", _ip, "it shows, and here it tries, the devices of networks", _apt("iproute2")),
+    Check("nft", _nft, "it loads the firewall's rules", _apt("nftables")),
+    Check("network namespaces", _namespaces, _KERNEL, ""),
+    Check("bridge devices", _device("link add br0 type bridge\n"), _KERNEL, ""),
+    Check("veth devices", _device("link add veth0 type veth peer name veth1\n"), _KERNEL, ""),
+    Check("tap devices", _device("tuntap add dev tap0 mode tap\n"), _KERNEL, ""),
+    Check("firewall on bridges", _rules(_BRIDGE_RULES), f"guests could pose as others: {_KERNEL}", ""),
+    Check("NAT", _rules(_NAT_RULES), f"guests would not reach the outside: {_KERNEL}", ""),
+    Check("memory", _memory, "less than 1 GiB is free: hardly a guest fits", "", needed=False),
+    Check("disk", _disk, "less than 5 GiB is free: hardly an image fits", "", needed=False),
+    Check("state folder", _state, "Kilonova keeps everything there", ""),
+    Check("port", _port, "another program serves there: choose another with --port", ""),
+)

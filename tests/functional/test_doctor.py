@@ -1,0 +1,82 @@
+"""``kilonova doctor``, on this machine and on one that lacks everything."""
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from kilonova.cli import doctor as module
+from kilonova.cli.doctor import CHECKS, Check, Lacking, doctor
+
+
+def findings(*arguments: str) -> dict[str, dict[str, str]]:
+    result = CliRunner().invoke(doctor, ["--json", *arguments])
+    return {finding["check"]: finding for finding in json.loads(result.output)}
+
+
+@pytest.fixture
+def no_kvm_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The probe has its own tests, and takes seconds where KVM hangs."""
+
+    def lacking(_: object) -> str:
+        raise Lacking("not tried")
+
+    checks = tuple(check._replace(look=lacking) if check.name == "KVM" else check for check in CHECKS)
+    monkeypatch.setattr(module, "CHECKS", checks)
+
+
+@pytest.fixture
+def no_programs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+
+@pytest.mark.usefixtures("no_kvm_probe", "no_programs")
+def test_what_is_missing_comes_with_the_command_that_gets_it() -> None:
+    found = findings()
+    assert found["QEMU"]["state"] == "missing"
+    assert found["QEMU"]["found"] == "no qemu-system-x86_64"
+    assert "qemu-system-x86" in found["QEMU"]["command"]
+    result = CliRunner().invoke(doctor, [])
+    assert result.exit_code == 1
+    (command,) = [line for line in result.output.splitlines() if "qemu-utils" in line]
+    assert command.startswith("  apt-get install --no-install-recommends ")
+    assert "dnsmasq-base" in command
+
+
+def test_what_is_only_lesser_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(_: object) -> str:
+        raise Lacking("hangs")
+
+    check = Check("KVM", slow, "slower", "", needed=False)
+    monkeypatch.setattr(module, "CHECKS", (check,))
+    result = CliRunner().invoke(doctor, [])
+    assert result.exit_code == 0
+    assert "lesser" in result.output
+
+
+@pytest.mark.usefixtures("no_kvm_probe", "no_programs")
+def test_a_port_in_use_and_a_state_folder_that_cannot_be(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        found = findings("--port", str(port), "--state", str(file / "state"))
+    assert found["port"]["state"] == "missing"
+    assert found["state folder"]["state"] == "missing"
+    found = findings("--state", str(tmp_path / "new" / "state"))
+    assert found["state folder"]["state"] == "ok"
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.usefixtures("no_kvm_probe", "no_programs")
+def test_nothing_is_said_of_what_was_not_asked() -> None:
+    assert not {"port", "state folder"} & findings().keys()
+
+
+@pytest.mark.system
+@pytest.mark.usefixtures("no_kvm_probe")
+def test_this_machine_has_all_that_the_system_tests_need() -> None:
+    lacking = [name for name, finding in findings().items() if finding["state"] == "missing"]
+    assert lacking == []
