@@ -60,7 +60,7 @@ def lookup(metadata: GuestMetadata, path: str, dhcp_domain: str = "novalocal") -
     if parts[0] == "openstack":
         return _lookup_openstack(metadata, parts[1:], dhcp_domain)
     if parts[0] in (*EC2_VERSIONS, LATEST):
-        return _walk(ec2_tree(metadata, parts[0], dhcp_domain), parts[1:])
+        return _walk(ec2_tree(metadata, parts[0], dhcp_domain), parts[1:], metadata.key_name)
     return None
 
 
@@ -233,8 +233,6 @@ def ec2_tree(metadata: GuestMetadata, version: str, dhcp_domain: str = "novaloca
     if at >= "2008-09-01":
         data["instance-action"] = "none"
     tree: Tree = {"meta-data": data}
-    if metadata.key_name and "public-keys" in data:
-        tree["key-name"] = metadata.key_name
     if metadata.user_data is not None:
         tree["user-data"] = metadata.user_data
     return tree
@@ -245,8 +243,7 @@ def _first_ipv4(metadata: GuestMetadata) -> str:
     return next((a.ip for a in addresses if a.subnet.ip_version == 4), "")
 
 
-def _walk(tree: Tree, parts: list[str]) -> bytes | None:
-    key_name = tree.pop("key-name", None)
+def _walk(tree: Tree, parts: list[str], key_name: str | None) -> bytes | None:
     node: Any = tree
     for part in parts:
         if not isinstance(node, dict) or part not in node:
@@ -259,11 +256,7 @@ def _walk(tree: Tree, parts: list[str]) -> bytes | None:
     if parts[-1:] == ["public-keys"]:
         # EC2's one exception: the index and the key's name, without a slash.
         return _lines([f"0={key_name}"])
-    return _lines([f"{name}/" if _lists_as_folder(name, node[name]) else name for name in sorted(node)])
-
-
-def _lists_as_folder(name: str, value: Any) -> bool:
-    return isinstance(value, dict)
+    return _lines([f"{name}/" if isinstance(node[name], dict) else name for name in sorted(node)])
 
 
 def _lines(names: list[str]) -> bytes:

@@ -1,0 +1,240 @@
+"""One dnsmasq a network: DHCP only, addresses by MAC only, for the ports plugged on this host.
+
+It is a daemon of its own and outlives this process, which finds it again by its pid file and proves it by
+``/proc/PID/cmdline``: a server that runs with other arguments than it should is replaced. Hosts and options
+are in files that SIGHUP reloads, so a plug restarts nothing.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import re
+import select
+import signal
+import subprocess
+from collections.abc import Iterable
+from contextlib import suppress
+from functools import cache
+from ipaddress import ip_network
+from pathlib import Path
+
+from kilonova import log
+from kilonova.config import Network
+from kilonova.domain.errors import BuildFailed
+from kilonova.domain.network import VifSubnet
+from kilonova.network.host import names, records
+from kilonova.network.host.plan import METADATA_ADDRESS, NetworkPlan
+
+_log = log.get("network.dhcp")
+
+_LABEL = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?")
+
+
+# What it is told. Pure.
+def hosts_file(plan: NetworkPlan) -> bytes:
+    """A line a port and subnet: MAC, tag of the subnet, address, name. DHCP gives one address a subnet."""
+    lines = []
+    for vif in sorted(plan.vifs, key=lambda vif: vif.port_id):
+        seen: set[str] = set()
+        for address in vif.addresses:
+            if address.subnet.id in seen or not _served(address.subnet):
+                continue
+            seen.add(address.subnet.id)
+            name = (vif.hostname or "").partition(".")[0]
+            lines.append(",".join([vif.mac, address.ip, *([name] if _LABEL.fullmatch(name) else [])]))
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def options_file(plan: NetworkPlan, dns_servers: list[str]) -> bytes:
+    """Per subnet: gateway, routes, name servers. A subnet's own name servers come before ``dns_servers``."""
+    lines = []
+    for subnet in filter(_served, plan.subnets):
+        routes = classless_routes(subnet)
+        options = {
+            # An empty router option: else dnsmasq gives out its own address as the gateway.
+            "option:router": subnet.gateway_ip or "",
+            "option:classless-static-route": routes,
+            "249": routes,  # the same, for Windows
+            "option:dns-server": ",".join(subnet.dns_nameservers or dns_servers),
+        }
+        lines += [
+            f"tag:{_tag(subnet)},{name}" + (f",{value}" if value else "") for name, value in options.items()
+        ]
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def classless_routes(subnet: VifSubnet) -> str:
+    """Option 121. Who asks for it ignores the router option (RFC 3442), so the default route is in it."""
+    routes = [(route.destination, route.nexthop) for route in subnet.host_routes]
+    if subnet.dhcp_address:
+        routes.append((f"{METADATA_ADDRESS}/32", subnet.dhcp_address))
+    if subnet.gateway_ip and not any(destination == "0.0.0.0/0" for destination, _ in routes):
+        routes.append(("0.0.0.0/0", subnet.gateway_ip))
+    return ",".join(f"{destination},{nexthop}" for destination, nexthop in routes)
+
+
+def command(plan: NetworkPlan, folder: Path, config: Network) -> list[str]:
+    """dnsmasq's arguments; everything that SIGHUP cannot change is here."""
+    user, group = _identity(folder)
+    ranges = [
+        f"--dhcp-range=set:{_tag(subnet)},{net.network_address},static,{net.netmask},{config.dhcp_lease_time}s"
+        for subnet in filter(_served, plan.subnets)
+        for net in [ip_network(subnet.cidr)]
+    ]
+    return [
+        "dnsmasq",
+        "--conf-file=/dev/null",
+        "--no-hosts",
+        "--no-resolv",
+        "--port=0",
+        "--bind-interfaces",
+        f"--interface={names.GUESTS}",
+        "--except-interface=lo",
+        "--dhcp-authoritative",
+        "--no-ping",
+        # The hosts file is all there is to know, so no lease need outlive the process.
+        "--leasefile-ro",
+        "--dhcp-lease-max=65536",
+        "--quiet-dhcp",
+        f"--user={user}",
+        f"--group={group}",
+        f"--pid-file={_pid_file(folder)}",
+        f"--log-facility={folder / 'dnsmasq.log'}",
+        f"--dhcp-hostsfile={folder / 'hosts'}",
+        f"--dhcp-optsfile={folder / 'options'}",
+        f"--dhcp-option-force=option:mtu,{plan.mtu}",
+        *([f"--domain={config.dhcp_domain}"] if config.dhcp_domain else []),
+        *ranges,
+    ]
+
+
+def _served(subnet: VifSubnet) -> bool:
+    return subnet.enable_dhcp and subnet.dhcp_address is not None
+
+
+def _tag(subnet: VifSubnet) -> str:
+    return f"subnet-{subnet.id}"
+
+
+def _pid_file(folder: Path) -> Path:
+    return folder / "dnsmasq.pid"
+
+
+@cache
+def _identity(folder: Path) -> tuple[str, str]:
+    """The user and group dnsmasq becomes: not root, if such a one may read the folder."""
+    if not records.reachable_by_others(folder):
+        _log.warning(
+            "dnsmasq runs as root: its files lie in a folder that only root may enter", folder=str(folder)
+        )
+        return "root", "root"
+    for name in ("dnsmasq", "nobody"):
+        with suppress(KeyError):
+            entry = pwd.getpwnam(name)
+            return name, grp.getgrgid(entry.pw_gid).gr_name
+    return "root", "root"
+
+
+def host_resolvers(
+    files: Iterable[str] = ("/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"),
+) -> list[str]:
+    """The host's IPv4 name servers that others can reach too: none on loopback."""
+    for path in files:
+        with suppress(OSError):
+            words = [line.split() for line in Path(path).read_text().splitlines()]
+            servers = [w[1] for w in words if len(w) > 1 and w[0] == "nameserver"]
+            if usable := [s for s in servers if not s.startswith("127.") and ":" not in s]:
+                return usable
+    return []
+
+
+# The process
+def ensure(plan: NetworkPlan, folder: Path, config: Network) -> list[str]:
+    """The network's DHCP server runs and knows its ports. Call it inside the network's namespace."""
+    if not any(map(_served, plan.subnets)):
+        return ["DHCP server stopped"] if stop(folder) else []
+    changed = _write_if_new(folder / "hosts", hosts_file(plan))
+    dns = config.dns_servers or (host_resolvers() if config.nat else [])
+    changed |= _write_if_new(folder / "options", options_file(plan, dns))
+    wanted = command(plan, folder, config)
+    pid = running(folder)
+    if pid and _arguments(pid) == wanted:
+        if changed:
+            os.kill(pid, signal.SIGHUP)
+        return []
+    if pid:
+        stop(folder)
+    _pid_file(folder).unlink(missing_ok=True)
+    _start(wanted)
+    return ["DHCP server started"]
+
+
+def running(folder: Path) -> int | None:
+    """The pid of this folder's dnsmasq, if it lives."""
+    mark = f"--pid-file={_pid_file(folder)}"
+    content = records.read(_pid_file(folder)) or b""
+    if content.strip().isdigit() and mark in _arguments(int(content)):
+        return int(content)
+    if content or not (folder / "hosts").exists():
+        return None
+    # We died while it started: it has not written its pid file yet.
+    pids = (int(name) for name in os.listdir("/proc") if name.isdigit())
+    return next((pid for pid in pids if mark in _arguments(pid)), None)
+
+
+def stop(folder: Path) -> bool:
+    """The server is gone when this returns; False if there was none."""
+    pid = running(folder)
+    if pid is None:
+        return False
+    with suppress(ProcessLookupError):
+        handle = os.pidfd_open(pid)
+        try:
+            if running(folder) == pid:  # the number is not another process's by now
+                _end(pid, handle, folder)
+        finally:
+            os.close(handle)
+    _pid_file(folder).unlink(missing_ok=True)
+    return True
+
+
+def _end(pid: int, handle: int, folder: Path) -> None:
+    for number, seconds in ((signal.SIGTERM, 2), (signal.SIGKILL, 5)):
+        signal.pidfd_send_signal(handle, number)
+        ended, _, _ = select.select([handle], [], [], seconds)
+        if ended:
+            reap(pid)
+            return
+    raise BuildFailed(f"the DHCP server (pid {pid}) of {folder} does not end")
+
+
+def reap(pid: int) -> None:
+    """It is our child if this process adopts orphans (a child subreaper)."""
+    with suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+
+
+def _start(arguments: list[str]) -> None:
+    """Returns when it serves: dnsmasq goes to the background only then, and says before what is wrong."""
+    try:
+        done = subprocess.run(arguments, capture_output=True, text=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise BuildFailed(f"DHCP server: {error}") from error
+    if done.returncode:
+        raise BuildFailed(f"DHCP server: {done.stderr.strip() or f'exit {done.returncode}'}")
+
+
+def _arguments(pid: int) -> list[str]:
+    try:
+        return Path("/proc", str(pid), "cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
+    except OSError:
+        return []
+
+
+def _write_if_new(path: Path, content: bytes) -> bool:
+    if records.read(path) == content:
+        return False
+    records.write(path, content)
+    return True

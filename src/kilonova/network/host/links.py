@@ -1,0 +1,102 @@
+"""A network's devices and routes on the host's side of its namespace."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network
+from pathlib import Path
+
+from kilonova.domain.errors import BuildFailed
+from kilonova.network.host import linux, names, records
+from kilonova.network.host.plan import NetworkPlan
+
+_IP_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
+_RT_TABLE_MAIN = 254
+_RTN_UNICAST = 1
+
+
+def ensure(ip: linux.Netlink, plan: NetworkPlan) -> list[str]:
+    """Bridge, gate and (with a way out) transit are there. The namespace is there already."""
+    bridge, space = names.bridge(plan.network_id), names.namespace(plan.network_id)
+    done = linux.ensure_bridge(ip, bridge, plan.mtu)
+    master = index_of(ip, bridge)
+    gate = names.gate(plan.network_id)
+    done += linux.ensure_veth(ip, gate, names.GUESTS, space, mtu=plan.mtu, master=master)
+    if plan.transit:
+        done += _ensure_transit(ip, plan)
+    return done
+
+
+def _ensure_transit(ip: linux.Netlink, plan: NetworkPlan) -> list[str]:
+    assert plan.transit is not None
+    name, space = names.transit(plan.network_id), names.namespace(plan.network_id)
+    done = linux.ensure_veth(ip, name, names.UPLINK, space, mtu=plan.mtu, master=None)
+    with linux.making(f"addresses of {name}"):
+        device = index_of(ip, name)
+        present = {m.get_attr("IFA_LOCAL") for m in ip.get_addr(family=2, index=device)}
+        if plan.transit.host not in present:
+            ip.addr("add", index=device, address=plan.transit.host, prefixlen=31)
+            done.append(f"address of {name} set")
+        done += _ensure_routes(ip, device, plan)
+    return done
+
+
+def _ensure_routes(ip: linux.Netlink, device: int, plan: NetworkPlan) -> list[str]:
+    """The operator reaches guests from the host, where nothing else claims their addresses."""
+    assert plan.transit is not None
+    routes = _routes(ip)
+    own = {network for network, oif in routes if oif == device}
+    taken = [network for network, oif in routes if oif != device and network.prefixlen]
+    done = []
+    for network in plan.routed:
+        if network in own or any(network.overlaps(other) for other in taken):
+            continue
+        ip.route("add", dst=str(network), gateway=plan.transit.namespace, oif=device)
+        done.append(f"route to {network} made")
+    for network in own - set(plan.routed):
+        if not network.subnet_of(IPv4Network(f"{plan.transit.host}/31", strict=False)):
+            ip.route("del", dst=str(network), oif=device)
+            done.append(f"route to {network} removed")
+    return done
+
+
+def _routes(ip: linux.Netlink) -> list[tuple[IPv4Network, int | None]]:
+    """Destination and device of every unicast route of the main table."""
+    return [
+        (IPv4Network(f"{m.get_attr('RTA_DST') or '0.0.0.0'}/{m['dst_len']}"), m.get_attr("RTA_OIF"))  # noqa: S104
+        for m in ip.get_routes(family=2, table=_RT_TABLE_MAIN)
+        if m["type"] == _RTN_UNICAST
+    ]
+
+
+def index_of(ip: linux.Netlink, name: str) -> int:
+    link = linux.find(ip, name)
+    if link is None:
+        raise BuildFailed(f"device {name} is gone")
+    return link.index
+
+
+def remove(ip: linux.Netlink, network_id: str) -> None:
+    """None of the network's devices is left on the host; its namespace's ends go with their pairs."""
+    for name in (names.gate(network_id), names.transit(network_id), names.bridge(network_id)):
+        with linux.making(f"removing {name}"):
+            linux.delete_link(ip, name)
+
+
+def ensure_forwarding(remembered: Path) -> list[str]:
+    """The host forwards; what it did before is remembered in that file."""
+    before = _IP_FORWARD.read_text()
+    if before.strip() == "1":
+        return []
+    if not remembered.exists():
+        records.write(remembered, before.encode())
+    with linux.making("net.ipv4.ip_forward"):
+        _IP_FORWARD.write_text("1")
+    return ["net.ipv4.ip_forward set to 1"]
+
+
+def restore_forwarding(remembered: Path) -> None:
+    before = records.read(remembered)
+    if before is not None:
+        with linux.making("net.ipv4.ip_forward"):
+            _IP_FORWARD.write_text(before.decode())
+        remembered.unlink()

@@ -1,0 +1,212 @@
+"""Links, namespaces and kernel settings: the few netlink calls that the host part is made of.
+
+Each ``ensure_…`` looks first, does what is missing, and returns a line for each thing it did.
+Uses one netlink socket a call: pyroute2's sockets are not for several threads at once.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import pyroute2
+from pyroute2 import netns
+from pyroute2.netlink.exceptions import NetlinkError
+
+from kilonova.domain.errors import BuildFailed
+
+NETNS_FOLDER = Path("/run/netns")
+"""Where iproute2 looks too: ``ip netns`` shows our namespaces."""
+
+T = TypeVar("T")
+
+Netlink = Any
+"""An open pyroute2.IPRoute; its methods are made at run time, out of a type checker's sight."""
+
+_CLONE_NEWNET = 0x40000000
+_IFF_UP = 1
+
+
+class Link(msgspec.Struct, frozen=True, kw_only=True):
+    index: int
+    kind: str | None
+    master: int | None
+    mtu: int
+    up: bool
+
+
+@contextmanager
+def making(what: str) -> Iterator[None]:
+    """Whatever the kernel refuses inside becomes a BuildFailed that says what could not be made."""
+    try:
+        yield
+    except NetlinkError as error:
+        raise BuildFailed(f"{what}: {os.strerror(error.code)}") from error
+    except OSError as error:
+        raise BuildFailed(f"{what}: {error.strerror or error}") from error
+
+
+def netlink() -> Netlink:
+    """A netlink socket in the caller's namespace, for a ``with``."""
+    return pyroute2.IPRoute()  # type: ignore[no-untyped-call, attr-defined]
+
+
+def find(ip: Netlink, name: str) -> Link | None:
+    try:
+        message = ip.link("get", ifname=name)[0]
+    except NetlinkError as error:
+        if error.code == errno.ENODEV:
+            return None
+        raise
+    info = message.get_attr("IFLA_LINKINFO")
+    return Link(
+        index=message["index"],
+        kind=info.get_attr("IFLA_INFO_KIND") if info else None,
+        master=message.get_attr("IFLA_MASTER"),
+        mtu=message.get_attr("IFLA_MTU"),
+        up=bool(message["flags"] & _IFF_UP),
+    )
+
+
+def ensure_bridge(ip: Netlink, name: str, mtu: int) -> list[str]:
+    """A bridge that forwards at once, floods multicast, and speaks no spanning tree."""
+    options = {"br_forward_delay": 0, "br_stp_state": 0, "br_mcast_snooping": 0}
+    return _ensure_link(
+        ip,
+        name,
+        mtu=mtu,
+        master=None,
+        add=lambda: ip.link("add", ifname=name, kind="bridge", **options),
+    )
+
+
+def ensure_veth(ip: Netlink, name: str, peer: str, namespace: str, mtu: int, master: int | None) -> list[str]:
+    """A veth pair: ``name`` here, ``peer`` in the namespace; the kernel makes and removes both as one."""
+    end = {"ifname": peer, "net_ns_fd": str(NETNS_FOLDER / namespace)}
+    return _ensure_link(
+        ip, name, mtu=mtu, master=master, add=lambda: ip.link("add", ifname=name, kind="veth", peer=end)
+    )
+
+
+def ensure_tap(ip: Netlink, name: str) -> list[str]:
+    """A persistent tap, down and on no bridge yet. A device of that name made by others is taken as it is."""
+    if find(ip, name):
+        return []
+    with making(f"tap {name}"):
+        ip.link("add", ifname=name, kind="tuntap", mode="tap")
+    return [f"tap {name} made"]
+
+
+def ensure_on_bridge(ip: Netlink, name: str, mtu: int, master: int) -> list[str]:
+    """An existing device is a port of that bridge, and up."""
+    return _ensure_link(ip, name, mtu=mtu, master=master, add=None)
+
+
+def _ensure_link(
+    ip: Netlink, name: str, *, mtu: int, master: int | None, add: Callable[[], Any] | None
+) -> list[str]:
+    done = []
+    with making(f"device {name}"):
+        link = find(ip, name)
+        if link is None:
+            if add is None:
+                raise BuildFailed(f"device {name} is not there")
+            add()
+            link = find(ip, name)
+            assert link is not None
+            done.append(f"device {name} made")
+        wanted: dict[str, Any] = {}
+        if link.mtu != mtu:
+            wanted["mtu"] = mtu
+        if master is not None and link.master != master:
+            wanted["master"] = master
+        if not link.up:
+            # Before it is up: no router solicitation, no address of the host on a guest's network.
+            disable_ipv6(name)
+            wanted["state"] = "up"
+        if wanted:
+            ip.link("set", index=link.index, **wanted)
+            done = done or [f"device {name} set right: {', '.join(sorted(wanted))}"]
+    return done
+
+
+def delete_link(ip: Netlink, name: str) -> None:
+    link = find(ip, name)
+    if link is None:
+        return
+    try:
+        ip.link("del", index=link.index)
+    except NetlinkError as error:
+        if error.code != errno.ENODEV:
+            raise
+
+
+def disable_ipv6(name: str) -> None:
+    """No IPv6 on that device (``all`` and ``default`` too); nothing if this kernel has none."""
+    path = Path("/proc/sys/net/ipv6/conf", name, "disable_ipv6")
+    if path.exists():
+        path.write_text("1")
+
+
+def inside(namespace: str, work: Callable[[], T]) -> T:
+    """``work()`` run in that network namespace: sockets, links and children made there belong to it.
+
+    A namespace is a thread's own, so this takes a thread, which ends with the work (0.2 ms).
+    """
+    return _in_thread(lambda: (netns.setns(namespace, flags=0), work())[1])
+
+
+def _in_thread(work: Callable[[], T]) -> T:
+    outcome: list[T] = []
+    failure: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            outcome.append(work())
+        except BaseException as error:  # noqa: BLE001 - handed to the caller, below
+            failure.append(error)
+
+    thread = threading.Thread(target=run, name="netns")
+    thread.start()
+    thread.join()
+    if failure:
+        raise failure[0]
+    return outcome[0]
+
+
+def namespace_exists(name: str) -> bool:
+    """False too for a file that a crash left before the namespace was mounted on it."""
+    try:
+        return os.stat(NETNS_FOLDER / name).st_dev == os.stat("/proc/self/ns/net").st_dev
+    except FileNotFoundError:
+        return False
+
+
+def ensure_namespace(name: str) -> list[str]:
+    if namespace_exists(name):
+        return []
+    with making(f"namespace {name}"):
+        (NETNS_FOLDER / name).unlink(missing_ok=True)
+        _in_thread(lambda: _unshare_as(name))
+    return [f"namespace {name} made"]
+
+
+def _unshare_as(name: str) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(_CLONE_NEWNET) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    netns.attach(name, threading.get_native_id())
+
+
+def delete_namespace(name: str) -> None:
+    if namespace_exists(name):
+        netns.remove(name)
+    (NETNS_FOLDER / name).unlink(missing_ok=True)

@@ -1,0 +1,158 @@
+"""The metadata service: 169.254.169.254:80 in every network's namespace, answered by this process.
+
+A listening socket is made inside its namespace and then works from anywhere: which network asks is known by
+the socket, which guest by the source address, that anti-spoofing vouches for. Headers are never looked at, so
+no X-Forwarded-For or X-Instance-ID can pretend anything.
+
+One request a connection, read whole before a deadline: a guest that dawdles holds one of few places of its
+own and nobody else's.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from http import HTTPStatus
+from urllib.parse import unquote, urlsplit
+
+from kilonova import log
+from kilonova.domain import metadata as content
+from kilonova.network.base import MetadataLookup
+from kilonova.network.host.plan import METADATA_ADDRESS
+from kilonova.network.host.watch import Loop
+
+_log = log.get("network.metadata")
+
+PORT = 80
+_WORKERS = 32
+_CONNECTIONS = 128
+_CONNECTIONS_OF_A_GUEST = 4
+_HEAD_BYTES = 8192
+_SECONDS = 10.0
+
+
+class MetadataServer:
+    def __init__(self, lookup: MetadataLookup, loop: Loop, dhcp_domain: str) -> None:
+        self._lookup = lookup
+        self._loop = loop
+        self._dhcp_domain = dhcp_domain
+        self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="metadata")
+        self._listening: dict[str, socket.socket] = {}
+        self._open: Counter[tuple[str, str]] = Counter()
+        self._lock = threading.Lock()
+
+    def listens(self, network_id: str) -> bool:
+        return network_id in self._listening
+
+    def listen(self, network_id: str) -> None:
+        """Answer this network. Call it inside the network's namespace, where the address is."""
+        if self.listens(network_id):
+            return
+        listener = socket.create_server((METADATA_ADDRESS, PORT), backlog=64)
+        listener.setblocking(False)
+        self._listening[network_id] = listener
+        self._loop.add(listener.fileno(), lambda: self._accept(network_id, listener))
+
+    def leave(self, network_id: str) -> None:
+        listener = self._listening.pop(network_id, None)
+        if listener:
+            self._loop.discard(listener.fileno())
+            listener.close()
+
+    def stop(self) -> None:
+        for network_id in list(self._listening):
+            self.leave(network_id)
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _accept(self, network_id: str, listener: socket.socket) -> None:
+        try:
+            connection, (source, _) = listener.accept()
+        except OSError:  # gone again, or no descriptors left: it stays in the backlog
+            return
+        guest = (network_id, source)
+        with self._lock:
+            full = self._open[guest] >= _CONNECTIONS_OF_A_GUEST or self._open.total() >= _CONNECTIONS
+            if not full:
+                self._open[guest] += 1
+        if full:
+            connection.close()
+            return
+        # Its seconds begin now, not when a worker is free.
+        self._pool.submit(self._serve, connection, guest, time.monotonic() + _SECONDS)
+
+    def _serve(self, connection: socket.socket, guest: tuple[str, str], deadline: float) -> None:
+        try:
+            with connection, suppress(OSError):
+                head = _read_head(connection, deadline)
+                if head is not None:
+                    connection.settimeout(max(0.1, deadline - time.monotonic()))
+                    connection.sendall(self._answer(guest, head))
+                    _finish(connection)
+        finally:
+            with self._lock:
+                self._open[guest] -= 1
+                if not self._open[guest]:
+                    del self._open[guest]
+
+    def _answer(self, guest: tuple[str, str], head: bytes) -> bytes:
+        try:
+            method, target, version = head.split(b"\r\n", 1)[0].decode("ascii").split(" ")
+            path = unquote(urlsplit(target).path)
+        except ValueError:
+            return _response(HTTPStatus.BAD_REQUEST)
+        if not version.startswith("HTTP/1."):
+            return _response(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
+        if method not in ("GET", "HEAD"):
+            return _response(HTTPStatus.METHOD_NOT_ALLOWED, b"Only GET and HEAD: nothing can be set here.\n")
+        try:
+            about = self._lookup(*guest)
+        except Exception as error:  # noqa: BLE001 - an edge: the guest gets its answer whatever failed
+            _log.warning("metadata lookup failed", network=guest[0], source=guest[1], error=str(error))
+            return _response(HTTPStatus.SERVICE_UNAVAILABLE)
+        found = content.lookup(about, path, self._dhcp_domain) if about else None
+        if found is None:
+            return _response(HTTPStatus.NOT_FOUND)
+        return _response(HTTPStatus.OK, found, path=path, with_body=method == "GET")
+
+
+def _read_head(connection: socket.socket, deadline: float) -> bytes | None:
+    """The request up to the empty line; None if it does not come whole, in time, in bounds."""
+    head = b""
+    while b"\r\n\r\n" not in head:
+        left = deadline - time.monotonic()
+        if left <= 0 or len(head) > _HEAD_BYTES:
+            return None
+        connection.settimeout(left)
+        more = connection.recv(_HEAD_BYTES)
+        if not more:
+            return None
+        head += more
+    return head
+
+
+def _finish(connection: socket.socket) -> None:
+    """Close so that the answer arrives: unread input (a body) would turn the close into a reset."""
+    connection.shutdown(socket.SHUT_WR)
+    connection.settimeout(1)
+    connection.recv(65536)
+
+
+def _response(
+    status: HTTPStatus, body: bytes | None = None, *, path: str = "", with_body: bool = True
+) -> bytes:
+    if body is None:
+        body = f"{status.value} {status.phrase}\n".encode()
+    kind = "application/json" if path.endswith(".json") else "text/plain; charset=utf-8"
+    head = [
+        f"HTTP/1.1 {status.value} {status.phrase}",
+        f"Content-Type: {kind}",
+        f"Content-Length: {len(body)}",
+        "Connection: close",
+    ]
+    if status is HTTPStatus.METHOD_NOT_ALLOWED:
+        head.append("Allow: GET, HEAD")
+    return "\r\n".join([*head, "", ""]).encode() + (body if with_body else b"")

@@ -1,0 +1,52 @@
+"""Names on the host, all of them from UUIDs (invariant 5), so that leftovers are found without the database.
+
+Linux allows 15 characters for a device, so devices carry the first 11 of the UUID, as Neutron's do.
+``Vif.tap`` and ``Vif.bridge`` are the other two.
+"""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from kilonova.domain.errors import BuildFailed
+
+GUESTS = "guests"
+"""In a network's namespace: the end that leads to the bridge and its guests."""
+
+UPLINK = "uplink"
+"""In a network's namespace: the end that leads to the host and the outside."""
+
+
+def namespace(network_id: str) -> str:
+    """The network's namespace: its DHCP server, metadata, gateway and NAT."""
+    return f"kn-{network_id}"
+
+
+def gate(network_id: str) -> str:
+    """On the host, a port of the bridge: the other end of GUESTS."""
+    return f"knb{network_id[:11]}"
+
+
+def transit(network_id: str) -> str:
+    """On the host: the other end of UPLINK."""
+    return f"knt{network_id[:11]}"
+
+
+def bridge(network_id: str) -> str:
+    """As ``Vif.bridge``, for a network that has no port any more."""
+    return f"brq{network_id[:11]}"
+
+
+def tap(port_id: str) -> str:
+    """As ``Vif.tap``, for a port of which nothing else is known any more."""
+    return f"tap{port_id[:11]}"
+
+
+def checked(kind: str, value: str) -> str:
+    """``value`` if it is a UUID in its canonical form, fit for names and paths; BuildFailed if not."""
+    try:
+        if str(UUID(value)) == value:
+            return value
+    except ValueError:
+        pass
+    raise BuildFailed(f"{kind} {value!r} is not a UUID")

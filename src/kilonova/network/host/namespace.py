@@ -1,0 +1,86 @@
+"""What is inside a network's namespace: the addresses guests know, the way out, the NAT.
+
+Everything here runs in a thread that is inside the namespace (``linux.inside``).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kilonova.domain.network import Vif
+from kilonova.network.host import firewall, linux, names, nft, release
+from kilonova.network.host.plan import NetworkPlan, interface
+
+
+def ensure(plan: NetworkPlan) -> list[str]:
+    """Addresses, way out and NAT are there; a line for each thing that was not."""
+    with linux.netlink() as ip, linux.making(f"namespace of network {plan.network_id}"):
+        return _ensure_guests_side(ip, plan) + _ensure_uplink(ip, plan)
+
+
+def prepare() -> None:
+    """Once, before any device comes: no IPv6, and loopback up (DHCPRELEASE goes over it)."""
+    linux.disable_ipv6("all")
+    linux.disable_ipv6("default")
+    with linux.netlink() as ip, linux.making("loopback"):
+        ip.link("set", index=1, state="up")
+
+
+def release_leases(vif: Vif) -> None:
+    """The DHCP server forgets a port that leaves."""
+    for address in vif.addresses:
+        if address.subnet.enable_dhcp and address.subnet.dhcp_address:
+            release.send(vif.mac, address.ip, address.subnet.dhcp_address)
+
+
+def _ensure_guests_side(ip: linux.Netlink, plan: NetworkPlan) -> list[str]:
+    done = _ensure_up(ip, names.GUESTS, plan.mtu)
+    done += _ensure_addresses(ip, names.GUESTS, plan.addresses)
+    device = ip.link_lookup(ifname=names.GUESTS)[0]
+    for cidr in plan.routes_to_guests:
+        ip.route("replace", dst=cidr, oif=device, scope="link")
+    return done
+
+
+def _ensure_uplink(ip: linux.Netlink, plan: NetworkPlan) -> list[str]:
+    link = linux.find(ip, names.UPLINK)
+    if plan.transit is None or link is None:
+        return []
+    done = _ensure_up(ip, names.UPLINK, link.mtu)
+    done += _ensure_addresses(ip, names.UPLINK, {f"{plan.transit.namespace}/31"})
+    gateways = [route.get_attr("RTA_GATEWAY") for route in ip.get_default_routes(family=2)]
+    if gateways != [plan.transit.host]:
+        ip.route("replace", dst="0.0.0.0/0", gateway=plan.transit.host, oif=link.index)
+        done.append("way out made")
+    forwarding = Path("/proc/sys/net/ipv4/ip_forward")
+    if forwarding.read_text().strip() != "1":
+        forwarding.write_text("1")
+    table = firewall.namespace_table()
+    if problems := nft.problems(table):
+        nft.apply(nft.replace(table))
+        done += problems
+    return done
+
+
+def _ensure_up(ip: linux.Netlink, name: str, mtu: int) -> list[str]:
+    link = linux.find(ip, name)
+    assert link is not None, f"made with its pair before: {name}"
+    if link.up and link.mtu == mtu:
+        return []
+    ip.link("set", index=link.index, state="up", mtu=mtu)
+    return [f"{name} up"]
+
+
+def _ensure_addresses(ip: linux.Netlink, name: str, wanted: set[str]) -> list[str]:
+    device = ip.link_lookup(ifname=name)[0]
+    present = {
+        f"{message.get_attr('IFA_ADDRESS')}/{message['prefixlen']}"
+        for message in ip.get_addr(family=2, index=device)
+    }
+    for text in present - wanted:
+        address, length = interface(text)
+        ip.addr("del", index=device, address=address, prefixlen=length)
+    for text in wanted - present:
+        address, length = interface(text)
+        ip.addr("add", index=device, address=address, prefixlen=length)
+    return [f"addresses of {name} set right"] if present != wanted else []

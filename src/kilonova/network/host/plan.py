@@ -1,0 +1,117 @@
+"""What a network needs on this host, as plain data worked out of the ports that are plugged here.
+
+Pure: nothing here looks at the host. The host part compares such a plan with what it finds.
+"""
+
+from __future__ import annotations
+
+import re
+from ipaddress import IPv4Interface, IPv4Network, ip_address, ip_network
+
+import msgspec
+
+from kilonova.domain.errors import BuildFailed
+from kilonova.domain.network import Vif, VifSubnet
+from kilonova.network.host import names
+
+METADATA_ADDRESS = "169.254.169.254"
+
+_MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+
+
+class Transit(msgspec.Struct, frozen=True, kw_only=True):
+    """The link between a network's namespace and the host: the two addresses of a /31 (RFC 3021)."""
+
+    host: str
+    namespace: str
+
+
+class NetworkPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """One network on this host. ``vifs`` is never empty: a network without ports is not on the host."""
+
+    network_id: str
+    vifs: list[Vif]
+    transit: Transit | None = None
+    """None: no subnet has a gateway, so there is no way out."""
+
+    @property
+    def mtu(self) -> int:
+        return min(vif.mtu for vif in self.vifs)
+
+    @property
+    def subnets(self) -> list[VifSubnet]:
+        """The subnets that the ports here have addresses of, in a stable order."""
+        return subnets_of(self.vifs)
+
+    @property
+    def addresses(self) -> set[str]:
+        """The namespace's own addresses towards the guests, with their prefix lengths."""
+        found = {f"{METADATA_ADDRESS}/32"}
+        for subnet in self.subnets:
+            length = ip_network(subnet.cidr).prefixlen
+            found |= {f"{ip}/{length}" for ip in (subnet.dhcp_address, subnet.gateway_ip) if ip}
+        return found
+
+    @property
+    def routes_to_guests(self) -> set[str]:
+        """Subnets where the namespace has no address that would bring the route: neither DHCP nor gateway."""
+        return {s.cidr for s in self.subnets if not (s.dhcp_address or s.gateway_ip)}
+
+    @property
+    def routed(self) -> list[IPv4Network]:
+        """The subnets that the host may reach through this network's transit."""
+        return [IPv4Network(s.cidr) for s in self.subnets if s.gateway_ip]
+
+
+def subnets_of(vifs: list[Vif]) -> list[VifSubnet]:
+    by_id = {address.subnet.id: address.subnet for vif in vifs for address in vif.addresses}
+    return [by_id[key] for key in sorted(by_id)]
+
+
+def transit_link(transit_cidr: str, index: int) -> Transit:
+    """The index-th /31 of the range; see transit_count()."""
+    base = IPv4Network(transit_cidr).network_address
+    return Transit(host=str(base + 2 * index), namespace=str(base + 2 * index + 1))
+
+
+def transit_count(transit_cidr: str) -> int:
+    """How many networks the range holds."""
+    return IPv4Network(transit_cidr).num_addresses // 2
+
+
+def interface(address: str) -> tuple[str, int]:
+    """``10.0.0.2/24`` → (``10.0.0.2``, 24)."""
+    parsed = IPv4Interface(address)
+    return str(parsed.ip), parsed.network.prefixlen
+
+
+def check(vif: Vif) -> None:
+    """BuildFailed if the vif holds what must not come near a path, a rule or a DHCP file."""
+    names.checked("port", vif.port_id)
+    names.checked("network", vif.network_id)
+    pairs = vif.allowed_address_pairs
+    macs = [vif.mac, *(pair.mac_address for pair in pairs if pair.mac_address)]
+    for mac in macs:
+        if not _MAC.fullmatch(mac.lower()):
+            raise BuildFailed(f"port {vif.port_id}: {mac!r} is not a MAC address")
+    try:
+        for pair in pairs:
+            ip_network(pair.ip_address, strict=False)
+        for address in vif.addresses:
+            names.checked("subnet", address.subnet.id)
+            _check_subnet(address.subnet)
+            if ip_address(address.ip) not in ip_network(address.subnet.cidr):
+                raise BuildFailed(f"port {vif.port_id}: {address.ip} is not in {address.subnet.cidr}")
+    except ValueError as error:
+        raise BuildFailed(f"port {vif.port_id}: {error}") from error
+
+
+def _check_subnet(subnet: VifSubnet) -> None:
+    if subnet.ip_version != 4 or ip_network(subnet.cidr).version != 4:
+        raise BuildFailed(f"subnet {subnet.id}: a host serves IPv4 only so far")
+    for ip in (subnet.gateway_ip, subnet.dhcp_address, *subnet.dns_nameservers):
+        if ip is not None:
+            ip_address(ip)
+    for route in subnet.host_routes:
+        ip_network(route.destination)
+        ip_address(route.nexthop)

@@ -1,0 +1,115 @@
+"""Has anything changed since the last look? Answered by the kernel's own notices, for nearly nothing.
+
+A Changes object listens in the network namespace it is made in. It says "yes" too often rather than too
+seldom: our own changes count, and lost notices (a full buffer) count.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+
+from kilonova import log
+
+_log = log.get("network.watch")
+
+_NETLINK_ROUTE, _NETLINK_NETFILTER = 0, 12
+_LINKS, _IPV4_ADDRESSES, _IPV4_ROUTES = 0x1, 0x10, 0x40  # RTMGRP_*
+_SOL_NETLINK, _ADD_MEMBERSHIP, _NFTABLES = 270, 1, 7  # NFNLGRP_NFTABLES
+
+
+class Changes:
+    """Links, IPv4 addresses and routes, and firewall rules of one namespace."""
+
+    def __init__(self) -> None:
+        self._first = True
+        self._route = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_ROUTE)
+        self._route.bind((0, _LINKS | _IPV4_ADDRESSES | _IPV4_ROUTES))
+        self._rules = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
+        self._rules.bind((0, 0))
+        self._rules.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _NFTABLES)
+        for one in (self._route, self._rules):
+            one.setblocking(False)
+
+    def any(self) -> bool:
+        """Whether something changed since the last call; true at the first."""
+        drained = [self._drain(self._route), self._drain(self._rules), self._first]
+        self._first = False
+        return any(drained)
+
+    def forget(self) -> None:
+        """The next any() is true."""
+        self._first = True
+
+    @staticmethod
+    def _drain(source: socket.socket) -> bool:
+        seen = False
+        while True:
+            try:
+                source.recv(65536)
+                seen = True
+            except BlockingIOError:
+                return seen
+            except OSError:  # ENOBUFS: notices were lost
+                seen = True
+
+    def close(self) -> None:
+        self._route.close()
+        self._rules.close()
+
+
+class Loop:
+    """One thread that waits for many files and calls back when one is readable. Callbacks must be short."""
+
+    def __init__(self, name: str) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._lock = threading.Lock()
+        self._wake, self._woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)[::-1]
+        self._selector.register(self._woken, selectors.EVENT_READ, None)
+        self._ended = False
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def add(self, fileno: int, callback: Callable[[], None]) -> None:
+        with self._lock:
+            self._selector.register(fileno, selectors.EVENT_READ, callback)
+        os.write(self._wake, b"!")
+
+    def discard(self, fileno: int) -> None:
+        """No callback for it begins after this. Call it before the file is closed."""
+        with self._lock, suppress(KeyError):
+            self._selector.unregister(fileno)
+
+    def stop(self) -> None:
+        self._ended = True
+        os.write(self._wake, b"!")
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join()
+        self._selector.close()
+        os.close(self._wake)
+        os.close(self._woken)
+
+    def _run(self) -> None:
+        while not self._ended:
+            for key, _ in self._selector.select():
+                if key.data is None:
+                    with suppress(BlockingIOError):
+                        os.read(self._woken, 4096)
+                    continue
+                with self._lock:
+                    callback = key.data if key.fd in self._selector.get_map() else None
+                if callback:
+                    self._call(callback)
+
+    @staticmethod
+    def _call(callback: Callable[[], None]) -> None:
+        try:
+            callback()
+        except Exception:  # noqa: BLE001 - the loop serves every network; one callback must not end it
+            _log.exception("callback failed")
