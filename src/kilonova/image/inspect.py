@@ -23,6 +23,9 @@ from kilonova.domain.images import PACKED_CONTAINERS
 HEAD = 1 << 20
 """Bytes that the parsers get in one piece first: their decisions must not depend on a client's chunks."""
 
+HEADER = 512
+"""Bytes that most parsers wait for before they decide."""
+
 HARMLESS = frozenset({"gpt", "iso", "luks"})
 """Contents that a raw disk may well have: a partition table, a CD, an encrypted volume. None names a file."""
 
@@ -67,8 +70,10 @@ class Inspector:
 
     def _flush_head(self) -> None:
         head, self._head = bytes(self._head or b""), None
-        # A file shorter than a header region would go unrecognised, and QEMU recognises it.
-        self._parse(head.ljust(512, b"\0"))
+        self._parse(head)
+        if len(head) < HEADER:
+            # Else the header of a tiny file would go unrecognised, which QEMU recognises.
+            self._parse(b"\0" * (HEADER - len(head)))
 
     def _parse(self, chunk: bytes) -> None:
         for parser in list(self._reading):
