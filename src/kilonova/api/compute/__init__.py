@@ -1,0 +1,67 @@
+"""The Compute API v2.1: OpenStack Nova's, microversions 2.1 to 2.104.
+
+One file a resource, each with its handlers and its rows of the table of routes. ``microversions.py`` says
+which version a request speaks, ``faults.py`` how errors look, ``policy.py`` who may do what.
+"""
+
+from __future__ import annotations
+
+from kilonova.api.compute import (
+    aggregates,
+    availability_zones,
+    extensions,
+    faults,
+    flavor_access,
+    flavor_extra_specs,
+    flavors,
+    gone,
+    hypervisors,
+    keypairs,
+    limits,
+    microversions,
+    quotas,
+    services,
+    versions,
+)
+from kilonova.api.compute.state import ComputeAPI
+from kilonova.api.http import Route, Service
+
+ROUTES: list[Route] = [
+    *versions.ROUTES,
+    *extensions.ROUTES,
+    *flavors.ROUTES,
+    *flavor_access.ROUTES,
+    *flavor_extra_specs.ROUTES,
+    *keypairs.ROUTES,
+    *limits.ROUTES,
+    *quotas.ROUTES,
+    *services.ROUTES,
+    *hypervisors.ROUTES,
+    *availability_zones.ROUTES,
+    *aggregates.ROUTES,
+    *gone.ROUTES,
+]
+
+
+def service(api: ComputeAPI) -> Service:
+    """The API itself, under /compute/v2.1."""
+    return Service(
+        name="compute",
+        prefix="/compute/v2.1",
+        routes=ROUTES,
+        state=api,
+        fault=faults.fault,
+        negotiate=microversions.negotiate,
+        decorate=microversions.decorate,
+    )
+
+
+def versions_service() -> Service:
+    """GET /compute: which APIs there are. Give it to the application before the API itself."""
+    return Service(
+        name="compute-versions",
+        prefix="/compute",
+        routes=[Route("GET", "/", versions.versions, public=True)],
+        state=None,
+        fault=faults.fault,
+    )

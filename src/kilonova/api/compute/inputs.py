@@ -35,6 +35,13 @@ def name(field: str, value: str) -> str:
     return value
 
 
+def matching(field: str, value: str, pattern: str) -> str:
+    """Text of a form that a regular expression gives, whole."""
+    if not re.fullmatch(pattern, value):
+        raise ValueError(f"{field} has characters or a form that it must not have")
+    return value
+
+
 def text(field: str, value: str | None, longest: int = 255) -> str | None:
     """A description: printable characters, perhaps none."""
     if value is None:
