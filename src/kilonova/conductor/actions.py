@@ -33,8 +33,7 @@ def hand_over(parts: Parts, work: Row, method: str) -> None:
     """The operation is the host's from here; tell the host."""
     with parts.db.write() as conn:
         lease.hand_to_host(conn, work, work.host, parts.config.operations.lease)
-        server = servers.get(conn, work.server_id)
-        spec = servers.spec(conn, work.server_id)
+        server = servers.for_host(conn, work.server_id)
     parts.bus.cast(
         f"compute.{work.host}",
         method,
@@ -45,7 +44,7 @@ def hand_over(parts: Parts, work: Row, method: str) -> None:
             server_id=work.server_id,
             request_id=work.request_id,
             deadline=work.deadline,
-            spec=spec,
+            spec=server.spec,
             vifs=server.vifs,
             payload=work.payload,
         ),

@@ -83,7 +83,6 @@ def _hand_over(
 ) -> None:
     """One transaction: the server is placed, the operation is the host's. Then tell the host."""
     with parts.db.write() as conn:
-        server = servers.get(conn, work.server_id)
         values = {}
         if selection is not None:
             values = {
@@ -101,7 +100,7 @@ def _hand_over(
             step = _decision(started or now(), "Success")
             operations.put_steps(conn, work.id, work.epoch, None, [step])
         handed = lease.hand_to_host(conn, work, host, parts.config.operations.lease, **values)
-        spec = servers.spec(conn, work.server_id)
+        server = servers.for_host(conn, work.server_id)
     parts.bus.cast(
         f"compute.{host}",
         "build_and_run_instance",
@@ -110,12 +109,12 @@ def _hand_over(
             epoch=handed.epoch,
             kind=handed.kind,
             server_id=handed.server_id,
-            request_id=handed.request_id,
-            deadline=handed.deadline,
-            spec=spec,
+            request_id=work.request_id,
+            deadline=work.deadline,
+            spec=server.spec,
             vifs=server.vifs,
-            availability_zone=selection.availability_zone if selection else server.availability_zone,
-            payload=handed.payload,
+            availability_zone=server.availability_zone,
+            payload=work.payload,
         ),
     )
 

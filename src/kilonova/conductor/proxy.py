@@ -53,8 +53,8 @@ def allocate_networks(parts: Parts, message: OperationRef) -> Vifs:
         work = operations.get(conn, message.operation_id)
         if work is None or work.epoch != message.epoch or work.state != operations.OPEN:
             raise StaleEpoch(f"operation {message.operation_id} has moved on")
-        spec = servers.spec(conn, work.server_id)
-        zone = servers.get(conn, work.server_id).availability_zone
+        server = servers.for_host(conn, work.server_id)
+    spec, zone = server.spec, server.availability_zone
     vifs = parts.network.allocate_for_instance(
         work.server_id, spec.project_id, spec.hostname, message.host, zone or "", spec.networks or []
     )
@@ -113,17 +113,12 @@ def _after_activation(conn: sa.Connection, work: Row, message: Finished) -> None
     if work.epoch != message.epoch or work.host != message.host:
         raise StaleEpoch(f"operation {work.id} has moved on")
     _record(conn, work, message.steps)
-    idle: frozenset[str | None] = frozenset({None})
     active = frozenset({VmState.ACTIVE})
-    if message.error is None:
-        servers.change(
-            conn, work.server_id, if_vm_state=active, if_task_state=idle, power_state=message.power_state
-        )
-    else:
+    values: dict[str, object] = {"power_state": message.power_state}
+    if message.error is not None:
         fault = {"code": 500, "message": message.error, "details": message.details, "created": now()}
-        servers.change(
-            conn, work.server_id, if_vm_state=active, if_task_state=idle, vm_state=VmState.ERROR, fault=fault
-        )
+        values |= {"vm_state": VmState.ERROR, "fault": fault}
+    servers.change(conn, work.server_id, if_vm_state=active, if_idle=True, **values)
 
 
 def _delete_finished(parts: Parts, message: Finished) -> Nothing:
@@ -192,7 +187,7 @@ def power_states(parts: Parts, message: PowerStates) -> None:
                 conn,
                 row.id,
                 if_vm_state=frozenset({VmState(row.vm_state)}),
-                if_task_state=frozenset({None}),
+                if_idle=True,
                 power_state=state,
                 vm_state=shown,
             )
@@ -202,11 +197,10 @@ def power_states(parts: Parts, message: PowerStates) -> None:
 def guest_metadata(parts: Parts, message: ServerQuery) -> GuestMetadata:
     """What the metadata service of this host may tell the guest. NotFound unless it is placed there."""
     with parts.db.read() as conn:
-        server = servers.get(conn, message.server_id)
+        server = servers.for_host(conn, message.server_id)
         if server.host != message.host:
             raise NotFound(f"Instance {message.server_id} is not on {message.host}")
-        spec = servers.spec(conn, message.server_id)
-    return metadata_of(spec, server.vifs, server.availability_zone, server.metadata)
+    return metadata_of(server.spec, server.vifs, server.availability_zone, server.metadata)
 
 
 def _owned(

@@ -44,7 +44,6 @@ def give_back(conn: sa.Connection, work: Row, **values: Any) -> Row:
 
 def close(conn: sa.Connection, work: Row, state: str, message: str | None = None) -> Row:
     """The end: done or failed. Nothing that names this operation is obeyed after; its secrets are gone."""
-    operations.finish_steps(
-        conn, work.id, work.epoch, result="Success" if state == operations.DONE else "Error"
-    )
+    if state == operations.FAILED:
+        operations.abandon_steps(conn, work.id, message or "the operation failed")
     return held(conn, work.id, work.epoch, state=state, message=message, payload={}, finished_at=now())

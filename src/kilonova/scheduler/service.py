@@ -57,12 +57,13 @@ class Scheduler:
         return decide(request, self._hosts.current(now()), self._filters, self._weighers, multipliers)
 
     def _claim(self, request: SelectDestinations, candidate: HostState) -> bool:
-        """One transaction: the operation is still the asker's, an older claim is gone, the new one fits."""
+        """One transaction: the operation is still the asker's, an earlier try's claim is gone, this one fits."""
         server_id = request.spec.server_id
         with self._db.write() as conn:
-            if operations.hold(conn, request.operation_id, request.epoch) is None:
+            if not operations.is_held(conn, request.operation_id, request.epoch):
                 raise StaleEpoch(f"operation {request.operation_id} moved on")
-            claims.release(conn, server_id)
+            if request.epoch > 1:
+                claims.release(conn, server_id)
             row = claims.claim(conn, server_id, candidate.host, need_of(request.spec.flavor))
         if row is not None:
             self._hosts.claimed(row)

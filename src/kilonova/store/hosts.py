@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Sequence
 
 import sqlalchemy as sa
+from sqlalchemy import bindparam as given
 
 from kilonova.config import Compute
 from kilonova.domain.clock import now
@@ -87,23 +88,27 @@ _WITH_SERVICE = sa.select(
 ).join(services, services.c.id == hosts.c.service_id)
 
 
+_CHANGED = _WITH_SERVICE.where(hosts.c.updated_at >= given("since"))
+
+
 def with_services(conn: sa.Connection, changed_since: float | None = None) -> Sequence[Row]:
     """Hosts with the liveness of their service: all, or those that changed since then."""
-    query = _WITH_SERVICE
-    if changed_since is not None:
-        query = query.where(hosts.c.updated_at >= changed_since)
-    return conn.execute(query).all()
+    if changed_since is None:
+        return conn.execute(_WITH_SERVICE).all()
+    return conn.execute(_CHANGED, {"since": changed_since}).all()
+
+
+_IS_UP = sa.select(services.c.id).where(
+    services.c.binary == "nova-compute",
+    services.c.host == given("on"),
+    services.c.forced_down.is_(False),
+    services.c.last_seen >= given("since"),
+)
 
 
 def is_up(conn: sa.Connection, host: str, service_down_time: float) -> bool:
     """Whether the agent of ``host`` gave a sign of life lately and was not forced down."""
-    query = sa.select(services.c.id).where(
-        services.c.binary == "nova-compute",
-        services.c.host == host,
-        services.c.forced_down.is_(False),
-        services.c.last_seen >= now() - service_down_time,
-    )
-    return conn.execute(query).first() is not None
+    return conn.execute(_IS_UP, {"on": host, "since": now() - service_down_time}).first() is not None
 
 
 def zone(conn: sa.Connection, host: str) -> str:
@@ -114,10 +119,18 @@ def zone(conn: sa.Connection, host: str) -> str:
     return str(conn.execute(query).scalar_one())
 
 
+_BUILD_FAILED = (
+    sa.update(hosts)
+    .where(hosts.c.host == given("on"))
+    .values(failed_builds=hosts.c.failed_builds + 1, updated_at=given("at"))
+)
+_BUILD_DONE = (
+    sa.update(hosts)
+    .where(hosts.c.host == given("on"), hosts.c.failed_builds > 0)
+    .values(failed_builds=0, updated_at=given("at"))
+)
+
+
 def count_build(conn: sa.Connection, host: str, failed: bool) -> None:
     """Remember a failed build of a host (the build-failure weigher shuns it); a good one clears it."""
-    query = sa.update(hosts).where(hosts.c.host == host)
-    if failed:
-        conn.execute(query.values(failed_builds=hosts.c.failed_builds + 1, updated_at=now()))
-    else:
-        conn.execute(query.where(hosts.c.failed_builds > 0).values(failed_builds=0, updated_at=now()))
+    conn.execute(_BUILD_FAILED if failed else _BUILD_DONE, {"on": host, "at": now()})

@@ -1,11 +1,17 @@
-"""Operations and steps in the database: the engine's queries, one function each, explained."""
+"""Operations and steps in the database: the engine's queries, one function each, explained.
+
+The statements of a build's path are made once, with bind parameters: making them anew at each call would cost
+more than SQLite does.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy import bindparam as given
 
 from kilonova.domain.clock import now
 from kilonova.domain.messages import StepRecord
@@ -15,42 +21,74 @@ from kilonova.store.schema.operations import steps
 
 OPEN, DONE, FAILED, SUPERSEDED = "open", "done", "failed", "superseded"
 
+_INSERT = ops.insert()
+
 
 def insert(conn: sa.Connection, rows: Sequence[dict[str, Any]]) -> None:
-    conn.execute(ops.insert(), rows)
+    conn.execute(_INSERT, rows)
+
+
+_GET = sa.select(ops).where(ops.c.id == given("operation"))
 
 
 def get(conn: sa.Connection, operation_id: str) -> Row | None:
-    return conn.execute(sa.select(ops).where(ops.c.id == operation_id)).one_or_none()
+    return conn.execute(_GET, {"operation": operation_id}).one_or_none()
+
+
+_OPEN_OF_SERVER = sa.select(ops).where(ops.c.server_id == given("server"), ops.c.state == OPEN)
 
 
 def open_of_server(conn: sa.Connection, server_id: str) -> Row | None:
     """The one open operation of a server, if any."""
-    query = sa.select(ops).where(ops.c.server_id == server_id, ops.c.state == OPEN)
-    return conn.execute(query).one_or_none()
+    return conn.execute(_OPEN_OF_SERVER, {"server": server_id}).one_or_none()
+
+
+_TAKE = (
+    sa.update(ops)
+    .where(ops.c.id == given("operation"), ops.c.state == OPEN, ops.c.lease_until <= given("at"))
+    .values(owner=given("by"), lease_until=given("until"), epoch=ops.c.epoch + 1, updated_at=given("at"))
+    .returning(*ops.c)
+)
 
 
 def take(conn: sa.Connection, operation_id: str, owner: str, lease: float) -> Row | None:
     """Become the owner: only of an open operation whose lease has run out. The epoch grows, so that
     whoever owned it before is refused from now on. None if somebody else was quicker."""
-    query = (
-        sa.update(ops)
-        .where(ops.c.id == operation_id, ops.c.state == OPEN, ops.c.lease_until <= now())
-        .values(owner=owner, lease_until=now() + lease, epoch=ops.c.epoch + 1, updated_at=now())
-        .returning(*ops.c)
-    )
-    return conn.execute(query).one_or_none()
+    at = now()
+    values = {"operation": operation_id, "at": at, "by": owner, "until": at + lease}
+    return conn.execute(_TAKE, values).one_or_none()
 
 
 def hold(conn: sa.Connection, operation_id: str, epoch: int, **values: Any) -> Row | None:
-    """Change an operation that one still owns; None if it moved on to another epoch or ended."""
-    query = (
+    """Change an operation that one still owns: what it is now, without its JSON columns. None if it moved on
+    to another epoch or ended."""
+    given_values = {f"new_{name}": value for name, value in values.items()}
+    given_values |= {"operation": operation_id, "held": epoch, "at": now()}
+    return conn.execute(_hold(tuple(values)), given_values).one_or_none()
+
+
+@cache
+def _hold(names: tuple[str, ...]) -> Any:
+    """UPDATE operations SET … WHERE id = … AND state = 'open' AND epoch = … RETURNING …"""
+    changed = {name: given(f"new_{name}", type_=ops.c[name].type) for name in names}
+    return (
         sa.update(ops)
-        .where(ops.c.id == operation_id, ops.c.state == OPEN, ops.c.epoch == epoch)
-        .values(updated_at=now(), **values)
-        .returning(*ops.c)
+        .where(ops.c.id == given("operation"), ops.c.state == OPEN, ops.c.epoch == given("held"))
+        .values(updated_at=given("at"), **changed)
+        .returning(ops.c.id, ops.c.server_id, ops.c.kind, ops.c.owner, ops.c.host, ops.c.epoch, ops.c.attempt)
     )
-    return conn.execute(query).one_or_none()
+
+
+_IS_HELD = (
+    sa.select(ops.c.id)
+    .where(ops.c.id == given("operation"), ops.c.state == OPEN, ops.c.epoch == given("held"))
+    .with_for_update(read=True)
+)
+
+
+def is_held(conn: sa.Connection, operation_id: str, epoch: int) -> bool:
+    """Whether this epoch still owns it; it stays so until the transaction ends."""
+    return conn.execute(_IS_HELD, {"operation": operation_id, "held": epoch}).first() is not None
 
 
 def renew(conn: sa.Connection, held: dict[str, int], owner: str, until: float) -> set[str]:
@@ -66,15 +104,24 @@ def renew(conn: sa.Connection, held: dict[str, int], owner: str, until: float) -
     return {row.id for row in conn.execute(query) if held[row.id] == row.epoch}
 
 
-def supersede(conn: sa.Connection, server_id: str, reason: str) -> Row | None:
-    """End whatever is open for a server; its owner learns by the epoch. The old row, if there was one."""
-    query = (
-        sa.update(ops)
-        .where(ops.c.server_id == server_id, ops.c.state == OPEN)
-        .values(state=SUPERSEDED, epoch=ops.c.epoch + 1, message=reason, finished_at=now(), updated_at=now())
-        .returning(*ops.c)
+_SUPERSEDE = (
+    sa.update(ops)
+    .where(ops.c.server_id == given("server"), ops.c.state == OPEN)
+    .values(
+        state=SUPERSEDED,
+        epoch=ops.c.epoch + 1,
+        message=given("reason"),
+        payload=sa.literal({}, ops.c.payload.type),
+        finished_at=given("at"),
+        updated_at=given("at"),
     )
-    return conn.execute(query).one_or_none()
+)
+
+
+def supersede(conn: sa.Connection, server_id: str, reason: str) -> bool:
+    """End whatever is open for a server; its owner learns by the epoch. False if nothing was open."""
+    values = {"server": server_id, "reason": reason, "at": now()}
+    return conn.execute(_SUPERSEDE, values).rowcount == 1
 
 
 def expired(conn: sa.Connection, limit: int = 1000) -> Sequence[Row]:
@@ -95,8 +142,10 @@ def open_on_host(conn: sa.Connection, host: str) -> Sequence[Row]:
 
 def open_by_host(conn: sa.Connection) -> dict[str, int]:
     """How many operations each host works on: SELECT host, count(*) … GROUP BY host."""
-    query = sa.select(ops.c.host, sa.func.count().label("servers")).where(ops.c.state == OPEN, ops.c.host.is_not(None))
-    return {row.host: row.servers for row in conn.execute(query.group_by(ops.c.host))}
+    query = sa.select(ops.c.host, sa.func.count().label("busy")).where(
+        ops.c.state == OPEN, ops.c.host.is_not(None)
+    )
+    return {row.host: row.busy for row in conn.execute(query.group_by(ops.c.host))}
 
 
 def expire_leases(conn: sa.Connection, host: str | None = None) -> list[str]:
@@ -116,6 +165,19 @@ def expire_lease(conn: sa.Connection, operation_id: str) -> None:
 def agent(host: str) -> str:
     """The owner name of the compute agent on ``host``."""
     return f"compute.{host}"
+
+
+_PUT_STEP = steps.insert()
+_END_STEP = (
+    sa.update(steps)
+    .where(
+        steps.c.operation_id == given("operation"),
+        steps.c.epoch == given("held"),
+        steps.c.name == given("step"),
+        steps.c.finished_at.is_(None),
+    )
+    .values(finished_at=given("at"), result=given("how"), message=given("said"), details=given("trace"))
+)
 
 
 def put_steps(
@@ -138,31 +200,30 @@ def put_steps(
         if not step.known
     ]
     if fresh:
-        conn.execute(steps.insert(), fresh)
-    for step in told:
-        if step.known:
-            _end_step(conn, operation_id, epoch, step)
+        conn.execute(_PUT_STEP, fresh)
+    ended = [
+        {
+            "operation": operation_id,
+            "held": epoch,
+            "step": step.name,
+            "at": step.finished_at,
+            "how": step.result,
+            "said": step.message,
+            "trace": step.details,
+        }
+        for step in told
+        if step.known
+    ]
+    if ended:
+        conn.execute(_END_STEP, ended)
 
 
-def _end_step(conn: sa.Connection, operation_id: str, epoch: int, step: StepRecord) -> None:
-    query = sa.update(steps).where(
-        steps.c.operation_id == operation_id,
-        steps.c.epoch == epoch,
-        steps.c.name == step.name,
-        steps.c.finished_at.is_(None),
-    )
-    ended = {"finished_at": step.finished_at, "result": step.result}
-    conn.execute(query.values(message=step.message, details=step.details, **ended))
-
-
-def finish_steps(
-    conn: sa.Connection, operation_id: str, epoch: int, *, result: str, message: str | None = None
-) -> None:
-    """End every step of this epoch that is still open."""
+def abandon_steps(conn: sa.Connection, operation_id: str, message: str) -> None:
+    """End every step of an operation that nobody will end any more."""
     query = (
         sa.update(steps)
-        .where(steps.c.operation_id == operation_id, steps.c.epoch == epoch, steps.c.finished_at.is_(None))
-        .values(finished_at=now(), result=result, message=message)
+        .where(steps.c.operation_id == operation_id, steps.c.finished_at.is_(None))
+        .values(finished_at=now(), result="Error", message=message)
     )
     conn.execute(query)
 

@@ -6,9 +6,11 @@ Every change of a state is a compare-and-swap: it says which state it expects to
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy import bindparam as given
 
 from kilonova.domain.clock import now
 from kilonova.domain.errors import NotFound
@@ -22,10 +24,12 @@ from kilonova.store.schema.servers import server_tags, servers
 VIEW = [column for column in servers.c if column.name != "spec"]
 """All columns but the big one."""
 
+_INSERT = servers.insert()
+
 
 def insert(conn: sa.Connection, rows: Sequence[dict[str, Any]]) -> None:
     """INSERT INTO servers …, one row a server; all columns but the defaults."""
-    conn.execute(servers.insert(), rows)
+    conn.execute(_INSERT, rows)
 
 
 def insert_tags(conn: sa.Connection, tags: Mapping[str, Iterable[str]]) -> None:
@@ -35,23 +39,43 @@ def insert_tags(conn: sa.Connection, tags: Mapping[str, Iterable[str]]) -> None:
         conn.execute(server_tags.insert(), rows)
 
 
+_LIVE = [servers.c.id == given("server"), servers.c.deleted_at.is_(None)]
+_GET = sa.select(*VIEW).where(*_LIVE)
+_GET_OWN = _GET.where(servers.c.project_id == given("project"))
+_STATE = sa.select(
+    servers.c.project_id, servers.c.vm_state, servers.c.task_state, servers.c.host, servers.c.locked_by
+).where(*_LIVE)
+_FOR_HOST = sa.select(
+    servers.c.spec, servers.c.vifs, servers.c.metadata, servers.c.availability_zone, servers.c.host
+).where(*_LIVE)
+
+
 def get(conn: sa.Connection, server_id: str, project_id: str | None = None) -> Row:
     """One live server; NotFound if it is gone, or not ``project_id``'s when that is given."""
-    query = sa.select(*VIEW).where(servers.c.id == server_id, servers.c.deleted_at.is_(None))
-    if project_id is not None:
-        query = query.where(servers.c.project_id == project_id)
-    row = conn.execute(query).one_or_none()
-    if row is None:
-        raise NotFound(f"Instance {server_id} could not be found.")
-    return row
+    query = _GET if project_id is None else _GET_OWN
+    row = conn.execute(query, {"server": server_id, "project": project_id}).one_or_none()
+    return _found(row, server_id)
+
+
+def state(conn: sa.Connection, server_id: str) -> Row:
+    """project_id, vm_state, task_state, host and locked_by of a live server; NotFound."""
+    return _found(conn.execute(_STATE, {"server": server_id}).one_or_none(), server_id)
+
+
+def for_host(conn: sa.Connection, server_id: str) -> Row:
+    """What its host must know of a live server: spec, vifs, metadata, availability_zone, host; NotFound."""
+    return _found(conn.execute(_FOR_HOST, {"server": server_id}).one_or_none(), server_id)
 
 
 def spec(conn: sa.Connection, server_id: str) -> BuildSpec:
-    """SELECT spec FROM servers WHERE id = …; NotFound if there is none."""
-    found = conn.execute(sa.select(servers.c.spec).where(servers.c.id == server_id)).scalar_one_or_none()
-    if found is None:
+    found: BuildSpec = for_host(conn, server_id).spec
+    return found
+
+
+def _found(row: Row | None, server_id: str) -> Row:
+    if row is None:
         raise NotFound(f"Instance {server_id} could not be found.")
-    return found  # type: ignore[no-any-return]
+    return row
 
 
 def change(
@@ -59,43 +83,59 @@ def change(
     server_id: str,
     *,
     if_vm_state: frozenset[VmState] | None = None,
-    if_task_state: frozenset[str | None] | None = None,
+    if_idle: bool = False,
     **values: Any,
 ) -> bool:
-    """UPDATE servers SET … WHERE id = … AND state as expected; False if it was not."""
-    query = sa.update(servers).where(servers.c.id == server_id, servers.c.deleted_at.is_(None))
+    """UPDATE servers SET … WHERE id = … and its state is as expected; False if it was not.
+
+    ``if_idle``: only if no task state is set.
+    """
+    given_values = {f"new_{name}": value for name, value in values.items()}
+    given_values |= {"server": server_id, "at": now()}
     if if_vm_state is not None:
-        query = query.where(servers.c.vm_state.in_(if_vm_state))
-    if if_task_state is not None:
-        named = [state for state in if_task_state if state is not None]
-        test = servers.c.task_state.in_(named)
-        query = query.where(sa.or_(test, servers.c.task_state.is_(None)) if None in if_task_state else test)
-    return conn.execute(query.values(updated_at=now(), **values)).rowcount == 1
+        given_values["vm_states"] = list(if_vm_state)
+    query = _change(tuple(values), if_vm_state is not None, if_idle)
+    return conn.execute(query, given_values).rowcount == 1
+
+
+@cache
+def _change(names: tuple[str, ...], in_vm_states: bool, if_idle: bool) -> sa.Update:
+    changed = {name: given(f"new_{name}", type_=servers.c[name].type) for name in names}
+    query = sa.update(servers).where(*_LIVE).values(updated_at=given("at"), **changed)
+    if in_vm_states:
+        query = query.where(servers.c.vm_state.in_(given("vm_states", expanding=True)))
+    if if_idle:
+        query = query.where(servers.c.task_state.is_(None))
+    return query
 
 
 def set_vifs(conn: sa.Connection, server_id: str, vifs: list[Vif]) -> bool:
     return change(conn, server_id, vifs=vifs)
 
 
+_MARK_DELETED = (
+    sa.update(servers)
+    .where(*_LIVE)
+    .values(
+        deleted_at=given("at"),
+        terminated_at=given("at"),
+        updated_at=given("at"),
+        vm_state=VmState.DELETED,
+        task_state=None,
+        power_state=0,
+        vifs=sa.literal([], servers.c.vifs.type),
+    )
+    .returning(servers.c.project_id, servers.c.flavor)
+)
+_FORGET_TAGS = sa.delete(server_tags).where(server_tags.c.server_id == given("server"))
+
+
 def mark_deleted(conn: sa.Connection, server_id: str) -> bool:
     """The end of a server: its row stays for the record, its quota is given back. Safe to call again."""
-    row = conn.execute(
-        sa.update(servers)
-        .where(servers.c.id == server_id, servers.c.deleted_at.is_(None))
-        .values(
-            deleted_at=now(),
-            terminated_at=now(),
-            updated_at=now(),
-            vm_state=VmState.DELETED,
-            task_state=None,
-            power_state=0,
-            vifs=[],
-        )
-        .returning(servers.c.project_id, servers.c.flavor)
-    ).one_or_none()
+    row = conn.execute(_MARK_DELETED, {"server": server_id, "at": now()}).one_or_none()
     if row is None:
         return False
-    conn.execute(sa.delete(server_tags).where(server_tags.c.server_id == server_id))
+    conn.execute(_FORGET_TAGS, {"server": server_id})
     usage.release(conn, row.project_id, row.flavor)
     return True
 

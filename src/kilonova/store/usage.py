@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy import bindparam as given
 
 from kilonova.domain.errors import QuotaExceeded
 from kilonova.domain.servers import Flavor
@@ -22,26 +24,40 @@ def claim(conn: sa.Connection, project_id: str, flavors: Sequence[Flavor], limit
         "cores": sum(flavor.vcpus for flavor in flavors),
         "ram": sum(flavor.memory_mb for flavor in flavors),
     }
-    conn.execute(_ensure(conn, project_id))
-    query = sa.update(table).where(table.c.project_id == project_id)
-    for name, amount in wanted.items():
-        if limits[name] >= 0:
-            query = query.where(table.c[name] + amount <= limits[name])
-    if conn.execute(query.values({name: table.c[name] + n for name, n in wanted.items()})).rowcount == 0:
-        raise _exceeded(used(conn, project_id), wanted, limits)
+    limited = tuple(name for name in wanted if limits[name] >= 0)
+    values = {"project": project_id, **{f"limit_{name}": limits[name] for name in limited}}
+    values |= {f"more_{name}": amount for name, amount in wanted.items()}
+    if conn.execute(_claim(limited), values).rowcount == 1:
+        return
+    if conn.execute(_ensure(conn, project_id)).rowcount == 1:  # the project's first server
+        claim(conn, project_id, flavors, limits)
+        return
+    raise _exceeded(used(conn, project_id), wanted, limits)
+
+
+@cache
+def _claim(limited: tuple[str, ...]) -> sa.Update:
+    """UPDATE project_usage SET instances = instances + n, … WHERE … AND instances + n <= limit …"""
+    within = [table.c[name] + given(f"more_{name}") <= given(f"limit_{name}") for name in limited]
+    more = {name: table.c[name] + given(f"more_{name}") for name in ("instances", "cores", "ram")}
+    return sa.update(table).where(table.c.project_id == given("project"), *within).values(more)
+
+
+_RELEASE = (
+    sa.update(table)
+    .where(table.c.project_id == given("project"))
+    .values(
+        instances=table.c.instances - 1,
+        cores=table.c.cores - given("less_cores"),
+        ram=table.c.ram - given("less_ram"),
+    )
+)
 
 
 def release(conn: sa.Connection, project_id: str, flavor: Flavor) -> None:
     """Give back one server's share."""
-    conn.execute(
-        sa.update(table)
-        .where(table.c.project_id == project_id)
-        .values(
-            instances=table.c.instances - 1,
-            cores=table.c.cores - flavor.vcpus,
-            ram=table.c.ram - flavor.memory_mb,
-        )
-    )
+    values = {"project": project_id, "less_cores": flavor.vcpus, "less_ram": flavor.memory_mb}
+    conn.execute(_RELEASE, values)
 
 
 def used(conn: sa.Connection, project_id: str) -> dict[str, int]:

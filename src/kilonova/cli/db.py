@@ -1,0 +1,1 @@
+"""`kilonova db`: the database's schema."""

@@ -1,0 +1,193 @@
+"""All of Kilonova in one process: every part made, wired and started, and stopped in reverse."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import uuid
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import falcon
+from cheroot import wsgi
+
+from kilonova import log
+from kilonova.api import compute as compute_api
+from kilonova.api import identity as identity_api
+from kilonova.api import image as image_api
+from kilonova.api import network as network_api
+from kilonova.api.compute.state import ComputeAPI
+from kilonova.api.http import application
+from kilonova.bus.local import LocalBus
+from kilonova.cli.state import StateFolder
+from kilonova.compute.agent import Agent
+from kilonova.compute.parts import Parts as ComputeParts
+from kilonova.conductor import service as conductor
+from kilonova.conductor.parts import Parts as ConductorParts
+from kilonova.config import Config
+from kilonova.engine.faults import FaultPoints
+from kilonova.engine.ticker import Ticker
+from kilonova.identity.service import Identity
+from kilonova.image.file import FileStore
+from kilonova.image.service import Images
+from kilonova.network.base import HostNetwork
+from kilonova.network.builtin.service import BuiltinNetwork
+from kilonova.scheduler.service import Scheduler
+from kilonova.store import flavors, hosts, operations
+from kilonova.store.database import Database
+from kilonova.virt.base import Driver
+
+_HTTP_THREADS = 16
+_CONDUCTOR_THREADS = 4
+
+Say = Callable[[str], None]
+
+
+class Machine:
+    """``say`` hears, in plain words, what takes a while. close() stops all that start() began."""
+
+    def __init__(self, config: Config, state: StateFolder, driver: str, hosts: int, say: Say) -> None:
+        self._config = config
+        self._state = state
+        self._driver = driver
+        self._hosts = hosts
+        self._say = say
+        self._closing = ExitStack()
+
+    def start(self, address: str, port: int) -> str:
+        """Start everything; the URL at which it serves."""
+        try:
+            return self._start(address, port)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Stop in reverse: first take no more requests; guests go on."""
+        self._closing.close()
+
+    def _start(self, address: str, port: int) -> str:
+        config, state = self._config, self._state
+        server = _listening(address, port)
+        self._closing.callback(server.stop)
+
+        db = self._database()
+        identity = Identity(db, config, state.folder("keys"))
+        identity.bootstrap(state.admin_password())
+        store = FileStore(state.folder("images"))
+        images = Images(db, store, config)
+        images.recover()
+        network = BuiltinNetwork(db, config)
+
+        bus = LocalBus({"compute": config.compute.build_workers})
+        self._closing.callback(bus.close)
+        bus.serve("scheduler", Scheduler(db, config).handlers())
+        name = f"conductor.{uuid.uuid4()}"
+        parts = ConductorParts(name=name, config=config, db=db, bus=bus, network=network)
+        bus.serve("conductor", conductor.handlers(parts), _CONDUCTOR_THREADS)
+        self._start_agents(bus, store)
+        sweeper = conductor.Sweeper(parts)
+        self._closing.callback(sweeper.close)
+        self._keep_services_alive(db)
+
+        server.wsgi_app = application(
+            [
+                identity_api.service(identity),
+                image_api.service(images),
+                network_api.service(network),
+                *compute_api.services(
+                    ComputeAPI(config=config, db=db, bus=bus, network=network, images=images)
+                ),
+            ],
+            identity.authenticate,
+        )
+        thread = threading.Thread(target=server.serve, name="http", daemon=True)
+        thread.start()
+        url = f"http://{address}:{server.bind_addr[1]}"
+        state.write_credentials(url, config.region)
+        return url
+
+    def _database(self) -> Database:
+        """The database, up to date. We hold the state folder's lock: whoever owned an operation is dead."""
+        new = self._state.is_new
+        url = self._config.database.connection or f"sqlite:///{self._state.database}"
+        db = Database(url)
+        self._closing.callback(db.close)
+        db.create()
+        with db.write() as conn:
+            if new:
+                flavors.seed(conn)
+            operations.expire_leases(conn)
+        return db
+
+    def _start_agents(self, bus: LocalBus, store: FileStore) -> None:
+        tickers = [Ticker("reports"), Ticker("leases"), Ticker("repairs")]
+        for ticker in tickers:
+            self._closing.callback(ticker.close)
+        faults = FaultPoints(self._config.faults)
+        for name in self._host_names():
+            driver, host_network = self._make_host(name, store)
+            parts = ComputeParts(
+                host=name,
+                config=self._config,
+                bus=bus,
+                driver=driver,
+                network=host_network,
+                faults=faults,
+            )
+            agent = Agent(parts, "compute")
+            self._closing.callback(agent.stop)
+            agent.start(*tickers)
+
+    def _host_names(self) -> list[str]:
+        own = self._config.host or socket.gethostname()
+        return [own] if self._hosts == 1 else [f"{own}-{number}" for number in range(1, self._hosts + 1)]
+
+    def _make_host(self, name: str, store: FileStore) -> tuple[Driver, HostNetwork]:
+        folder = self._state.folder("hosts") / name
+        if self._driver == "fake":
+            from kilonova.network.host import MemoryHost
+            from kilonova.virt.fake import FakeDriver
+
+            return FakeDriver(name, self._config, folder=folder), MemoryHost()
+        return self._libvirt_host(folder, store)
+
+    def _libvirt_host(self, folder: Path, store: FileStore) -> tuple[Driver, HostNetwork]:
+        from kilonova.network.host import LinuxHost
+        from kilonova.virt.libvirt.driver import LibvirtDriver
+
+        self._say("connecting to libvirt (the first start looks at what QEMU can do: some seconds)")
+        folder.mkdir(exist_ok=True, mode=0o700)
+        driver = LibvirtDriver(self._config, folder, store)
+        return driver, LinuxHost(self._config, folder / "network")
+
+    def _keep_services_alive(self, db: Database) -> None:
+        """The conductor and the scheduler show in the list of services, up while this process is."""
+        own = self._config.host or socket.gethostname()
+
+        def seen() -> None:
+            with db.write() as conn:
+                for binary in ("nova-conductor", "nova-scheduler"):
+                    hosts.seen(conn, binary, own, "internal")
+
+        seen()
+        ticker = Ticker("services")
+        self._closing.callback(ticker.close)
+        ticker.every(self._config.compute.report_interval, seen)
+
+
+def _listening(address: str, port: int) -> wsgi.Server:
+    """A server that listens already, so that a port in use is known before anything has begun."""
+    server = wsgi.Server(
+        (address, port), _starting, numthreads=_HTTP_THREADS, request_queue_size=512, timeout=30
+    )
+    server.prepare()
+    log.get("http").info("listening", address=address, port=server.bind_addr[1])
+    return server
+
+
+def _starting(_environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+    start_response(falcon.HTTP_503, [("Retry-After", "1")])
+    return [b"starting"]
