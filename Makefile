@@ -11,7 +11,9 @@ install: ## .venv with everything, system packages included (as root, on Debian)
 	@tools/install
 
 demo: ## boot a real virtual machine through the whole path, log in, show the trace, clean up
-	@demo/run
+	@tools/install
+	@tools/mkguest
+	@.venv/bin/python demo/demo.py
 
 test: install ## all tests; those that boot guests or change the network run as root only
 	@.venv/bin/pytest

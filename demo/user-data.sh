@@ -1,0 +1,3 @@
+#!/bin/sh
+# The guest runs this at its first boot.
+echo "user data ran on $(hostname)" | tee /run/user-data-was-here
