@@ -12,8 +12,11 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
+from kilonova.domain import clock
 from kilonova.domain.errors import BadRequest
 from kilonova.store.schema.networks import network_tags
+
+_TIMES = ("created_at", "updated_at")
 
 Column = sa.ColumnElement[Any]
 Condition = sa.ColumnElement[bool]
@@ -62,7 +65,7 @@ class Listing:
         return (rows[::-1], came, more) if page.reverse else (rows, more, came)
 
     def _key(self, name: str) -> Column:
-        column = self.attributes.get(name)
+        column = self.table.c[name] if name in _TIMES else self.attributes.get(name)
         if column is None or not isinstance(column, sa.Column):
             raise BadRequest(f"Invalid input for sort_key: {name} is no attribute to sort by")
         return sa.func.coalesce(column, "") if column.nullable else column
@@ -70,7 +73,9 @@ class Listing:
     def _conditions(self, filters: Mapping[str, list[str]]) -> list[Condition]:
         found = []
         for name, values in filters.items():
-            if special := self.special.get(name) or _tag_filters(self.table.c.id).get(name):
+            if name == "changed_since":
+                found.append(self.table.c.updated_at >= _time(values[-1]))
+            elif special := self.special.get(name) or _tag_filters(self.table.c.id).get(name):
                 found.append(special(values))
             elif (column := self.attributes.get(name)) is not None:
                 found.append(_one_of(name, column, values))
@@ -102,6 +107,13 @@ def _value(name: str, column: Column, text: str) -> Any:
             raise BadRequest(f"Invalid input for {name}: '{text}' is not an integer")
         return int(text)
     return text
+
+
+def _time(text: str) -> float:
+    try:
+        return clock.parse(text)
+    except ValueError as error:
+        raise BadRequest(f"Invalid input for changed_since: '{text}' is not an ISO 8601 time") from error
 
 
 def _tag_filters(owner: Column) -> Mapping[str, Callable[[list[str]], Condition]]:

@@ -43,28 +43,31 @@ def delete(conn: sa.Connection, project_id: str) -> bool:
 
 def room(conn: sa.Connection, project_id: str, resource: str, default: int) -> int | None:
     """How many more of ``resource`` the project may have (never below 0); None: no limit."""
-    own = sa.select(quotas.c.limit).where(quotas.c.project_id == project_id, quotas.c.resource == resource)
-    limit, used = conn.execute(
-        sa.select(
-            sa.func.coalesce(own.scalar_subquery(), default),
-            _count(project_id, resource).scalar_subquery(),
-        )
-    ).one()
+    limit, used = conn.execute(_ROOM[resource], {"project": project_id, "default": default}).one()
     return None if limit < 0 else max(0, limit - used)
 
 
 def used(conn: sa.Connection, project_id: str) -> dict[str, int]:
     """Resource → how many the project has."""
-    names = list(_TABLES)
-    counts = conn.execute(sa.select(*(_count(project_id, name).scalar_subquery() for name in names))).one()
-    return dict(zip(names, counts, strict=True))
+    counts = conn.execute(sa.select(*_COUNTS.values()), {"project": project_id}).one()
+    return dict(zip(_COUNTS, counts, strict=True))
 
 
-_TABLES = {"network": networks, "subnet": subnets, "port": ports}
+def _count(table: sa.Table) -> Any:
+    """(SELECT count(*) FROM table WHERE project_id = :project)"""
+    query = sa.select(sa.func.count()).where(table.c.project_id == sa.bindparam("project"))
+    if table is ports:  # DHCP's ports are the network's own and count for nobody
+        query = query.where(ports.c.device_owner != DHCP_OWNER)
+    return query.scalar_subquery()
 
 
-def _count(project_id: str, resource: str) -> sa.Select[Any]:
-    """DHCP's ports are the network's own and count for nobody."""
-    table = _TABLES[resource]
-    query = sa.select(sa.func.count()).where(table.c.project_id == project_id)
-    return query.where(ports.c.device_owner != DHCP_OWNER) if resource == "port" else query
+def _limit(resource: str) -> Any:
+    """The project's own limit, or the default."""
+    own = sa.select(quotas.c.limit).where(
+        quotas.c.project_id == sa.bindparam("project"), quotas.c.resource == resource
+    )
+    return sa.func.coalesce(own.scalar_subquery(), sa.bindparam("default", type_=sa.Integer))
+
+
+_COUNTS = {"network": _count(networks), "subnet": _count(subnets), "port": _count(ports)}
+_ROOM = {name: sa.select(_limit(name), count) for name, count in _COUNTS.items()}

@@ -36,6 +36,10 @@ ATTRIBUTES = {
 _listing = Listing(networks, ATTRIBUTES, {})
 
 
+# Statements on the way of a build are made once: making one costs more than running it.
+_BY_ID = sa.select(networks).where(networks.c.id.in_(sa.bindparam("ids", expanding=True)))
+
+
 def visible_to(project_id: str | None) -> Condition:
     """What a project sees: its own and the shared ones. None: everything (an admin)."""
     if project_id is None:
@@ -58,7 +62,7 @@ def get(conn: sa.Connection, network_id: str, project_id: str | None) -> Network
 def by_id(conn: sa.Connection, network_ids: Sequence[str]) -> dict[str, Network]:
     if not network_ids:
         return {}
-    rows = conn.execute(sa.select(networks).where(networks.c.id.in_(network_ids)))
+    rows = conn.execute(_BY_ID, {"ids": network_ids})
     return {row.id: _network(row) for row in rows}
 
 

@@ -68,6 +68,61 @@ def _with_mac(values: list[str]) -> Condition:
 _listing = Listing(ports, ATTRIBUTES, {"fixed_ips": _with_fixed_ips, "mac_address": _with_mac})
 
 
+# Statements on the way of a build are made once: making one costs more than running it.
+_OF_SERVERS = (
+    sa.select(ports)
+    .where(ports.c.device_id.in_(sa.bindparam("servers", expanding=True)), ports.c.nic.is_not(None))
+    .order_by(ports.c.device_id, ports.c.nic)
+)
+_BY_ID = sa.select(ports).where(ports.c.id.in_(sa.bindparam("ids", expanding=True)))
+_ADDRESSES = (
+    sa.select(ip_allocations.c.port_id, ip_allocations.c.subnet_id, ip_allocations.c.ip)
+    .where(ip_allocations.c.port_id.in_(sa.bindparam("ports", expanding=True)))
+    .order_by(ip_allocations.c.port_id, ip_allocations.c.position)
+)
+_MACS_TAKEN = sa.select(ports.c.network_id, ports.c.mac_address).where(
+    ports.c.network_id.in_(sa.bindparam("networks", expanding=True)),
+    ports.c.mac_address.in_(sa.bindparam("macs", expanding=True)),
+)
+_INSERT = sa.insert(ports)
+_GIVE = sa.insert(ip_allocations)
+_DELETE = sa.delete(ports).where(ports.c.id.in_(sa.bindparam("ids", expanding=True)))
+_SET_STATUS = (
+    sa.update(ports)
+    .where(
+        ports.c.device_id == sa.bindparam("server"),
+        ports.c.nic.is_not(None),
+        ports.c.status != sa.bindparam("new"),
+    )
+    .values(
+        status=sa.bindparam("new"), updated_at=sa.bindparam("at"), revision_number=ports.c.revision_number + 1
+    )
+    .returning(ports.c.network_id)
+)
+
+
+def _refresh_dhcp_status() -> sa.Update:
+    others = ports.alias("others")
+    works = sa.exists().where(
+        others.c.network_id == ports.c.network_id,
+        others.c.status == "ACTIVE",
+        others.c.device_owner != DHCP_OWNER,
+    )
+    status = sa.case((works, "ACTIVE"), else_="DOWN")
+    return (
+        sa.update(ports)
+        .where(
+            ports.c.network_id.in_(sa.bindparam("networks", expanding=True)),
+            ports.c.device_owner == DHCP_OWNER,
+            ports.c.status != status,
+        )
+        .values(status=status)
+    )
+
+
+_REFRESH_DHCP_STATUS = _refresh_dhcp_status()
+
+
 def visible_to(project_id: str | None) -> Condition:
     """Its own ports, and every port on a network of its own. None: everything (an admin)."""
     if project_id is None:
@@ -91,7 +146,7 @@ def get(conn: sa.Connection, port_id: str, project_id: str | None) -> Port | Non
 def by_id(conn: sa.Connection, port_ids: Sequence[str]) -> dict[str, Port]:
     if not port_ids:
         return {}
-    rows = conn.execute(sa.select(ports).where(ports.c.id.in_(port_ids))).all()
+    rows = conn.execute(_BY_ID, {"ids": port_ids}).all()
     return {port.id: port for port in _ports(conn, rows)}
 
 
@@ -99,11 +154,7 @@ def of_servers(conn: sa.Connection, server_ids: Sequence[str]) -> list[Port]:
     """The NICs of these servers, in their order. Two statements, however many servers."""
     if not server_ids:
         return []
-    rows = conn.execute(
-        sa.select(ports)
-        .where(ports.c.device_id.in_(server_ids), ports.c.nic.is_not(None))
-        .order_by(ports.c.device_id, ports.c.nic)
-    ).all()
+    rows = conn.execute(_OF_SERVERS, {"servers": server_ids}).all()
     return _ports(conn, rows)
 
 
@@ -129,7 +180,7 @@ def insert(conn: sa.Connection, new: Sequence[Port]) -> None:
     rows = [msgspec.structs.asdict(port) for port in new]
     for row in rows:
         del row["fixed_ips"]
-    conn.execute(sa.insert(ports), rows)
+    conn.execute(_INSERT, rows)
     give(conn, {port.id: port.fixed_ips for port in new})
 
 
@@ -147,7 +198,7 @@ def give(conn: sa.Connection, addresses: Mapping[str, Sequence[FixedIp]]) -> Non
         for position, fixed in enumerate(fixed_ips)
     ]
     if rows:
-        conn.execute(sa.insert(ip_allocations), rows)
+        conn.execute(_GIVE, rows)
 
 
 def take_back(conn: sa.Connection, port_id: str) -> None:
@@ -165,45 +216,23 @@ def update(conn: sa.Connection, port_ids: Sequence[str], changes: Mapping[str, A
 
 def delete(conn: sa.Connection, port_ids: Sequence[str]) -> None:
     """The ports, and with them their addresses (ON DELETE CASCADE)."""
-    conn.execute(sa.delete(ports).where(ports.c.id.in_(port_ids)))
+    conn.execute(_DELETE, {"ids": port_ids})
 
 
 def set_status(conn: sa.Connection, server_id: str, status: str) -> list[str]:
     """The status of a server's NICs; ids of the networks where one changed."""
-    rows = conn.execute(
-        sa.update(ports)
-        .where(ports.c.device_id == server_id, ports.c.nic.is_not(None), ports.c.status != status)
-        .values(status=status, updated_at=now(), revision_number=ports.c.revision_number + 1)
-        .returning(ports.c.network_id)
-    )
+    rows = conn.execute(_SET_STATUS, {"server": server_id, "new": status, "at": now()})
     return sorted({row.network_id for row in rows})
 
 
 def refresh_dhcp_status(conn: sa.Connection, network_ids: Sequence[str]) -> None:
     """A DHCP port is ACTIVE while any NIC on its network is: the hosts of these answer its address."""
-    others = ports.alias("others")
-    works = sa.exists().where(
-        others.c.network_id == ports.c.network_id,
-        others.c.status == "ACTIVE",
-        others.c.device_owner != DHCP_OWNER,
-    )
-    status = sa.case((works, "ACTIVE"), else_="DOWN")
-    conn.execute(
-        sa.update(ports)
-        .where(
-            ports.c.network_id.in_(network_ids), ports.c.device_owner == DHCP_OWNER, ports.c.status != status
-        )
-        .values(status=status)
-    )
+    conn.execute(_REFRESH_DHCP_STATUS, {"networks": network_ids})
 
 
 def macs_taken(conn: sa.Connection, network_ids: Sequence[str], macs: Iterable[str]) -> set[tuple[str, str]]:
     """(network id, MAC) of those that a port already has."""
-    rows = conn.execute(
-        sa.select(ports.c.network_id, ports.c.mac_address).where(
-            ports.c.network_id.in_(network_ids), ports.c.mac_address.in_(list(macs))
-        )
-    )
+    rows = conn.execute(_MACS_TAKEN, {"networks": network_ids, "macs": list(macs)})
     return {(row.network_id, row.mac_address) for row in rows}
 
 
@@ -226,11 +255,6 @@ def _ports(conn: sa.Connection, rows: Sequence[sa.Row[Any]]) -> list[Port]:
     """The rows as ports, with the addresses of all of them in one query."""
     addresses: dict[str, list[FixedIp]] = {}
     if rows:
-        found = conn.execute(
-            sa.select(ip_allocations.c.port_id, ip_allocations.c.subnet_id, ip_allocations.c.ip)
-            .where(ip_allocations.c.port_id.in_([row.id for row in rows]))
-            .order_by(ip_allocations.c.port_id, ip_allocations.c.position)
-        )
-        for row in found:
+        for row in conn.execute(_ADDRESSES, {"ports": [row.id for row in rows]}):
             addresses.setdefault(row.port_id, []).append(FixedIp(subnet_id=row.subnet_id, ip_address=row.ip))
     return [Port(**row._mapping, fixed_ips=addresses.get(row.id, [])) for row in rows]

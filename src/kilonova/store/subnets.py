@@ -35,6 +35,65 @@ ATTRIBUTES = {
 }
 _listing = Listing(subnets, ATTRIBUTES, {})
 
+# Statements on the way of a build are made once: making one costs more than running it.
+
+
+# SELECT subnets.*, ip_allocations.ip FROM subnets
+# LEFT JOIN ports ON ports.network_id = subnets.network_id AND ports.device_owner = 'network:dhcp'
+# LEFT JOIN ip_allocations ON ip_allocations.port_id = ports.id AND ip_allocations.subnet_id = subnets.id
+_OF_NETWORKS = (
+    sa.select(subnets, ip_allocations.c.ip.label("dhcp_address"))
+    .outerjoin(ports, sa.and_(ports.c.network_id == subnets.c.network_id, ports.c.device_owner == DHCP_OWNER))
+    .outerjoin(
+        ip_allocations,
+        sa.and_(ip_allocations.c.port_id == ports.c.id, ip_allocations.c.subnet_id == subnets.c.id),
+    )
+    .where(subnets.c.network_id.in_(sa.bindparam("networks", expanding=True)))
+    .order_by(subnets.c.created_at, subnets.c.id)
+)
+_OF_NETWORKS_LOCKED = _OF_NETWORKS.with_for_update(of=subnets)
+_SEARCH_FROM = (
+    sa.update(subnets)
+    .where(subnets.c.id == sa.bindparam("subnet"))
+    .values(next_number=sa.bindparam("number"))
+)
+
+
+def _first_free() -> sa.Select[tuple[int | None]]:
+    """The lowest free number of a subnet in first..last.
+
+    SELECT CASE WHEN :first is free THEN :first ELSE
+      (SELECT taken.number + 1 FROM ip_allocations taken
+       WHERE taken.subnet_id = :subnet AND taken.number >= :first AND taken.number < :last
+       AND taken.number + 1 is free ORDER BY taken.number LIMIT 1) END
+    """
+    taken = ip_allocations.alias("taken")
+    subnet, first, last = (
+        sa.bindparam("subnet", type_=sa.String),
+        sa.bindparam("first", type_=sa.BigInteger),
+        sa.bindparam("last", type_=sa.BigInteger),
+    )
+
+    def free(number: sa.ColumnElement[int]) -> Condition:
+        other = ip_allocations.alias()
+        return ~sa.exists().where(other.c.subnet_id == subnet, other.c.number == number)
+
+    gap = (
+        sa.select(taken.c.number + 1)
+        .where(
+            taken.c.subnet_id == subnet,
+            taken.c.number >= first,
+            taken.c.number < last,
+            free(taken.c.number + 1),
+        )
+        .order_by(taken.c.number)
+        .limit(1)
+    )
+    return sa.select(sa.case((free(first), first), else_=gap.scalar_subquery()))
+
+
+_FIRST_FREE = _first_free()
+
 
 def visible_to(project_id: str | None) -> Condition:
     """Its own subnets, and those of networks it sees. None: everything (an admin)."""
@@ -70,25 +129,8 @@ def of_networks(
     found: dict[str, list[Subnet]] = {}
     if not network_ids:
         return found
-    # SELECT subnets.*, ip_allocations.ip FROM subnets
-    # LEFT JOIN ports ON ports.network_id = subnets.network_id AND ports.device_owner = 'network:dhcp'
-    # LEFT JOIN ip_allocations ON ip_allocations.port_id = ports.id
-    #                         AND ip_allocations.subnet_id = subnets.id
-    query = (
-        sa.select(subnets, ip_allocations.c.ip.label("dhcp_address"))
-        .outerjoin(
-            ports, sa.and_(ports.c.network_id == subnets.c.network_id, ports.c.device_owner == DHCP_OWNER)
-        )
-        .outerjoin(
-            ip_allocations,
-            sa.and_(ip_allocations.c.port_id == ports.c.id, ip_allocations.c.subnet_id == subnets.c.id),
-        )
-        .where(subnets.c.network_id.in_(network_ids))
-        .order_by(subnets.c.created_at, subnets.c.id)
-    )
-    if for_update:
-        query = query.with_for_update(of=subnets)
-    for row in conn.execute(query):
+    query = _OF_NETWORKS_LOCKED if for_update else _OF_NETWORKS
+    for row in conn.execute(query, {"networks": network_ids}):
         found.setdefault(row.network_id, []).append(_subnet(row))
     return found
 
@@ -118,25 +160,8 @@ def first_free(conn: sa.Connection, subnet_id: str, first: int, last: int) -> in
     It looks at the addresses that are taken, from ``first`` on, and ends at the first gap: near the
     place where the search of the last time ended, that is at once.
     """
-    # CASE WHEN first is free THEN first ELSE
-    #   (SELECT a.number + 1 FROM ip_allocations a WHERE a.subnet_id = :s AND a.number >= :first
-    #    AND a.number < :last AND a.number + 1 is free ORDER BY a.number LIMIT 1) END
-    taken, beside = ip_allocations.alias("taken"), ip_allocations.alias("beside")
-    gap = (
-        sa.select(taken.c.number + 1)
-        .where(
-            taken.c.subnet_id == subnet_id,
-            taken.c.number >= first,
-            taken.c.number < last,
-            ~sa.exists().where(beside.c.subnet_id == subnet_id, beside.c.number == taken.c.number + 1),
-        )
-        .order_by(taken.c.number)
-        .limit(1)
-        .scalar_subquery()
-    )
-    at_first = sa.exists().where(ip_allocations.c.subnet_id == subnet_id, ip_allocations.c.number == first)
-    number: int | None = conn.scalar(sa.select(sa.case((~at_first, sa.literal(first)), else_=gap)))
-    return number
+    found = conn.scalar(_FIRST_FREE, {"subnet": subnet_id, "first": first, "last": last})
+    return None if found is None else int(found)
 
 
 def taken(conn: sa.Connection, subnet_id: str, number: int) -> bool:
@@ -147,9 +172,7 @@ def taken(conn: sa.Connection, subnet_id: str, number: int) -> bool:
 def search_from(conn: sa.Connection, next_numbers: Mapping[str, int]) -> None:
     """Subnet id → where its next search for a free address begins."""
     conn.execute(
-        sa.update(subnets)
-        .where(subnets.c.id == sa.bindparam("subnet"))
-        .values(next_number=sa.bindparam("number")),
+        _SEARCH_FROM,
         [{"subnet": subnet_id, "number": number} for subnet_id, number in next_numbers.items()],
     )
 

@@ -80,10 +80,12 @@ def create(conn: sa.Connection, config: Config, context: RequestContext, body: P
     return port
 
 
-def update(conn: sa.Connection, context: RequestContext, port_id: str, body: PortUpdate) -> Port:
+def update(
+    conn: sa.Connection, _config: Config, context: RequestContext, port_id: str, body: PortUpdate
+) -> Port:
     port = find(conn, context, port_id)
-    network = network_store.by_id(conn, [port.network_id])[port.network_id]
-    policy.owner_only(context, "rule:update_port", port.project_id, network.project_id)
+    network = _network(conn, port)
+    policy.owner_only(context, "rule:update_port", *owners(conn, port))
     asked = {name: value for name, value in _values(body).items() if value != getattr(port, name)}
     moves = body.fixed_ips is not UNSET and not _same_addresses(port, body.fixed_ips)
     exact = {"fixed_ips"} if _exact(body) - {fixed.ip_address for fixed in port.fixed_ips} else set()
@@ -102,11 +104,19 @@ def update(conn: sa.Connection, context: RequestContext, port_id: str, body: Por
 
 def delete(conn: sa.Connection, context: RequestContext, port_id: str) -> None:
     port = find(conn, context, port_id)
-    network = network_store.by_id(conn, [port.network_id])[port.network_id]
-    policy.owner_only(context, "rule:delete_port", port.project_id, network.project_id)
+    policy.owner_only(context, "rule:delete_port", *owners(conn, port))
     _check_untouched(port, {"delete"})
     store.delete(conn, [port.id])
     tags.remove(conn, [port.id])
+
+
+def owners(conn: sa.Connection, port: Port) -> list[str]:
+    """The projects that may change it: its own, and its network's."""
+    return [port.project_id, _network(conn, port).project_id]
+
+
+def _network(conn: sa.Connection, port: Port) -> Network:
+    return network_store.by_id(conn, [port.network_id])[port.network_id]
 
 
 def _values(body: PortUpdate) -> dict[str, Any]:

@@ -67,9 +67,11 @@ def create(conn: sa.Connection, config: Config, context: RequestContext, body: S
     return subnet
 
 
-def update(conn: sa.Connection, context: RequestContext, subnet_id: str, body: SubnetUpdate) -> Subnet:
+def update(
+    conn: sa.Connection, _config: Config, context: RequestContext, subnet_id: str, body: SubnetUpdate
+) -> Subnet:
     subnet = find(conn, context, subnet_id)
-    network = _owned(conn, context, subnet, "rule:update_subnet")
+    policy.owner_only(context, "rule:update_subnet", *owners(conn, subnet))
     changes = _changes(subnet, body)
     if any(name in changes for name in _SERVED_BY_HOSTS) and store.serves_servers(conn, subnet.id):
         raise SubnetInUse(
@@ -81,30 +83,32 @@ def update(conn: sa.Connection, context: RequestContext, subnet_id: str, body: S
         raise GatewayIpInUse(f"Current gateway ip {gateway} already in use by a port. Unable to update.")
     if changes:
         store.update(conn, subnet.id, changes)
-        dhcp.follow(conn, network)
+        dhcp.follow(conn, _network(conn, subnet))
     return find(conn, context, subnet_id)
 
 
 def delete(conn: sa.Connection, context: RequestContext, subnet_id: str) -> None:
     """SubnetInUse if a port beside DHCP's has an address of it."""
     subnet = find(conn, context, subnet_id)
-    network = _owned(conn, context, subnet, "rule:delete_subnet")
+    policy.owner_only(context, "rule:delete_subnet", *owners(conn, subnet))
     if store.in_use(conn, subnet.id):
         raise SubnetInUse(
             f"Unable to complete operation on subnet {subnet.id}: "
             "One or more ports have an IP allocation from this subnet."
         )
     store.update(conn, subnet.id, {"enable_dhcp": False})
-    dhcp.follow(conn, network)
+    dhcp.follow(conn, _network(conn, subnet))
     store.delete(conn, [subnet.id])
     tags.remove(conn, [subnet.id])
 
 
-def _owned(conn: sa.Connection, context: RequestContext, subnet: Subnet, rule: str) -> Network:
-    """The subnet's network, if the asker owns the network or the subnet."""
-    network = network_store.by_id(conn, [subnet.network_id])[subnet.network_id]
-    policy.owner_only(context, rule, network.project_id, subnet.project_id)
-    return network
+def owners(conn: sa.Connection, subnet: Subnet) -> list[str]:
+    """The projects that may change it: its own, and its network's."""
+    return [subnet.project_id, _network(conn, subnet).project_id]
+
+
+def _network(conn: sa.Connection, subnet: Subnet) -> Network:
+    return network_store.by_id(conn, [subnet.network_id])[subnet.network_id]
 
 
 def _cidr(config: Config, body: SubnetCreate) -> IPv4Network:

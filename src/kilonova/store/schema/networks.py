@@ -14,7 +14,7 @@ from kilonova.store.schema.base import Json, metadata, uuid_column
 def _standard() -> list[sa.Column[object]]:
     """What Neutron's resources have in common."""
     return [
-        sa.Column("project_id", sa.String(64), nullable=False, index=True),
+        sa.Column("project_id", sa.String(64), nullable=False),
         sa.Column("name", sa.String(255), nullable=False),
         sa.Column("description", sa.String(255), nullable=False),
         sa.Column("revision_number", sa.Integer, nullable=False),
@@ -32,6 +32,7 @@ networks = sa.Table(
     sa.Column("shared", sa.Boolean, nullable=False),
     sa.Column("mtu", sa.Integer, nullable=False),
     sa.Column("port_security_enabled", sa.Boolean, nullable=False),
+    sa.Index(None, "project_id"),
 )
 
 subnets = sa.Table(
@@ -49,6 +50,7 @@ subnets = sa.Table(
     sa.Column("allocation_pools", Json(list[Pool]), nullable=False),
     # Where the search for a free address begins: after the one given last.
     sa.Column("next_number", sa.BigInteger, nullable=False),
+    sa.Index(None, "project_id"),
 )
 
 ports = sa.Table(
@@ -75,6 +77,7 @@ ports = sa.Table(
     sa.Column("server_hostname", sa.String(255)),
     sa.Column("made_by_build", sa.Boolean, nullable=False),
     sa.UniqueConstraint("network_id", "mac_address"),
+    sa.Index(None, "project_id", "device_owner"),
     sa.Index(None, "network_id", "device_owner"),
     sa.Index(None, "network_id", "status"),
 )

@@ -1,0 +1,51 @@
+"""The extensions of Neutron's API that are really here. A client decides by this list what to offer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kilonova.api.http import Reply, Request
+from kilonova.domain.errors import NotFound
+
+_EXTENSIONS = {
+    "allowed-address-pairs": ("Allowed Address Pairs", "Addresses that a port may use beside its own"),
+    "binding": ("Port Binding", "The host that a port is plugged on, for admins"),
+    "empty-string-filtering": ("Empty String Filtering", "A filter with an empty value finds empty values"),
+    "filter-validation": ("Filter Validation", "An unknown filter is refused"),
+    "ip-substring-filtering": ("IP address substring filtering", "Ports by a part of their address"),
+    "net-mtu": ("Network MTU", "The MTU of a network"),
+    "net-mtu-writable": ("Network MTU (writable)", "The MTU of a network can be set"),
+    "pagination": ("Pagination support", "limit, marker and page_reverse"),
+    "port-security": ("Port Security", "Anti-spoofing can be switched off"),
+    "project-id": ("project_id field enabled", "project_id beside tenant_id"),
+    "quota-check-limit": ("Quota check limit", "A limit below what is used can be refused"),
+    "quota_details": ("Quota details", "What a project uses of its quota"),
+    "quotas": ("Quota management support", "Limits for each project"),
+    "sorting": ("Sorting support", "sort_key and sort_dir"),
+    "standard-attr-description": ("standard-attr-description", "Descriptions"),
+    "standard-attr-revisions": ("Resource revision numbers", "Every change counts a revision"),
+    "standard-attr-tag": ("Tag support for resources with standard attribute", "Tags"),
+    "standard-attr-timestamp": ("Resource timestamps", "created_at, updated_at and changed_since"),
+    "tag-creation": ("Tag creation", "Tags are added by POST"),
+}
+
+
+def index(_network: Any, _request: Request) -> Reply:
+    return Reply(body={"extensions": [_view(alias) for alias in _EXTENSIONS]})
+
+
+def show(_network: Any, _request: Request, alias: str) -> Reply:
+    if alias not in _EXTENSIONS:
+        raise NotFound(f"Extension with alias {alias} does not exist")
+    return Reply(body={"extension": _view(alias)})
+
+
+def _view(alias: str) -> dict[str, Any]:
+    name, description = _EXTENSIONS[alias]
+    return {
+        "alias": alias,
+        "name": name,
+        "description": description,
+        "updated": "2026-11-01T00:00:00-00:00",
+        "links": [],
+    }

@@ -1,0 +1,64 @@
+"""Networks as the API shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from kilonova.api.network.resources import Resource, View
+from kilonova.domain.clock import iso8601
+from kilonova.domain.context import RequestContext
+from kilonova.domain.network import Network
+from kilonova.network.builtin import networks
+from kilonova.network.builtin.requests import NetworkCreate, NetworkUpdate
+from kilonova.store import network_tags
+from kilonova.store import networks as store
+
+
+def _views(conn: sa.Connection, _context: RequestContext, items: Sequence[Network]) -> list[View]:
+    ids = [item.id for item in items]
+    subnets, tags = store.subnet_ids(conn, ids), network_tags.of(conn, ids)
+    return [_view(item, subnets.get(item.id, []), tags.get(item.id, [])) for item in items]
+
+
+def _view(network: Network, subnets: list[str], tags: list[str]) -> dict[str, Any]:
+    return {
+        "id": network.id,
+        "name": network.name,
+        "description": network.description,
+        "project_id": network.project_id,
+        "tenant_id": network.project_id,
+        "admin_state_up": network.admin_state_up,
+        "status": "ACTIVE",
+        "shared": network.shared,
+        "router:external": False,
+        "mtu": network.mtu,
+        "port_security_enabled": network.port_security_enabled,
+        "availability_zone_hints": [],
+        "subnets": subnets,
+        "tags": tags,
+        "revision_number": network.revision_number,
+        "created_at": iso8601(network.created_at),
+        "updated_at": iso8601(network.updated_at),
+    }
+
+
+def _owners(_conn: sa.Connection, network: Network) -> Sequence[str]:
+    return [network.project_id]
+
+
+NETWORKS = Resource(
+    name="network",
+    plural="networks",
+    create_body=NetworkCreate,
+    update_body=NetworkUpdate,
+    create=networks.create,
+    update=networks.update,
+    delete=networks.delete,
+    find=networks.find,
+    page=store.page,
+    owners=_owners,
+    views=_views,
+)

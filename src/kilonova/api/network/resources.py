@@ -1,0 +1,138 @@
+"""What networks, subnets and ports have in common: five verbs over one URL.
+
+A ``Resource`` says what is its own (the bodies, the functions of the service, the view); the handlers here
+open one transaction for each request, so that a bulk create is all or nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from kilonova.api.http import Reply, Request, Route
+from kilonova.api.network import lists
+from kilonova.config import Config
+from kilonova.domain.context import RequestContext
+from kilonova.domain.errors import BadRequest, NotFound
+from kilonova.network.builtin import policy
+from kilonova.network.builtin.service import BuiltinNetwork
+from kilonova.store.network_lists import Page
+
+View = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resource:
+    """One of Neutron's resources. Items are structs with an ``id``."""
+
+    name: str
+    plural: str
+    create_body: Any
+    update_body: Any
+    create: Callable[[sa.Connection, Config, RequestContext, Any], Any]
+    update: Callable[[sa.Connection, Config, RequestContext, str, Any], Any]
+    delete: Callable[[sa.Connection, RequestContext, str], None]
+    find: Callable[[sa.Connection, RequestContext, str], Any]
+    page: Callable[[sa.Connection, Page, str | None], tuple[Sequence[Any], bool, bool] | None]
+    owners: Callable[[sa.Connection, Any], Sequence[str]]
+    """The projects that may change an item."""
+    views: Callable[[sa.Connection, RequestContext, Sequence[Any]], list[View]]
+    """Items as the API shows them, with a constant number of statements."""
+    admin_filters: frozenset[str] = frozenset()
+
+
+def routes(resource: Resource) -> list[Route]:
+    def index(network: BuiltinNetwork, request: Request) -> Reply:
+        return _index(resource, network, request)
+
+    def create(network: BuiltinNetwork, request: Request) -> Reply:
+        return _create(resource, network, request)
+
+    def show(network: BuiltinNetwork, request: Request, item_id: str) -> Reply:
+        return _show(resource, network, request, item_id)
+
+    def update(network: BuiltinNetwork, request: Request, item_id: str) -> Reply:
+        return _update(resource, network, request, item_id)
+
+    def delete(network: BuiltinNetwork, request: Request, item_id: str) -> Reply:
+        with network.db.write() as conn:
+            resource.delete(conn, request.context, item_id)
+        return Reply(204)
+
+    several = f"/v2.0/{resource.plural}"
+    one = f"{several}/{{item_id}}"
+    return [
+        Route("GET", several, index),
+        Route("POST", several, create),
+        Route("GET", one, show),
+        Route("PUT", one, update),
+        Route("DELETE", one, delete),
+    ]
+
+
+def _index(resource: Resource, network: BuiltinNetwork, request: Request) -> Reply:
+    page = lists.asked(request, resource.admin_filters)
+    with network.db.read() as conn:
+        found = resource.page(conn, page, policy.scope(request.context))
+        if found is None:
+            raise NotFound(f"{resource.name.capitalize()} {page.marker} (the marker) could not be found.")
+        items, more, before = found
+        views = resource.views(conn, request.context, items)
+    links = lists.links(request, resource.plural, page, [item.id for item in items], more, before)
+    return Reply(body={resource.plural: [lists.fields(request, view) for view in views], **links})
+
+
+def _create(resource: Resource, network: BuiltinNetwork, request: Request) -> Reply:
+    bodies, bulk = _new(resource, request)
+    with network.db.write() as conn:
+        items = [resource.create(conn, network.config, request.context, body) for body in bodies]
+        views = resource.views(conn, request.context, items)
+    return Reply(201, {resource.plural: views} if bulk else {resource.name: views[0]})
+
+
+def _show(resource: Resource, network: BuiltinNetwork, request: Request, item_id: str) -> Reply:
+    with network.db.read() as conn:
+        item = resource.find(conn, request.context, item_id)
+        (view,) = resource.views(conn, request.context, [item])
+    return Reply(body={resource.name: lists.fields(request, view)})
+
+
+def _update(resource: Resource, network: BuiltinNetwork, request: Request, item_id: str) -> Reply:
+    raw = _envelope(request, resource.name)[resource.name]
+    body = _decode(raw, resource.update_body)
+    with network.db.write() as conn:
+        item = resource.update(conn, network.config, request.context, item_id, body)
+        (view,) = resource.views(conn, request.context, [item])
+    return Reply(body={resource.name: view})
+
+
+def _new(resource: Resource, request: Request) -> tuple[list[Any], bool]:
+    """The bodies of what shall be made, and whether they came as a list."""
+    envelope = _envelope(request, resource.name, resource.plural)
+    if resource.name in envelope:
+        return [_decode(envelope[resource.name], resource.create_body)], False
+    raws: list[msgspec.Raw] = _decode(envelope[resource.plural], list[msgspec.Raw])
+    if not raws:
+        raise BadRequest("Resources required")
+    return [_decode(raw, resource.create_body) for raw in raws], True
+
+
+def _envelope(request: Request, *names: str) -> dict[str, msgspec.Raw]:
+    """The body's outer object: exactly one of these names."""
+    envelope = request.json(dict[str, msgspec.Raw])
+    if len(envelope) != 1 or next(iter(envelope)) not in names:
+        raise BadRequest(f"The body must be an object with one key: {' or '.join(names)}")
+    return envelope
+
+
+def _decode(raw: msgspec.Raw, kind: Any) -> Any:
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except msgspec.ValidationError as error:
+        raise BadRequest(f"Invalid input: {error}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadRequest("Malformed request body: it is not valid JSON") from error

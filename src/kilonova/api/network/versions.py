@@ -1,0 +1,26 @@
+"""Which versions there are, and what v2.0 holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kilonova.api.http import Reply, Request
+
+_COLLECTIONS = {"network": "networks", "subnet": "subnets", "port": "ports", "quota": "quotas"}
+
+
+def index(_network: Any, request: Request) -> Reply:
+    link = {"rel": "self", "href": f"{request.url}/v2.0/"}
+    return Reply(body={"versions": [{"id": "v2.0", "status": "CURRENT", "links": [link]}]})
+
+
+def v2(_network: Any, request: Request) -> Reply:
+    resources = [
+        {
+            "name": name,
+            "collection": plural,
+            "links": [{"rel": "self", "href": f"{request.url}/v2.0/{plural}"}],
+        }
+        for name, plural in _COLLECTIONS.items()
+    ]
+    return Reply(body={"resources": resources})
