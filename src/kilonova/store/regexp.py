@@ -28,10 +28,11 @@ def valid(pattern: str) -> bool:
 
 def register(raw: Any) -> None:
     """Give a SQLite connection its REGEXP operator, which SQLAlchemy's ``regexp_match`` uses."""
-    raw.create_function("regexp", 2, _matches, deterministic=True)
+    raw.create_function("regexp", 2, matches, deterministic=True)
 
 
-def _matches(pattern: str, value: str | None) -> bool:
+def matches(pattern: str, value: str | None) -> bool:
+    """Whether a valid pattern is found somewhere in the value; NULL matches nothing."""
     return value is not None and _compiled(pattern).search(value) is not None
 
 

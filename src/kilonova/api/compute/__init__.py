@@ -7,6 +7,7 @@ which version a request speaks, ``faults.py`` how errors look, ``policy.py`` who
 from __future__ import annotations
 
 from kilonova.api.compute import (
+    addresses,
     aggregates,
     availability_zones,
     extensions,
@@ -16,10 +17,15 @@ from kilonova.api.compute import (
     flavors,
     gone,
     hypervisors,
+    instance_actions,
     keypairs,
     limits,
     microversions,
     quotas,
+    server_actions,
+    server_metadata,
+    server_tags,
+    servers,
     services,
     versions,
 )
@@ -29,6 +35,12 @@ from kilonova.api.http import Route, Service
 ROUTES: list[Route] = [
     *versions.ROUTES,
     *extensions.ROUTES,
+    *servers.ROUTES,
+    *server_actions.ROUTES,
+    *server_metadata.ROUTES,
+    *server_tags.ROUTES,
+    *instance_actions.ROUTES,
+    *addresses.ROUTES,
     *flavors.ROUTES,
     *flavor_access.ROUTES,
     *flavor_extra_specs.ROUTES,
