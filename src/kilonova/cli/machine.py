@@ -97,7 +97,8 @@ class Machine:
                 identity_api.service(identity),
                 image_api.service(images),
                 network_api.service(network),
-                *compute_api.services(
+                compute_api.versions_service(),
+                compute_api.service(
                     ComputeAPI(config=config, db=db, bus=bus, network=network, images=images)
                 ),
             ],
@@ -157,7 +158,9 @@ class Machine:
     def _libvirt_host(self, folder: Path, store: FileStore) -> tuple[Driver, HostNetwork]:
         from kilonova.network.host import LinuxHost
         from kilonova.virt.libvirt.driver import LibvirtDriver
+        from kilonova.virt.libvirt.reaper import adopt_guests
 
+        adopt_guests()
         self._say("connecting to libvirt (the first start looks at what QEMU can do: some seconds)")
         folder.mkdir(exist_ok=True, mode=0o700)
         driver = LibvirtDriver(self._config, folder, store)

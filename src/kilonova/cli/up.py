@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 from pathlib import Path
 
 import click
 
 from kilonova import log
+from kilonova.cli.machine import Machine
 from kilonova.cli.state import StateFolder
 from kilonova.config import load
 from kilonova.domain.errors import KilonovaError
@@ -61,16 +61,13 @@ def up(
     folder = StateFolder(state)
     with folder.log.open("a", buffering=1) as file:
         log.setup(file, log_level)
-        _run(config, folder, address, port, driver, hosts)
+        _run(Machine(config, folder, driver, hosts, say), folder, address, port)
 
 
-def _run(config, folder, address, port, driver, hosts) -> None:  # type: ignore[no-untyped-def]
-    from kilonova.cli.machine import Machine
-
+def _run(machine: Machine, folder: StateFolder, address: str, port: int) -> None:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    machine = Machine(config, folder, driver, hosts, say)
     try:
         url = machine.start(address, port)
     except (KilonovaError, OSError) as error:
@@ -83,5 +80,5 @@ def _run(config, folder, address, port, driver, hosts) -> None:  # type: ignore[
 
 
 def say(text: str) -> None:
+    """To the user, at once, also through a pipe."""
     print(text, flush=True)
-    sys.stdout.flush()

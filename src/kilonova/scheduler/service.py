@@ -57,7 +57,7 @@ class Scheduler:
         return decide(request, self._hosts.current(now()), self._filters, self._weighers, multipliers)
 
     def _claim(self, request: SelectDestinations, candidate: HostState) -> bool:
-        """One transaction: the operation is still the asker's, an earlier try's claim is gone, this one fits."""
+        """One transaction: the operation is still the asker's, an earlier claim is gone, this one fits."""
         server_id = request.spec.server_id
         with self._db.write() as conn:
             if not operations.is_held(conn, request.operation_id, request.epoch):
