@@ -1,1 +1,0 @@
-"""`kilonova db`: the database's schema."""
