@@ -1,4 +1,4 @@
-"""Host aggregates: /os-aggregates. None can be made yet, so the list is empty; clients ask for it to show a host."""
+"""Host aggregates: /os-aggregates. None can be made yet: the list, read to show a host, is empty."""
 
 from __future__ import annotations
 

@@ -1,0 +1,154 @@
+"""The compute API as a WSGI application over a real database, spoken to by three callers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import falcon.testing
+import pytest
+
+from kilonova.api import compute
+from kilonova.api.compute.state import ComputeAPI
+from kilonova.api.http import application
+from kilonova.bus.local import LocalBus
+from kilonova.config import Config
+from kilonova.domain.context import RequestContext
+from kilonova.domain.errors import Unauthorized
+from kilonova.domain.hosts import Capacity, HostReport
+from kilonova.domain.identity import Domain, Project
+from kilonova.store import domains, flavors, hosts, projects
+from kilonova.store.database import Database
+
+PROJECT = "a" * 32
+OTHER_PROJECT = "b" * 32
+CALLERS = {
+    "admin": RequestContext(
+        request_id="", user_id="ad" * 16, project_id="c" * 32, roles=frozenset({"admin", "member", "reader"})
+    ),
+    "member": RequestContext(
+        request_id="", user_id="e" * 32, project_id=PROJECT, roles=frozenset({"member", "reader"})
+    ),
+    "other": RequestContext(
+        request_id="", user_id="f" * 32, project_id=OTHER_PROJECT, roles=frozenset({"member", "reader"})
+    ),
+}
+
+
+def authenticate(token: str, _request_id: str) -> RequestContext:
+    """The caller's name is its token."""
+    if token not in CALLERS:
+        raise Unauthorized("The request you have made requires authentication.")
+    return CALLERS[token]
+
+
+@dataclass(frozen=True)
+class Caller:
+    """One who asks: ``member.get("/flavors", version="2.61")``. Answers are checked to be no 5xx."""
+
+    client: falcon.testing.TestClient
+    token: str
+    seen: list[Callable[[str, str, str, falcon.testing.Result], None]] = field(default_factory=list)
+
+    def get(self, path: str, version: str = "2.1", **more: Any) -> falcon.testing.Result:
+        return self.ask("GET", path, version, **more)
+
+    def post(self, path: str, body: Any = None, version: str = "2.1", **more: Any) -> falcon.testing.Result:
+        return self.ask("POST", path, version, json=body, **more)
+
+    def put(self, path: str, body: Any = None, version: str = "2.1", **more: Any) -> falcon.testing.Result:
+        return self.ask("PUT", path, version, json=body, **more)
+
+    def delete(self, path: str, version: str = "2.1", **more: Any) -> falcon.testing.Result:
+        return self.ask("DELETE", path, version, **more)
+
+    def ask(self, method: str, path: str, version: str, **more: Any) -> falcon.testing.Result:
+        path, _, query = path.partition("?")
+        headers = {
+            "X-Auth-Token": self.token,
+            "OpenStack-API-Version": f"compute {version}",
+            **more.pop("headers", {}),
+        }
+        answer = self.client.simulate_request(
+            method, f"/compute/v2.1{path}", headers=headers, query_string=query or None, **more
+        )
+        for look in self.seen:
+            look(method, path, version, answer)
+        return answer
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    db = Database(f"sqlite:///{tmp_path / 'kilonova.db'}")
+    db.create()
+    with db.write() as conn:
+        flavors.seed(conn)
+        domains.create(conn, Domain(id="default", name="Default"))
+        for number, caller in enumerate(CALLERS.values()):
+            assert caller.project_id is not None
+            projects.create(conn, Project(id=caller.project_id, domain_id="default", name=f"p{number}"))
+    yield db
+    db.close()
+
+
+@pytest.fixture
+def config() -> Config:
+    return Config()
+
+
+@pytest.fixture
+def state(database: Database, config: Config) -> ComputeAPI:
+    """Without images and networks: no resource here asks for them."""
+    return ComputeAPI(
+        config=config,
+        db=database,
+        bus=LocalBus(),
+        network=cast(Any, None),
+        images=cast(Any, None),
+    )
+
+
+@pytest.fixture
+def client(state: ComputeAPI) -> falcon.testing.TestClient:
+    services = [compute.versions_service(), compute.service(state)]
+    return falcon.testing.TestClient(application(services, authenticate))
+
+
+@pytest.fixture
+def admin(client: falcon.testing.TestClient) -> Caller:
+    return Caller(client, "admin")
+
+
+@pytest.fixture
+def member(client: falcon.testing.TestClient) -> Caller:
+    return Caller(client, "member")
+
+
+@pytest.fixture
+def other(client: falcon.testing.TestClient) -> Caller:
+    return Caller(client, "other")
+
+
+@pytest.fixture
+def add_host(database: Database, config: Config) -> Callable[[str], str]:
+    """Make a host as its first report does; the id of its service."""
+
+    def add(name: str) -> str:
+        told = HostReport(
+            host=name,
+            hypervisor_hostname=f"{name}.example",
+            hypervisor_type="QEMU",
+            hypervisor_version=7002000,
+            host_ip="192.0.2.1",
+            total=Capacity(vcpus=8, memory_mb=16384, disk_gb=100),
+            cpu_info={"arch": "x86_64"},
+            disk_available_least=90,
+        )
+        with database.write() as conn:
+            service_id = hosts.seen(conn, "nova-compute", name, "nova")
+            hosts.report(conn, service_id, told, config.compute)
+        return service_id
+
+    return add
