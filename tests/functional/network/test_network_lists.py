@@ -1,0 +1,144 @@
+"""Filters, fields, sorting and pages of the networking API."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+import sqlalchemy as sa
+
+from kilonova.network.builtin.service import BuiltinNetwork
+
+from .conftest import ALICE, Caller
+
+
+@pytest.fixture
+def five(alice: Caller) -> list[str]:
+    """Five networks: names c, a, b, a, d in the order of their making."""
+    return [alice.create("network", name=name, description=name * 2)["id"] for name in "cabad"]
+
+
+def test_filters_repeat_and_combine(alice: Caller, admin: Caller, five: list[str]) -> None:
+    assert set(alice.ids("networks", name="a")) == {five[1], five[3]}
+    assert set(alice.ids("networks", name=["a", "c"])) == {five[0], five[1], five[3]}
+    assert alice.ids("networks", name="a", id=five[3]) == [five[3]]
+    assert alice.ids("networks", name="") == []
+    assert len(alice.ids("networks", shared="False", admin_state_up="true", mtu="1500", status="ACTIVE")) == 5
+    assert alice.ids("networks", **{"router:external": "True"}) == []
+    assert len(admin.ids("networks", tenant_id=ALICE)) == len(admin.ids("networks", project_id=ALICE)) == 5
+    assert alice.ids("networks", name="A") == []
+    assert len(alice.ids("networks", changed_since="2020-01-01T00:00:00")) == 5
+    assert alice.ids("networks", changed_since="2999-01-01") == []
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "foo=1",
+        "mtu=x",
+        "mtu=-1",
+        "mtu=99999999999999999999",
+        "shared=perhaps",
+        "limit=-1",
+        "limit=x",
+        "limit=1.5",
+        "sort_key=foo",
+        "sort_key=router:external",
+        "sort_key=name&sort_dir=up",
+        "sort_key=name&sort_dir=asc&sort_dir=desc",
+        "changed_since=yesterday",
+    ],
+)
+def test_wrong_queries(alice: Caller, query: str) -> None:
+    assert alice.refused("GET", f"/networks?{query}")[0] == 400
+
+
+def test_ports_filter_by_address(alice: Caller, net: str, subnet: dict[str, Any]) -> None:
+    port = alice.create("port", network_id=net, fixed_ips=[{"ip_address": "10.0.0.77"}], name="p")
+    found = [port["id"]]
+    for value in ("ip_address=10.0.0.77", "ip_address_substr=.0.77"):
+        assert alice.ids("ports", fixed_ips=[value, f"subnet_id={subnet['id']}"]) == found
+    assert alice.ids("ports", fixed_ips="ip_address=10.0.0.78") == []
+    assert alice.ids("ports", fixed_ips="ip_address_substr=%") == []
+    assert len(alice.ids("ports", fixed_ips=f"subnet_id={subnet['id']}")) == 2
+    assert alice.ids("ports", mac_address=port["mac_address"].upper()) == found
+    assert alice.ids("ports", network_id=net, device_owner="") == found
+    assert alice.refused("GET", "/ports?fixed_ips=10.0.0.7")[0] == 400
+
+
+def test_hosts_are_only_for_admins(alice: Caller, admin: Caller) -> None:
+    assert admin.ids("ports", **{"binding:host_id": "h"}) == []
+    assert alice.refused("GET", "/ports?binding:host_id=h")[0] == 400
+
+
+def test_fields(alice: Caller, five: list[str]) -> None:
+    for item in alice.get("/networks", fields=["id", "name"])["networks"]:
+        assert set(item) == {"id", "name"}
+    assert alice.get(f"/networks/{five[0]}", fields="name") == {"network": {"name": "c"}}
+
+
+def _follow(alice: Caller, page: dict[str, Any], rel: str) -> dict[str, Any] | None:
+    for link in page.get("networks_links", []):
+        if link["rel"] == rel:
+            url = urlsplit(link["href"])
+            assert url.path == "/networking/v2.0/networks"
+            params: dict[str, list[str]] = {}
+            for name, value in parse_qsl(url.query):
+                params.setdefault(name, []).append(value)
+            return dict(alice.get("/networks", **params))
+    return None
+
+
+@pytest.mark.parametrize(
+    "sort", [{}, {"sort_key": "name"}, {"sort_key": ["name", "created_at"], "sort_dir": ["desc", "asc"]}]
+)
+@pytest.mark.parametrize("limit", [1, 2, 3, 5, 6])
+def test_pages_go_forth_and_back(alice: Caller, five: list[str], sort: dict[str, Any], limit: int) -> None:
+    whole = alice.ids("networks", **sort)
+    assert sorted(whole) == sorted(five)
+    pages = []
+    page: dict[str, Any] | None = alice.get("/networks", limit=limit, **sort)
+    while page is not None:
+        pages.append([item["id"] for item in page["networks"]])
+        last, page = page, _follow(alice, page, "next")
+    assert [item for ids in pages for item in ids] == whole
+    back = [[item["id"] for item in last["networks"]]]
+    while (last := _follow(alice, last, "previous")) is not None:
+        back.append([item["id"] for item in last["networks"]])
+    assert [item for ids in reversed(back) for item in ids] == whole
+
+
+def test_sorting_by_something_that_may_be_null(alice: Caller, net: str) -> None:
+    made = [
+        alice.create("subnet", network_id=net, cidr=f"10.{n}.0.0/24", gateway_ip=gateway)["id"]
+        for n, gateway in ((1, None), (2, "10.2.0.9"), (3, None))
+    ]
+    first = alice.get("/subnets", sort_key="gateway_ip", limit=1)["subnets"][0]["id"]
+    rest = alice.ids("subnets", sort_key="gateway_ip", marker=first)
+    assert sorted([first, *rest]) == sorted(made)
+    assert rest[-1] == made[1]
+
+
+def test_unknown_marker(alice: Caller, bob: Caller, five: list[str]) -> None:
+    assert alice.refused("GET", "/networks?marker=nothing")[0] == 404
+    assert bob.refused("GET", f"/networks?marker={five[0]}")[0] == 404
+
+
+def test_the_number_of_statements_does_not_depend_on_the_page(
+    alice: Caller, network: BuiltinNetwork, net: str, subnet: dict[str, Any]
+) -> None:
+    seen: list[str] = []
+    sa.event.listen(network.db.engine, "before_cursor_execute", lambda *a: seen.append(a[2]))
+
+    def statements(plural: str) -> int:
+        seen.clear()
+        alice.get(f"/{plural}")
+        return len(seen)
+
+    few = {plural: statements(plural) for plural in ("networks", "subnets", "ports")}
+    for n in range(5):
+        other = alice.create("network")["id"]
+        alice.create("subnet", network_id=other, cidr=f"10.{n}.0.0/24")
+        alice.create("port", network_id=other)
+    assert {plural: statements(plural) for plural in few} == few

@@ -1,0 +1,211 @@
+"""Networks through the API."""
+
+from __future__ import annotations
+
+import uuid
+
+import pytest
+
+from kilonova.network.builtin.service import BuiltinNetwork
+
+from .conftest import ADMIN, ALICE, BOB, Caller
+
+
+def test_a_new_network_has_neutrons_attributes(alice: Caller) -> None:
+    made = alice.create("network", name="red", description="d")
+    assert made == {
+        "id": made["id"],
+        "name": "red",
+        "description": "d",
+        "project_id": ALICE,
+        "tenant_id": ALICE,
+        "admin_state_up": True,
+        "status": "ACTIVE",
+        "shared": False,
+        "router:external": False,
+        "mtu": 1500,
+        "port_security_enabled": True,
+        "availability_zone_hints": [],
+        "subnets": [],
+        "tags": [],
+        "revision_number": 0,
+        "created_at": made["created_at"],
+        "updated_at": made["updated_at"],
+    }
+    assert alice.get(f"/networks/{made['id']}")["network"] == made
+
+
+def test_an_update_counts_a_revision(alice: Caller, net: str) -> None:
+    changed = alice.update("network", net, name="new", mtu=1400, admin_state_up=False)
+    assert (changed["name"], changed["mtu"], changed["admin_state_up"]) == ("new", 1400, False)
+    assert changed["revision_number"] == 1
+    assert alice.update("network", net)["revision_number"] == 1
+
+
+def test_many_at_once_are_all_or_nothing(alice: Caller) -> None:
+    result = alice("POST", "/networks", {"networks": [{"name": "a"}, {"name": "b"}]})
+    assert [item["name"] for item in result.json["networks"]] == ["a", "b"]
+    assert alice("POST", "/networks", {"networks": [{"name": "c"}, {"mtu": 9000}]}).status_code == 400
+    assert len(alice.ids("networks")) == 2
+
+
+def test_what_comes_later_is_refused_in_words(alice: Caller, admin: Caller) -> None:
+    for attributes in (
+        {"router:external": True},
+        {"provider:network_type": "vlan"},
+        {"provider:segmentation_id": 7},
+        {"is_default": True},
+        {"availability_zone_hints": ["a"]},
+        {"mtu": 1501},
+        {"mtu": 20},
+    ):
+        assert admin.refused_create("network", **attributes) == (400, "InvalidInput")
+    assert alice.create("network", **{"router:external": False, "availability_zone_hints": []})
+
+
+def test_sharing_is_for_admins_and_shows_a_network_to_all(alice: Caller, bob: Caller, admin: Caller) -> None:
+    assert alice.refused_create("network", shared=True) == (403, "PolicyNotAuthorized")
+    shared = admin.create("network", name="all", shared=True)["id"]
+    assert bob.get(f"/networks/{shared}")["network"]["shared"] is True
+    assert bob.refused_update("network", shared, name="mine") == (403, "PolicyNotAuthorized")
+    assert bob.refused("DELETE", f"/networks/{shared}") == (403, "PolicyNotAuthorized")
+    assert bob.refused_create("subnet", network_id=shared, cidr="10.9.0.0/24")[0] == 403
+    admin.create("subnet", network_id=shared, cidr="10.9.0.0/24")
+    bob.create("port", network_id=shared)
+    assert admin.refused_update("network", shared, shared=False) == (409, "InvalidSharedSetting")
+    mine = alice.create("network")["id"]
+    assert alice.refused_update("network", mine, shared=True)[0] == 403
+
+
+def test_anothers_network_does_not_exist(alice: Caller, bob: Caller, admin: Caller, net: str) -> None:
+    for method, body in (("GET", None), ("PUT", {"network": {"name": "x"}}), ("DELETE", None)):
+        assert bob.refused(method, f"/networks/{net}", body) == (404, "NetworkNotFound")
+    assert bob.ids("networks") == []
+    assert bob.refused_create("port", network_id=net) == (404, "NetworkNotFound")
+    assert admin.ids("networks") == [net]
+    assert alice.ids("networks") == [net]
+
+
+def test_a_reader_only_reads(reader: Caller, net: str) -> None:
+    assert reader.ids("networks") == [net]
+    assert reader.refused_create("network") == (403, "PolicyNotAuthorized")
+    assert reader.refused_update("network", net, name="x") == (403, "PolicyNotAuthorized")
+    assert reader.refused("DELETE", f"/networks/{net}") == (403, "PolicyNotAuthorized")
+    assert reader.refused("PUT", f"/networks/{net}/tags", {"tags": ["a"]})[0] == 403
+
+
+def test_an_admin_makes_networks_for_others(alice: Caller, bob: Caller, admin: Caller) -> None:
+    made = admin.create("network", project_id=BOB)
+    assert made["tenant_id"] == BOB
+    assert bob.ids("networks") == [made["id"]]
+    assert alice.refused_create("network", tenant_id=BOB)[0] == 400
+    assert alice.refused_create("network", tenant_id=ALICE, project_id=BOB)[0] == 400
+    assert admin.create("network")["project_id"] == ADMIN
+
+
+def test_a_token_without_project_makes_nothing(client: object) -> None:
+    unscoped, unscoped_admin = Caller(client, "unscoped"), Caller(client, "unscoped-admin")
+    assert unscoped.refused_create("network")[0] == 403
+    assert unscoped.ids("networks") == []
+    assert unscoped_admin.refused_create("network")[0] == 400
+    assert unscoped_admin.create("network", tenant_id=BOB)["project_id"] == BOB
+
+
+def test_deleting_takes_subnets_and_dhcp_along_but_no_ports(
+    alice: Caller, net: str, subnet: dict[str, object]
+) -> None:
+    port = alice.create("port", network_id=net)["id"]
+    assert alice.refused("DELETE", f"/networks/{net}") == (409, "NetworkInUse")
+    alice.delete("port", port)
+    alice.delete("network", net)
+    assert alice.refused("GET", f"/networks/{net}")[0] == 404
+    assert alice.ids("subnets") == alice.ids("ports") == []
+
+
+def test_quota(alice: Caller, limited: BuiltinNetwork) -> None:
+    alice.create("network")
+    assert alice.refused("POST", "/networks", {"networks": [{}, {}]}) == (409, "OverQuota")
+    alice.create("network")
+    assert alice.refused_create("network") == (409, "OverQuota")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{",
+        b"[]",
+        b"null",
+        b'"network"',
+        b"{}",
+        b'{"network": null}',
+        b'{"network": []}',
+        b'{"networks": []}',
+        b'{"networks": {}}',
+        b'{"network": {}, "networks": []}',
+        b'{"port": {}}',
+        b'{"network": {"foo": 1}}',
+        b'{"network": {"name": 5}}',
+        b'{"network": {"name": null}}',
+        b'{"network": {"name": "a\\u0000b"}}',
+        b'{"network": {"admin_state_up": "maybe"}}',
+        b'{"network": {"mtu": -1}}',
+        b'{"network": {"mtu": 1e400}}',
+        b'{"network": {"mtu": 99999999999999999999999999}}',
+        b'{"network": {"shared": 1}}',
+        b'{"network": {"tenant_id": ""}}',
+        b'{"network": {"id": "x"}}',
+        b"\xff\xfe",
+        b'{"network": {"name": "\xff"}}',
+        b"[" * 5000,
+    ],
+)
+def test_malformed_bodies(alice: Caller, body: bytes) -> None:
+    headers = {"X-Auth-Token": "alice", "Content-Type": "application/json"}
+    result = alice.client.simulate_post("/networking/v2.0/networks", body=body, headers=headers)
+    assert result.status_code == 400, result.text
+    assert result.json["NeutronError"]["type"] == "HTTPBadRequest"
+
+
+def test_names_are_only_names(alice: Caller) -> None:
+    for name in (
+        "",
+        "<a href='x'>&",
+        "$(reboot)",
+        "../../etc/passwd",
+        "'; DROP TABLE networks; --",
+        "ネット",
+        "x" * 255,
+    ):
+        made = alice.create("network", name=name)
+        assert alice.ids("networks", name=name) == [made["id"]]
+    assert alice.refused_create("network", name="x" * 256)[0] == 400
+
+
+@pytest.mark.parametrize("wrong", ["x", "..", "%00", "%2e%2e%2f", str(uuid.uuid4()), "x" * 5000])
+def test_unknown_ids(alice: Caller, wrong: str) -> None:
+    for plural in ("networks", "subnets", "ports"):
+        assert alice.refused("GET", f"/{plural}/{wrong}")[0] == 404
+
+
+def test_tags(alice: Caller, bob: Caller, net: str) -> None:
+    path = f"/networks/{net}/tags"
+    assert alice("PUT", path, {"tags": ["red", "blue", "red"]}).json == {"tags": ["blue", "red"]}
+    assert alice("PUT", f"{path}/green").status_code == 201
+    assert alice("POST", path, {"tags": ["black"]}).status_code == 201
+    assert alice.get(path) == {"tags": ["black", "blue", "green", "red"]}
+    assert alice.get(f"/networks/{net}")["network"]["tags"] == ["black", "blue", "green", "red"]
+    assert alice("GET", f"{path}/red").status_code == 204
+    assert alice("DELETE", f"{path}/red").status_code == 204
+    assert alice.refused("GET", f"{path}/red") == (404, "TagNotFound")
+    assert alice.refused("DELETE", f"{path}/red") == (404, "TagNotFound")
+    assert bob.refused("GET", path)[0] == bob.refused("PUT", path, {"tags": []})[0] == 404
+    for wrong in ({"tags": "red"}, {"tags": [1]}, {"tags": [""]}, {"tags": ["a,b"]}, {}, {"tag": []}):
+        assert alice.refused("PUT", path, wrong)[0] == 400
+    other = alice.create("network")["id"]
+    assert alice.ids("networks", tags="blue,green") == [net]
+    assert alice.ids("networks", tags="blue,red") == []
+    assert alice.ids("networks", **{"tags-any": "red,green"}) == [net]
+    assert alice.ids("networks", **{"not-tags": "blue,green"}) == [other]
+    assert alice.ids("networks", **{"not-tags-any": "red"}) == sorted([net, other])
+    assert alice("DELETE", path).status_code == 204
+    assert alice.get(path) == {"tags": []}

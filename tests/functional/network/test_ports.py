@@ -1,0 +1,261 @@
+"""Ports through the API."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import pytest
+
+from kilonova.domain.servers import RequestedNetwork
+from kilonova.network.builtin.service import BuiltinNetwork
+
+from .conftest import ALICE, BOB, Caller
+
+
+def boot(network: BuiltinNetwork, **asked: str) -> str:
+    server = str(uuid.uuid4())
+    network.allocate_for_instance(server, ALICE, "vm", "host1", "nova", [RequestedNetwork(**asked)])
+    return server
+
+
+def test_a_new_port_has_neutrons_attributes(alice: Caller, net: str, subnet: dict[str, Any]) -> None:
+    made = alice.create("port", network_id=net, name="p", description="d", dns_name="box")
+    assert made["mac_address"].startswith("fa:16:3e:")
+    assert made == {
+        "id": made["id"],
+        "name": "p",
+        "description": "d",
+        "project_id": ALICE,
+        "tenant_id": ALICE,
+        "network_id": net,
+        "mac_address": made["mac_address"],
+        "fixed_ips": [{"subnet_id": subnet["id"], "ip_address": "10.0.0.3"}],
+        "admin_state_up": True,
+        "status": "DOWN",
+        "device_id": "",
+        "device_owner": "",
+        "dns_name": "box",
+        "port_security_enabled": True,
+        "allowed_address_pairs": [],
+        "binding:vnic_type": "normal",
+        "tags": [],
+        "revision_number": 0,
+        "created_at": made["created_at"],
+        "updated_at": made["updated_at"],
+    }
+    assert alice.get(f"/ports/{made['id']}")["port"] == made
+
+
+def test_fixed_ips_by_subnet_and_by_address(alice: Caller, net: str, subnet: dict[str, Any]) -> None:
+    other = alice.create("subnet", network_id=net, cidr="10.0.1.0/24")["id"]
+
+    def addresses(*fixed_ips: dict[str, str]) -> list[str]:
+        made = alice.create("port", network_id=net, fixed_ips=list(fixed_ips))
+        return [fixed["ip_address"] for fixed in made["fixed_ips"]]
+
+    assert addresses() == []
+    assert addresses({"subnet_id": other}) == ["10.0.1.3"]
+    assert addresses({"ip_address": "10.0.1.9"}) == ["10.0.1.9"]
+    assert addresses({"ip_address": "10.0.0.4", "subnet_id": subnet["id"]}) == ["10.0.0.4"]
+    # The free choices leave 10.0.0.5, which is named after them.
+    assert addresses(
+        {"subnet_id": subnet["id"]}, {"subnet_id": subnet["id"]}, {"ip_address": "10.0.0.5"}
+    ) == ["10.0.0.3", "10.0.0.6", "10.0.0.5"]
+
+
+@pytest.mark.parametrize(
+    ("fixed", "answer"),
+    [
+        ({"ip_address": "10.0.0.2"}, (409, "IpAddressInUse")),
+        ({"ip_address": "10.0.0.1"}, (409, "IpAddressInUse")),
+        ({"ip_address": "10.0.0.0"}, (400, "InvalidIpForSubnet")),
+        ({"ip_address": "10.0.0.255"}, (400, "InvalidIpForSubnet")),
+        ({"ip_address": "10.9.0.5"}, (400, "InvalidIpForNetwork")),
+        ({"ip_address": "x"}, (400, "InvalidInput")),
+        ({"ip_address": "fd00::1"}, (400, "InvalidInput")),
+        ({"subnet_id": "nothing"}, (400, "InvalidInput")),
+        ({}, (400, "InvalidInput")),
+        ({"foo": 1}, (400, "HTTPBadRequest")),
+        ({"ip_address": 7}, (400, "HTTPBadRequest")),
+    ],
+)
+def test_wrong_addresses(
+    alice: Caller, net: str, subnet: dict[str, Any], fixed: dict[str, Any], answer: tuple[int, str]
+) -> None:
+    assert alice.refused_create("port", network_id=net, fixed_ips=[fixed]) == answer
+    twice = [{"ip_address": "10.0.0.9"}, {"ip_address": "10.0.0.9"}]
+    assert alice.refused_create("port", network_id=net, fixed_ips=twice) == (409, "IpAddressInUse")
+
+
+def test_an_address_of_another_networks_subnet(alice: Caller, net: str, subnet: dict[str, Any]) -> None:
+    other = alice.create("network")["id"]
+    foreign = [{"subnet_id": subnet["id"]}]
+    assert alice.refused_create("port", network_id=other, fixed_ips=foreign) == (400, "InvalidInput")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"mac_address": "01:00:5e:00:00:01"},
+        {"mac_address": "00:00:00:00:00:00"},
+        {"mac_address": "fa:16:3e:00:00"},
+        {"mac_address": "fa-16-3e-00-00-01"},
+        {"device_owner": "network:router_interface"},
+        {"device_id": 5},
+        {"dns_name": "-bad-"},
+        {"dns_name": "a b"},
+        {"binding:vnic_type": "direct"},
+        {"allowed_address_pairs": [{"ip_address": "x"}]},
+        {"allowed_address_pairs": [{"ip_address": "10.0.0.9", "mac_address": "x"}]},
+        {"allowed_address_pairs": [{"mac_address": "fa:16:3e:00:00:01"}]},
+        {"allowed_address_pairs": [{"ip_address": "10.0.0.9"}] * 2},
+        {"security_groups": []},
+        {"fixed_ips": {}},
+        {"network_id": 3},
+        {"status": "ACTIVE"},
+    ],
+)
+def test_wrong_ports(alice: Caller, net: str, wrong: dict[str, Any]) -> None:
+    assert alice.refused_create("port", **{"network_id": net, **wrong})[0] == 400
+
+
+def test_macs_are_unique_on_their_network(alice: Caller, net: str) -> None:
+    mac = alice.create("port", network_id=net, mac_address="FA:16:3E:AA:BB:CC")["mac_address"]
+    assert mac == "fa:16:3e:aa:bb:cc"
+    assert alice.refused_create("port", network_id=net, mac_address=mac) == (409, "MacAddressInUse")
+    other = alice.create("network")["id"]
+    assert alice.create("port", network_id=other, mac_address=mac)["mac_address"] == mac
+
+
+def test_port_security_and_address_pairs(alice: Caller, net: str) -> None:
+    pairs = [{"ip_address": "10.0.0.0/25"}, {"ip_address": "10.9.9.9", "mac_address": "FA:16:3E:00:00:01"}]
+    port = alice.create("port", network_id=net, allowed_address_pairs=pairs)
+    assert port["allowed_address_pairs"] == [
+        {"ip_address": "10.0.0.0/25", "mac_address": port["mac_address"]},
+        {"ip_address": "10.9.9.9", "mac_address": "fa:16:3e:00:00:01"},
+    ]
+    required = (409, "AddressPairAndPortSecurityRequired")
+    assert alice.refused_update("port", port["id"], port_security_enabled=False) == required
+    changed = alice.update("port", port["id"], port_security_enabled=False, allowed_address_pairs=[])
+    assert changed["port_security_enabled"] is False
+    open_net = alice.create("network", port_security_enabled=False)["id"]
+    assert alice.create("port", network_id=open_net)["port_security_enabled"] is False
+    assert alice.refused_create("port", network_id=open_net, allowed_address_pairs=pairs) == required
+
+
+def test_update(alice: Caller, net: str, subnet: dict[str, Any]) -> None:
+    port = alice.create("port", network_id=net)
+    kept = port["fixed_ips"]
+    changed = alice.update("port", port["id"], fixed_ips=[*kept, {"subnet_id": subnet["id"]}], name="n")
+    assert [fixed["ip_address"] for fixed in changed["fixed_ips"]] == ["10.0.0.3", "10.0.0.4"]
+    assert changed["revision_number"] == 1
+    assert alice.update("port", port["id"], fixed_ips=changed["fixed_ips"])["revision_number"] == 1
+    moved = alice.update("port", port["id"], fixed_ips=[{"ip_address": "10.0.0.50"}], device_id="mine")
+    assert [fixed["ip_address"] for fixed in moved["fixed_ips"]] == ["10.0.0.50"]
+    again = alice.create("port", network_id=net, fixed_ips=[{"ip_address": "10.0.0.3"}])
+    assert alice.refused_update("port", again["id"], fixed_ips=moved["fixed_ips"]) == (409, "IpAddressInUse")
+    assert alice.get(f"/ports/{again['id']}")["port"]["fixed_ips"] == again["fixed_ips"]
+    assert alice.refused_update("port", again["id"], mac_address=port["mac_address"])[0] == 409
+    assert alice.refused_update("port", again["id"], network_id=net)[0] == 400
+
+
+def test_binding_is_for_admins(alice: Caller, admin: Caller, net: str) -> None:
+    for attribute in ({"binding:host_id": "h"}, {"binding:profile": {"a": 1}}):
+        assert alice.refused_create("port", network_id=net, **attribute) == (403, "PolicyNotAuthorized")
+    port = admin.create(
+        "port", network_id=net, tenant_id=ALICE, **{"binding:host_id": "h", "binding:profile": {"a": [1]}}
+    )
+    assert port["binding:host_id"] == "h"
+    assert port["binding:profile"] == {"a": [1]}
+    assert port["binding:vif_type"] == "unbound"
+    assert admin.ids("ports", **{"binding:host_id": "h"}) == [port["id"]]
+    assert "binding:host_id" not in alice.get(f"/ports/{port['id']}")["port"]
+    big = {"binding:profile": {"a": "x" * 5000}}
+    assert admin.refused_update("port", port["id"], **big) == (400, "InvalidInput")
+    assert admin.update("port", port["id"], **{"binding:host_id": None})["binding:host_id"] == ""
+
+
+def test_a_port_on_anothers_shared_network(bob: Caller, admin: Caller) -> None:
+    shared = admin.create("network", shared=True)["id"]
+    subnet = admin.create("subnet", network_id=shared, cidr="10.0.0.0/24")["id"]
+    port = bob.create("port", network_id=shared, fixed_ips=[{"subnet_id": subnet}])
+    for attribute in (
+        {"fixed_ips": [{"ip_address": "10.0.0.9"}]},
+        {"mac_address": "fa:16:3e:00:00:01"},
+        {"port_security_enabled": False},
+        {"allowed_address_pairs": [{"ip_address": "10.0.0.9"}]},
+    ):
+        assert bob.refused_create("port", network_id=shared, **attribute) == (403, "PolicyNotAuthorized")
+        assert bob.refused_update("port", port["id"], **attribute) == (403, "PolicyNotAuthorized")
+    assert (
+        len(
+            bob.update("port", port["id"], fixed_ips=[*port["fixed_ips"], {"subnet_id": subnet}])["fixed_ips"]
+        )
+        == 2
+    )
+    assert bob.ids("ports") == [port["id"]]
+    bob.delete("port", port["id"])
+
+
+def test_others(alice: Caller, bob: Caller, reader: Caller, admin: Caller, net: str) -> None:
+    port = alice.create("port", network_id=net)["id"]
+    assert bob.refused("GET", f"/ports/{port}") == (404, "PortNotFound")
+    assert bob.refused_update("port", port, name="x") == (404, "PortNotFound")
+    assert bob.refused("DELETE", f"/ports/{port}") == (404, "PortNotFound")
+    assert reader.ids("ports") == [port]
+    assert reader.refused("DELETE", f"/ports/{port}") == (403, "PolicyNotAuthorized")
+    # The owner of a network sees every port on it, and may clear it.
+    foreign = admin.create("port", network_id=net, tenant_id=BOB)["id"]
+    assert set(alice.ids("ports")) == {port, foreign}
+    alice.delete("port", foreign)
+
+
+def test_a_servers_port_stays_as_it_is(
+    alice: Caller, admin: Caller, network: BuiltinNetwork, net: str, subnet: dict[str, Any]
+) -> None:
+    server = boot(network, network_id=net)
+    (port,) = admin.get("/ports", device_id=server)["ports"]
+    assert port["device_owner"] == "compute:nova"
+    assert port["binding:host_id"] == "host1"
+    assert port["binding:vif_type"] == "bridge"
+    assert port["binding:vif_details"] == {"bridge_name": f"brq{net[:11]}"}
+    assert port["dns_name"] == "vm"
+    for change in (
+        {"fixed_ips": []},
+        {"device_id": ""},
+        {"admin_state_up": False},
+        {"port_security_enabled": False},
+        {"mac_address": "fa:16:3e:00:00:01"},
+        {"binding:host_id": "other"},
+    ):
+        assert admin.refused_update("port", port["id"], **change) == (409, "PortInUse")
+    assert alice.refused("DELETE", f"/ports/{port['id']}") == (409, "PortInUse")
+    assert alice.refused("DELETE", f"/networks/{net}") == (409, "NetworkInUse")
+    assert alice.refused("DELETE", f"/subnets/{subnet['id']}") == (409, "SubnetInUse")
+    alice.update("port", port["id"], name="n", device_id=server, fixed_ips=port["fixed_ips"])
+
+
+def test_the_status_is_what_hosts_say(
+    alice: Caller, network: BuiltinNetwork, net: str, subnet: dict[str, Any]
+) -> None:
+    def statuses() -> set[str]:
+        return {port["status"] for port in alice.get("/ports", network_id=net)["ports"]}
+
+    server, other = boot(network, network_id=net), boot(network, network_id=net)
+    assert statuses() == {"DOWN"}
+    network.port_status(server, True)
+    network.port_status(other, True)
+    network.port_status(other, True)
+    assert statuses() == {"ACTIVE"}  # DHCP's too
+    network.port_status(other, False)
+    assert len(alice.ids("ports", status="DOWN")) == 1
+    network.deallocate_for_instance(server)
+    assert statuses() == {"DOWN"}
+
+
+def test_quota(alice: Caller, limited: BuiltinNetwork, net: str) -> None:
+    alice.create("subnet", network_id=net, cidr="10.0.0.0/24")  # its DHCP port does not count
+    for _ in range(2):
+        alice.create("port", network_id=net)
+    assert alice.refused_create("port", network_id=net) == (409, "OverQuota")
