@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import pwd
 import re
 import shutil
 import socket
@@ -24,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kilonova.virt.libvirt import kvm
+from kilonova.virt.libvirt.embed import QEMU_USER
 
 
 class Where(NamedTuple):
@@ -191,6 +193,13 @@ def _libvirt_qemu_driver(_: Where) -> str:
     raise Lacking("not installed")
 
 
+def _libvirt_user(_: Where) -> str:
+    try:
+        return f"user {pwd.getpwnam(QEMU_USER).pw_uid}"
+    except KeyError as error:
+        raise Lacking(f"no user {QEMU_USER}") from error
+
+
 def _kvm(_: Where) -> str:
     verdict = kvm.probe()
     if not verdict.usable:
@@ -311,6 +320,12 @@ CHECKS = (
         _libvirt_qemu_driver,
         "libvirt cannot use QEMU without it",
         _apt("libvirt-daemon-driver-qemu"),
+    ),
+    Check(
+        "libvirt's user",
+        _libvirt_user,
+        "libvirt's QEMU driver does not start without it",
+        f"useradd --system --gid kvm --no-create-home --shell /usr/sbin/nologin {QEMU_USER}",
     ),
     Check("KVM", _kvm, "guests are emulated: they work, and are slower", "", needed=False),
     Check("dnsmasq", _dnsmasq, "it gives guests their addresses", _apt("dnsmasq-base")),
