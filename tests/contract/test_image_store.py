@@ -121,8 +121,16 @@ def test_a_reader_keeps_what_it_reads_through_a_delete(store: ImageStore, image_
 
 @pytest.mark.parametrize(
     "name",
-    ["", "x", "..", "../x", "/etc/passwd", "a\0b", "12345678-1234-1234-1234-123456789abc\n"]
-    + ["12345678-1234-1234-1234-123456789ABC", "{12345678-1234-1234-1234-123456789abc}"],
+    [
+        "",
+        "..",
+        "../x",
+        "/etc/passwd",
+        "a\0b",
+        "12345678-1234-1234-1234-123456789abc\n",
+        "12345678-1234-1234-1234-123456789ABC",
+        "{12345678-1234-1234-1234-123456789abc}",
+    ],
 )
 def test_only_uuids_are_names(store: ImageStore, name: str) -> None:
     for act in (store.open, store.delete, lambda bad: store.put(bad, [b"x"], GENEROUS)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -256,7 +257,5 @@ def test_the_verdict_does_not_depend_on_the_chunks(tmp_path: Path, chunk: int) -
     disk_format=st.sampled_from(["raw", "qcow2", "vmdk", "vhd", "vhdx", "vdi", "iso", "aki"]),
 )
 def test_garbage_is_accepted_or_refused_and_nothing_else(magic: bytes, rest: bytes, disk_format: str) -> None:
-    try:
+    with suppress(UnsupportedMedia):
         assert 0 <= inspect(magic + rest, disk_format) < 1 << 63
-    except UnsupportedMedia as error:
-        assert error.message

@@ -7,13 +7,18 @@ fill the memory. So chunked bodies are decoded here, and ``drain()`` throws away
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Any
 
 import falcon
-from cheroot.server import ChunkedRFile, KnownLengthRFile
+from cheroot import wsgi
+from cheroot.server import ChunkedRFile
 
 PIECE = 1 << 16
+MAX_DRAINED = 16 << 30
+"""Bytes of a refused body that are read and thrown away before the connection is ended instead."""
+
+_BODY = "kilonova.body"
+_EXCHANGE = "kilonova.exchange"
 _LINE = 1024
 
 
@@ -75,23 +80,43 @@ def of(request: falcon.Request) -> ChunkedBody | SizedBody:
     source = request.env["wsgi.input"]
     if isinstance(source, ChunkedRFile):
         body = ChunkedBody(source.rfile)
-        request.env["kilonova.body"] = body
+        request.env[_BODY] = body
         return body
     if request.env.get("wsgi.input_terminated"):
         return SizedBody(source)
     return SizedBody(request.bounded_stream)
 
 
+class Gateway(wsgi.Gateway_10):
+    """What the embedded server hands requests through (its ``gateway``): lets Drain end a connection."""
+
+    def get_environ(self) -> Any:
+        environ = super().get_environ()  # type: ignore[no-untyped-call]
+        environ[_EXCHANGE] = self.req
+        return environ
+
+
 class Drain:
-    """Falcon middleware: reads what the handler left of the body, so that the next request is in step."""
+    """Falcon middleware: reads what the handler left of the body, so that the client hears the answer and
+    the next request is in step; ends the connection where that can't be."""
 
     def process_response(self, request: falcon.Request, *_: Any) -> None:
-        source = request.env["wsgi.input"]
-        with suppress(OSError, ValueError):  # the client is gone: there is nothing to keep in step
-            if isinstance(source, ChunkedRFile):
-                body = request.env.get("kilonova.body") or of(request)
-                while body.read(PIECE):
-                    pass
-            elif isinstance(source, KnownLengthRFile):
-                while source.remaining and source.read(PIECE):
-                    pass
+        exchange = request.env.get(_EXCHANGE)
+        if exchange is not None and not _drained(request):
+            exchange.close_connection = True
+
+
+def _drained(request: falcon.Request) -> bool:
+    source = request.env["wsgi.input"]
+    if isinstance(source, ChunkedRFile):
+        body = request.env.get(_BODY) or of(request)
+    elif source.remaining == 0:
+        return True
+    elif source.remaining > MAX_DRAINED:
+        return False
+    else:
+        body = SizedBody(source)
+    try:
+        return any(not body.read(PIECE) for _ in range(MAX_DRAINED // PIECE))
+    except (OSError, ValueError):
+        return False

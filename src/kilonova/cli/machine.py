@@ -14,6 +14,7 @@ import falcon
 from cheroot import wsgi
 
 from kilonova import log
+from kilonova.api import bodies
 from kilonova.api import compute as compute_api
 from kilonova.api import identity as identity_api
 from kilonova.api import image as image_api
@@ -85,9 +86,10 @@ class Machine:
         self._closing.callback(bus.close)
         bus.serve("scheduler", Scheduler(db, config).handlers())
         name = f"conductor.{uuid.uuid4()}"
-        parts = ConductorParts(name=name, config=config, db=db, bus=bus, network=network)
+        faults = FaultPoints(config.faults)
+        parts = ConductorParts(name=name, config=config, db=db, bus=bus, network=network, faults=faults)
         bus.serve("conductor", conductor.handlers(parts), _CONDUCTOR_THREADS)
-        self._start_agents(bus, store)
+        self._start_agents(bus, store, faults)
         sweeper = conductor.Sweeper(parts)
         self._closing.callback(sweeper.close)
         self._keep_services_alive(db)
@@ -123,11 +125,10 @@ class Machine:
             operations.expire_leases(conn)
         return db
 
-    def _start_agents(self, bus: LocalBus, store: FileStore) -> None:
+    def _start_agents(self, bus: LocalBus, store: FileStore, faults: FaultPoints) -> None:
         tickers = [Ticker("reports"), Ticker("leases"), Ticker("repairs")]
         for ticker in tickers:
             self._closing.callback(ticker.close)
-        faults = FaultPoints(self._config.faults)
         for name in self._host_names():
             driver, host_network = self._make_host(name, store)
             parts = ComputeParts(
@@ -186,6 +187,7 @@ def _listening(address: str, port: int) -> wsgi.Server:
     server = wsgi.Server(
         (address, port), _starting, numthreads=_HTTP_THREADS, request_queue_size=512, timeout=30
     )
+    server.gateway = bodies.Gateway
     server.prepare()
     log.get("http").info("listening", address=address, port=server.bind_addr[1])
     return server

@@ -16,7 +16,7 @@ from kilonova import log
 from kilonova.config import Config
 from kilonova.domain.clock import now
 from kilonova.domain.context import RequestContext
-from kilonova.domain.errors import BadRequest, Conflict, Forbidden, KilonovaError, NotFound
+from kilonova.domain.errors import BadRequest, Conflict, Forbidden, KilonovaError, NotFound, TooLarge
 from kilonova.domain.images import (
     HASH_ALGORITHM,
     PACKED_CONTAINERS,
@@ -136,6 +136,8 @@ class Images:
 
         Conflict if it has data or another upload runs; UnsupportedMedia if the inspector refuses it.
         """
+        if expected is not None and expected > self._config.image.max_size:
+            raise TooLarge(f"The incoming image is too large: {expected} bytes are announced")
         image = self._start_saving(context, image_id)
         assert image.disk_format is not None
         assert image.container_format is not None

@@ -12,7 +12,7 @@ import pytest
 from kilonova.config import Config
 from kilonova.config import Image as ImageConfig
 from kilonova.domain.context import RequestContext
-from kilonova.domain.errors import BadRequest, Conflict, NotFound
+from kilonova.domain.errors import BadRequest, Conflict, NotFound, TooLarge
 from kilonova.domain.images import ImageStatus
 from kilonova.image.file import FileStore
 from kilonova.image.service import Images
@@ -228,7 +228,14 @@ class TestLimit:
         image_id = alice.create()["id"]
         result = alice.upload(image_id, b"x" * 1001)
         assert result.status_code == 413
-        assert "more than 1000 bytes" in result.json["message"]
+        assert "1001 bytes are announced" in result.json["message"]
+        check_queued_again(alice, image_id, folder)
+
+    def test_also_where_nothing_is_announced(self, alice: Caller, images: Images, folder: Path) -> None:
+        image_id = alice.create()["id"]
+        upload = Running(images, image_id, SlowClient(b"x" * 1000))
+        upload.finish()
+        assert isinstance(upload.error, TooLarge)
         check_queued_again(alice, image_id, folder)
 
 
