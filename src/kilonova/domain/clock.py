@@ -15,14 +15,15 @@ def iso8601(seconds: float | None) -> str | None:
     """``2026-01-02T03:04:05Z``, the form of the compute, image and network APIs."""
     if seconds is None:
         return None
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    # isoformat() takes a quarter of the time of strftime(); lists are full of times.
+    return datetime.fromtimestamp(int(seconds), UTC).isoformat()[:19] + "Z"
 
 
 def iso8601_micro(seconds: float | None) -> str | None:
     """``2026-01-02T03:04:05.123456``: the instance-actions API and Keystone (which adds a Z)."""
     if seconds is None:
         return None
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds")[:26]
 
 
 def parse(text: str) -> float:

@@ -150,6 +150,7 @@ def _server_row(server: NewServer, reservation_id: str) -> dict[str, Any]:
         "reservation_id": reservation_id,
         "created_at": created,
         "updated_at": created,
+        "user_data": spec.user_data,
         "spec": spec,
     }
 

@@ -59,8 +59,8 @@ def as_text(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
 
 
 BRIEF = [servers.c.id, servers.c.name]
-DETAIL = [as_text(column) for column in servers.c if column.name != "spec"]
-DETAIL_AND_SPEC = [*DETAIL, as_text(servers.c.spec)]
+DETAIL = [as_text(column) for column in servers.c if column.name not in {"spec", "user_data"}]
+DETAIL_AND_USER_DATA = [*DETAIL, servers.c.user_data]
 OWNER = [servers.c.id, servers.c.project_id]
 ADDRESSES = [as_text(servers.c.vifs)]
 

@@ -21,8 +21,8 @@ from kilonova.store.database import Row
 from kilonova.store.schema.operations import operations
 from kilonova.store.schema.servers import server_tags, servers
 
-VIEW = [column for column in servers.c if column.name != "spec"]
-"""All columns but the big one."""
+VIEW = [column for column in servers.c if column.name not in {"spec", "user_data"}]
+"""All columns but the big ones."""
 
 _INSERT = servers.insert()
 

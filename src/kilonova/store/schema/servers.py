@@ -45,7 +45,9 @@ servers = sa.Table(
     sa.Column("launched_at", sa.Float),
     sa.Column("terminated_at", sa.Float),
     sa.Column("deleted_at", sa.Float),  # NULL while it exists
-    # All that a host needs to build it. Big (user data): never read by a list.
+    # base64, for who may see it: also part of the spec, which is what hosts get.
+    sa.Column("user_data", sa.Text),
+    # All that a host needs to build it. Big: never read by a list.
     sa.Column("spec", Json(BuildSpec), nullable=False),
     sa.Index("ix_servers_project_created", "project_id", "deleted_at", "created_at", "id"),
     sa.Index("ix_servers_created", "deleted_at", "created_at", "id"),
