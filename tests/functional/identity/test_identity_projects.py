@@ -25,6 +25,7 @@ def test_create_show_update_delete(admin):
     [
         ({}, 400),
         ({"name": "\n"}, 400),
+        ({"name": "x" * 65}, 400),
         ({"name": "x", "enabled": 1}, 400),
         ({"name": "x", "tags": ["a,b"]}, 400),
         ({"name": "x", "tags": [""]}, 400),

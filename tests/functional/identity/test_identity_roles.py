@@ -34,6 +34,27 @@ def test_a_role_of_a_domain_stays_inside_it(admin, tenant):
     admin.call("PUT", path, status=403)
 
 
+def test_a_role_of_a_domain_only_implies_others(admin, password):
+    domain = admin.create("/v3/domains", "domain", name="corp")
+    project = admin.create("/v3/projects", "project", name="p", domain_id=domain["id"])
+    user = admin.create("/v3/users", "user", name="bob", password=password, domain_id=domain["id"])
+    staff, boss = (
+        admin.create("/v3/roles", "role", name=name, domain_id=domain["id"]) for name in ("staff", "boss")
+    )
+    admin.call("PUT", f"/v3/projects/{project['id']}/users/{user['id']}/roles/{boss['id']}")
+    proof = {"user": {"id": user["id"], "password": password}}
+    scope = {"project": {"id": project["id"]}}
+    admin.login(password=proof, scope=scope, status=401)
+    query = f"/v3/role_assignments?effective&user.id={user['id']}"
+    assert admin.get(query)["role_assignments"] == []
+    admin.call("PUT", f"/v3/roles/{boss['id']}/implies/{staff['id']}", status=201)
+    admin.call("PUT", f"/v3/roles/{staff['id']}/implies/{admin.role('reader')}", status=201)
+    admin.call("PUT", f"/v3/roles/{admin.role('reader')}/implies/{staff['id']}", status=403)
+    token = admin.login(password=proof, scope=scope).json["token"]
+    assert [role["name"] for role in token["roles"]] == ["reader"]
+    assert [item["role"]["id"] for item in admin.get(query)["role_assignments"]] == [admin.role("reader")]
+
+
 @pytest.mark.parametrize("kind", ["project", "domain", "system"])
 def test_grants(admin, tenant, kind):
     where = {
@@ -75,7 +96,7 @@ def test_implied_roles(admin, tenant):
     path = f"/v3/roles/{tenant.member_role}/implies/{extra['id']}"
     admin.call("GET", path, status=404)
     assert admin.call("PUT", path, status=201).json["role_inference"]["implies"]["name"] == "extra"
-    admin.call("HEAD", path)
+    admin.call("HEAD", path, status=204)
     implied = admin.get(f"/v3/roles/{tenant.member_role}/implies")["role_inference"]["implies"]
     assert {role["name"] for role in implied} == {"reader", "extra"}
     shown = admin.call("GET", "/v3/auth/tokens", subject=tenant.api.token).json["token"]

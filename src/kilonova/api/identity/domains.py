@@ -8,7 +8,17 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from kilonova.api.http import Reply, Request
-from kilonova.api.identity.state import Name, Options, State, attributes, changes, flag, found, href, listing
+from kilonova.api.identity.state import (
+    Options,
+    ShortName,
+    State,
+    attributes,
+    changes,
+    flag,
+    found,
+    href,
+    listing,
+)
 from kilonova.domain.errors import Forbidden
 from kilonova.domain.identity import DEFAULT_DOMAIN, Domain
 from kilonova.identity.bootstrap import new_id
@@ -16,7 +26,7 @@ from kilonova.store import domains
 
 
 class _Create(msgspec.Struct, frozen=True):
-    name: Name
+    name: ShortName
     description: str | None = None
     enabled: bool = True
     tags: list[str] = []
@@ -24,7 +34,7 @@ class _Create(msgspec.Struct, frozen=True):
 
 
 class _Update(msgspec.Struct, frozen=True):
-    name: Name | UnsetType = UNSET
+    name: ShortName | UnsetType = UNSET
     description: str | UnsetType = UNSET
     enabled: bool | UnsetType = UNSET
     tags: list[str] | UnsetType = UNSET

@@ -11,8 +11,8 @@ from msgspec import UNSET, UnsetType
 from kilonova.api.http import Reply, Request
 from kilonova.api.identity.state import (
     Id,
-    Name,
     Options,
+    ShortName,
     State,
     attributes,
     changes,
@@ -36,7 +36,7 @@ Tags = Annotated[list[Tag], msgspec.Meta(max_length=80)]
 
 
 class _Create(msgspec.Struct, frozen=True):
-    name: Name
+    name: ShortName
     domain_id: Id | None = None
     parent_id: Id | None = None
     description: str | None = None
@@ -47,7 +47,7 @@ class _Create(msgspec.Struct, frozen=True):
 
 
 class _Update(msgspec.Struct, frozen=True):
-    name: Name | UnsetType = UNSET
+    name: ShortName | UnsetType = UNSET
     description: str | UnsetType | None = UNSET
     enabled: bool | UnsetType = UNSET
     tags: Tags | UnsetType = UNSET

@@ -142,7 +142,9 @@ def _fits(item: Assignment, wanted: dict[str, Any]) -> bool:
 
 
 def _effective(conn: sa.Connection, given: Iterable[Assignment]) -> Iterator[Assignment]:
-    """Groups replaced by their members, and every implied role added; each once."""
+    """Groups replaced by their members, and every implied role added; each once. Like a token, without the
+    domains' own roles, which only imply others."""
+    own = {role.id for role in roles.every(conn) if role.domain_id is not None}
     members = role_assignments.members(conn)
     implied: dict[str, list[str]] = {}
     for prior, role in roles.inferences(conn):
@@ -160,7 +162,8 @@ def _effective(conn: sa.Connection, given: Iterable[Assignment]) -> Iterator[Ass
         key = msgspec.structs.astuple(item)
         if key not in seen:
             seen.add(key)
-            yield item
+            if item.role_id not in own:
+                yield item
             todo += [msgspec.structs.replace(item, role_id=role) for role in implied.get(item.role_id, [])]
 
 

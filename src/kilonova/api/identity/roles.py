@@ -118,7 +118,7 @@ def implied(state: State, request: Request, role_id: str) -> Reply:
         rules = roles.inferences(conn)
     inference = {
         "prior_role": _short(request, prior),
-        "implies": [_short(request, role) for rule, role in rules if rule.id == role_id],
+        "implies": [_short(request, role) for holder, role in rules if holder.id == role_id],
     }
     return Reply(
         200, {"role_inference": inference, "links": {"self": href(request, "roles", role_id, "implies")}}
@@ -126,20 +126,23 @@ def implied(state: State, request: Request, role_id: str) -> Reply:
 
 
 def imply(state: State, request: Request, role_id: str, implied_role_id: str) -> Reply:
-    """PUT: who holds the first holds the second. Never ``admin``, nor a role of one domain."""
+    """PUT: who holds the first holds the second. Nothing implies ``admin``, and a role of every domain
+    implies no role of a single one."""
     with state.db.write(durable=True) as conn:
         prior, role = _pair(conn, role_id, implied_role_id)
-        if role.domain_id is not None or role.name == "admin" or prior.id == role.id:
+        narrows = role.domain_id is not None and prior.domain_id is None
+        if narrows or (role.name == "admin" and role.domain_id is None) or prior.id == role.id:
             raise Forbidden(f"The role {role.name} cannot be implied by {prior.name}.")
         roles.imply(conn, role_id, implied_role_id)
     return Reply(201, _inference(request, prior, role))
 
 
-def check(state: State, request: Request, role_id: str, implied_role_id: str) -> Reply:
+def rule(state: State, request: Request, role_id: str, implied_role_id: str) -> Reply:
+    """GET; HEAD answers 204."""
     with state.db.read() as conn:
         prior, role = _pair(conn, role_id, implied_role_id)
         _there(conn, role_id, implied_role_id)
-    return Reply(200, _inference(request, prior, role))
+    return Reply(204) if request.raw.method == "HEAD" else Reply(200, _inference(request, prior, role))
 
 
 def unimply(state: State, request: Request, role_id: str, implied_role_id: str) -> Reply:

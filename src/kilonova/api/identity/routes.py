@@ -119,7 +119,7 @@ ROUTES = (
     Route("DELETE", "/v3/roles/{role_id}", admin("delete_role", roles.delete)),
     *_get("/v3/role_inferences", admin("list_role_inference_rules", roles.inferences)),
     *_get("/v3/roles/{role_id}/implies", admin("list_implied_roles", roles.implied)),
-    *_get(_IMPLIED, admin("get_implied_role", roles.check)),
+    *_get(_IMPLIED, admin("get_implied_role", roles.rule)),
     Route("PUT", _IMPLIED, admin("create_implied_role", roles.imply)),
     Route("DELETE", _IMPLIED, admin("delete_implied_role", roles.unimply)),
     *_grants(),

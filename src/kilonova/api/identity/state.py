@@ -19,6 +19,8 @@ from kilonova.store.database import Database
 T = TypeVar("T")
 S = TypeVar("S", bound=msgspec.Struct)
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255, pattern=r"\S")]
+ShortName = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"\S")]
+"""Of domains and projects."""
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 Secret = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_LENGTH)]
 Options = Annotated[dict[str, Any], msgspec.Meta(max_length=0)]
