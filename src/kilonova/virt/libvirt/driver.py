@@ -10,6 +10,7 @@ import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote
 from xml.etree import ElementTree as ET
 
 from kilonova import log
@@ -26,6 +27,7 @@ from kilonova.virt.libvirt.folder import Folder, Instance, server_of
 from kilonova.virt.libvirt.guests import Guests
 from kilonova.virt.libvirt.hardware import hardware
 from kilonova.virt.libvirt.images import ImageCache, ImageSource
+from kilonova.virt.libvirt.short_path import ShortPath
 from kilonova.virt.libvirt.watch import Watch
 from kilonova.virt.libvirt.xml.domain import domain as domain_xml
 
@@ -42,7 +44,8 @@ class LibvirtDriver:
         self._folder.make()
         self._images = ImageCache(self._folder, images)
         self._report: Callable[[GuestEvent], None] = lambda _event: None
-        uri = config.libvirt.uri or embed.uri(self._folder)
+        self._short = ShortPath(self._folder.root)
+        uri = config.libvirt.uri or f"qemu:///embed?root={quote(str(self._short.path / 'embed'))}"
         self._watch = Watch(self._tell)
         self._connection = Connection(uri, self._came_back, self._watch.wake_all, self._lifecycle)
         self._guests = Guests(self._connection, self._folder)
@@ -59,6 +62,9 @@ class LibvirtDriver:
     # --- the host
     def start(self, on_event: Callable[[GuestEvent], None]) -> None:
         self._report = on_event
+        self._short.make()
+        if self._connection.is_embedded:
+            embed.configure(self._folder, top=Path(self._config.state).absolute())
         self._connection.open()
         self._settle()
         self._watch.start()
@@ -68,6 +74,7 @@ class LibvirtDriver:
         self._keeper.stop()
         self._connection.close()
         self._watch.stop()
+        self._short.remove()
 
     def report(self) -> HostReport:
         connection = self._connection.get()
@@ -209,6 +216,7 @@ class LibvirtDriver:
             hardware(spec),
             virt_type=self._virt_type,
             cache=self._cache_mode,
+            agent_socket=self._short.path / "instances" / spec.server_id / "ga",
             boot_cd=boot_cd,
         )
         self._guests.define(spec.server_id, document)

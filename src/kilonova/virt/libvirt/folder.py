@@ -43,7 +43,6 @@ class Instance:
         self.swap = path / "disk.swap"
         self.config_drive = path / "disk.config"
         self.console = path / "console.log"
-        self.agent_socket = path / "ga"
         self.awaits_start = path / "awaits-start"
         """Exists from before a build starts the domain paused until it let the guest run."""
 
@@ -61,7 +60,7 @@ class Folder:
         self.base = self.root / "_base"
 
     def make(self) -> None:
-        self.root.mkdir(parents=True, exist_ok=True)
+        self.root.mkdir(parents=True, exist_ok=True, mode=0o711)
         for path in (self.embed, self.instances, self.base):
             path.mkdir(mode=0o711, exist_ok=True)
 

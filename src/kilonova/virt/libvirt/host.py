@@ -65,11 +65,6 @@ def supports_direct_io(folder: Path) -> bool:
     return True
 
 
-def can_pass(folder: Path) -> bool:
-    """Whether any user can reach what is in ``folder``: each folder above is open to pass through."""
-    return all(path.stat().st_mode & 0o001 for path in (folder, *folder.parents))
-
-
 def missing() -> list[str]:
     """What the driver lacks on this machine, each with how to get it (Debian's and Ubuntu's names)."""
     lacks = []

@@ -22,6 +22,7 @@ def domain(
     *,
     virt_type: str,
     cache: str,
+    agent_socket: Path,
     boot_cd: Path | None,
 ) -> str:
     """``boot_cd``: the ISO to boot from, of a server that has no system disk. A disk that the folder has
@@ -32,7 +33,7 @@ def domain(
         *_disks(instance, hardware, cache, boot_cd),
         *(interface.interface(vif, hardware.vif_model) for vif in vifs),
         serial.serial(instance.console),
-        serial.guest_agent(instance.agent_socket),
+        serial.guest_agent(agent_socket),
         graphics.vnc(),
         graphics.video(hardware.video_model),
         memory.balloon(),

@@ -1,0 +1,196 @@
+"""A libvirt that is away and comes back, with a real daemon of the test's own."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from kilonova.config import Config, Libvirt
+from kilonova.domain.errors import Unavailable
+from kilonova.domain.servers import BuildSpec, Flavor, ImageRef, PowerState
+from kilonova.virt.base import GuestEvent
+from kilonova.virt.libvirt.driver import LibvirtDriver
+
+pytestmark = pytest.mark.system
+LAUNCHER = Path(__file__).with_name("private-libvirtd")
+IMAGE = bytes(1 << 20)
+
+
+class OneImage:
+    def open(self, image_id: str) -> io.BytesIO:
+        return io.BytesIO(IMAGE)
+
+
+class Daemon:
+    """A libvirtd in namespaces of its own, with all its files in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+        self._log = (folder / "log").open("ab")
+
+    @property
+    def uri(self) -> str:
+        return f"qemu+unix:///system?socket={self.folder}/libvirt-sock"
+
+    def start(self) -> None:
+        command = ["unshare", "--mount", "--net", "--propagation", "private", str(LAUNCHER), str(self.folder)]
+        self._process = subprocess.Popen(command, stdout=self._log, stderr=self._log)
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+
+class Told:
+    def __init__(self) -> None:
+        self._events: list[GuestEvent] = []
+        self._more = threading.Condition()
+
+    def __call__(self, event: GuestEvent) -> None:
+        with self._more:
+            self._events.append(event)
+            self._more.notify_all()
+
+    def forget(self) -> None:
+        with self._more:
+            self._events.clear()
+
+    def awaits(self, server_id: str, *states: PowerState, timeout: float = 10.0) -> bool:
+        wanted = {GuestEvent(server_id=server_id, power_state=state) for state in states}
+        with self._more:
+            return self._more.wait_for(lambda: any(event in wanted for event in self._events), timeout)
+
+
+@pytest.fixture
+def daemon() -> Iterator[Daemon]:
+    folder = Path(tempfile.mkdtemp(prefix="kn-lvd-"))
+    folder.chmod(0o711)
+    daemon = Daemon(folder)
+    yield daemon
+    daemon.kill()
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def spec() -> BuildSpec:
+    return BuildSpec(
+        server_id=str(uuid.uuid4()),
+        name="n",
+        hostname="n",
+        project_id="p",
+        user_id="u",
+        flavor=Flavor(id="1", name="tiny", vcpus=1, memory_mb=64, root_gb=1),
+        image=ImageRef(
+            id=str(uuid.UUID(int=1)),
+            disk_format="raw",
+            size=len(IMAGE),
+            os_hash_value=hashlib.sha512(IMAGE).hexdigest(),
+        ),
+    )
+
+
+def eventually(act: Callable[[], object], timeout: float = 30.0) -> None:
+    """Do it again until libvirt is there."""
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            act()
+            return
+        except Unavailable:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
+def assert_away(driver: LibvirtDriver, spec: BuildSpec) -> None:
+    calls: list[Callable[[], object]] = [
+        driver.guests,
+        driver.report,
+        lambda: driver.ensure_paused(spec, []),
+        lambda: driver.destroy(spec.server_id),
+        lambda: driver.wait_for_running(spec.server_id, 30.0),
+    ]
+    began = time.monotonic()
+    for call in calls:
+        with pytest.raises(Unavailable):
+            call()
+    assert time.monotonic() - began < 1.0, "being away is told at once"
+
+
+def qemu_pid(daemon: Daemon, server_id: str) -> int:
+    return int((daemon.folder / f"run/libvirt/qemu/instance-{server_id}.pid").read_text())
+
+
+def test_a_daemon_that_is_away_and_comes_back(daemon: Daemon, spec: BuildSpec) -> None:
+    told = Told()
+    config = Config(libvirt=Libvirt(uri=daemon.uri, virt_type="qemu"))
+    driver = LibvirtDriver(config, daemon.folder / "kn", OneImage())
+    driver.start(told)
+    try:
+        # Away when a build begins: what needs no libvirt is done, the rest says so at once.
+        driver.ensure_base_image(spec, threading.Event())
+        driver.ensure_disks(spec)
+        assert_away(driver, spec)
+
+        daemon.start()
+        eventually(lambda: driver.ensure_paused(spec, []))
+        driver.resume_build(spec.server_id)
+        driver.wait_for_running(spec.server_id, 10.0)
+        assert told.awaits(spec.server_id, PowerState.RUNNING)
+
+        # Killed while a guest runs: the guest goes on, and is told again when the daemon is back.
+        daemon.kill()
+        eventually_away(driver)
+        assert_away(driver, spec)
+        told.forget()
+        daemon.start()
+        assert told.awaits(spec.server_id, PowerState.RUNNING, timeout=30.0)
+
+        # Events are heard again after the reconnection.
+        os.kill(qemu_pid(daemon, spec.server_id), signal.SIGKILL)
+        assert told.awaits(spec.server_id, PowerState.CRASHED)
+
+        # What happens while it is away is told when it is back.
+        driver.power_on(spec, [])
+        assert told.awaits(spec.server_id, PowerState.RUNNING)
+        pid = qemu_pid(daemon, spec.server_id)
+        daemon.kill()
+        os.kill(pid, signal.SIGKILL)
+        told.forget()
+        daemon.start()
+        assert told.awaits(spec.server_id, PowerState.CRASHED, PowerState.SHUTDOWN, timeout=30.0)
+    finally:
+        eventually(lambda: driver.destroy(spec.server_id))
+        driver.stop()
+    assert driver_folder_is_empty(daemon)
+
+
+def eventually_away(driver: LibvirtDriver, timeout: float = 5.0) -> None:
+    """The kernel closes the dead daemon's socket; the driver hears of it soon after."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        try:
+            driver.guests()
+        except Unavailable:
+            return
+        time.sleep(0.02)
+    pytest.fail("the driver did not see that the daemon is dead")
+
+
+def driver_folder_is_empty(daemon: Daemon) -> bool:
+    return list((daemon.folder / "kn" / "instances").iterdir()) == []

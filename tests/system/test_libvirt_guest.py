@@ -1,0 +1,154 @@
+"""A real guest, booted: what it finds in its machine, and what is told of it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+
+from kilonova.config import Config, Libvirt
+from kilonova.domain.servers import BuildSpec, Flavor, GuestMetadata, ImageRef, PowerState
+from kilonova.virt.base import GuestEvent
+from kilonova.virt.libvirt.driver import LibvirtDriver
+
+pytestmark = pytest.mark.system
+BOOT_SECONDS = 120.0
+
+LOOK_AROUND = b"""#!/bin/sh
+echo product: $(cat /sys/class/dmi/id/product_name)
+echo uuid: $(cat /sys/class/dmi/id/product_uuid)
+echo disk: $(cat /sys/block/vda/size)
+echo ephemeral: $(dd if=/dev/vdb bs=1 skip=1144 count=10 2>/dev/null)
+echo swap: $(dd if=/dev/vdc bs=1 skip=4086 count=10 2>/dev/null)
+echo agent: $(cat /sys/class/virtio-ports/*/name)
+echo rng: $(cat /sys/class/misc/hw_random/rng_current)
+echo seen: all
+"""
+
+
+class GuestHost:
+    """The driver over one image file, and what it told with the time of it."""
+
+    def __init__(self, folder: Path, image: Path) -> None:
+        self._image = image
+        self._events: list[tuple[float, GuestEvent]] = []
+        self._more = threading.Condition()
+        self.folder = folder
+        self.driver = LibvirtDriver(Config(libvirt=Libvirt(virt_type="qemu")), folder, self)
+        self.driver.start(self._on_event)
+
+    def open(self, image_id: str) -> BinaryIO:
+        return self._image.open("rb")
+
+    def _on_event(self, event: GuestEvent) -> None:
+        with self._more:
+            self._events.append((time.monotonic(), event))
+            self._more.notify_all()
+
+    def told_at(self, server_id: str, state: PowerState, timeout: float) -> float:
+        """When it was told (monotonic seconds)."""
+        wanted = GuestEvent(server_id=server_id, power_state=state)
+        with self._more:
+            assert self._more.wait_for(lambda: any(e == wanted for _, e in self._events), timeout)
+            return next(when for when, e in self._events if e == wanted)
+
+    def await_console(self, server_id: str, text: str, timeout: float = BOOT_SECONDS) -> str:
+        deadline = time.monotonic() + timeout
+        while text not in (said := self.driver.console_output(server_id, None)):
+            assert time.monotonic() < deadline, f"{text!r} is not on the console:\n{said[-2000:]}"
+            time.sleep(0.1)
+        return said
+
+    def build(self, spec: BuildSpec, user_data: bytes | None = None) -> None:
+        metadata = GuestMetadata(
+            server_id=spec.server_id,
+            name=spec.name,
+            hostname=spec.hostname,
+            project_id=spec.project_id,
+            user_data=user_data,
+        )
+        self.driver.ensure_base_image(spec, threading.Event())
+        self.driver.ensure_disks(spec)
+        self.driver.ensure_config_drive(spec, metadata)
+        self.driver.ensure_paused(spec, [])
+        self.driver.resume_build(spec.server_id)
+        self.driver.wait_for_running(spec.server_id, 10.0)
+
+
+@pytest.fixture(scope="module")
+def host(embed_folder: Path, guest_image: Path) -> Iterator[GuestHost]:
+    host = GuestHost(embed_folder, guest_image)
+    yield host
+    host.driver.stop()
+
+
+@pytest.fixture
+def spec(host: GuestHost, guest_image: Path) -> Iterator[BuildSpec]:
+    data = guest_image.read_bytes()
+    spec = BuildSpec(
+        server_id=str(uuid.uuid4()),
+        name="vm1",
+        hostname="from-config-drive",
+        project_id="p1",
+        user_id="u1",
+        flavor=Flavor(id="1", name="tiny", vcpus=1, memory_mb=128, root_gb=2, ephemeral_gb=1, swap_mb=64),
+        image=ImageRef(
+            id=str(uuid.uuid4()),
+            disk_format="qcow2",
+            size=len(data),
+            os_hash_value=hashlib.sha512(data).hexdigest(),
+        ),
+    )
+    yield spec
+    host.driver.destroy(spec.server_id)
+
+
+def test_a_guest_finds_its_machine_and_obeys_the_power_button(host: GuestHost, spec: BuildSpec) -> None:
+    host.build(spec, LOOK_AROUND)
+    said = host.await_console(spec.server_id, "seen: all")
+    assert "product: OpenStack Nova" in said
+    assert f"uuid: {spec.server_id}" in said.lower()
+    assert f"disk: {2 << 21}" in said  # sectors of 512 bytes
+    assert "ephemeral: ephemeral0" in said
+    assert "swap: SWAPSPACE2" in said
+    assert "agent: org.qemu.guest_agent.0" in said
+    assert "rng: virtio_rng" in said
+    said = host.await_console(spec.server_id, "login:")
+    assert "from-config-drive" in said
+    assert host.driver.console_output(spec.server_id, 1).count("\n") <= 1
+    assert host.driver.vnc_port(spec.server_id) is not None
+
+    began = time.monotonic()
+    host.driver.power_off(spec.server_id, BOOT_SECONDS)
+    assert time.monotonic() - began < BOOT_SECONDS - 1, "the guest stopped by itself"
+    host.told_at(spec.server_id, PowerState.SHUTDOWN, 2.0)
+
+
+def test_a_guest_that_powers_itself_off_is_told(host: GuestHost, spec: BuildSpec) -> None:
+    host.build(spec, b"#!/bin/sh\npoweroff -f\n")
+    host.await_console(spec.server_id, "Power down")
+    seen = time.monotonic()
+    assert host.told_at(spec.server_id, PowerState.SHUTDOWN, 10.0) - seen < 2.0
+    guest = host.driver.guest(spec.server_id)
+    assert guest is not None
+    assert guest.power_state is PowerState.SHUTDOWN
+
+
+def test_a_killed_qemu_is_told_within_2_seconds(host: GuestHost, spec: BuildSpec) -> None:
+    host.build(spec)
+    pid = int((host.folder / f"embed/run/qemu/instance-{spec.server_id}.pid").read_text())
+    os.kill(pid, signal.SIGKILL)
+    killed = time.monotonic()
+    assert host.told_at(spec.server_id, PowerState.CRASHED, 10.0) - killed < 2.0
+    host.driver.power_on(spec, [])
+    guest = host.driver.guest(spec.server_id)
+    assert guest is not None
+    assert guest.power_state is PowerState.RUNNING

@@ -1,0 +1,71 @@
+"""Guests survive the process that made them, and the next process knows what they are."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.system
+CHILD = Path(__file__).with_name("libvirt_child.py")
+
+
+def child(state: Path, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, str(CHILD), str(state), *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def look(state: Path) -> dict[str, object]:
+    process = child(state, "look")
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    return json.loads(said.splitlines()[-1])
+
+
+def qemu_user(server_id: str) -> int | None:
+    """Whom the guest's QEMU runs as; None if there is no such process."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"guest=instance-{server_id}," in (folder / "cmdline").read_text():
+                return folder.stat().st_uid
+        except OSError:
+            continue
+    return None
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    """Private, and too deep for sockets: as a user's folder may be."""
+    deep = tmp_path / ("a-rather-long-name-" * 3) / "state"
+    deep.mkdir(parents=True, mode=0o700)
+    for path in [tmp_path, *tmp_path.parents[:2]]:
+        path.chmod(0o711)  # pytest's own folders; the state folder stays private
+    deep.parent.chmod(0o711)
+    return deep
+
+
+def test_after_kill_9_guests_go_on_and_are_known(state: Path) -> None:
+    runs, waits = str(uuid.uuid4()), str(uuid.uuid4())
+    links = set(Path("/run").glob("kilonova-*"))
+    process = child(state, "build", runs, waits)
+    try:
+        assert process.stdout is not None
+        assert "built\n" in process.stdout
+        assert qemu_user(runs) not in (None, 0), "QEMU does not run as root"
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    assert qemu_user(runs) is not None
+
+    assert look(state) == {"guests": {runs: ["RUNNING", False], waits: ["PAUSED", True]}, "left": []}
+    assert qemu_user(runs) is None
+    assert qemu_user(waits) is None
+    assert set(Path("/run").glob("kilonova-*")) == links
+    assert state.stat().st_mode & 0o007 == 0
+    assert list((state / "hosts").glob("*/instances/*")) == []
