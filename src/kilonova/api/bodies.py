@@ -2,7 +2,7 @@
 
 The embedded server (cheroot) reads a whole chunk of a chunked body at once, as large as the client says, and
 what a handler left unread of any other body too, to keep the connection in step. Both would let one request
-fill the memory. So chunked bodies are decoded here, and ``drain()`` throws away the rest of a body in pieces.
+fill the memory. So chunked bodies are decoded here, and Drain throws the rest of any body away in pieces.
 """
 
 from __future__ import annotations
@@ -76,12 +76,17 @@ class SizedBody:
 
 
 def of(request: falcon.Request) -> ChunkedBody | SizedBody:
-    """The request's body; to be asked for once."""
+    """The request's body, from where it was left the last time."""
+    body: ChunkedBody | SizedBody | None = request.env.get(_BODY)
+    if body is None:
+        body = request.env[_BODY] = _open(request)
+    return body
+
+
+def _open(request: falcon.Request) -> ChunkedBody | SizedBody:
     source = request.env["wsgi.input"]
     if isinstance(source, ChunkedRFile):
-        body = ChunkedBody(source.rfile)
-        request.env[_BODY] = body
-        return body
+        return ChunkedBody(source.rfile)
     if request.env.get("wsgi.input_terminated"):
         return SizedBody(source)
     return SizedBody(request.bounded_stream)
@@ -108,14 +113,9 @@ class Drain:
 
 def _drained(request: falcon.Request) -> bool:
     source = request.env["wsgi.input"]
-    if isinstance(source, ChunkedRFile):
-        body = request.env.get(_BODY) or of(request)
-    elif source.remaining == 0:
-        return True
-    elif source.remaining > MAX_DRAINED:
-        return False
-    else:
-        body = SizedBody(source)
+    if not isinstance(source, ChunkedRFile) and (source.remaining == 0 or source.remaining > MAX_DRAINED):
+        return bool(source.remaining == 0)
+    body = of(request)
     try:
         return any(not body.read(PIECE) for _ in range(MAX_DRAINED // PIECE))
     except (OSError, ValueError):

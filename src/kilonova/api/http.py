@@ -96,7 +96,7 @@ class Request:
             raise TooLarge(f"Request body is larger than {MAX_BODY} bytes")
         try:
             data = bodies.of(self.raw).read(MAX_BODY + 1)
-        except ValueError as error:
+        except (OSError, ValueError) as error:
             raise BadRequest(f"Malformed request body: {error}") from error
         if len(data) > MAX_BODY:
             raise TooLarge(f"Request body is larger than {MAX_BODY} bytes")

@@ -48,7 +48,7 @@ def parse(request: Request) -> ImageQuery:
     properties: dict[str, str] = {}
     for name in request.raw.params:
         value = request.query(name) or ""
-        _check_text(name, value)
+        _check_text(name, *request.query_all(name))
         found = None if name in _PAGING else _comparisons(name, value)
         if found is not None:
             comparisons += found
@@ -123,7 +123,7 @@ def _time(name: str, value: str) -> Comparison:
         second = clock.parse(rest.strip().replace(" ", "+")) // 1
     except (ValueError, OverflowError):
         raise BadRequest(f"Invalid filter value for '{name}': {value} is not a time in ISO 8601.") from None
-    return Comparison(field=name, operator=f"{operator}", value=second)
+    return Comparison(field=name, operator=operator, value=second)
 
 
 def _sort(request: Request) -> list[SortKey]:
@@ -186,6 +186,6 @@ def _number(name: str, value: str) -> int:
     return int(value)
 
 
-def _check_text(name: str, value: str) -> None:
-    if "\0" in name or "\0" in value:
+def _check_text(*texts: str) -> None:
+    if any("\0" in text for text in texts):
         raise BadRequest("A filter contains a NUL character.")
