@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -46,11 +47,10 @@ def authenticate(token: str, _request_id: str) -> RequestContext:
 
 @dataclass(frozen=True)
 class Caller:
-    """One who asks: ``member.get("/flavors", version="2.61")``. Answers are checked to be no 5xx."""
+    """One who asks: ``member.get("/flavors", version="2.61")``."""
 
     client: falcon.testing.TestClient
     token: str
-    seen: list[Callable[[str, str, str, falcon.testing.Result], None]] = field(default_factory=list)
 
     def get(self, path: str, version: str = "2.1", **more: Any) -> falcon.testing.Result:
         return self.ask("GET", path, version, **more)
@@ -71,17 +71,16 @@ class Caller:
             "OpenStack-API-Version": f"compute {version}",
             **more.pop("headers", {}),
         }
-        answer = self.client.simulate_request(
+        return self.client.simulate_request(
             method, f"/compute/v2.1{path}", headers=headers, query_string=query or None, **more
         )
-        for look in self.seen:
-            look(method, path, version, answer)
-        return answer
 
 
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    db = Database(f"sqlite:///{tmp_path / 'kilonova.db'}")
+@pytest.fixture(scope="session")
+def fresh_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database file as a first start leaves it; tests take copies."""
+    path = tmp_path_factory.mktemp("database") / "kilonova.db"
+    db = Database(f"sqlite:///{path}")
     db.create()
     with db.write() as conn:
         flavors.seed(conn)
@@ -89,6 +88,13 @@ def database(tmp_path: Path) -> Iterator[Database]:
         for number, caller in enumerate(CALLERS.values()):
             assert caller.project_id is not None
             projects.create(conn, Project(id=caller.project_id, domain_id="default", name=f"p{number}"))
+    db.close()
+    return path
+
+
+@pytest.fixture
+def database(tmp_path: Path, fresh_database: Path) -> Iterator[Database]:
+    db = Database(f"sqlite:///{shutil.copy(fresh_database, tmp_path)}")
     yield db
     db.close()
 
