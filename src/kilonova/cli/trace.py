@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from kilonova.domain.clock import parse
 
 _BAR = 40
 """Columns of the waterfall."""
+
+_WIDTH = 120
+"""Columns of the whole where there is no terminal to ask."""
 
 
 @click.command(short_help="Show what was done to a server, step by step.")
@@ -31,7 +35,7 @@ def trace(server: str, state: Path | None, everything: bool) -> None:
     found = client.server(server)
     actions = client.get(f"/servers/{found['id']}/os-instance-actions")["instanceActions"]
     actions.reverse()
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH)
     for action in actions:
         if everything or action["action"] == "create":
             path = f"/servers/{found['id']}/os-instance-actions/{action['request_id']}"

@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import click
+from msgspec import structs
 
 from kilonova import log
 from kilonova.cli.machine import Machine
@@ -59,6 +60,7 @@ def up(
     except KilonovaError as error:
         raise click.ClickException(error.message) from error
     folder = StateFolder(state)
+    config = structs.replace(config, state=str(folder.path))
     with folder.log.open("a", buffering=1) as file:
         log.setup(file, log_level)
         _run(Machine(config, folder, driver, hosts, say), folder, address, port)

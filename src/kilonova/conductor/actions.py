@@ -31,9 +31,11 @@ def perform_action(parts: Parts, message: PerformOperation) -> None:
 
 def hand_over(parts: Parts, work: Row, method: str) -> None:
     """The operation is the host's from here; tell the host."""
+    parts.faults.reach(f"{work.kind}.hand_over.before")
     with parts.db.write() as conn:
         lease.hand_to_host(conn, work, work.host, parts.config.operations.lease)
         server = servers.for_host(conn, work.server_id)
+    parts.faults.reach(f"{work.kind}.hand_over.after")
     parts.bus.cast(
         f"compute.{work.host}",
         method,

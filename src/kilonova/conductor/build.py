@@ -33,7 +33,9 @@ def build_instances(parts: Parts, message: PerformOperation) -> None:
             if work.host is not None and _still_there(parts, work):
                 _hand_over(parts, work, work.host, None)
                 return
+            parts.faults.reach("build.select_destinations.before")
             selection = _select(parts, work)
+            parts.faults.reach("build.select_destinations.after")
             _hand_over(parts, work, selection.host, selection, started)
         except StaleEpoch:
             _log.info("build_moved_on")
@@ -101,6 +103,7 @@ def _hand_over(
             operations.put_steps(conn, work.id, work.epoch, None, [step])
         handed = lease.hand_to_host(conn, work, host, parts.config.operations.lease, **values)
         server = servers.for_host(conn, work.server_id)
+    parts.faults.reach("build.hand_over.after")
     parts.bus.cast(
         f"compute.{host}",
         "build_and_run_instance",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from kilonova.bus.base import Bus
 from kilonova.config import Config
+from kilonova.engine.faults import FaultPoints
 from kilonova.network.base import NetworkService
 from kilonova.store.database import Database
 
@@ -19,3 +20,4 @@ class Parts:
     db: Database
     bus: Bus
     network: NetworkService
+    faults: FaultPoints

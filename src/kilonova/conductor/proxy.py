@@ -127,7 +127,9 @@ def _delete_finished(parts: Parts, message: Finished) -> Nothing:
     if work is None or work.state != operations.OPEN or work.epoch != message.epoch:
         raise StaleEpoch(f"operation {message.operation_id} has moved on")
     if message.error is None:
+        parts.faults.reach("delete.deallocate_networks.before")
         parts.network.deallocate_for_instance(work.server_id)
+        parts.faults.reach("delete.deallocate_networks.after")
     with parts.db.write() as conn:
         work = _owned(conn, message)
         _record(conn, work, message.steps)

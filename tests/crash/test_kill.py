@@ -1,0 +1,85 @@
+"""kill -9 before and after every step of a build and of a delete: after a restart all is clear."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.running import Up, until
+
+pytestmark = pytest.mark.crash
+
+BUILD_POINTS = [
+    "build.select_destinations.before",
+    "build.select_destinations.after",
+    "build.hand_over.after",
+    *(
+        f"build.{step}.{side}"
+        for step in (
+            "allocate_networks",
+            "fetch_image",
+            "create_disks",
+            "create_config_drive",
+            "plug_vifs",
+            "create_domain",
+            "commit",
+            "wait_for_boot",
+        )
+        for side in ("before", "after")
+    ),
+]
+DELETE_POINTS = [
+    "delete.hand_over.before",
+    "delete.hand_over.after",
+    "delete.destroy.before",
+    "delete.destroy.after",
+    "delete.unplug_vifs.before",
+    "delete.unplug_vifs.after",
+    "delete.deallocate_networks.before",
+    "delete.deallocate_networks.after",
+]
+
+
+@pytest.fixture
+def up(tmp_path: Path) -> Iterator[Up]:
+    machine = Up(tmp_path / "state")
+    yield machine
+    machine.kill()
+
+
+def dies_at(point: str) -> str:
+    return f'[faults]\nkill_at = "{point}"\n'
+
+
+@pytest.mark.parametrize("point", BUILD_POINTS)
+def test_a_build_cut_off_anywhere_ends_active(up: Up, point: str) -> None:
+    up.start(dies_at(point))
+    image, network = up.image(b"\0" * 512), up.network()
+    status, answer = up.post_server(image, network, config_drive=True)
+    assert status == 202
+    assert up.wait() == -9, f"nothing reached {point}"
+
+    up.start()
+    server = up.settled(answer["server"]["id"])
+    assert server["status"] == "ACTIVE", server
+    assert up.unexplained() == []
+    assert [len(addresses) for addresses in server["addresses"].values()] == [1]
+    until(lambda: up.server(server["id"])["OS-EXT-STS:power_state"] == 1, 15, "the guest to run")
+
+
+@pytest.mark.parametrize("point", DELETE_POINTS)
+def test_a_delete_cut_off_anywhere_ends_gone(up: Up, point: str) -> None:
+    up.start(dies_at(point))
+    _, answer = up.post_server(up.image(b"\0" * 512), up.network())
+    server_id = answer["server"]["id"]
+    assert up.settled(server_id)["status"] == "ACTIVE"
+    assert up.ask("DELETE", f"/compute/v2.1/servers/{server_id}")[0] == 204
+    assert up.wait() == -9, f"nothing reached {point}"
+
+    up.start()
+    until(lambda: up.server(server_id) is None, 30, "the server to go")
+    assert up.unexplained() == []
+    _, ports = up.ask("GET", "/networking/v2.0/ports")
+    assert [port["device_owner"] for port in ports["ports"]] in ([], ["network:dhcp"])

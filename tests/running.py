@@ -1,0 +1,195 @@
+"""A `kilonova up` of the tests' own: started, asked over HTTP, killed, started again."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+START_TIMEOUT = 60.0
+
+
+class Up:
+    """One state folder; start() and kill() as often as wanted. Requests are the admin's."""
+
+    def __init__(self, state: Path, driver: str = "fake", hosts: int = 1) -> None:
+        self.state = state
+        self.driver = driver
+        self.hosts = hosts
+        self._process: subprocess.Popen[str] | None = None
+        self._token = ""
+        self.url = ""
+
+    def start(self, config: str = "") -> Up:
+        """Run it until its line `ready`. ``config`` is TOML."""
+        self.state.mkdir(exist_ok=True)
+        file = self.state / "test.toml"
+        file.write_text(config)
+        arguments = ["up", "--state", str(self.state), "--port", "0", "--driver", self.driver]
+        arguments += ["--hosts", str(self.hosts), "--config", str(file)]
+        command = [sys.executable, "-c", "from kilonova.cli import main; main()", *arguments]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        assert self._process.stdout is not None
+        said = []
+        for line in self._process.stdout:
+            said.append(line)
+            if line.startswith("ready"):
+                found = re.search(r"http://\S+", line)
+                assert found is not None
+                self.url = found.group()
+                self._token = ""
+                return self
+        raise AssertionError(f"kilonova up did not start: {said} {self.log()[-3000:]}")
+
+    def stop(self) -> int:
+        """Ctrl-C; the exit status."""
+        return self._end(signal.SIGINT)
+
+    def kill(self) -> int:
+        return self._end(signal.SIGKILL)
+
+    def wait(self, timeout: float = 30.0) -> int:
+        """Until it ended by itself: the exit status."""
+        assert self._process is not None
+        status = self._process.wait(timeout)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        self._process = None
+        return status
+
+    def _end(self, number: signal.Signals) -> int:
+        if self._process is None:
+            return 0
+        self._process.send_signal(number)
+        return self.wait()
+
+    def log(self) -> str:
+        path = self.state / "kilonova.log"
+        return path.read_text() if path.exists() else ""
+
+    # --- asking
+
+    def ask(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Any:
+        """(status, JSON or None). ``path`` begins with the service's prefix."""
+        if not self._token:
+            self._login()
+        told = {"X-Auth-Token": self._token, "OpenStack-API-Version": "compute 2.90"} | (headers or {})
+        return self._request(method, path, body, told)[:2]
+
+    def _login(self) -> None:
+        rc = dict(re.findall(r"export (OS_\w+)='(.*)'", (self.state / "openrc").read_text()))
+        domain = {"name": "Default"}
+        user = {"name": "admin", "password": rc["OS_PASSWORD"], "domain": domain}
+        identity = {"methods": ["password"], "password": {"user": user}}
+        scope = {"project": {"name": "admin", "domain": domain}}
+        body = {"auth": {"identity": identity, "scope": scope}}
+        _, _, headers = self._request("POST", "/identity/v3/auth/tokens", body, {})
+        self._token = headers["X-Subject-Token"]
+
+    def _request(self, method: str, path: str, body: Any, headers: dict[str, str]) -> Any:
+        data = body if isinstance(body, bytes) else None if body is None else json.dumps(body).encode()
+        kind = "application/octet-stream" if isinstance(body, bytes) else "application/json"
+        request = urllib.request.Request(
+            self.url + path, data, {"Content-Type": kind, **headers}, method=method
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                raw = answer.read()
+                return answer.status, json.loads(raw) if raw else None, answer.headers
+        except urllib.error.HTTPError as error:
+            raw = error.read()
+            return error.code, json.loads(raw) if raw else None, error.headers
+
+    # --- what most tests need
+
+    def image(self, data: bytes, disk_format: str = "raw") -> str:
+        """An active image with these bytes: its id."""
+        body = {"name": "tiny", "disk_format": disk_format, "container_format": "bare"}
+        status, image = self.ask("POST", "/image/v2/images", body)
+        assert status == 201, image
+        status, answer = self.ask("PUT", f"/image/v2/images/{image['id']}/file", data)
+        assert status == 204, answer
+        return str(image["id"])
+
+    def network(self, cidr: str = "10.91.0.0/24") -> str:
+        """A network with one subnet: its id."""
+        status, made = self.ask("POST", "/networking/v2.0/networks", {"network": {"name": "n"}})
+        assert status == 201, made
+        subnet = {"network_id": made["network"]["id"], "cidr": cidr, "ip_version": 4}
+        status, answer = self.ask("POST", "/networking/v2.0/subnets", {"subnet": subnet})
+        assert status == 201, answer
+        return str(made["network"]["id"])
+
+    def post_server(self, image: str, network: str | None = None, **more: Any) -> Any:
+        networks: Any = [{"uuid": network}] if network else "none"
+        server = {"name": "vm", "imageRef": image, "flavorRef": "42", "networks": networks, **more}
+        return self.ask("POST", "/compute/v2.1/servers", {"server": server})
+
+    def server(self, server_id: str) -> Any:
+        """The server as GET shows it, or None when it is gone."""
+        status, answer = self.ask("GET", f"/compute/v2.1/servers/{server_id}")
+        return answer["server"] if status == 200 else None
+
+    def settled(self, server_id: str, timeout: float = 60.0) -> Any:
+        """The server when nothing is done to it any more."""
+
+        def done() -> Any:
+            server = self.server(server_id)
+            if server is None:
+                return {"status": "GONE"}
+            return server if server["OS-EXT-STS:task_state"] is None and server["status"] != "BUILD" else None
+
+        return until(done, timeout, f"server {server_id} to settle")
+
+    # --- the oracle
+
+    def database(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.state / "kilonova.db")
+        connection.row_factory = sqlite3.Row
+        return connection
+
+    def unexplained(self) -> list[str]:
+        """What the database says that cannot be (the invariants of DESIGN.md); empty when all is well."""
+        with self.database() as db:
+            return [line for check in CHECKS for (line,) in db.execute(check)]
+
+
+CHECKS = [
+    "SELECT 'open operation ' || kind || ' of ' || server_id FROM operations WHERE state = 'open'",
+    """SELECT 'server ' || id || ' in ' || vm_state || '/' || coalesce(task_state, '') FROM servers
+       WHERE deleted_at IS NULL AND (vm_state = 'building' OR task_state IS NOT NULL)""",
+    """SELECT 'ERROR without fault ' || id FROM servers
+       WHERE deleted_at IS NULL AND vm_state = 'error' AND fault IS NULL""",
+    """SELECT 'claim of no server ' || server_id FROM claims
+       WHERE server_id NOT IN (SELECT id FROM servers WHERE deleted_at IS NULL AND host = claims.host)""",
+    """SELECT 'no claim of ' || id FROM servers WHERE deleted_at IS NULL AND host IS NOT NULL
+       AND id NOT IN (SELECT server_id FROM claims WHERE host = servers.host)""",
+    """SELECT 'host ' || host || ' counts wrong' FROM hosts WHERE vcpus_used !=
+       (SELECT coalesce(sum(vcpus), 0) FROM claims WHERE claims.host = hosts.host)""",
+    """SELECT 'usage of ' || project_id || ' counts wrong' FROM project_usage WHERE instances !=
+       (SELECT count(*) FROM servers WHERE deleted_at IS NULL AND servers.project_id = project_usage.project_id)""",
+    """SELECT 'port of no server ' || id FROM ports WHERE device_owner LIKE 'compute:%'
+       AND device_id NOT IN (SELECT id FROM servers WHERE deleted_at IS NULL AND host IS NOT NULL)""",
+    """SELECT 'step without an end: ' || name FROM steps
+       WHERE finished_at IS NULL AND epoch = (SELECT epoch FROM operations WHERE id = operation_id)
+       AND (SELECT state FROM operations WHERE id = operation_id) IN ('done', 'failed')""",
+]
+
+
+def until(done: Callable[[], Any], timeout: float, what: str) -> Any:
+    """The first true answer; AssertionError names what was waited for."""
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
+        if answer := done():
+            return answer
+        time.sleep(0.02)
+    raise AssertionError(f"waited {timeout} s in vain for {what}")
