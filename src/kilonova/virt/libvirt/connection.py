@@ -21,6 +21,7 @@ from kilonova.virt.libvirt import host
 _log = log.get("virt.libvirt")
 _KEEPALIVE_INTERVAL, _KEEPALIVE_COUNT = 5, 3
 _RETRY_SECONDS = 0.5
+_NO_CHANGE_OF_POWER = (libvirt.VIR_DOMAIN_EVENT_DEFINED, libvirt.VIR_DOMAIN_EVENT_UNDEFINED)
 _loop_lock = threading.Lock()
 _loop: threading.Thread | None = None
 
@@ -46,7 +47,7 @@ def _run_loop() -> None:
 
 class Connection:
     """``on_up`` runs after each (re)connection, ``on_down`` after each loss, ``on_lifecycle`` with a
-    domain's name at each lifecycle event; that one runs in libvirt's thread and must not call libvirt."""
+    domain's name when its power may have changed; that one runs in libvirt's thread and must not call libvirt."""
 
     def __init__(
         self,
@@ -112,8 +113,9 @@ class Connection:
         self._conn = conn
         return True
 
-    def _lifecycle(self, _conn: Any, domain: Any, _event: int, _detail: int, _opaque: None) -> None:
-        self._on_lifecycle(domain.name())
+    def _lifecycle(self, _conn: Any, domain: Any, event: int, _detail: int, _opaque: None) -> None:
+        if event not in _NO_CHANGE_OF_POWER:
+            self._on_lifecycle(domain.name())
 
     def _closed(self, _conn: Any, _reason: int, _opaque: None) -> None:
         self._last_error = "the connection was closed"

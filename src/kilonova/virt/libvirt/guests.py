@@ -157,6 +157,10 @@ class Guests:
             return str(domain.XMLDesc(0))
 
     def _view(self, server_id: str, domain: Any) -> View | None:
+        # A build marks its guest before it starts it and until after it resumed it, so the mark is looked
+        # at on both sides of the state: a pause of the build's is never taken for a user's.
+        mark = self._folder.instance(server_id).awaits_start
+        marked = mark.exists()
         try:
             with translated(f"look at guest {server_id}"):
                 state, reason = domain.state()
@@ -164,6 +168,6 @@ class Guests:
         except NotFound:
             return None
         found = power.power_state(state, reason, saved)
-        waits = found is PowerState.PAUSED and self._folder.instance(server_id).awaits_start.exists()
+        waits = found is PowerState.PAUSED and (marked or mark.exists())
         guest = Guest(server_id=server_id, power_state=found, awaits_start=waits)
         return View(guest=guest, passing=power.is_passing(state, reason))

@@ -1,0 +1,64 @@
+"""The KVM probe: believes only a guest, is bounded, and remembers."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from kilonova.virt.libvirt import kvm
+
+needs_qemu = pytest.mark.skipif(shutil.which(kvm.EMULATOR) is None, reason="QEMU is not installed")
+
+
+@needs_qemu
+def test_the_probe_guest_really_runs() -> None:
+    """Under emulation, which works everywhere: so the ROM is right, and a hang is KVM's."""
+    assert kvm.run_guest("tcg", timeout=20.0).usable
+
+
+@needs_qemu
+def test_the_probe_is_bounded_and_remembered(tmp_path: Path) -> None:
+    began = time.monotonic()
+    verdict = kvm.probe(tmp_path / "kvm.json", timeout=1.0)
+    assert time.monotonic() - began < 5.0
+    assert verdict.reason
+
+    began = time.monotonic()
+    assert kvm.probe(tmp_path / "kvm.json", timeout=1.0) == verdict
+    assert time.monotonic() - began < 0.1, "the second start costs nothing"
+
+
+def test_another_machine_is_probed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = tmp_path / "kvm.json"
+    answers = iter([kvm.KvmVerdict(usable=True, reason="one"), kvm.KvmVerdict(usable=False, reason="two")])
+    monkeypatch.setattr(kvm, "_decide", lambda _timeout: next(answers))
+    assert kvm.probe(cache).usable
+    assert kvm.probe(cache).usable
+    monkeypatch.setattr(kvm.platform, "release", lambda: "another-kernel")
+    assert not kvm.probe(cache).usable
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"key": 1}', "\x00\xff"])
+def test_a_broken_memory_is_no_trouble(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str) -> None:
+    cache = tmp_path / "kvm.json"
+    cache.write_text(content)
+    monkeypatch.setattr(kvm, "_decide", lambda _timeout: kvm.KvmVerdict(usable=True, reason="ran"))
+    assert kvm.probe(cache).reason == "ran"
+
+
+def test_without_qemu_there_is_no_kvm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    verdict = kvm.probe()
+    assert not verdict.usable
+    assert "not installed" in verdict.reason
+
+
+@needs_qemu
+def test_a_guest_that_does_not_answer_is_no_guest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kvm, "probe_rom", lambda: b"\xf4" * 0x10000)  # it halts at once
+    verdict = kvm.run_guest("tcg", timeout=1.0)
+    assert not verdict.usable
+    assert "hung" in verdict.reason

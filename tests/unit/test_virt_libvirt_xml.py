@@ -1,0 +1,192 @@
+"""The domain's document, and the wishes that shape it."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import msgspec
+import pytest
+
+from kilonova.domain.errors import BuildAborted, NotFound
+from kilonova.domain.network import Vif
+from kilonova.domain.servers import BuildSpec, Flavor, ImageRef
+from kilonova.virt.libvirt.folder import Folder, domain_name, server_of
+from kilonova.virt.libvirt.hardware import Hardware, hardware
+from kilonova.virt.libvirt.xml.domain import domain
+
+SERVER_ID = "6c84fb90-12c4-11e1-840d-7b25c5ee775a"
+
+
+def make_spec(
+    properties: dict[str, str] | None = None, extra_specs: dict[str, str] | None = None
+) -> BuildSpec:
+    return BuildSpec(
+        server_id=SERVER_ID,
+        name="<name>&\"'",
+        hostname="n",
+        project_id="p",
+        user_id="u",
+        flavor=Flavor(id="1", name="f", vcpus=3, memory_mb=256, root_gb=1, extra_specs=extra_specs or {}),
+        image=ImageRef(id=str(uuid.uuid4()), disk_format="raw", size=1, properties=properties or {}),
+    )
+
+
+def document(
+    tmp_path: Path,
+    *,
+    files: tuple[str, ...] = ("disk",),
+    vifs: list[Vif] | None = None,
+    wishes: dict[str, str] | None = None,
+    virt_type: str = "qemu",
+    boot_cd: Path | None = None,
+) -> ET.Element:
+    folder = Folder(tmp_path)
+    folder.make()
+    instance = folder.instance(SERVER_ID)
+    instance.make()
+    for name in files:
+        (instance.path / name).touch()
+    spec = make_spec(wishes)
+    return ET.fromstring(
+        domain(
+            spec,
+            vifs or [],
+            instance,
+            hardware(spec),
+            virt_type=virt_type,
+            cache="none",
+            agent_socket=Path("/short/ga"),
+            boot_cd=boot_cd,
+        )
+    )
+
+
+def targets(root: ET.Element) -> list[tuple[str | None, str | None]]:
+    return [
+        (disk.get("device"), target.get("dev"))
+        for disk in root.iterfind("./devices/disk")
+        if (target := disk.find("target")) is not None
+    ]
+
+
+def test_the_machine(tmp_path: Path) -> None:
+    root = document(tmp_path)
+    assert root.get("type") == "qemu"
+    assert root.findtext("uuid") == SERVER_ID
+    assert root.findtext("name") == f"instance-{SERVER_ID}"
+    assert root.findtext("vcpu") == "3"
+    assert (root.findtext("memory"), root.find("memory").get("unit")) == ("256", "MiB")  # type: ignore[union-attr]
+    assert root.findtext("./cpu/model") == "qemu64"
+    entries = {entry.get("name"): entry.text for entry in root.iterfind("./sysinfo/system/entry")}
+    assert entries["product"] == "OpenStack Nova"
+    assert entries["manufacturer"] == "OpenStack Foundation"
+    assert entries["serial"] == entries["uuid"] == SERVER_ID
+    graphics = root.find("./devices/graphics")
+    assert graphics is not None
+    assert (graphics.get("type"), graphics.get("listen"), graphics.get("autoport")) == (
+        "vnc",
+        "127.0.0.1",
+        "yes",
+    )
+
+
+def test_kvm_gets_the_hosts_cpu(tmp_path: Path) -> None:
+    root = document(tmp_path, virt_type="kvm")
+    assert root.get("type") == "kvm"
+    assert root.find("cpu").get("mode") == "host-model"  # type: ignore[union-attr]
+
+
+def test_disks_come_in_order(tmp_path: Path) -> None:
+    root = document(tmp_path, files=("disk", "disk.eph0", "disk.swap", "disk.config"))
+    assert targets(root) == [("disk", "vda"), ("disk", "vdb"), ("disk", "vdc"), ("cdrom", "hda")]
+    formats = [driver.get("type") for driver in root.iterfind("./devices/disk/driver")]
+    assert formats == ["qcow2", "raw", "raw", "raw"]
+    assert [boot.get("order") for boot in root.iterfind("./devices/disk/boot")] == ["1"]
+
+
+def test_an_iso_boots_first(tmp_path: Path) -> None:
+    root = document(tmp_path, files=("disk.config",), boot_cd=tmp_path / "image")
+    assert targets(root) == [("cdrom", "hda"), ("cdrom", "hdb")]
+
+
+def test_a_nic_uses_the_tap_that_is_there(tmp_path: Path) -> None:
+    vif = Vif(port_id=str(uuid.uuid4()), network_id=str(uuid.uuid4()), mac="fa:16:3e:00:00:01", mtu=1450)
+    nic = document(tmp_path, vifs=[vif]).find("./devices/interface")
+    assert nic is not None
+    found = {child.tag: child.attrib for child in nic}
+    assert found == {
+        "mac": {"address": vif.mac},
+        "target": {"dev": vif.tap, "managed": "no"},
+        "model": {"type": "virtio"},
+        "mtu": {"size": "1450"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("wishes", "expected"),
+    [
+        ({}, Hardware()),
+        ({"hw_disk_bus": "ide", "hw_vif_model": "e1000"}, Hardware(disk_bus="ide", vif_model="e1000")),
+        ({"hw_machine_type": "q35"}, Hardware(machine="q35", cdrom_bus="sata")),
+        ({"hw_video_model": "vga"}, Hardware(video_model="vga")),
+        ({"os_distro": "debian", "hw_vendor_of_others": "x"}, Hardware()),
+    ],
+)
+def test_wishes_are_honoured(wishes: dict[str, str], expected: Hardware) -> None:
+    assert hardware(make_spec(wishes)) == expected
+
+
+@pytest.mark.parametrize(
+    "wishes",
+    [
+        {"hw_disk_bus": "floppy"},
+        {"hw_disk_bus": "virtio'/><evil"},
+        {"hw_vif_model": "sriov"},
+        {"hw_firmware_type": "uefi"},
+        {"hw_machine_type": "microvm"},
+        {"hw_machine_type": "q35", "hw_disk_bus": "ide"},
+    ],
+)
+def test_wishes_that_cannot_be_met_are_refused(wishes: dict[str, str]) -> None:
+    with pytest.raises(BuildAborted):
+        hardware(make_spec(wishes))
+
+
+def test_a_flavors_promise_is_kept_or_refused() -> None:
+    assert not hardware(make_spec(extra_specs={"hw_rng:allowed": "False"})).rng
+    hardware(make_spec(extra_specs={"trait:CUSTOM_X": "required", "my:own": "1"}))
+    with pytest.raises(BuildAborted, match="hw:cpu_policy"):
+        hardware(make_spec(extra_specs={"hw:cpu_policy": "dedicated"}))
+
+
+def test_names_and_servers_are_one_to_one() -> None:
+    assert server_of(domain_name(SERVER_ID)) == SERVER_ID
+    for foreign in ("instance-00000001", "vm1", "instance-", f"x{domain_name(SERVER_ID)}"):
+        assert server_of(foreign) is None
+    for bad in (
+        "",
+        "..",
+        SERVER_ID.upper(),
+        SERVER_ID.replace("-", ""),
+        f"{SERVER_ID}/..",
+        "{" + SERVER_ID + "}",
+    ):
+        with pytest.raises(NotFound):
+            domain_name(bad)
+
+
+def test_a_folder_knows_its_servers_and_no_strangers(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    folder.make()
+    folder.instance(SERVER_ID).make()
+    (folder.instances / "lost+found").mkdir()
+    assert folder.server_ids() == {SERVER_ID}
+    folder.remove(SERVER_ID)
+    folder.remove(SERVER_ID)
+    assert folder.server_ids() == set()
+
+
+def test_a_spec_without_image_has_plain_hardware() -> None:
+    assert hardware(msgspec.structs.replace(make_spec(), image=None)) == Hardware()
