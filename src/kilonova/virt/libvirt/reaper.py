@@ -15,7 +15,9 @@ from contextlib import suppress
 from pathlib import Path
 
 _PR_SET_CHILD_SUBREAPER = 36
-_COMMAND = "qemu-system"
+_COMMANDS = ("qemu-system", "dnsmasq")
+"""How the names of adopted processes begin. dnsmasq's first process stays a zombie, too, when it detaches, and
+waitid() would show that one for ever instead of the guest that ended."""
 _NO_CHILDREN_SECONDS = 0.1
 _FOREIGN_SECONDS = 0.02
 _started = threading.Lock()
@@ -45,9 +47,9 @@ def _reap() -> None:
 
 
 def _is_adopted_guest(pid: int) -> bool:
-    """A QEMU of another session: libvirt's own helpers and our subprocesses share our session."""
+    """A QEMU, or a DHCP server, of another session: libvirt's own helpers and our subprocesses share our session."""
     try:
         name, rest = Path(f"/proc/{pid}/stat").read_text().split("(", 1)[1].rsplit(")", 1)
     except (OSError, IndexError, ValueError):
         return False
-    return name.startswith(_COMMAND) and int(rest.split()[3]) != os.getsid(0)
+    return name.startswith(_COMMANDS) and int(rest.split()[3]) != os.getsid(0)
