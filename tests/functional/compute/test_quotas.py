@@ -97,6 +97,7 @@ def test_not_below_what_is_used_unless_forced(admin: Any) -> None:
         {"id": "x"},
         {"force": "maybe"},
         {"force": 2},
+        {"force": 1},
         {"fixed_ips": 5},
     ],
 )

@@ -71,7 +71,7 @@ def update(api: ComputeAPI, request: Request, project_id: str) -> Reply:
     require_admin(request.context, "os-quota-sets:update")
     _refuse_users(request)
     asked = dict(request.json(QuotaSet).quota_set)
-    force = inputs.boolean("force", _not_none(asked.pop("force", False)))
+    force = _force(asked.pop("force", False))
     new = _limits(asked, _resources(request))
     with api.db.write() as conn:
         _require_known(conn, project_id)
@@ -152,6 +152,12 @@ def _limits(asked: Mapping[str, Any], settable: Any) -> dict[str, int]:
         raise BadRequest(f"Invalid input: {error}") from error
 
 
+def _force(asked: Any) -> bool:
+    if not isinstance(asked, bool | str):
+        raise BadRequest("Invalid input: force must be a boolean")
+    return inputs.boolean("force", asked)
+
+
 def _refuse_below_use(new: Mapping[str, int], used: Mapping[str, int]) -> None:
     for name, limit in new.items():
         if 0 <= limit < used.get(name, 0):
@@ -184,10 +190,6 @@ def _require_known(conn: sa.Connection, project_id: str) -> None:
 def _require_default(quota_class: str) -> None:
     if quota_class != DEFAULT_CLASS:
         raise NotFound(f"Quota class {quota_class} could not be found. There is only '{DEFAULT_CLASS}'.")
-
-
-def _not_none(value: Any) -> bool | str:
-    return value if isinstance(value, bool | str) else str(value)
 
 
 ROUTES = [

@@ -9,6 +9,7 @@ from uuid import UUID
 
 import msgspec
 import sqlalchemy as sa
+from msgspec import UNSET, UnsetType
 
 from kilonova.api.compute import inputs, liveness, queries
 from kilonova.api.compute.policy import require_admin
@@ -35,29 +36,29 @@ class OldUpdate(msgspec.Struct, forbid_unknown_fields=True):
 
     host: str
     binary: str
-    disabled_reason: str | None = None
-    forced_down: bool | str | None = None
+    disabled_reason: str | UnsetType = UNSET
+    forced_down: bool | str | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         inputs.matching("host", self.host, r"[a-zA-Z0-9._-]{1,255}")
         _word("binary", self.binary)
-        if self.disabled_reason is not None:
+        if self.disabled_reason is not UNSET:
             _word("disabled_reason", self.disabled_reason)
-        if self.forced_down is not None:
+        if self.forced_down is not UNSET:
             self.forced_down = inputs.truth("forced_down", self.forced_down)
 
 
 class Update(msgspec.Struct, forbid_unknown_fields=True):
-    status: str | None = None
-    disabled_reason: str | None = None
-    forced_down: bool | str | None = None
+    status: str | UnsetType = UNSET
+    disabled_reason: str | UnsetType = UNSET
+    forced_down: bool | str | UnsetType = UNSET
 
     def __post_init__(self) -> None:
-        if self.status not in {None, "enabled", "disabled"}:
+        if self.status not in {UNSET, "enabled", "disabled"}:
             raise ValueError("status must be enabled or disabled")
-        if self.disabled_reason is not None:
+        if self.disabled_reason is not UNSET:
             _word("disabled_reason", self.disabled_reason)
-        if self.forced_down is not None:
+        if self.forced_down is not UNSET:
             self.forced_down = inputs.truth("forced_down", self.forced_down)
 
 
@@ -91,8 +92,8 @@ def _changes(asked: Update) -> dict[str, Any]:
             raise BadRequest("Specifying 'disabled_reason' with status 'enabled' is invalid.")
         changes |= {"disabled": False, "disabled_reason": None}
     elif asked.status == "disabled":
-        changes |= {"disabled": True, "disabled_reason": asked.disabled_reason}
-    if asked.forced_down is not None:
+        changes |= {"disabled": True, "disabled_reason": asked.disabled_reason or None}
+    if asked.forced_down is not UNSET:
         changes["forced_down"] = asked.forced_down
     if not changes:
         raise BadRequest("No updates were requested. Fields 'status' or 'forced_down' should be specified.")
@@ -122,7 +123,7 @@ def disable(api: ComputeAPI, request: Request) -> Reply:
 
 def disable_log_reason(api: ComputeAPI, request: Request) -> Reply:
     body = _old_body(request)
-    if body.disabled_reason is None:
+    if body.disabled_reason is UNSET:
         raise BadRequest("Missing disabled reason field")
     said = {"status": "disabled", "disabled_reason": body.disabled_reason}
     return _old(api, body, {"disabled": True, "disabled_reason": body.disabled_reason}, said)
@@ -130,7 +131,7 @@ def disable_log_reason(api: ComputeAPI, request: Request) -> Reply:
 
 def force_down(api: ComputeAPI, request: Request) -> Reply:
     body = _old_body(request)
-    if body.forced_down is None:
+    if body.forced_down is UNSET:
         raise BadRequest("Missing forced_down field")
     return _old(api, body, {"forced_down": body.forced_down}, {"forced_down": body.forced_down})
 
@@ -138,7 +139,7 @@ def force_down(api: ComputeAPI, request: Request) -> Reply:
 def _old_body(request: Request) -> OldUpdate:
     require_admin(request.context, "os-services:update")
     body = request.json(OldUpdate)
-    if body.forced_down is not None and not request.at_least(2, 11):
+    if body.forced_down is not UNSET and not request.at_least(2, 11):
         raise BadRequest("Additional properties are not allowed ('forced_down' was unexpected)")
     return body
 
