@@ -130,8 +130,9 @@ def _envelope(request: Request, *names: str) -> dict[str, msgspec.Raw]:
 
 
 def _decode(raw: msgspec.Raw, kind: Any) -> Any:
+    """Not strict: Neutron takes "1400" for 1400 and "true" for true, and the openstack client sends such."""
     try:
-        return msgspec.json.decode(raw, type=kind)
+        return msgspec.json.decode(raw, type=kind, strict=False)
     except msgspec.ValidationError as error:
         raise BadRequest(f"Invalid input: {error}") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -1,0 +1,147 @@
+"""The unmodified openstack client and SDK against the networking API over a real socket."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import openstack
+import pytest
+from cheroot.wsgi import Server
+from openstackclient import shell
+from osc_lib.clientmanager import ClientManager
+
+from kilonova.api import network as api
+from kilonova.api.http import application
+from kilonova.network.builtin.service import BuiltinNetwork
+
+from .conftest import ADMIN, ALICE, authenticate
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::PendingDeprecationWarning")
+
+
+@pytest.fixture
+def url(network: BuiltinNetwork) -> Iterator[str]:
+    """Where the API is served, on a free port of loopback."""
+    server = Server(("127.0.0.1", 0), application([api.service(network)], authenticate), numthreads=2)
+    server.prepare()
+    thread = threading.Thread(target=server.serve)
+    thread.start()
+    yield f"http://127.0.0.1:{server.bind_addr[1]}/networking"
+    server.stop()
+    thread.join(timeout=10)
+
+
+@pytest.fixture
+def cli(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """``cli("network", "list")`` as Alice, through the entry point of the ``openstack`` command.
+
+    Answers with the JSON that list, show and create print; where it shall fail, with the client's words.
+    In this process, since a new one spends two seconds on imports.
+    """
+    # The client keeps the first connection of a process for good: let it forget another test's.
+    monkeypatch.setattr(vars(ClientManager)["network"], "_handle", None)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in [name for name in os.environ if name.startswith("OS_")]:
+        monkeypatch.delenv(name)
+
+    def run(*words: str, fails: bool = False) -> Any:
+        as_json = ["-f", "json"] if words[1] in ("list", "show", "create") else []
+        auth = ["--os-auth-type", "admin_token", "--os-endpoint", url, "--os-token", "alice"]
+        with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
+            status = shell.main([*auth, *words, *as_json])
+        assert (status != 0) == fails, err.getvalue()
+        if fails:
+            return err.getvalue()
+        return json.loads(out.getvalue()) if as_json else out.getvalue()
+
+    return run
+
+
+@pytest.fixture
+def sdk(url: str) -> Iterator[Any]:
+    connection = openstack.connect(
+        load_yaml_config=False,
+        load_envvars=False,
+        auth_type="admin_token",
+        auth={"endpoint": url, "token": "admin"},
+    )
+    yield connection.network
+    connection.close()
+
+
+def test_a_day_with_the_command_line(cli: Callable[..., Any]) -> None:
+    net = cli("network", "create", "red", "--mtu", "1400", "--tag", "t", "--description", "d")
+    assert (net["name"], net["mtu"], net["status"]) == ("red", 1400, "ACTIVE")
+    sub = cli(
+        *("subnet", "create", "sub", "--network", "red", "--subnet-range", "10.0.0.0/24"),
+        *("--gateway", "10.0.0.254", "--dns-nameserver", "9.9.9.9"),
+        *("--allocation-pool", "start=10.0.0.10,end=10.0.0.20"),
+        *("--host-route", "destination=192.168.0.0/24,gateway=10.0.0.7"),
+    )
+    assert sub["host_routes"] == [{"destination": "192.168.0.0/24", "nexthop": "10.0.0.7"}]
+    port = cli("port", "create", "p", "--network", "red", "--fixed-ip", "subnet=sub,ip-address=10.0.0.99")
+    assert port["fixed_ips"] == [{"subnet_id": sub["id"], "ip_address": "10.0.0.99"}]
+    assert port["tags"] == []
+
+    cli("network", "set", "red", "--name", "blue", "--tag", "u")
+    cli("network", "unset", "blue", "--tag", "t")
+    shown = cli("network", "show", "blue")
+    assert (shown["tags"], shown["subnets"]) == (["u"], [sub["id"]])
+    cli("subnet", "set", "sub", "--dns-nameserver", "1.1.1.1", "--no-dhcp")
+    cli("subnet", "unset", "sub", "--dns-nameserver", "9.9.9.9")
+    assert cli("subnet", "show", "sub")["dns_nameservers"] == ["1.1.1.1"]
+    cli("port", "set", "p", "--fixed-ip", "subnet=sub", "--device-owner", "me", "--disable-port-security")
+    cli("port", "unset", "p", "--fixed-ip", "subnet=sub,ip-address=10.0.0.99")
+    (fixed,) = cli("port", "show", "p")["fixed_ips"]
+    assert fixed["ip_address"].startswith("10.0.0.1")
+
+    assert [item["Name"] for item in cli("network", "list", "--tags", "u")] == ["blue"]
+    assert [item["Name"] for item in cli("subnet", "list", "--network", "blue")] == ["sub"]
+    assert [item["Name"] for item in cli("port", "list", "--fixed-ip", "subnet=sub")] == ["p"]
+    assert "in use" in cli("network", "delete", "blue", fails=True)
+    cli("port", "delete", "p")
+    cli("subnet", "delete", "sub")
+    cli("network", "delete", "blue")
+    assert cli("network", "list") == []
+
+
+def test_refusals_reach_the_user(cli: Callable[..., Any]) -> None:
+    assert "routers, which are not offered yet" in cli("network", "create", "x", "--external", fails=True)
+    assert "disallowed by policy" in cli("network", "create", "x", "--share", fails=True)
+    assert "No Network found" in cli("network", "show", "nothing", fails=True)
+    assert "IPv6 subnets come later" in cli(
+        *("subnet", "create", "s", "--network", cli("network", "create", "x")["id"]),
+        *("--ip-version", "6", "--subnet-range", "fd00::/64"),
+        fails=True,
+    )
+
+
+def test_the_sdk(sdk: Any) -> None:
+    for n in range(5):
+        sdk.create_network(name=f"n{n}", project_id=ALICE)
+    assert [item.name for item in sdk.networks(limit=2, sort_key="name")] == [f"n{n}" for n in range(5)]
+    net = sdk.find_network("n3", ignore_missing=False)
+    assert sdk.find_network("nothing") is None
+    sub = sdk.create_subnet(network_id=net.id, ip_version=4, cidr="10.0.0.0/24")
+    assert sub.is_dhcp_enabled
+    port = sdk.create_port(network_id=net.id, fixed_ips=[{"subnet_id": sub.id}])
+    assert sdk.update_port(port, name="new").name == "new"
+    sdk.set_tags(port, ["a"])
+    assert [item.id for item in sdk.ports(network_id=net.id, tags="a")] == [port.id]
+    assert sdk.find_extension("port-security")
+    assert sdk.find_extension("security-group") is None
+    assert sdk.update_quota(ADMIN, ports=3, check_limit=True).ports == 3
+    assert sdk.get_quota(ADMIN, details=True).ports == {"limit": 3, "used": 1, "reserved": 0}
+    assert sdk.get_quota_default(ADMIN).ports == 500
+    sdk.delete_quota(ADMIN)
+    sdk.delete_port(port, ignore_missing=False)
+    sdk.delete_subnet(sub, ignore_missing=False)
+    sdk.delete_network(net, ignore_missing=False)
