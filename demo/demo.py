@@ -24,6 +24,7 @@ from terminal import DemoFailed, quote, run, say, step
 PROJECT = Path(__file__).resolve().parent.parent
 BIN = PROJECT / ".venv/bin"
 STATE = PROJECT / "build/demo-state"
+SHOWN_STATE = str(STATE.relative_to(PROJECT))
 IMAGE = PROJECT / "build/guest.qcow2"
 KEY = STATE / "demo-key"
 CIDR = "10.123.0.0/24"
@@ -97,7 +98,7 @@ class Demo:
         with step("Log in through its own address: host name, key and user data arrived"):
             self.log_in(address)
         with step("The trace of the build"):
-            quote(self.kilonova("trace", "demo"))
+            quote(self.kilonova("trace", "demo", "--state", str(STATE)))
         with step("Delete everything"):
             self.delete_all()
         with step("Stop Kilonova, and look for anything left behind"):
@@ -106,7 +107,7 @@ class Demo:
 
     def start(self) -> None:
         options = ["--state", str(STATE), "--port", "0", "--driver", "libvirt"]
-        say(f"  $ kilonova up --state {STATE.relative_to(PROJECT)} --port 0 --driver libvirt")
+        say(f"  $ kilonova up {' '.join(options)}".replace(str(STATE), SHOWN_STATE))
         # In a session of its own: a Ctrl-C ends the demo, which then needs Kilonova to clean up.
         self._process = subprocess.Popen(
             [BIN / "kilonova", "up", *options],
@@ -272,7 +273,7 @@ class Demo:
             *words,
             environment=self._environment,
             timeout=CLIENT_TIMEOUT,
-            shown=" ".join(["kilonova", *words]),
+            shown=" ".join(["kilonova", *words]).replace(str(STATE), SHOWN_STATE),
         )
 
 

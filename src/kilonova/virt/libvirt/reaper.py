@@ -2,7 +2,8 @@
 
 QEMU detaches itself, so its parent becomes PID 1, or the nearest *subreaper*. Where PID 1 reaps slowly, or
 not at all (many containers), libvirt takes seconds to believe that a guest is gone. A process that calls
-``adopt_guests()`` becomes the subreaper of the guests it starts and reaps them at once.
+``adopt_guests()`` becomes the subreaper of the guests it starts and reaps them at once; and with them the
+DHCP servers, which detach themselves in the same way.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from pathlib import Path
 
 _PR_SET_CHILD_SUBREAPER = 36
 _COMMANDS = ("qemu-system", "dnsmasq")
-"""How the names of adopted processes begin. dnsmasq's first process stays a zombie, too, when it detaches, and
-waitid() would show that one for ever instead of the guest that ended."""
+"""How the names of adopted processes begin. dnsmasq's first process, too, stays a zombie when it detaches,
+and waitid() would show that one for ever instead of the guest that ended."""
 _NO_CHILDREN_SECONDS = 0.1
 _FOREIGN_SECONDS = 0.02
 _started = threading.Lock()
@@ -32,22 +33,22 @@ def adopt_guests() -> None:
 
 
 def _reap() -> None:
-    """Wait for any child to end, without taking it; take it only if it is an adopted guest."""
+    """Wait for any child to end, without taking it; take it only if it was adopted."""
     while True:
         try:
             ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
         except ChildProcessError:
             time.sleep(_NO_CHILDREN_SECONDS)  # nothing to wait for until somebody starts something
             continue
-        if ended is not None and _is_adopted_guest(ended.si_pid):
+        if ended is not None and _is_adopted(ended.si_pid):
             with suppress(ChildProcessError):
                 os.waitpid(ended.si_pid, os.WNOHANG)
         else:
             time.sleep(_FOREIGN_SECONDS)  # its own parent thread is about to take it
 
 
-def _is_adopted_guest(pid: int) -> bool:
-    """A QEMU, or a DHCP server, of another session: libvirt's own helpers and our subprocesses share our session."""
+def _is_adopted(pid: int) -> bool:
+    """A daemon of another session: libvirt's own helpers and our subprocesses share our session."""
     try:
         name, rest = Path(f"/proc/{pid}/stat").read_text().split("(", 1)[1].rsplit(")", 1)
     except (OSError, IndexError, ValueError):
