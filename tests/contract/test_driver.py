@@ -242,6 +242,20 @@ def test_suspend_and_resume(host: Host, running: BuildSpec) -> None:
     assert host.state(running.server_id) is PowerState.RUNNING
 
 
+def test_what_needs_a_running_guest_says_so(host: Host, running: BuildSpec) -> None:
+    host.driver.power_off(running.server_id, 0)
+    for ask in (host.driver.pause, host.driver.unpause, host.driver.suspend):
+        with pytest.raises(BuildFailed):
+            ask(running.server_id)
+    assert host.state(running.server_id) is PowerState.SHUTDOWN
+
+
+def test_power_off_ends_a_suspended_guest(host: Host, running: BuildSpec) -> None:
+    host.driver.suspend(running.server_id)
+    host.driver.power_off(running.server_id, 0)
+    assert host.state(running.server_id) is PowerState.SHUTDOWN
+
+
 def test_a_suspended_guest_can_be_destroyed(host: Host, running: BuildSpec) -> None:
     host.driver.suspend(running.server_id)
     host.driver.destroy(running.server_id)

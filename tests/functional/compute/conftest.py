@@ -1,4 +1,4 @@
-"""The compute API as a WSGI application over a real database, spoken to by three callers."""
+"""The compute API as a WSGI application over a real database, spoken to by four callers."""
 
 from __future__ import annotations
 
@@ -31,6 +31,9 @@ CALLERS = {
     ),
     "member": RequestContext(
         request_id="", user_id="e" * 32, project_id=PROJECT, roles=frozenset({"member", "reader"})
+    ),
+    "reader": RequestContext(
+        request_id="", user_id="d" * 32, project_id=PROJECT, roles=frozenset({"reader"})
     ),
     "other": RequestContext(
         request_id="", user_id="f" * 32, project_id=OTHER_PROJECT, roles=frozenset({"member", "reader"})
@@ -85,9 +88,8 @@ def fresh_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with db.write() as conn:
         flavors.seed(conn)
         domains.create(conn, Domain(id="default", name="Default"))
-        for number, caller in enumerate(CALLERS.values()):
-            assert caller.project_id is not None
-            projects.create(conn, Project(id=caller.project_id, domain_id="default", name=f"p{number}"))
+        for project_id in sorted({caller.project_id or "" for caller in CALLERS.values()}):
+            projects.create(conn, Project(id=project_id, domain_id="default", name=f"p-{project_id[0]}"))
     db.close()
     return path
 
@@ -130,6 +132,12 @@ def admin(client: falcon.testing.TestClient) -> Caller:
 @pytest.fixture
 def member(client: falcon.testing.TestClient) -> Caller:
     return Caller(client, "member")
+
+
+@pytest.fixture
+def reader(client: falcon.testing.TestClient) -> Caller:
+    """Of member's project, and may only look."""
+    return Caller(client, "reader")
 
 
 @pytest.fixture

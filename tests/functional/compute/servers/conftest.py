@@ -129,7 +129,7 @@ def state(database: Database, config: Config, bus: LocalBus, networks: Networks)
 
 
 @pytest.fixture
-def body() -> Callable[..., dict[str, Any]]:
+def request_body() -> Callable[..., dict[str, Any]]:
     """A request that works in every microversion, with changes."""
 
     def make(**changes: Any) -> dict[str, Any]:
@@ -140,11 +140,11 @@ def body() -> Callable[..., dict[str, Any]]:
 
 
 @pytest.fixture
-def create(member: Any, body: Callable[..., dict[str, Any]]) -> Create:
+def create(member: Any, request_body: Callable[..., dict[str, Any]]) -> Create:
     """Make a server as ``member``; its id."""
 
     def make(caller: Any = None, version: str = "2.96", **changes: Any) -> str:
-        answer = (caller or member).post("/servers", body(**changes), version=version)
+        answer = (caller or member).post("/servers", request_body(**changes), version=version)
         assert answer.status_code == 202, answer.text
         return str(answer.json["server"]["id"])
 
@@ -169,7 +169,7 @@ def settle(database: Database, add_host: Callable[[str], str]) -> Callable[..., 
 
     def place(server_id: str, vm_state: VmState = VmState.ACTIVE, ip: str = "10.0.0.5", **more: Any) -> None:
         host = more.pop("host", HOST)
-        if host not in hosts:
+        if host and host not in hosts:
             hosts.add(host)
             add_host(host)
         with database.write() as conn:

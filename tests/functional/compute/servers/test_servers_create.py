@@ -18,8 +18,8 @@ def spec_of(database: Any, server_id: str) -> Any:
         return servers.spec(conn, server_id)
 
 
-def test_answer(member: Any, body: Any, conductor: Any, database: Any) -> None:
-    answer = member.post("/servers", body(adminPass="secret"), version="2.1")
+def test_answer(member: Any, request_body: Any, conductor: Any, database: Any) -> None:
+    answer = member.post("/servers", request_body(adminPass="secret"), version="2.1")
     assert answer.status_code == 202
     server = answer.json["server"]
     assert set(server) == {"id", "links", "OS-DCF:diskConfig", "adminPass", "security_groups"}
@@ -43,13 +43,15 @@ def test_conductor_is_told_after_the_commit(create: Any, conductor: Any, bus: An
         assert operations.get(conn, operation_id).server_id == server_id
 
 
-def test_password_is_made_if_none_is_given(member: Any, body: Any) -> None:
-    passwords = {member.post("/servers", body()).json["server"]["adminPass"] for _ in range(2)}
+def test_password_is_made_if_none_is_given(member: Any, request_body: Any) -> None:
+    passwords = {member.post("/servers", request_body()).json["server"]["adminPass"] for _ in range(2)}
     assert all(len(one) == 12 for one in passwords)
     assert len(passwords) == 2
 
 
-def test_the_whole_request_reaches_the_spec(member: Any, admin: Any, create: Any, database: Any, add_host: Any) -> None:
+def test_the_whole_request_reaches_the_spec(
+    member: Any, admin: Any, create: Any, database: Any, add_host: Any
+) -> None:
     add_host("node-9")
     member.post("/os-keypairs", {"keypair": {"name": "k", "public_key": KEY}}, version="2.96")
     data = base64.b64encode(b"#!/bin/sh\necho hi\n").decode()
@@ -82,9 +84,9 @@ def test_the_whole_request_reaches_the_spec(member: Any, admin: Any, create: Any
     assert shown["pinned_availability_zone"] == "nova"
 
 
-def test_scheduler_hints_are_kept(member: Any, body: Any, database: Any) -> None:
-    hints = {"my_filter": {"rack": [1, 2]}, "query": "[\"=\", 1]"}
-    answer = member.post("/servers", body() | {"os:scheduler_hints": hints}, version="2.100")
+def test_scheduler_hints_are_kept(member: Any, request_body: Any, database: Any) -> None:
+    hints = {"my_filter": {"rack": [1, 2]}, "query": '["=", 1]'}
+    answer = member.post("/servers", request_body() | {"os:scheduler_hints": hints}, version="2.100")
     server_id = answer.json["server"]["id"]
     assert spec_of(database, server_id).scheduler_hints == hints
     assert member.get(f"/servers/{server_id}", version="2.100").json["server"]["scheduler_hints"] == hints
@@ -113,17 +115,19 @@ def test_hostname_of_a_name_without_letters(create: Any, database: Any) -> None:
     assert spec_of(database, server_id).hostname == f"server-{server_id}"
 
 
-def test_hostname_asked_for(create: Any, member: Any, body: Any, database: Any) -> None:
+def test_hostname_asked_for(create: Any, member: Any, request_body: Any, database: Any) -> None:
     assert spec_of(database, create(version="2.90", hostname="db1")).hostname == "db1"
     assert spec_of(database, create(version="2.94", hostname="db1.example.org")).hostname == "db1.example.org"
-    assert member.post("/servers", body(hostname="db1.example.org"), version="2.90").status_code == 400
-    assert member.post("/servers", body(hostname="db1"), version="2.89").status_code == 400
-    two = body(hostname="db1", min_count=2)
+    assert (
+        member.post("/servers", request_body(hostname="db1.example.org"), version="2.90").status_code == 400
+    )
+    assert member.post("/servers", request_body(hostname="db1"), version="2.89").status_code == 400
+    two = request_body(hostname="db1", min_count=2)
     assert member.post("/servers", two, version="2.90").status_code == 400
 
 
-def test_many_at_once(member: Any, body: Any, database: Any) -> None:
-    answer = member.post("/servers", body(min_count="2", max_count=3, return_reservation_id=True))
+def test_many_at_once(member: Any, request_body: Any, database: Any) -> None:
+    answer = member.post("/servers", request_body(min_count="2", max_count=3, return_reservation_id=True))
     assert answer.status_code == 202
     assert set(answer.json) == {"reservation_id"}
     listed = member.get(f"/servers/detail?reservation_id={answer.json['reservation_id']}").json["servers"]
@@ -132,19 +136,22 @@ def test_many_at_once(member: Any, body: Any, database: Any) -> None:
     assert sorted((spec.hostname, spec.name) for spec in specs) == [(f"vm-{i}", f"vm-{i}") for i in (1, 2, 3)]
 
 
-def test_as_many_as_the_quota_has_room_for(member: Any, admin: Any, body: Any) -> None:
+def test_as_many_as_the_quota_has_room_for(member: Any, admin: Any, request_body: Any) -> None:
     admin.put(f"/os-quota-sets/{'a' * 32}", {"quota_set": {"instances": 3}})
-    assert member.post("/servers", body(min_count=1, max_count=10)).status_code == 202
+    assert member.post("/servers", request_body(min_count=1, max_count=10)).status_code == 202
     assert len(member.get("/servers").json["servers"]) == 3
-    answer = member.post("/servers", body())
+    answer = member.post("/servers", request_body())
     assert answer.status_code == 403
-    assert "Quota exceeded for instances: Requested 1, but already used 3 of 3" in answer.json["forbidden"]["message"]
+    assert (
+        "Quota exceeded for instances: Requested 1, but already used 3 of 3"
+        in answer.json["forbidden"]["message"]
+    )
 
 
-def test_quota_holds_against_many_threads(member: Any, body: Any) -> None:
+def test_quota_holds_against_many_threads(member: Any, request_body: Any) -> None:
     codes: list[int] = []
     threads = [
-        threading.Thread(target=lambda: codes.append(member.post("/servers", body()).status_code))
+        threading.Thread(target=lambda: codes.append(member.post("/servers", request_body()).status_code))
         for _ in range(16)
     ]
     for thread in threads:
@@ -176,8 +183,10 @@ def test_networks(create: Any, database: Any, version: str, changes: Any, expect
         assert spec.networks[0].tag == "n"
 
 
-def test_networks_may_be_missing_before_2_37(member: Any, body: Any, networks: Any, database: Any) -> None:
-    request = body()
+def test_networks_may_be_missing_before_2_37(
+    member: Any, request_body: Any, networks: Any, database: Any
+) -> None:
+    request = request_body()
     del request["server"]["networks"]
     assert member.post("/servers", request, version="2.37").status_code == 400
     assert member.post("/servers", request, version="2.36").status_code == 202
@@ -205,7 +214,10 @@ def test_disks_as_the_client_describes_them(create: Any) -> None:
         [ROOT | {"destination_type": "volume", "volume_size": 1}],
         [{"source_type": "volume", "uuid": IMAGE, "boot_index": 0}],
         [ROOT, {"source_type": "blank", "destination_type": "local", "volume_size": 1}],
-        [ROOT, {"source_type": "blank", "destination_type": "local", "guest_format": "swap", "volume_size": 1}],
+        [
+            ROOT,
+            {"source_type": "blank", "destination_type": "local", "guest_format": "swap", "volume_size": 1},
+        ],
         [ROOT | {"tag": "disk"}],
         [{"destination_type": "local"}],
         [ROOT | {"boot_index": "x"}],
@@ -213,8 +225,8 @@ def test_disks_as_the_client_describes_them(create: Any) -> None:
         [ROOT | {"device_name": "/dev/vd a"}],
     ],
 )
-def test_other_disks_are_refused(member: Any, body: Any, devices: Any) -> None:
-    answer = member.post("/servers", body(block_device_mapping_v2=devices), version="2.67")
+def test_other_disks_are_refused(member: Any, request_body: Any, devices: Any) -> None:
+    answer = member.post("/servers", request_body(block_device_mapping_v2=devices), version="2.67")
     assert answer.status_code == 400
     assert "badRequest" in answer.json
 
@@ -279,56 +291,80 @@ def test_other_disks_are_refused(member: Any, body: Any, devices: Any) -> None:
         ("2.73", {"host": "node-1"}, "host"),
     ],
 )
-def test_bad_requests(member: Any, body: Any, version: str, changes: Any, said: str) -> None:
-    answer = member.post("/servers", body(**changes), version=version)
+def test_bad_requests(member: Any, request_body: Any, version: str, changes: Any, said: str) -> None:
+    answer = member.post("/servers", request_body(**changes), version=version)
     assert answer.status_code == 400, answer.text
     assert said in answer.json["badRequest"]["message"]
     assert member.get("/servers").json["servers"] == []
 
 
 @pytest.mark.parametrize(
-    "raw", [b"", b"{", b"[]", b"null", b'"x"', b"{}", b'{"server": []}', b"\xff\xfe", b"[" * 5000, b'{"server":null}']
+    "raw",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b'"x"',
+        b"{}",
+        b'{"server": []}',
+        b"\xff\xfe",
+        b"[" * 5000,
+        b'{"server":null}',
+    ],
 )
 def test_malformed_bodies(member: Any, raw: bytes) -> None:
     assert member.ask("POST", "/servers", "2.1", body=raw).status_code == 400
 
 
-def test_oversize_body(member: Any, body: Any) -> None:
-    assert member.post("/servers", body(metadata={f"k{i}": "x" * 255 for i in range(1000)})).status_code == 413
+def test_oversize_body(member: Any, request_body: Any) -> None:
+    assert (
+        member.post("/servers", request_body(metadata={f"k{i}": "x" * 255 for i in range(1000)})).status_code
+        == 413
+    )
 
 
-def test_metadata_quota(member: Any, body: Any) -> None:
-    answer = member.post("/servers", body(metadata={f"k{i}": "" for i in range(129)}))
+def test_metadata_quota(member: Any, request_body: Any) -> None:
+    answer = member.post("/servers", request_body(metadata={f"k{i}": "" for i in range(129)}))
     assert answer.status_code == 403
     assert answer.json["forbidden"]["message"] == "Maximum number of metadata items exceeds 128"
 
 
-def test_hints_that_make_no_sense(member: Any, body: Any) -> None:
+def test_hints_that_make_no_sense(member: Any, request_body: Any) -> None:
     deep: Any = 1
     for _ in range(500):
         deep = [deep]
-    for hints in ({"group": "x"}, {"group": IMAGE}, {"cidr": 5}, {"deep": deep}, {"different_host": ["x"]}, []):
-        answer = member.post("/servers", body() | {"os:scheduler_hints": hints})
+    for hints in (
+        {"group": "x"},
+        {"group": IMAGE},
+        {"cidr": 5},
+        {"deep": deep},
+        {"different_host": ["x"]},
+        [],
+    ):
+        answer = member.post("/servers", request_body() | {"os:scheduler_hints": hints})
         assert answer.status_code == 400, hints
 
 
-def test_only_admins_choose_the_host(member: Any, admin: Any, body: Any, add_host: Any, database: Any) -> None:
+def test_only_admins_choose_the_host(
+    member: Any, admin: Any, request_body: Any, add_host: Any, database: Any
+) -> None:
     add_host("node-1")
     forced, asked = {"availability_zone": "nova:node-1"}, {"host": "node-1"}
     by_node = {"availability_zone": "nova::node-1.example"}
     for changes in (forced, asked, by_node):
-        assert member.post("/servers", body(**changes), version="2.74").status_code == 403
-        server_id = admin.post("/servers", body(**changes), version="2.74").json["server"]["id"]
+        assert member.post("/servers", request_body(**changes), version="2.74").status_code == 403
+        server_id = admin.post("/servers", request_body(**changes), version="2.74").json["server"]["id"]
         assert spec_of(database, server_id).host == "node-1"
     for changes in ({"host": "node-2"}, forced | asked, {"availability_zone": "a:b:c:d"}):
-        assert admin.post("/servers", body(**changes), version="2.74").status_code == 400
+        assert admin.post("/servers", request_body(**changes), version="2.74").status_code == 400
 
 
-def test_flavors_that_cannot_be_used(member: Any, admin: Any, body: Any) -> None:
+def test_flavors_that_cannot_be_used(member: Any, admin: Any, request_body: Any) -> None:
     for number, changes in enumerate(({"disk": 0}, {"os-flavor-access:is_public": False})):
         flavor = {"name": f"f{number}", "id": f"f{number}", "ram": 128, "vcpus": 1, "disk": 1} | changes
         assert admin.post("/flavors", {"flavor": flavor}).status_code == 200
-    assert member.post("/servers", body(flavorRef="f0")).status_code == 403
-    assert member.post("/servers", body(flavorRef="f1")).status_code == 400
-    assert admin.post("/servers", body(flavorRef="f0")).status_code == 202
-    assert admin.post("/servers", body(flavorRef="f1")).status_code == 202
+    assert member.post("/servers", request_body(flavorRef="f0")).status_code == 403
+    assert member.post("/servers", request_body(flavorRef="f1")).status_code == 400
+    assert admin.post("/servers", request_body(flavorRef="f0")).status_code == 202
+    assert admin.post("/servers", request_body(flavorRef="f1")).status_code == 202
