@@ -154,6 +154,7 @@ def test_quota(alice: Caller, limited: BuiltinNetwork) -> None:
         b'{"network": {"shared": 2}}',
         b'{"network": {"tenant_id": ""}}',
         b'{"network": {"id": "x"}}',
+        b'{"network": {"name": "\\ud800"}}',
         b"\xff\xfe",
         b'{"network": {"name": "\xff"}}',
         b"[" * 5000,
