@@ -1,11 +1,12 @@
 """The firewall's rule sets, as data (see nft.py). Pure.
 
-    bridge kilonova  on the host: what a guest may send (anti-spoofing), and that it reaches no address of
-                     the host through its bridge
-    inet kilonova    on the host: NAT to the outside, the host's own protection, no traffic between networks
-    ip kilonova      in a network's namespace: NAT from the guests' addresses, which other networks may have
-                     too, to the network's own transit address
+    bridge kilonova-…  on the host: what a guest may send (anti-spoofing), and that it reaches no address of
+                       the host through its bridge
+    inet kilonova-…    on the host: NAT to the outside, the host's own protection, no traffic between networks
+    ip kilonova        in a network's namespace: NAT from the guests' addresses, which other networks may have
+                       too, to the network's own transit address
 
+The host's tables are named from the state folder, so that two agents on a machine do not undo each other.
 A rule for a port is in a chain of its own, so that a plug changes nothing else.
 """
 
@@ -41,20 +42,18 @@ from kilonova.network.host.nft import (
     set_chain,
 )
 
-NAME = "kilonova"
-
 _ETHER = payload("ether", "saddr")
 _ANSWERS = match(ct("state"), ["established", "related"], op="in")
 
 
 # What guests may send
-def bridge_table(vifs: list[Vif], gates: list[str]) -> Table:
+def bridge_table(name: str, vifs: list[Vif], gates: list[str]) -> Table:
     """The whole table, for these ports and these networks' gates."""
     guarded = [vif for vif in vifs if vif.port_security]
     own = [*(vif.tap for vif in vifs), *gates]
     return Table(
         "bridge",
-        NAME,
+        name,
         sets=[
             Set("guards", {vif.tap: _chain_name(vif.port_id) for vif in guarded}, verdicts=True),
             Set("ports", dict.fromkeys(own)),
@@ -86,20 +85,20 @@ def bridge_table(vifs: list[Vif], gates: list[str]) -> Table:
     )
 
 
-def guard(vif: Vif) -> list[Command]:
+def guard(name: str, vif: Vif) -> list[Command]:
     """This port's part of bridge_table(): set right, whatever was there of it."""
-    table = bridge_table([vif], [])
+    table = bridge_table(name, [vif], [])
     guards, ports = table.sets
     commands = add_element(table, ports, vif.tap)
     if not vif.port_security:
-        return unguard(vif.port_id) + commands
+        return unguard(name, vif.port_id) + commands
     return commands + set_chain(table, table.chains[-1]) + add_element(table, guards, vif.tap)
 
 
-def unguard(port_id: str) -> list[Command]:
+def unguard(name: str, port_id: str) -> list[Command]:
     """Nothing is left of guard(); fine if there was nothing."""
     chain, tap = _chain_name(port_id), names.tap(port_id)
-    table = bridge_table([], [])
+    table = bridge_table(name, [], [])
     guards, ports = Set("guards", {tap: chain}, verdicts=True), Set("ports", {tap: None})
     return [
         *set_chain(table, Chain(chain, [])),
@@ -178,7 +177,7 @@ def _address(network: str) -> Any:
 
 
 # The host's side of the networks' links
-def host_table(transits: list[str], bridges: list[str], transit_cidr: str, nat: bool) -> Table:
+def host_table(name: str, transits: list[str], bridges: list[str], transit_cidr: str, nat: bool) -> Table:
     from_guests = match(meta("iifname"), "@transits")
     to_guests = match(meta("oifname"), "@transits")
     inside, length = transit_cidr.split("/")
@@ -198,7 +197,7 @@ def host_table(transits: list[str], bridges: list[str], transit_cidr: str, nat: 
         forward.append(Rule("guests do not go out", [from_guests, DROP]))
     return Table(
         "inet",
-        NAME,
+        name,
         sets=[Set("transits", dict.fromkeys(transits)), Set("bridges", dict.fromkeys(bridges))],
         chains=[
             Chain(
@@ -231,7 +230,7 @@ def host_table(transits: list[str], bridges: list[str], transit_cidr: str, nat: 
 def namespace_table() -> Table:
     return Table(
         "ip",
-        NAME,
+        "kilonova",
         sets=[],
         chains=[
             Chain(

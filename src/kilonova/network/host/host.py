@@ -38,7 +38,7 @@ class LinuxHost:
     def __init__(self, config: Config, folder: Path) -> None:
         self._config = config.network
         self._records = Records(folder)
-        self._perimeter = Perimeter(config.network, self._records.ip_forward, self._records.vifs())
+        self._perimeter = Perimeter(config.network, folder, self._records.vifs())
         self._segments: dict[str, Segment] = {}
         self._segments_lock = threading.Lock()
         self._running: _Running | None = None
@@ -49,6 +49,7 @@ class LinuxHost:
         self._running = _Running(metadata, self._config.dhcp_domain)
         for network_id in self._records.networks():
             self._remove_if_empty(network_id)
+        self._perimeter.start()
         self._mended += self.repair()
 
     def stop(self) -> None:
@@ -78,8 +79,9 @@ class LinuxHost:
             self._remove_tap(port_id)
             return
         with self._segment(vif.network_id) as segment:
-            self._remove_tap(port_id)
-            self._perimeter.dismiss(vif)
+            with linux.netlink() as ip:
+                linux.silence(ip, vif.tap)
+            linux.together(lambda: self._remove_tap(port_id), lambda: self._perimeter.dismiss(vif))
             plan = self._plan(vif.network_id, without=port_id)
             folder = self._records.folder(vif.network_id)
             if plan:
@@ -98,8 +100,7 @@ class LinuxHost:
         running = self._require_running()
         everything = running.changes.any()
         try:
-            if everything:
-                mended += self._perimeter.ensure()
+            mended += self._perimeter.ensure(rules=everything)
             for network_id in {vif.network_id for vif in self._records.vifs().values()}:
                 mended += self._mend(network_id, everything)
         except KilonovaError as error:
@@ -172,8 +173,13 @@ class LinuxHost:
         if not plan.routed:
             return plan
         cidr = self._config.transit_cidr
-        index = self._records.transit(network_id, transit_count(cidr))
+        index = self._records.transit(network_id, transit_count(cidr), lambda at: self._is_free(cidr, at))
         return NetworkPlan(network_id=network_id, vifs=vifs, transit=transit_link(cidr, index))
+
+    @staticmethod
+    def _is_free(transit_cidr: str, index: int) -> bool:
+        with linux.netlink() as ip:
+            return links.is_free(ip, transit_link(transit_cidr, index))
 
     @contextmanager
     def _segment(self, network_id: str) -> Iterator[Segment]:

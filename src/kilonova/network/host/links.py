@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 from ipaddress import IPv4Network
 from pathlib import Path
 
+from pyroute2.netlink.exceptions import NetlinkError
+
 from kilonova.domain.errors import BuildFailed
 from kilonova.network.host import linux, names, records
-from kilonova.network.host.plan import NetworkPlan
+from kilonova.network.host.plan import NetworkPlan, Transit
 
 _IP_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 _RT_TABLE_MAIN = 254
@@ -50,13 +53,29 @@ def _ensure_routes(ip: linux.Netlink, device: int, plan: NetworkPlan) -> list[st
     for network in plan.routed:
         if network in own or any(network.overlaps(other) for other in taken):
             continue
-        ip.route("add", dst=str(network), gateway=plan.transit.namespace, oif=device)
-        done.append(f"route to {network} made")
+        if _add_route(ip, str(network), plan.transit.namespace, device):
+            done.append(f"route to {network} made")
     for network in own - set(plan.routed):
         if not network.subnet_of(IPv4Network(f"{plan.transit.host}/31", strict=False)):
             ip.route("del", dst=str(network), oif=device)
             done.append(f"route to {network} removed")
     return done
+
+
+def _add_route(ip: linux.Netlink, destination: str, gateway: str, device: int) -> bool:
+    try:
+        ip.route("add", dst=destination, gateway=gateway, oif=device)
+    except NetlinkError as error:
+        if error.code != errno.EEXIST:  # another network was faster
+            raise
+        return False
+    return True
+
+
+def is_free(ip: linux.Netlink, link: Transit) -> bool:
+    """Nothing on the host has a route into this link's range; one over a wider range does no harm."""
+    wanted = IPv4Network(f"{link.host}/31")
+    return not any(network.subnet_of(wanted) for network, _ in _routes(ip))
 
 
 def _routes(ip: linux.Netlink) -> list[tuple[IPv4Network, int | None]]:

@@ -19,9 +19,11 @@ def ensure(plan: NetworkPlan) -> list[str]:
 
 
 def prepare() -> None:
-    """Once, before any device comes: no IPv6, and loopback up (DHCPRELEASE goes over it)."""
+    """Once, before any device comes: no IPv6, loopback up (DHCPRELEASE goes over it), and an address that
+    goes takes no other of its subnet along."""
     linux.disable_ipv6("all")
     linux.disable_ipv6("default")
+    Path("/proc/sys/net/ipv4/conf/all/promote_secondaries").write_text("1")
     with linux.netlink() as ip, linux.making("loopback"):
         ip.link("set", index=1, state="up")
 
@@ -47,7 +49,7 @@ def _ensure_uplink(ip: linux.Netlink, plan: NetworkPlan) -> list[str]:
     if plan.transit is None or link is None:
         return []
     done = _ensure_up(ip, names.UPLINK, link.mtu)
-    done += _ensure_addresses(ip, names.UPLINK, {f"{plan.transit.namespace}/31"})
+    done += _ensure_addresses(ip, names.UPLINK, [f"{plan.transit.namespace}/31"])
     gateways = [route.get_attr("RTA_GATEWAY") for route in ip.get_default_routes(family=2)]
     if gateways != [plan.transit.host]:
         ip.route("replace", dst="0.0.0.0/0", gateway=plan.transit.host, oif=link.index)
@@ -71,16 +73,18 @@ def _ensure_up(ip: linux.Netlink, name: str, mtu: int) -> list[str]:
     return [f"{name} up"]
 
 
-def _ensure_addresses(ip: linux.Netlink, name: str, wanted: set[str]) -> list[str]:
+def _ensure_addresses(ip: linux.Netlink, name: str, wanted: list[str]) -> list[str]:
     device = ip.link_lookup(ifname=name)[0]
-    present = {
+    present = [
         f"{message.get_attr('IFA_ADDRESS')}/{message['prefixlen']}"
         for message in ip.get_addr(family=2, index=device)
-    }
-    for text in present - wanted:
-        address, length = interface(text)
-        ip.addr("del", index=device, address=address, prefixlen=length)
-    for text in wanted - present:
-        address, length = interface(text)
-        ip.addr("add", index=device, address=address, prefixlen=length)
-    return [f"addresses of {name} set right"] if present != wanted else []
+    ]
+    for text in present:
+        if text not in wanted:
+            address, length = interface(text)
+            ip.addr("del", index=device, address=address, prefixlen=length)
+    for text in wanted:
+        if text not in present:
+            address, length = interface(text)
+            ip.addr("add", index=device, address=address, prefixlen=length)
+    return [f"addresses of {name} set right"] if set(present) != set(wanted) else []

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from zlib import crc32
 
 from kilonova.config import Network
 from kilonova.domain.errors import BuildFailed
@@ -16,9 +17,11 @@ from kilonova.network.host import firewall, links, names, nft
 
 
 class Perimeter:
-    def __init__(self, config: Network, ip_forward: Path, vifs: dict[str, Vif]) -> None:
+    def __init__(self, config: Network, folder: Path, vifs: dict[str, Vif]) -> None:
         self._config = config
-        self._ip_forward = ip_forward
+        self._ip_forward = folder / "ip_forward"
+        """The host's setting before the first network came."""
+        self._table = f"kilonova-{crc32(str(folder.resolve()).encode()):08x}"
         self._vifs = dict(vifs)
         self._lock = threading.Lock()
 
@@ -29,7 +32,11 @@ class Perimeter:
             self._ensure_forwarding()
             gate, host = self._tables({vif.port_id: vif})
             try:
-                nft.apply(firewall.guard(vif) + firewall.joined(_only("ports", gate)) + firewall.joined(host))
+                nft.apply(
+                    firewall.guard(self._table, vif)
+                    + firewall.joined(_only("ports", gate))
+                    + firewall.joined(host)
+                )
             except BuildFailed:
                 # The first port of all, or somebody flushed the tables.
                 self._replace_all()
@@ -45,7 +52,7 @@ class Perimeter:
                 )
                 links.restore_forwarding(self._ip_forward)
                 return
-            commands = firewall.unguard(vif.port_id)
+            commands = firewall.unguard(self._table, vif.port_id)
             if not any(other.network_id == vif.network_id for other in self._vifs.values()):
                 gate, host = self._tables({vif.port_id: vif})
                 commands += firewall.parted(_only("ports", gate)) + firewall.parted(host)
@@ -54,16 +61,26 @@ class Perimeter:
             except BuildFailed:
                 self._replace_all()
 
-    def ensure(self) -> list[str]:
-        """All is loaded; a line for each thing that was not."""
+    def start(self) -> None:
+        """Nothing is left of an earlier run if there is no port any more."""
         with self._lock:
             if not self._vifs:
-                return []
+                self._remove()
+
+    def ensure(self, *, rules: bool) -> list[str]:
+        """All is as it should be, the rules too if asked; a line for each thing that was not."""
+        with self._lock:
             done = self._ensure_forwarding()
+            if not self._vifs or not rules:
+                return done
             problems = [line for table in self._tables(self._vifs) for line in nft.problems(table)]
             if problems:
                 self._replace_all()
             return done + problems
+
+    def _remove(self) -> None:
+        nft.apply([c for table in self._tables({}) for c in nft.delete_table(table.family, table.name)])
+        links.restore_forwarding(self._ip_forward)
 
     def _ensure_forwarding(self) -> list[str]:
         if not self._config.nat or not any(_leads_out(vif) for vif in self._vifs.values()):
@@ -76,8 +93,9 @@ class Perimeter:
     def _tables(self, vifs: dict[str, Vif]) -> tuple[nft.Table, nft.Table]:
         networks = sorted({vif.network_id for vif in vifs.values()})
         return (
-            firewall.bridge_table(list(vifs.values()), [names.gate(n) for n in networks]),
+            firewall.bridge_table(self._table, list(vifs.values()), [names.gate(n) for n in networks]),
             firewall.host_table(
+                self._table,
                 [names.transit(n) for n in networks],
                 [names.bridge(n) for n in networks],
                 self._config.transit_cidr,

@@ -44,13 +44,16 @@ class NetworkPlan(msgspec.Struct, frozen=True, kw_only=True):
         return subnets_of(self.vifs)
 
     @property
-    def addresses(self) -> set[str]:
-        """The namespace's own addresses towards the guests, with their prefix lengths."""
-        found = {f"{METADATA_ADDRESS}/32"}
+    def addresses(self) -> list[str]:
+        """The namespace's own addresses towards the guests, with their prefix lengths.
+
+        The DHCP address first: the server names itself after the first that it finds in the subnet.
+        """
+        found = []
         for subnet in self.subnets:
             length = ip_network(subnet.cidr).prefixlen
-            found |= {f"{ip}/{length}" for ip in (subnet.dhcp_address, subnet.gateway_ip) if ip}
-        return found
+            found += [f"{ip}/{length}" for ip in (subnet.dhcp_address, subnet.gateway_ip) if ip]
+        return [*found, f"{METADATA_ADDRESS}/32"]
 
     @property
     def routes_to_guests(self) -> set[str]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from zlib import crc32
 
@@ -46,7 +47,6 @@ class Records:
     def __init__(self, folder: Path) -> None:
         self._ports = folder / "ports"
         self._networks = folder / "networks"
-        self.ip_forward = folder / "ip_forward"
         self._lock = threading.Lock()
         for path in (folder, self._ports, self._networks):
             path.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -98,8 +98,10 @@ class Records:
     def remove_network(self, network_id: str) -> None:
         shutil.rmtree(self._networks / network_id, ignore_errors=True)
 
-    def transit(self, network_id: str, count: int) -> int:
+    def transit(self, network_id: str, count: int, is_free: Callable[[int], bool]) -> int:
         """The network's index in the transit range of ``count`` links: the same one each time.
+
+        ``is_free`` says whether the host uses that link for something else.
 
         A new network starts looking at a place its UUID decides, so that another folder would most often
         give it the same link. Index 0 stays free: its address would look like a network's.
@@ -112,7 +114,7 @@ class Records:
             start = crc32(network_id.encode())
             for step in range(count):
                 index = (start + step) % count
-                if index and index not in taken:
+                if index and index not in taken and is_free(index):
                     write(self.folder(network_id) / "transit", str(index).encode())
                     return index
         raise BuildFailed("network.transit_cidr has no link left for another network")

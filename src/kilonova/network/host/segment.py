@@ -36,12 +36,15 @@ class Segment:
         self._namespace = names.namespace(network_id)
         self._changes: Changes | None = None
         self._shape: object = None
+        """What ensure() last put in order inside the namespace; None: look."""
         self._dhcp: tuple[int, int] | None = None
         """pid and pidfd of the DHCP server that is being watched."""
 
     def changed(self) -> bool:
-        """Whether anything inside may not be as it was left. No only if this process left it in order."""
-        return self._changes is None or self._changes.any() or not linux.namespace_exists(self._namespace)
+        """Whether anything inside may not be as it was left; the next ensure() looks at all of it then."""
+        if self._changes is None or self._changes.any() or not linux.namespace_exists(self._namespace):
+            self._shape = None
+        return self._shape is None
 
     def ensure(self, plan: NetworkPlan, folder: Path) -> list[str]:
         """The network works on this host; a line for each thing that had to be made."""

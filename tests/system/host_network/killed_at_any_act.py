@@ -1,0 +1,110 @@
+"""Forks a child for each place where plug or unplug touches the host, and kills it there.
+
+    killed_at_any_act.py FOLDER VIF plug|unplug
+
+After each kill a new process must find its way: plug again, unplug, nothing left. Prints how many places
+there are.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from kilonova.config import Config
+from kilonova.domain.network import Vif
+from kilonova.network.host import LinuxHost, linux, records
+
+folder, verb = Path(sys.argv[1]), sys.argv[3]
+vif = msgspec.json.decode(sys.argv[2], type=Vif)
+visits = itertools.count(1)
+
+
+def arm(at: int) -> None:
+    """From now on this process dies before the at-th act."""
+
+    def dying(act: Callable[..., Any]) -> Callable[..., Any]:
+        def acted(*arguments: Any, **named: Any) -> Any:
+            if next(visits) == at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return act(*arguments, **named)
+
+        return acted
+
+    def netlink() -> Any:
+        ip = plain()
+        ip.link, ip.addr, ip.route = dying(ip.link), dying(ip.addr), dying(ip.route)
+        return ip
+
+    plain = linux.netlink
+    linux.netlink = netlink
+    for place, name in (
+        (subprocess, "run"),
+        (records, "write"),
+        (linux, "ensure_namespace"),
+        (linux, "delete_namespace"),
+        (Path, "unlink"),
+        (Path, "write_text"),
+        (Path, "replace"),
+    ):
+        setattr(place, name, dying(getattr(place, name)))
+
+
+def host() -> LinuxHost:
+    made = LinuxHost(Config(), folder)
+    made.start(lambda network, address: None)
+    return made
+
+
+def killed(at: int) -> None:
+    one = host()
+    if verb == "unplug":
+        one.plug(vif)
+    arm(at)
+    if verb == "plug":
+        one.plug(vif)
+    else:
+        one.unplug(vif.port_id)
+
+
+def after() -> None:
+    one = host()
+    assert one.plugged() in ({}, {vif.port_id: vif})
+    if verb == "plug":
+        one.plug(vif)
+        assert vif.tap in devices()
+    one.unplug(vif.port_id)
+    assert one.plugged() == {}
+    one.stop()
+
+
+def devices() -> list[str]:
+    return [name for _, name in socket.if_nameindex()]
+
+
+def forked(work: Callable[[], None]) -> int:
+    pid = os.fork()
+    if pid:
+        return os.waitpid(pid, 0)[1]
+    work()
+    os._exit(0)
+
+
+for at in itertools.count(1):
+    status = forked(lambda at=at: killed(at))  # type: ignore[misc]
+    assert os.WIFEXITED(status) or os.WTERMSIG(status) == signal.SIGKILL, status
+    assert forked(after) == 0, f"after a kill at act {at}"
+    left = [name for name in devices() if vif.network_id[:11] in name or name == vif.tap]
+    assert not left, f"after a kill at act {at}: {left}"
+    if os.WIFEXITED(status):
+        print(at)
+        break

@@ -1,0 +1,121 @@
+"""A guest gets the address, routes, MTU and name servers of its port, from a server that outlives us."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from tests.system.host_network.lab import Lab, dnsmasqs, eventually, make_vif, subnet
+
+from kilonova.domain.network import HostRoute
+from kilonova.network.host import dhcp
+
+pytestmark = pytest.mark.system
+
+
+def folder_of(lab: Lab) -> Path:
+    return lab.folder / "network" / "networks" / lab.network_id
+
+
+def test_a_lease_has_what_the_port_and_subnet_say(lab: Lab, tmp_path: Path) -> None:
+    lab.subnet = subnet(
+        dns_nameservers=["192.0.2.53", "192.0.2.54"],
+        host_routes=[HostRoute(destination="10.99.0.0/16", nexthop="10.80.0.9")],
+    )
+    lease = lab.guest(5, mtu=1442).dhcp(tmp_path)
+    assert (lease["ip"], lease["mask"], lease["mtu"]) == ("10.80.0.5", "24", "1442")
+    assert (lease["hostname"], lease["domain"]) == ("guest-5", "novalocal")
+    assert lease["router"] == "10.80.0.1"
+    assert lease["dns"] == "192.0.2.53 192.0.2.54"
+    assert lease["lease"] == "86400"
+    assert lease["staticroutes"] == "10.99.0.0/16 10.80.0.9 169.254.169.254/32 10.80.0.2 0.0.0.0/0 10.80.0.1"
+
+
+def test_a_subnet_without_a_gateway_gives_no_default_route(lab: Lab, tmp_path: Path) -> None:
+    lab.subnet = subnet(gateway=False)
+    lease = lab.guest(5).dhcp(tmp_path)
+    assert "router" not in lease
+    assert lease["staticroutes"] == "169.254.169.254/32 10.80.0.2"
+
+
+def test_each_guest_gets_its_own_and_a_stranger_none(lab: Lab, tmp_path: Path) -> None:
+    one, two = lab.guest(5), lab.guest(6)
+    stranger = lab.guest(7, port_security=False)
+    stranger.run("ip", "link", "set", "eth0", "address", "fa:16:3e:ff:ff:ff")
+    assert one.dhcp(tmp_path)["ip"] == "10.80.0.5"
+    assert two.dhcp(tmp_path)["ip"] == "10.80.0.6"
+    with pytest.raises(AssertionError, match="udhcpc"):
+        stranger.dhcp(tmp_path, tries=2)
+
+
+def test_an_address_goes_to_the_next_port_at_once(lab: Lab, tmp_path: Path) -> None:
+    """The server would keep the first one's lease for a day."""
+    lab.guest(9)
+    first = lab.guest(5)
+    assert first.dhcp(tmp_path)["ip"] == "10.80.0.5"
+    lab.host.unplug(first.vif.port_id)
+    second = make_vif(lab.subnet, 5, lab.network_id)
+    second = type(second)(
+        **{f: getattr(second, f) for f in second.__struct_fields__} | {"mac": "fa:16:3e:00:aa:05"}
+    )
+    assert lab.plug(second).dhcp(tmp_path)["ip"] == "10.80.0.5"
+
+
+def test_two_subnets_on_one_network(lab: Lab, tmp_path: Path) -> None:
+    other = subnet("10.81.0.0/24")
+    assert lab.guest(5).dhcp(tmp_path)["ip"] == "10.80.0.5"
+    second = lab.guest(6, of=other)
+    assert second.dhcp(tmp_path)["router"] == "10.81.0.1"
+    lab.host.unplug(second.vif.port_id)
+    assert len(dnsmasqs()) == 1
+
+
+def test_no_server_where_the_subnet_wants_none(lab: Lab) -> None:
+    lab.subnet = subnet(enable_dhcp=False)
+    lab.guest(5)
+    assert dnsmasqs() == []
+
+
+def test_a_killed_server_comes_back_by_itself(lab: Lab, tmp_path: Path) -> None:
+    guest = lab.guest(5)
+    pid = dhcp.running(folder_of(lab))
+    assert pid
+    os.kill(pid, signal.SIGKILL)
+    eventually(lambda: dhcp.running(folder_of(lab)) not in (None, pid))
+    assert guest.dhcp(tmp_path)["ip"] == "10.80.0.5"
+    assert lab.host.repair() == [f"network {lab.network_id}: DHCP server started"]
+    assert lab.host.repair() == []
+
+
+def test_the_server_outlives_us_and_is_adopted(lab: Lab, tmp_path: Path) -> None:
+    guest = lab.guest(5)
+    before = dhcp.running(folder_of(lab))
+    lab.host.stop()
+    assert guest.dhcp(tmp_path)["ip"] == "10.80.0.5"
+    lab.start()
+    assert before
+    assert dhcp.running(folder_of(lab)) == before
+    assert lab.host.repair() == []
+
+
+def test_it_is_not_root(lab: Lab) -> None:
+    lab.guest(5)
+    pid = dhcp.running(folder_of(lab))
+    assert Path(f"/proc/{pid}").stat().st_uid != 0
+
+
+def test_a_name_that_is_none_is_not_given(lab: Lab, tmp_path: Path) -> None:
+    vif = make_vif(lab.subnet, 5, lab.network_id)
+    evil = type(vif)(**{f: getattr(vif, f) for f in vif.__struct_fields__} | {"hostname": "a,set:x\n00:11"})
+    assert lab.plug(evil).dhcp(tmp_path)["ip"] == "10.80.0.5"
+
+
+def test_no_dhcp_across_networks(lab: Lab, tmp_path: Path) -> None:
+    """Same subnet, same addresses, two networks: each has its own answer."""
+    one = lab.guest(5, mtu=1400)
+    other = lab.guest(5, network_id=str(uuid4()), mtu=1300)
+    assert one.dhcp(tmp_path)["mtu"] == "1400"
+    assert other.dhcp(tmp_path)["mtu"] == "1300"

@@ -1,0 +1,128 @@
+"""The right guest gets the right answer, and nobody hurts the others."""
+
+from __future__ import annotations
+
+import json
+import socket
+from contextlib import suppress
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from tests.system.host_network.lab import Guest, Lab, subnet
+
+from kilonova.domain.servers import GuestMetadata
+
+pytestmark = pytest.mark.system
+
+META_DATA = "/openstack/latest/meta_data.json"
+
+
+def known(lab: Lab, number: int, name: str, **more: object) -> Guest:
+    """A guest with its address set, of which the metadata service knows the name."""
+    guest = lab.guest(number, **more)
+    guest.set_address()
+    lab.known[guest.vif.network_id, guest.ip] = GuestMetadata(
+        server_id=str(uuid4()),
+        name=name,
+        hostname=name,
+        project_id="p",
+        vifs=[guest.vif],
+        user_data=b"#!/bin/sh\n",
+    )
+    return guest
+
+
+def name_told(guest: Guest, **more: dict[str, str]) -> str:
+    status, body = guest.get(META_DATA, **more)
+    assert status == 200
+    return str(json.loads(body)["name"])
+
+
+def test_each_guest_is_told_its_own_even_where_addresses_are_the_same(lab: Lab) -> None:
+    one, two = known(lab, 5, "one"), known(lab, 6, "two")
+    other = known(lab, 5, "other", network_id=str(uuid4()))
+    assert [name_told(guest) for guest in (one, two, other)] == ["one", "two", "other"]
+
+
+def test_with_the_routes_of_dhcp(lab: Lab, tmp_path: Path) -> None:
+    lab.subnet = subnet(gateway=False)
+    guest = lab.guest(5)
+    guest.dhcp(tmp_path)
+    lab.known[lab.network_id, guest.ip] = GuestMetadata(server_id="s", name="n", hostname="n", project_id="p")
+    assert name_told(guest) == "n"
+
+
+def test_headers_pretend_nothing(lab: Lab) -> None:
+    one, two = known(lab, 5, "one"), known(lab, 6, "two")
+    lie = {"X-Forwarded-For": two.ip, "X-Instance-ID": lab.known[lab.network_id, two.ip].server_id}
+    assert name_told(one, headers=lie) == "one"
+
+
+def test_user_data_listing_and_what_is_not_there(lab: Lab) -> None:
+    guest = known(lab, 5, "one")
+    assert guest.get("/openstack/latest/user_data") == (200, b"#!/bin/sh\n")
+    assert b"meta_data.json" in guest.get("/openstack/latest")[1].splitlines()
+    assert guest.get("/latest/meta-data/local-ipv4") == (200, b"10.80.0.5")
+    assert guest.get("/openstack/1999-01-01/meta_data.json")[0] == 404
+    assert guest.get("/../../etc/passwd")[0] == 404
+    assert guest.get("/openstack/latest/password", method="POST")[0] == 405
+
+
+def test_an_unknown_guest_gets_404(lab: Lab) -> None:
+    guest = lab.guest(5)
+    guest.set_address()
+    assert guest.get(META_DATA)[0] == 404
+
+
+def test_a_lookup_that_fails_is_503(lab: Lab) -> None:
+    guest = known(lab, 5, "one")
+    lab.host.stop()
+
+    def fails(network_id: str, address: str) -> None:
+        raise RuntimeError("no conductor")
+
+    lab.host.start(fails)
+    assert guest.get(META_DATA)[0] == 503
+
+
+def test_after_a_restart_it_answers_again(lab: Lab) -> None:
+    guest = known(lab, 5, "one")
+    lab.restart()
+    assert name_told(guest) == "one"
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"\xff\xfe\r\n\r\n",
+        b"x" * 100_000,
+        b"GET / HTTP/1.1\r\n",
+    ],
+)
+def test_nonsense_ends(lab: Lab, request_bytes: bytes) -> None:
+    guest = known(lab, 5, "one")
+
+    def send() -> None:
+        with socket.create_connection(("169.254.169.254", 80), timeout=15) as connection, suppress(OSError):
+            connection.sendall(request_bytes)
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(4096):
+                pass
+
+    guest.inside(send)
+    assert name_told(guest) == "one"
+
+
+def test_a_guest_that_holds_connections_open_hurts_only_itself(lab: Lab) -> None:
+    greedy, modest = known(lab, 5, "greedy"), known(lab, 6, "modest")
+    held = [
+        greedy.inside(lambda: socket.create_connection(("169.254.169.254", 80), timeout=5))
+        for _ in range(200)
+    ]
+    assert name_told(modest) == "modest"
+    for connection in held:
+        connection.close()

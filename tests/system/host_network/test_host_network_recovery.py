@@ -1,0 +1,160 @@
+"""Whatever is killed or taken away: it is found, mended or removed, and nothing is left."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from uuid import uuid4
+
+import msgspec
+import pytest
+from tests.system.host_network.lab import Lab, make_vif, run, snapshot, subnet
+
+from kilonova.domain.errors import BuildFailed, Unavailable
+from kilonova.network.host import LinuxHost, names
+
+pytestmark = pytest.mark.system
+
+KILLED = Path(__file__).with_name("killed_at_any_act.py")
+
+
+def test_plug_and_unplug_again_and_again(lab: Lab) -> None:
+    vif = make_vif(lab.subnet, 5, lab.network_id)
+    for _ in range(2):
+        lab.host.plug(vif)
+        lab.host.plug(vif)
+        assert lab.host.plugged() == {vif.port_id: vif}
+        master = run("ip", "-br", "link", "show", "master", vif.bridge)
+        assert vif.tap in master
+        assert names.gate(vif.network_id) in master
+        lab.host.unplug(vif.port_id)
+        lab.host.unplug(vif.port_id)
+        assert lab.host.plugged() == {}
+
+
+def test_the_hosts_setting_comes_back(lab: Lab) -> None:
+    forwarding = Path("/proc/sys/net/ipv4/ip_forward")
+    before = forwarding.read_text()
+    try:
+        for value in ("0\n", "1\n"):
+            forwarding.write_text(value)
+            vif = make_vif(lab.subnet, 5, lab.network_id)
+            lab.host.plug(vif)
+            assert forwarding.read_text() == "1\n"
+            lab.restart()
+            lab.host.unplug(vif.port_id)
+            assert forwarding.read_text() == value
+    finally:
+        forwarding.write_text(before)
+
+
+def test_what_is_missing_is_mended(lab: Lab) -> None:
+    vif = make_vif(lab.subnet, 5, lab.network_id)
+    lab.host.plug(vif)
+    lab.host.repair()
+    assert lab.host.repair() == []
+    damages: list[list[str]] = [
+        ["ip", "link", "set", vif.tap, "nomaster"],
+        ["ip", "link", "set", vif.tap, "down"],
+        ["ip", "link", "set", vif.bridge, "mtu", "1400"],
+        ["ip", "link", "del", vif.tap],
+        ["ip", "link", "del", names.gate(vif.network_id)],
+        ["ip", "link", "del", names.transit(vif.network_id)],
+        ["ip", "link", "del", vif.bridge],
+        ["ip", "netns", "del", names.namespace(vif.network_id)],
+        ["ip", "-n", names.namespace(vif.network_id), "addr", "del", "10.80.0.1/24", "dev", names.GUESTS],
+        ["ip", "-n", names.namespace(vif.network_id), "route", "del", "default"],
+        ["ip", "netns", "exec", names.namespace(vif.network_id), "nft", "flush", "ruleset"],
+        ["sysctl", "-qw", "net.ipv4.ip_forward=0"],
+    ]
+    healthy = snapshot()
+    for damage in damages:
+        run(*damage)
+        assert lab.host.repair() != [], damage
+        lab.host.repair()
+        assert lab.host.repair() == [], damage
+        after = snapshot()
+        assert {k: after[k] for k in ("links", "routes", "rules", "forwarding", "servers")} == {
+            k: healthy[k] for k in ("links", "routes", "rules", "forwarding", "servers")
+        }, damage
+
+
+def test_repair_costs_nothing_when_all_is_well(lab: Lab) -> None:
+    for number in range(5, 8):
+        lab.host.plug(make_vif(lab.subnet, number, str(uuid4())))
+    lab.host.repair()
+    began = time.process_time()
+    for _ in range(10):
+        assert lab.host.repair() == []
+    assert (time.process_time() - began) / 10 < 0.005
+
+
+def test_many_at_once(lab: Lab) -> None:
+    nets = [str(uuid4()) for _ in range(3)]
+    vifs = [make_vif(lab.subnet, 5 + n, nets[n % 3]) for n in range(12)]
+    errors: list[Exception] = []
+
+    def life(which: int) -> None:
+        try:
+            for vif in vifs[which::4]:
+                lab.host.plug(vif)
+            lab.host.repair()
+            for vif in vifs[which::4]:
+                lab.host.unplug(vif.port_id)
+        except Exception as error:  # noqa: BLE001
+            errors.append(error)
+
+    threads = [threading.Thread(target=life, args=(which,)) for which in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert lab.host.plugged() == {}
+
+
+def test_before_start_it_says_so(lab: Lab, open_folder: Path) -> None:
+    with pytest.raises(Unavailable):
+        LinuxHost(lab.config, open_folder / "other").plug(make_vif(lab.subnet, 5, lab.network_id))
+
+
+def test_what_cannot_be_made_is_named_and_undone(lab: Lab) -> None:
+    vif = make_vif(lab.subnet, 5, lab.network_id, mtu=70_000)
+    with pytest.raises(BuildFailed, match=vif.bridge):
+        lab.host.plug(vif)
+    assert list(lab.host.plugged()) == [vif.port_id]
+    lab.host.unplug(vif.port_id)
+
+
+def test_a_network_without_ports_is_removed_at_start(lab: Lab) -> None:
+    """The crash came after the last port's record went."""
+    vif = make_vif(lab.subnet, 5, lab.network_id)
+    lab.host.plug(vif)
+    run("ip", "link", "del", vif.tap)
+    lab.host.stop()
+    (lab.folder / "network" / "ports" / f"{vif.port_id}.json").unlink()
+    lab.start()
+    left = snapshot()
+    assert left["links"] == ["lo"]
+    assert (left["namespaces"], left["servers"], left["rules"]) == ([], [], "")
+
+
+@pytest.mark.parametrize("verb", ["plug", "unplug"])
+def test_killed_at_any_act(
+    verb: str, open_folder: Path, own_host: None, make_lab: Callable[..., Lab]
+) -> None:
+    of = subnet()
+    vif = make_vif(of, 5, str(uuid4()))
+    done = subprocess.run(
+        [sys.executable, str(KILLED), str(open_folder / "killed"), msgspec.json.encode(vif).decode(), verb],
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split()[-1]) > 10, "the places were found"

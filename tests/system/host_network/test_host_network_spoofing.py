@@ -1,0 +1,133 @@
+"""What a guest may send, and what it may not."""
+
+from __future__ import annotations
+
+from ipaddress import IPv6Address
+
+import pytest
+from tests.system.host_network.lab import BROADCAST, MARK, Guest, Lab, arp, ipv4, mac, run, what_arrives
+
+from kilonova.domain.network import AddressPair
+
+pytestmark = pytest.mark.system
+
+OTHER_MAC = "fa:16:3e:99:99:99"
+IP, PEER, OTHER_IP = "10.80.0.5", "10.80.0.6", "10.80.0.77"
+ROUTER_ADVERTISEMENT = (
+    b"\x60\0\0\0\0\x10\x3a\xff"
+    + IPv6Address("fe80::1").packed
+    + IPv6Address("ff02::1").packed
+    + b"\x86\0\0\0\x40\0\xff\xff"
+    + bytes(8)
+)
+DHCP_ANSWER = (67, 68)
+
+
+@pytest.fixture
+def peer(lab: Lab) -> Guest:
+    return lab.guest(6)
+
+
+def good(guest: Guest) -> bytes:
+    """A frame that every guest may send."""
+    return ipv4((guest.vif.mac, BROADCAST), guest.ip, PEER, text=b"good")
+
+
+def bad_frames(own: str) -> dict[str, bytes]:
+    return {
+        "another MAC": ipv4((OTHER_MAC, BROADCAST), IP, PEER),
+        "another IP": ipv4((own, BROADCAST), OTHER_IP, PEER),
+        "the gateway's IP": ipv4((own, BROADCAST), "10.80.0.1", PEER),
+        "no IP, and not to ask for DHCP": ipv4((own, BROADCAST), "0.0.0.0", PEER),
+        "ARP for another IP": arp(own, (own, OTHER_IP), PEER),
+        "ARP answer for the gateway": arp(own, (own, "10.80.0.1"), PEER, operation=2),
+        "ARP with another MAC inside": arp(own, (OTHER_MAC, IP), PEER),
+        "a DHCP answer": ipv4((own, BROADCAST), IP, "255.255.255.255", ports=DHCP_ANSWER),
+        "an IPv6 router's advertisement": mac("33:33:00:00:00:01")
+        + mac(own)
+        + b"\x86\xdd"
+        + ROUTER_ADVERTISEMENT,
+        "a VLAN tag": mac(BROADCAST) + mac(own) + b"\x81\x00\x00\x05" + good_payload(own),
+        "an unknown protocol": mac(BROADCAST) + mac(own) + MARK + bytes(50),
+    }
+
+
+def good_payload(own: str) -> bytes:
+    return ipv4((own, BROADCAST), IP, PEER)[12:]
+
+
+@pytest.mark.parametrize("what", list(bad_frames(OTHER_MAC)))
+def test_dropped(lab: Lab, peer: Guest, what: str) -> None:
+    guest = lab.guest(5)
+    assert what_arrives(guest, peer, [bad_frames(guest.vif.mac)[what]], good(guest)) == []
+
+
+def test_passed(lab: Lab, peer: Guest) -> None:
+    guest = lab.guest(5)
+    own = guest.vif.mac
+    frames = [
+        good(guest),
+        arp(own, (own, IP), PEER),
+        arp(own, (own, "0.0.0.0"), IP),  # a probe, RFC 5227
+        ipv4((own, BROADCAST), "0.0.0.0", "255.255.255.255", ports=(68, 67)),
+    ]
+    assert what_arrives(guest, peer, frames, ipv4((own, BROADCAST), IP, PEER, text=b"last")) == frames
+
+
+def test_without_port_security_all_passes(lab: Lab, peer: Guest) -> None:
+    guest = lab.guest(5, port_security=False)
+    frames = list(bad_frames(guest.vif.mac).values())
+    assert what_arrives(guest, peer, frames, good(guest)) == frames
+
+
+def test_allowed_address_pairs(lab: Lab, peer: Guest) -> None:
+    guest = lab.guest(
+        5,
+        allowed_address_pairs=[
+            AddressPair(ip_address="10.80.0.64/26"),
+            AddressPair(ip_address="10.80.0.70"),  # within the one above
+            AddressPair(ip_address="10.80.0.200", mac_address=OTHER_MAC),
+            AddressPair(ip_address="2001:db8::1"),
+        ],
+    )
+    own = guest.vif.mac
+    allowed = [
+        ipv4((own, BROADCAST), OTHER_IP, PEER),
+        arp(own, (own, OTHER_IP), PEER),
+        ipv4((OTHER_MAC, BROADCAST), "10.80.0.200", PEER),
+        arp(OTHER_MAC, (OTHER_MAC, "10.80.0.200"), PEER),
+    ]
+    refused = [
+        ipv4((own, BROADCAST), "10.80.0.200", PEER),
+        ipv4((OTHER_MAC, BROADCAST), IP, PEER),
+        ipv4((own, BROADCAST), "10.80.0.128", PEER),
+    ]
+    assert what_arrives(guest, peer, allowed + refused, good(guest)) == allowed
+
+
+def test_plugged_again_the_new_rules_hold(lab: Lab, peer: Guest) -> None:
+    guest = lab.guest(5, port_security=False)
+    spoofed = ipv4((guest.vif.mac, BROADCAST), OTHER_IP, PEER)
+    fields = {f: getattr(guest.vif, f) for f in guest.vif.__struct_fields__}
+    lab.host.plug(type(guest.vif)(**fields | {"port_security": True}))
+    assert what_arrives(guest, peer, [spoofed], good(guest)) == []
+    lab.host.plug(guest.vif)
+    assert what_arrives(guest, peer, [spoofed], good(guest)) == [spoofed]
+
+
+@pytest.mark.parametrize("family", ["bridge", "inet"])
+def test_flushed_rules_come_back(lab: Lab, peer: Guest, family: str) -> None:
+    guest = lab.guest(5)
+    lab.host.repair()
+    assert lab.host.repair() == []
+    table = next(
+        line.split()[1:3] for line in run("nft", "list", "tables").splitlines() if f" {family} " in line
+    )
+    run("nft", "flush", "table", *table)
+    assert lab.host.repair() == [f"firewall rules of {' '.join(table)} were not as they should be"]
+    run("nft", "delete", "table", *table)
+    assert lab.host.repair() == [f"firewall table {' '.join(table)} was missing"]
+    lab.host.repair()
+    assert lab.host.repair() == []
+    spoofed = ipv4((guest.vif.mac, BROADCAST), OTHER_IP, PEER)
+    assert what_arrives(guest, peer, [spoofed], good(guest)) == []
