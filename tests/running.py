@@ -72,6 +72,16 @@ class Up:
         self._process.send_signal(number)
         return self.wait()
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def token(self) -> str:
+        if not self._token:
+            self._login()
+        return self._token
+
     def log(self) -> str:
         path = self.state / "kilonova.log"
         return path.read_text() if path.exists() else ""
@@ -176,7 +186,8 @@ CHECKS = [
     """SELECT 'host ' || host || ' counts wrong' FROM hosts WHERE vcpus_used !=
        (SELECT coalesce(sum(vcpus), 0) FROM claims WHERE claims.host = hosts.host)""",
     """SELECT 'usage of ' || project_id || ' counts wrong' FROM project_usage WHERE instances !=
-       (SELECT count(*) FROM servers WHERE deleted_at IS NULL AND servers.project_id = project_usage.project_id)""",
+       (SELECT count(*) FROM servers
+        WHERE deleted_at IS NULL AND servers.project_id = project_usage.project_id)""",
     """SELECT 'port of no server ' || id FROM ports WHERE device_owner LIKE 'compute:%'
        AND device_id NOT IN (SELECT id FROM servers WHERE deleted_at IS NULL AND host IS NOT NULL)""",
     """SELECT 'step without an end: ' || name FROM steps

@@ -41,6 +41,9 @@ from kilonova.store.database import Database
 from kilonova.virt.base import Driver
 
 _HTTP_THREADS = 16
+_KEPT_CONNECTIONS = 1000
+"""Idle connections that stay open: cheroot's default of 10 makes the eleventh client connect anew each time."""
+
 _CONDUCTOR_THREADS = 4
 
 Say = Callable[[str], None]
@@ -188,6 +191,7 @@ def _listening(address: str, port: int) -> wsgi.Server:
         (address, port), _starting, numthreads=_HTTP_THREADS, request_queue_size=512, timeout=30
     )
     server.gateway = bodies.Gateway
+    server.keep_alive_conn_limit = _KEPT_CONNECTIONS
     server.prepare()
     log.get("http").info("listening", address=address, port=server.bind_addr[1])
     return server

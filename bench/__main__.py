@@ -1,0 +1,66 @@
+"""`make bench`: measure everything, print a table, write build/bench.json; exit 1 if a promise is broken.
+
+python -m bench [NAME …]     the names are those of MEASURES
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from bench import control_plane, guests
+from bench.figure import Figure
+
+MEASURES: dict[str, Callable[[], list[Figure]]] = {
+    "one": control_plane.one_at_a_time,
+    "many": control_plane.many_at_once,
+    "spread": control_plane.spread,
+    "lists": control_plane.lists,
+    "decision": control_plane.decision,
+    "rest": control_plane.at_rest,
+    "guests": guests.real_guests,
+    "fetch": guests.one_fetch,
+}
+
+
+def main() -> int:
+    names = sys.argv[1:] or list(MEASURES)
+    if unknown := [name for name in names if name not in MEASURES]:
+        print(f"no such measure: {', '.join(unknown)}; there are {', '.join(MEASURES)}")
+        return 2
+    figures = []
+    for name in names:
+        print(f"measuring {name} …", flush=True)
+        figures += MEASURES[name]()
+    _print(figures)
+    result = Path("build/bench.json")
+    result.parent.mkdir(exist_ok=True)
+    told = {"load_average": os.getloadavg(), "cpus": os.cpu_count()}
+    told["figures"] = [asdict(figure) | {"kept": figure.kept} for figure in figures]
+    result.write_text(json.dumps(told, indent=1) + "\n")
+    return 0 if all(figure.kept for figure in figures) else 1
+
+
+def _print(figures: list[Figure]) -> None:
+    table = Table("figure", "measured", "promised", "")
+    for figure in figures:
+        promised = ""
+        if figure.at_most is not None:
+            promised = f"≤ {figure.at_most:g} {figure.unit}"
+        elif figure.at_least is not None:
+            promised = f"≥ {figure.at_least:g} {figure.unit}"
+        verdict = "" if not promised else "[green]kept[/]" if figure.kept else "[red]broken[/]"
+        note = f" ({figure.note})" if figure.note else ""
+        table.add_row(figure.name + note, f"{figure.value:,.1f} {figure.unit}", promised, verdict)
+    Console(width=130).print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,63 @@
+"""What needs real guests: the cost of Kilonova over bare libvirt, the image fetched once, memory, start."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+
+from tests.running import until
+
+from bench.cloud import FLAVOR, NO_LIMIT, cloud, load, pss_mib
+from bench.figure import Figure
+from bench.load import p50
+
+_GUEST = Path("build/guest.qcow2")
+_ROUNDS = 7
+
+
+def real_guests() -> list[Figure]:
+    """POST → RUNNING by Kilonova, and the same domain by libvirt alone on its ready disk, in one run."""
+    with cloud("libvirt", 1) as up:
+        image = up.image(_GUEST.read_bytes(), "qcow2")
+        ours = []
+        for _ in range(_ROUNDS):
+            told = load(up, "sequential", image=image, flavor=FLAVOR, count=1)
+            ours += told["active"]
+            load(up, "delete", ids=told["ids"], threads=1)
+        memory = pss_mib(up.pid)
+        up.stop()
+        began = time.perf_counter()
+        up.start(NO_LIMIT)
+        again = time.perf_counter() - began
+    bare = _bare_libvirt()
+    return [
+        Figure("real guest: POST → RUNNING, p50", p50(ours[1:]), "ms"),
+        Figure("the same domain by bare libvirt, p50", p50(bare), "ms"),
+        Figure("… the difference", p50(ours[1:]) - p50(bare), "ms", at_most=250),
+        Figure("memory of kilonova up, libvirt (PSS)", memory, "MiB", at_most=120),
+        Figure("kilonova up ready, second start, libvirt", again, "s", at_most=2),
+    ]
+
+
+def _bare_libvirt() -> list[float]:
+    """Seconds from defineXML to RUNNING, for the XML and the disk that our driver made."""
+    import subprocess
+    import sys
+
+    with tempfile.TemporaryDirectory(prefix="kilonova-bench-") as folder:
+        command = [sys.executable, "-m", "bench.bare_libvirt", folder, str(_GUEST), str(_ROUNDS)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+    return [float(word) for word in done.stdout.split()]
+
+
+def one_fetch() -> list[Figure]:
+    """20 creates at once of an image that the host does not have."""
+    with cloud("libvirt", 1) as up:
+        image = up.image(_GUEST.read_bytes(), "qcow2")
+        made = load(up, "create", image=image, flavor=FLAVOR, count=20, threads=20)
+        fetched = up.log().count("image_fetched")
+        load(up, "delete", ids=made["ids"], threads=4)
+        until(lambda: not up.ask("GET", "/compute/v2.1/servers")[1]["servers"], 60, "the servers to go")
+    note = f"{made['active']} ACTIVE in {made['wall']:.1f} s"
+    return [Figure("20 creates at once of an uncached image: fetches", fetched, "", at_most=1, note=note)]
