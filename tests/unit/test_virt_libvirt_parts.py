@@ -11,7 +11,8 @@ from pathlib import Path
 import pycdlib
 import pytest
 
-from kilonova.domain.errors import BuildFailed, NotFound, Timeout, Unavailable
+from kilonova.config import Config, Libvirt
+from kilonova.domain.errors import BadRequest, BuildFailed, NotFound, Timeout, Unavailable
 from kilonova.domain.servers import PowerState
 from kilonova.virt.libvirt import config_drive, host, passage
 from kilonova.virt.libvirt.short_path import ROOM, ShortPath
@@ -19,6 +20,7 @@ from kilonova.virt.libvirt.short_path import ROOM, ShortPath
 libvirt = pytest.importorskip("libvirt")
 
 from kilonova.virt.libvirt import errors, power  # noqa: E402
+from kilonova.virt.libvirt.driver import LibvirtDriver  # noqa: E402
 from kilonova.virt.libvirt.watch import Watch  # noqa: E402
 
 
@@ -243,3 +245,24 @@ def test_folders_above_are_not_ours_to_open(tmp_path: Path) -> None:
     private.chmod(0o700)
     assert not passage.open_way(top, top, 54321)
     assert private.stat().st_mode & 0o777 == 0o700
+
+
+# --- configuration
+@pytest.mark.parametrize("wrong", [Libvirt(virt_type="xen"), Libvirt(disk_cachemode="turbo")])
+def test_a_wrong_option_is_named(tmp_path: Path, wrong: Libvirt) -> None:
+    with pytest.raises(BadRequest, match="libvirt.* is '(xen|turbo)', not one of"):
+        LibvirtDriver(Config(libvirt=wrong), tmp_path, OneImage())
+
+
+def test_a_driver_whose_daemon_never_came_can_be_stopped(tmp_path: Path) -> None:
+    uri = f"qemu+unix:///system?socket={tmp_path}/nobody"
+    driver = LibvirtDriver(Config(libvirt=Libvirt(uri=uri, virt_type="qemu")), tmp_path / "f", OneImage())
+    driver.start(lambda _event: None)
+    with pytest.raises(Unavailable, match="is away"):
+        driver.guests()
+    driver.stop()
+
+
+class OneImage:
+    def open(self, image_id: str) -> io.BytesIO:
+        return io.BytesIO()

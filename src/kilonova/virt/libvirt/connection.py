@@ -46,8 +46,8 @@ def _run_loop() -> None:
 
 
 class Connection:
-    """``on_up`` runs after each (re)connection, ``on_down`` after each loss, ``on_lifecycle`` with a
-    domain's name when its power may have changed; that one runs in libvirt's thread and must not call libvirt."""
+    """``on_up`` runs after each reconnection, ``on_down`` after each loss, ``on_lifecycle`` with a domain's
+    name when its power may have changed; that one runs in libvirt's thread and must not call libvirt."""
 
     def __init__(
         self,
@@ -83,7 +83,8 @@ class Connection:
     def close(self) -> None:
         self._closing.set()
         self._lost.set()
-        self._keeper.join()
+        if self._keeper.is_alive():
+            self._keeper.join()
         conn, self._conn = self._conn, None
         if conn is not None:
             with suppress(libvirt.libvirtError):

@@ -15,7 +15,7 @@ from xml.etree import ElementTree as ET
 
 from kilonova import log
 from kilonova.config import Config
-from kilonova.domain.errors import BuildFailed, KilonovaError, NotFound
+from kilonova.domain.errors import BadRequest, BuildFailed, KilonovaError, NotFound, Unavailable
 from kilonova.domain.hosts import HostReport
 from kilonova.domain.network import Vif
 from kilonova.domain.servers import BuildSpec, GuestMetadata, PowerState
@@ -32,6 +32,8 @@ from kilonova.virt.libvirt.watch import Watch
 from kilonova.virt.libvirt.xml.domain import domain as domain_xml
 
 SOFT_REBOOT_SECONDS = 120.0
+_CACHE_MODES = ("none", "writethrough", "writeback", "directsync", "unsafe")
+_VIRT_TYPES = ("auto", "kvm", "qemu")
 _log = log.get("virt.libvirt")
 
 
@@ -65,7 +67,11 @@ class LibvirtDriver:
         self._short.make()
         if self._connection.is_embedded:
             embed.configure(self._folder, top=Path(self._config.state).absolute())
-        self._connection.open()
+        try:
+            self._connection.open()
+        except Unavailable:
+            self._short.remove()
+            raise
         self._settle()
         self._watch.start()
         self._keeper.start()
@@ -161,12 +167,10 @@ class LibvirtDriver:
         if timeout > 0 and self._shut_down(server_id, timeout):
             return
         self._guests.pull_plug(server_id)
-        self._guests.forget_memory(server_id)
 
     def reboot(self, spec: BuildSpec, vifs: list[Vif], hard: bool) -> None:
         if hard or not self._shut_down(spec.server_id, SOFT_REBOOT_SECONDS):
             self._guests.pull_plug(spec.server_id)
-            self._guests.forget_memory(spec.server_id)
         self._define(spec, vifs)
         self._guests.create(spec.server_id, fresh=True)
         self._let_run(spec.server_id)
@@ -284,6 +288,8 @@ class LibvirtDriver:
 def _cache_mode(config: Config, folder: Folder) -> str:
     """The configured mode, unless the file system cannot do it."""
     wanted = config.libvirt.disk_cachemode
+    if wanted not in _CACHE_MODES:
+        raise BadRequest(f"libvirt.disk_cachemode is {wanted!r}, not one of {', '.join(_CACHE_MODES)}")
     if wanted in ("none", "directsync") and not host.supports_direct_io(folder.instances):
         _log.info("no_direct_io", folder=str(folder.root), wanted=wanted, used="writeback")
         return "writeback"
@@ -292,6 +298,8 @@ def _cache_mode(config: Config, folder: Folder) -> str:
 
 def _verdict(config: Config, folder: Folder) -> kvm.KvmVerdict:
     chosen = config.libvirt.virt_type
+    if chosen not in _VIRT_TYPES:
+        raise BadRequest(f"libvirt.virt_type is {chosen!r}, not one of {', '.join(_VIRT_TYPES)}")
     if chosen == "auto":
         verdict = kvm.probe(folder.root / "kvm.json")
     else:

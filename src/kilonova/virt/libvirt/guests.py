@@ -89,10 +89,10 @@ class Guests:
                 domain.createWithFlags(flags)
 
     def let_run(self, server_id: str) -> None:
-        """From paused to running; nothing if it runs."""
+        """From paused to running; nothing if it runs. BuildFailed if it is off."""
         domain = self.get(server_id)
         with translated(f"resume guest {server_id}"):
-            if domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED:
+            if domain.state()[0] != libvirt.VIR_DOMAIN_RUNNING:
                 domain.resume()
 
     def pause(self, server_id: str) -> None:
@@ -102,9 +102,10 @@ class Guests:
                 domain.suspend()
 
     def save(self, server_id: str) -> None:
+        """Memory to disk; nothing if that was done. BuildFailed if the guest is off."""
         domain = self.get(server_id)
         with translated(f"suspend guest {server_id}"):
-            if domain.isActive():
+            if domain.isActive() or not domain.hasManagedSaveImage():
                 domain.managedSave(0)
 
     def press_power_button(self, server_id: str) -> bool:
@@ -120,6 +121,7 @@ class Guests:
         return False
 
     def pull_plug(self, server_id: str) -> None:
+        """Off now, and no saved memory of it."""
         domain = self.get(server_id)
         try:
             with translated(f"destroy guest {server_id}"):
@@ -130,10 +132,6 @@ class Guests:
             view = self.look(server_id)
             if view is not None and view.is_active:
                 raise
-
-    def forget_memory(self, server_id: str) -> None:
-        """A saved memory of the guest is gone."""
-        domain = self.get(server_id)
         with translated(f"drop the saved memory of guest {server_id}"):
             if domain.hasManagedSaveImage():
                 domain.managedSaveRemove(0)

@@ -17,8 +17,7 @@ from pathlib import Path
 
 _PR_SET_CHILD_SUBREAPER = 36
 _COMMANDS = ("qemu-system", "dnsmasq")
-"""How the names of adopted processes begin. dnsmasq's first process, too, stays a zombie when it detaches,
-and waitid() would show that one for ever instead of the guest that ended."""
+"""How the names of adopted processes begin."""
 _NO_CHILDREN_SECONDS = 0.1
 _FOREIGN_SECONDS = 0.02
 _started = threading.Lock()
@@ -33,18 +32,35 @@ def adopt_guests() -> None:
 
 
 def _reap() -> None:
-    """Wait for any child to end, without taking it; take it only if it was adopted."""
+    """Wait for any child to end, without taking it; then take those that were adopted."""
     while True:
         try:
-            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
         except ChildProcessError:
             time.sleep(_NO_CHILDREN_SECONDS)  # nothing to wait for until somebody starts something
             continue
-        if ended is not None and _is_adopted(ended.si_pid):
-            with suppress(ChildProcessError):
-                os.waitpid(ended.si_pid, os.WNOHANG)
-        else:
-            time.sleep(_FOREIGN_SECONDS)  # its own parent thread is about to take it
+        if not any(_take(pid) for pid in _children()):
+            # A child of somebody else in this process, who is about to take it. If nobody does, waitid()
+            # shows that one for ever, whatever else ends: so all children are looked at, each time.
+            time.sleep(_FOREIGN_SECONDS)
+
+
+def _children() -> list[int]:
+    """Our children, of whichever thread."""
+    found: list[int] = []
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(OSError):
+            found += map(int, (task / "children").read_text().split())
+    return found
+
+
+def _take(pid: int) -> bool:
+    """Reap the child, if it was adopted and has ended."""
+    if not _is_adopted(pid):
+        return False
+    with suppress(ChildProcessError):
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    return False
 
 
 def _is_adopted(pid: int) -> bool:
