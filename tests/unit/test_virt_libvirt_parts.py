@@ -250,7 +250,7 @@ def test_folders_above_are_not_ours_to_open(tmp_path: Path) -> None:
 # --- configuration
 @pytest.mark.parametrize("wrong", [Libvirt(virt_type="xen"), Libvirt(disk_cachemode="turbo")])
 def test_a_wrong_option_is_named(tmp_path: Path, wrong: Libvirt) -> None:
-    with pytest.raises(BadRequest, match="libvirt.* is '(xen|turbo)', not one of"):
+    with pytest.raises(BadRequest, match=r"libvirt.* is '(xen|turbo)', not one of"):
         LibvirtDriver(Config(libvirt=wrong), tmp_path, OneImage())
 
 
