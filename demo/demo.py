@@ -154,15 +154,19 @@ class Demo:
     def create_server(self) -> str:
         """The server's address."""
         self._server_may_exist = True
-        created = json.loads(
-            self.openstack(
-                *("server", "create", "demo", "--image", "demo", "--flavor", "demo", "--network", "demo"),
-                *("--key-name", "demo", "--user-data", PROJECT / "demo/user-data.sh", "--wait", "-f", "json"),
-                timeout=BUILD_TIMEOUT,
+        try:
+            created = json.loads(
+                self.openstack(
+                    *("server", "create", "demo", "--image", "demo", "--flavor", "demo", "--network", "demo"),
+                    *("--key-name", "demo", "--user-data", PROJECT / "demo/user-data.sh"),
+                    *("--wait", "-f", "json"),
+                    timeout=BUILD_TIMEOUT,
+                )
             )
-        )
-        if created["status"] != "ACTIVE":
-            raise DemoFailed(f"the server is {created['status']}: {created.get('fault')}")
+        except DemoFailed:
+            say("  It did not come up. What Kilonova says of it:")
+            quote(self.openstack("server", "show", "demo", "-c", "status", "-c", "fault", "-f", "yaml"))
+            raise
         address = created["addresses"]["demo"][0]
         quote(f"server {created['id']} is ACTIVE at {address}")
         return str(address)
