@@ -36,13 +36,13 @@ from kilonova.image.service import Images
 from kilonova.network.base import HostNetwork
 from kilonova.network.builtin.service import BuiltinNetwork
 from kilonova.scheduler.service import Scheduler
-from kilonova.store import flavors, hosts, operations
+from kilonova.store import flavors, hosts, migrate, operations
 from kilonova.store.database import Database
 from kilonova.virt.base import Driver
 
 _HTTP_THREADS = 16
 _KEPT_CONNECTIONS = 1000
-"""Idle connections that stay open: cheroot's default of 10 makes the eleventh client connect anew each time."""
+"""Idle connections that stay open; with cheroot's default of 10 the eleventh client always connects anew."""
 
 _CONDUCTOR_THREADS = 4
 
@@ -117,14 +117,12 @@ class Machine:
 
     def _database(self) -> Database:
         """The database, up to date. We hold the state folder's lock: whoever owned an operation is dead."""
-        new = self._state.is_new
         url = self._config.database.connection or f"sqlite:///{self._state.database}"
         db = Database(url)
         self._closing.callback(db.close)
-        db.create()
+        migrate.upgrade(db)
         with db.write() as conn:
-            if new:
-                flavors.seed(conn)
+            flavors.seed(conn)
             operations.expire_leases(conn)
         return db
 

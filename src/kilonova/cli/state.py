@@ -48,10 +48,6 @@ class StateFolder:
             raise click.ClickException(f"another kilonova is running on {self.path}") from error
 
     @property
-    def is_new(self) -> bool:
-        return not self.database.exists()
-
-    @property
     def database(self) -> Path:
         return self.path / "kilonova.db"
 

@@ -1,0 +1,67 @@
+"""`kilonova db`: the database's schema."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import click
+
+from kilonova.config import load
+from kilonova.store import migrate
+from kilonova.store.database import Database
+from kilonova.store.migrations import HEAD
+
+
+@click.group(short_help="Look at, or bring up to date, the database's schema.")
+def db() -> None:
+    """The schema of the database. `kilonova up` brings its own up to date when it starts."""
+
+
+_where = [
+    click.option("--state", type=click.Path(path_type=Path), help="State folder of `kilonova up`."),
+    click.option("--config", "config_file", type=click.Path(exists=True, dir_okay=False, path_type=Path)),
+]
+
+
+def _database(state: Path | None, config_file: Path | None) -> Database:
+    url = load(config_file).database.connection
+    if not url and state is not None:
+        url = f"sqlite:///{state.absolute() / 'kilonova.db'}"
+    if not url:
+        raise click.UsageError("give --state, or a --config with [database] connection")
+    return Database(url)
+
+
+@db.command()
+@_where[0]
+@_where[1]
+def current(state: Path | None, config_file: Path | None) -> None:
+    """Print the revision of the database, and the one that this program needs."""
+    found = _database(state, config_file)
+    print(f"{migrate.current(found) or 'empty'} (this program needs {HEAD})")
+    found.close()
+
+
+@db.command()
+@_where[0]
+@_where[1]
+def upgrade(state: Path | None, config_file: Path | None) -> None:
+    """Bring the database to the revision that this program needs."""
+    found = _database(state, config_file)
+    migrate.upgrade(found)
+    print(f"at {migrate.current(found)}")
+    found.close()
+
+
+@db.command()
+@click.argument("message")
+@click.option("--id", "revision_id", required=True, help="Its id: the next number, such as 0002.")
+def revision(message: str, revision_id: str) -> None:
+    """For developers: write a new revision from what the tables have and the revisions do not."""
+    with tempfile.TemporaryDirectory() as folder:
+        empty = Database(f"sqlite:///{folder}/empty.db")
+        if revision_id != HEAD:
+            migrate.upgrade(empty)
+        migrate.write_revision(empty, message, revision_id)
+        empty.close()
