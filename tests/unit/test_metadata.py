@@ -1,0 +1,265 @@
+"""What a guest is told about itself: Nova's tree, Amazon's beside it, and the config drive."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kilonova.domain.metadata import (
+    EC2_VERSIONS,
+    OPENSTACK_VERSIONS,
+    config_drive_files,
+    lookup,
+    network_data,
+    openstack_files,
+)
+from kilonova.domain.network import HostRoute, Vif, VifAddress, VifSubnet
+from kilonova.domain.servers import GuestMetadata
+
+SUBNET = VifSubnet(
+    id="s1",
+    cidr="10.0.0.0/24",
+    gateway_ip="10.0.0.1",
+    dhcp_address="10.0.0.2",
+    dns_nameservers=["192.0.2.53"],
+)
+VIF = Vif(
+    port_id="0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0",
+    network_id="net",
+    mac="fa:16:3e:00:00:01",
+    mtu=1450,
+    addresses=[VifAddress(ip="10.0.0.5", subnet=SUBNET)],
+    tag="front",
+)
+GUEST = GuestMetadata(
+    server_id="11111111-2222-3333-4444-555555555555",
+    name="Web 1",
+    hostname="web-1",
+    project_id="project",
+    availability_zone="nova",
+    metadata={"role": "web"},
+    key_name="mine",
+    public_key="ssh-ed25519 AAAA me",
+    user_data=b"#!/bin/sh\n",
+    admin_password="s3cret",
+    instance_type="m1.tiny",
+    vifs=[VIF],
+)
+BARE = msgspec.structs.replace(
+    GUEST, metadata={}, key_name=None, public_key=None, user_data=None, admin_password=None, vifs=[]
+)
+
+
+def meta_data(guest: GuestMetadata, version: str = "latest", **more: Any) -> dict[str, Any]:
+    return dict(json.loads(openstack_files(guest, version, **more)["meta_data.json"]))
+
+
+def text(path: str, guest: GuestMetadata = GUEST) -> str:
+    found = lookup(guest, path)
+    assert found is not None, path
+    return found.decode()
+
+
+def test_meta_data_says_who_the_guest_is() -> None:
+    told = meta_data(GUEST)
+    assert len(base64.b64decode(told.pop("random_seed"))) == 512
+    assert told == {
+        "uuid": GUEST.server_id,
+        "meta": {"role": "web"},
+        "public_keys": {"mine": "ssh-ed25519 AAAA me"},
+        "keys": [{"name": "mine", "type": "ssh", "data": "ssh-ed25519 AAAA me"}],
+        "hostname": "web-1.novalocal",
+        "name": "Web 1",
+        "launch_index": 0,
+        "availability_zone": "nova",
+        "project_id": "project",
+        "devices": [
+            {"type": "nic", "bus": "none", "address": "none", "mac": "fa:16:3e:00:00:01", "tags": ["front"]}
+        ],
+        "dedicated_cpus": [],
+    }
+
+
+def test_what_there_is_not_is_not_told() -> None:
+    assert not {"meta", "public_keys", "keys", "admin_pass"} & meta_data(BARE).keys()
+    assert lookup(BARE, "/openstack/latest/user_data") is None
+    assert "user_data" not in text("/openstack/latest/", BARE)
+    assert lookup(BARE, "/latest/user-data") is None
+    assert lookup(BARE, "/latest/meta-data/public-keys/") is None
+
+
+def test_the_random_seed_is_another_each_time() -> None:
+    assert meta_data(GUEST)["random_seed"] != meta_data(GUEST)["random_seed"]
+
+
+@pytest.mark.parametrize(
+    ("hostname", "domain", "told"),
+    [
+        ("web-1", "novalocal", "web-1.novalocal"),
+        ("web-1", "", "web-1"),
+        ("web.example.org", "novalocal", "web.example.org"),
+    ],
+)
+def test_hostname(hostname: str, domain: str, told: str) -> None:
+    guest = msgspec.structs.replace(GUEST, hostname=hostname)
+    assert meta_data(guest, dhcp_domain=domain)["hostname"] == told
+
+
+@pytest.mark.parametrize(
+    ("version", "files", "fields"),
+    [
+        ("2012-08-10", set(), set()),
+        ("2013-04-04", set(), {"random_seed"}),
+        ("2013-10-17", {"vendor_data.json"}, {"random_seed"}),
+        ("2015-10-15", {"vendor_data.json", "network_data.json"}, {"random_seed", "project_id"}),
+        ("2016-06-30", {"vendor_data.json", "network_data.json"}, {"random_seed", "project_id", "devices"}),
+        (
+            "2020-10-14",
+            {"vendor_data.json", "vendor_data2.json", "network_data.json"},
+            {"random_seed", "project_id", "devices", "dedicated_cpus"},
+        ),
+    ],
+)
+def test_each_version_has_what_it_had(version: str, files: set[str], fields: set[str]) -> None:
+    assert openstack_files(GUEST, version).keys() == {"meta_data.json", "user_data"} | files
+    old = meta_data(GUEST, "2012-08-10").keys()
+    assert meta_data(GUEST, version).keys() - old == fields
+
+
+def test_listings() -> None:
+    assert text("/").split("\n") == [*EC2_VERSIONS, "latest"]
+    assert text("/openstack").split("\n") == [*OPENSTACK_VERSIONS, "latest"]
+    assert text("/openstack/latest/").split("\n") == [
+        "meta_data.json",
+        "network_data.json",
+        "password",
+        "user_data",
+        "vendor_data.json",
+        "vendor_data2.json",
+    ]
+    assert text("/2009-04-04").split("\n") == ["meta-data/", "user-data"]
+    assert text("/latest/meta-data/").split("\n") == [
+        "ami-launch-index",
+        "hostname",
+        "instance-action",
+        "instance-id",
+        "instance-type",
+        "local-hostname",
+        "local-ipv4",
+        "placement/",
+        "public-hostname",
+        "public-ipv4",
+        "public-keys/",
+    ]
+    assert text("/latest/meta-data/public-keys/") == "0=mine"
+    assert text("/latest/meta-data/public-keys/0") == "openssh-key"
+
+
+def test_ec2_values() -> None:
+    assert text("/2009-04-04/meta-data/public-keys/0/openssh-key") == "ssh-ed25519 AAAA me"
+    assert text("/latest/meta-data/instance-id") == "i-11111111222233334"
+    assert text("/latest/meta-data/local-ipv4") == "10.0.0.5"
+    assert text("/latest/meta-data/placement/availability-zone") == "nova"
+    assert text("/latest/user-data") == "#!/bin/sh\n"
+    assert "placement/" not in text("/2007-12-15/meta-data/")
+
+
+def test_the_password_is_empty_and_only_on_the_config_drive() -> None:
+    assert text("/openstack/latest/password") == ""
+    assert lookup(GUEST, "/openstack/2012-08-10/password") is None
+    assert "admin_pass" not in json.loads(text("/openstack/latest/meta_data.json"))
+    on_drive = config_drive_files(GUEST)["openstack/latest/meta_data.json"]
+    assert json.loads(on_drive)["admin_pass"] == "s3cret"
+
+
+def test_config_drive() -> None:
+    files = config_drive_files(GUEST)
+    assert files["openstack/2018-08-27/user_data"] == b"#!/bin/sh\n"
+    assert json.loads(files["ec2/latest/meta-data.json"])["public-keys"] == {
+        "0": {"openssh-key": "ssh-ed25519 AAAA me"}
+    }
+    assert files["ec2/2009-04-04/user-data"] == b"#!/bin/sh\n"
+    assert {path.split("/")[1] for path in files if path.startswith("openstack/")} == {
+        *OPENSTACK_VERSIONS,
+        "latest",
+    }
+    assert not any("password" in path for path in files)
+    assert not any("user" in path for path in config_drive_files(BARE))
+
+
+def test_network_data_with_dhcp() -> None:
+    assert network_data([VIF]) == {
+        "links": [
+            {
+                "id": "tap0f1e2d3c-4b",
+                "vif_id": VIF.port_id,
+                "type": "bridge",
+                "mtu": 1450,
+                "ethernet_mac_address": "fa:16:3e:00:00:01",
+            }
+        ],
+        "networks": [{"id": "network0", "link": "tap0f1e2d3c-4b", "network_id": "net", "type": "ipv4_dhcp"}],
+        "services": [{"type": "dns", "address": "192.0.2.53"}],
+    }
+
+
+def test_network_data_without_dhcp_says_all() -> None:
+    subnet = msgspec.structs.replace(
+        SUBNET, enable_dhcp=False, host_routes=[HostRoute(destination="10.9.0.0/16", nexthop="10.0.0.9")]
+    )
+    vif = msgspec.structs.replace(VIF, addresses=[VifAddress(ip="10.0.0.5", subnet=subnet)])
+    (told,) = network_data([vif])["networks"]
+    assert told == {
+        "id": "network0",
+        "link": "tap0f1e2d3c-4b",
+        "network_id": "net",
+        "type": "ipv4",
+        "ip_address": "10.0.0.5",
+        "netmask": "255.255.255.0",
+        "routes": [
+            {"network": "0.0.0.0", "netmask": "0.0.0.0", "gateway": "10.0.0.1"},
+            {"network": "10.9.0.0", "netmask": "255.255.0.0", "gateway": "10.0.0.9"},
+        ],
+        "services": [{"type": "dns", "address": "192.0.2.53"}],
+    }
+
+
+def test_two_addresses_of_a_subnet_are_one_network() -> None:
+    vif = msgspec.structs.replace(VIF, addresses=[*VIF.addresses, VifAddress(ip="10.0.0.6", subnet=SUBNET)])
+    assert len(network_data([vif])["networks"]) == 1
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/openstack/2011-01-01",
+        "/openstack/latest/meta_data.json/uuid",
+        "/openstack/latest/..",
+        "/../etc/passwd",
+        "/latest/meta-data/hostname/x",
+        "/latest/nothing",
+        "/favicon.ico",
+    ],
+)
+def test_what_is_nowhere(path: str) -> None:
+    assert lookup(GUEST, path) is None
+
+
+def test_a_double_slash_is_one() -> None:
+    assert lookup(GUEST, "//latest//meta-data//hostname/") == b"web-1.novalocal"
+
+
+def test_no_such_version() -> None:
+    with pytest.raises(KeyError):
+        openstack_files(GUEST, "1999-01-01")
+
+
+@given(st.text())
+def test_no_path_breaks_it(path: str) -> None:
+    assert isinstance(lookup(GUEST, path), bytes | None)
