@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import falcon.testing
 import pytest
+from msgspec import structs
 
 from kilonova.api import compute
 from kilonova.api.compute.state import ComputeAPI
@@ -41,11 +42,11 @@ CALLERS = {
 }
 
 
-def authenticate(token: str, _request_id: str) -> RequestContext:
+def authenticate(token: str, request_id: str) -> RequestContext:
     """The caller's name is its token."""
     if token not in CALLERS:
         raise Unauthorized("The request you have made requires authentication.")
-    return CALLERS[token]
+    return structs.replace(CALLERS[token], request_id=request_id)
 
 
 @dataclass(frozen=True)
