@@ -10,6 +10,7 @@ from kilonova.api.http import Reply, Request, Route
 from kilonova.domain.errors import NotFound
 
 _TABLE = """
+OS-DCF                  DiskConfig                Disk Management Extension.
 OS-EXT-AZ               ExtendedAvailabilityZone  Extended Availability Zone support.
 OS-EXT-IPS              ExtendedIps               Adds type parameter to the ip list.
 OS-EXT-IPS-MAC          ExtendedIpsMac            Adds mac address parameter to the ip list.
@@ -19,6 +20,8 @@ OS-FLV-DISABLED         FlavorDisabled            Support to show the disabled s
 OS-FLV-EXT-DATA         FlavorExtraData           Provide additional data for flavors.
 OS-SCH-HNT              SchedulerHints            Pass arbitrary key/value pairs to the scheduler.
 OS-SRV-USG              ServerUsage               Adds launched_at and terminated_at on Servers.
+os-access-ips           AccessIPs                 Access IPs support.
+os-admin-actions        AdminActions              Admin-only server actions: os-resetState.
 os-availability-zone    AvailabilityZone          Availability zones, and servers created in one.
 os-config-drive         ConfigDrive               Config Drive Extension.
 os-console-output       ConsoleOutput             Console log output support, with tailing ability.

@@ -32,7 +32,7 @@ _NOTHING_USED_UNTIL_235 = {"totalFloatingIpsUsed": 0, "totalSecurityGroupsUsed":
 
 
 def index(api: ComputeAPI, request: Request) -> Reply:
-    queries.check(request, ("tenant_id", "reserved"), strict_since=(2, 75))
+    queries.check(request, ("tenant_id",), strict_since=(2, 75))
     context = request.context
     project_id = request.query("tenant_id")
     if project_id is not None:
