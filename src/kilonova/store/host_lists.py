@@ -15,7 +15,7 @@ from kilonova.domain.clock import now
 from kilonova.domain.errors import BadRequest, Conflict, NotFound
 from kilonova.store import paging
 from kilonova.store.database import Row
-from kilonova.store.schema.hosts import hosts, services
+from kilonova.store.schema.hosts import claims, hosts, services
 from kilonova.store.schema.servers import servers
 
 _busy = (
@@ -58,12 +58,13 @@ def change_service(conn: sa.Connection, service_id: str, **values: Any) -> None:
 
 
 def delete_service(conn: sa.Connection, service_id: str) -> None:
-    """The service and its host are forgotten. Conflict while servers are on it."""
-    on_it = sa.select(servers.c.id).join(services, services.c.host == servers.c.host)
-    on_it = on_it.where(
-        services.c.id == service_id, services.c.binary == "nova-compute", servers.c.deleted_at.is_(None)
+    """The service and its host are forgotten. Conflict while servers are on it, or are about to be."""
+    compute = sa.select(services.c.host).where(
+        services.c.id == service_id, services.c.binary == "nova-compute"
     )
-    if conn.execute(on_it.limit(1)).first() is not None:
+    placed = sa.select(servers.c.id).where(servers.c.host.in_(compute), servers.c.deleted_at.is_(None))
+    claimed = sa.select(claims.c.server_id).where(claims.c.host.in_(compute))
+    if conn.execute(placed.union_all(claimed).limit(1)).first() is not None:
         raise Conflict(
             "Unable to delete compute service that is hosting instances. "
             "Migrate or delete the instances first."
