@@ -91,7 +91,7 @@ def _build_finished(parts: Parts, message: Finished) -> Nothing:
     with parts.db.write() as conn:
         work = operations.get(conn, message.operation_id)
         if work is not None and work.state == operations.DONE:
-            _after_activation(conn, work, message)
+            _after_activation(conn, parts, work, message)
             return Nothing()
         work = _owned(conn, message)
         _record(conn, work, message.steps)
@@ -108,7 +108,7 @@ def _build_finished(parts: Parts, message: Finished) -> Nothing:
     return Nothing()
 
 
-def _after_activation(conn: sa.Connection, work: Row, message: Finished) -> None:
+def _after_activation(conn: sa.Connection, parts: Parts, work: Row, message: Finished) -> None:
     """The guest was let run after the commit: note how that went, unless something newer has begun."""
     if work.epoch != message.epoch or work.host != message.host:
         raise StaleEpoch(f"operation {work.id} has moved on")
@@ -119,6 +119,8 @@ def _after_activation(conn: sa.Connection, work: Row, message: Finished) -> None
         fault = {"code": 500, "message": message.error, "details": message.details, "created": now()}
         values |= {"vm_state": VmState.ERROR, "fault": fault}
     servers.change(conn, work.server_id, if_vm_state=active, if_idle=True, **values)
+    if message.error is None:
+        parts.network.port_status(work.server_id, active=True)
 
 
 def _delete_finished(parts: Parts, message: Finished) -> Nothing:

@@ -42,6 +42,9 @@ class NetworkService(Protocol):
     def deallocate_for_instance(self, server_id: str) -> None:
         """Ports that the build made are gone; ports of the user are unbound. Safe to call again."""
 
+    def port_status(self, server_id: str, active: bool) -> None:
+        """Whether the server's ports are plugged, as its host found."""
+
     def vifs(self, server_ids: list[str]) -> dict[str, list[Vif]]:
         """The NICs of these servers, one query for all."""
 
