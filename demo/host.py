@@ -47,9 +47,10 @@ class Host:
         found += [Thing("device", name) for name in self._devices()]
         if self._namespace is not None and self._namespace.exists():
             found.append(Thing("network namespace", self._namespace.name))
-        found += [Thing("nft table", name) for name in sorted(_tables() - self._tables_before)]
-        if _forwarding() != self._forwarding_before:
-            found.append(Thing("setting", "net.ipv4.ip_forward"))
+        if not self._others_here():
+            found += [Thing("nft table", name) for name in sorted(_tables() - self._tables_before)]
+            if _forwarding() > self._forwarding_before:
+                found.append(Thing("setting", "net.ipv4.ip_forward"))
         return found
 
     def sweep(self) -> None:
@@ -61,8 +62,9 @@ class Host:
             _run("ip", "link", "delete", name)
         if self._namespace is not None and self._namespace.exists():
             _run("ip", "netns", "delete", self._namespace.name)
-        for table in _tables() - self._tables_before:
-            _run("nft", "delete", "table", *table.split())
+        if not self._others_here():
+            for table in _tables() - self._tables_before:
+                _run("nft", "delete", "table", *table.split())
         deadline = time.monotonic() + 5  # the kernel takes a moment to end a process
         while self._processes() and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -70,6 +72,11 @@ class Host:
     @property
     def _namespace(self) -> Path | None:
         return Path("/run/netns") / f"kn-{self.network}" if self.network else None
+
+    def _others_here(self) -> bool:
+        """Another Kilonova has networks on this host: tables and settings that all share may be its own."""
+        spaces = {path.name for path in Path("/run/netns").glob("kn-*")}
+        return bool(spaces - {f"kn-{self.network}"})
 
     def _devices(self) -> list[str]:
         if self.network is None:
