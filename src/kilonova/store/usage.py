@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import bindparam as given
 
 from kilonova.domain.errors import QuotaExceeded
 from kilonova.domain.servers import Flavor
+from kilonova.store import dialect
 from kilonova.store.schema.servers import project_usage as table
 
 
@@ -29,7 +29,9 @@ def claim(conn: sa.Connection, project_id: str, flavors: Sequence[Flavor], limit
     values |= {f"more_{name}": amount for name, amount in wanted.items()}
     if conn.execute(_claim(limited), values).rowcount == 1:
         return
-    if conn.execute(_ensure(conn, project_id)).rowcount == 1:  # the project's first server
+    nothing = {"project_id": project_id, "instances": 0, "cores": 0, "ram": 0}
+    first = dialect.insert(conn, table).values(nothing).on_conflict_do_nothing()
+    if conn.execute(first).rowcount == 1:  # the project's first server
         claim(conn, project_id, flavors, limits)
         return
     raise _exceeded(used(conn, project_id), wanted, limits)
@@ -64,17 +66,6 @@ def used(conn: sa.Connection, project_id: str) -> dict[str, int]:
     """{instances, cores, ram} in use now."""
     row = conn.execute(sa.select(table).where(table.c.project_id == project_id)).one_or_none()
     return {name: getattr(row, name) if row else 0 for name in ("instances", "cores", "ram")}
-
-
-def _ensure(conn: sa.Connection, project_id: str) -> Any:
-    """INSERT … ON CONFLICT DO NOTHING, in the words of either database."""
-    dialect: Any
-    if conn.dialect.name == "postgresql":
-        from sqlalchemy.dialects import postgresql as dialect
-    else:
-        from sqlalchemy.dialects import sqlite as dialect
-    row = {"project_id": project_id, "instances": 0, "cores": 0, "ram": 0}
-    return dialect.insert(table).values(row).on_conflict_do_nothing()
 
 
 def _exceeded(used_now: dict[str, int], wanted: dict[str, int], limits: dict[str, int]) -> QuotaExceeded:
