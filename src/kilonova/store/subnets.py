@@ -160,8 +160,8 @@ def first_free(conn: sa.Connection, subnet_id: str, first: int, last: int) -> in
     It looks at the addresses that are taken, from ``first`` on, and ends at the first gap: near the
     place where the search of the last time ended, that is at once.
     """
-    row = conn.execute(_FIRST_FREE, {"subnet": subnet_id, "first": first, "last": last}).one_or_none()
-    return None if row is None else row[0]
+    found: Any = conn.scalar(_FIRST_FREE, {"subnet": subnet_id, "first": first, "last": last})
+    return None if found is None else int(found)
 
 
 def taken(conn: sa.Connection, subnet_id: str, number: int) -> bool:
