@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
@@ -124,5 +125,8 @@ def test_a_guest_that_holds_connections_open_hurts_only_itself(lab: Lab) -> None
         for _ in range(200)
     ]
     assert name_told(modest) == "modest"
+    began = time.monotonic()
+    lab.restart()
+    assert time.monotonic() - began < 5, "stop waits for nobody"
     for connection in held:
         connection.close()

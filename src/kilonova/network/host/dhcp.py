@@ -17,7 +17,7 @@ import subprocess
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import cache
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 from kilonova import log
@@ -57,7 +57,7 @@ def options_file(plan: NetworkPlan, dns_servers: list[str]) -> bytes:
             "option:router": subnet.gateway_ip or "",
             "option:classless-static-route": routes,
             "249": routes,  # the same, for Windows
-            "option:dns-server": ",".join(subnet.dns_nameservers or dns_servers),
+            "option:dns-server": ",".join(filter(_is_ipv4, subnet.dns_nameservers or dns_servers)),
         }
         lines += [
             f"tag:{_tag(subnet)},{name}" + (f",{value}" if value else "") for name, value in options.items()
@@ -67,7 +67,7 @@ def options_file(plan: NetworkPlan, dns_servers: list[str]) -> bytes:
 
 def classless_routes(subnet: VifSubnet) -> str:
     """Option 121. Who asks for it ignores the router option (RFC 3442), so the default route is in it."""
-    routes = [(route.destination, route.nexthop) for route in subnet.host_routes]
+    routes = [(route.destination, route.nexthop) for route in subnet.host_routes if _is_ipv4(route.nexthop)]
     if subnet.dhcp_address:
         routes.append((f"{METADATA_ADDRESS}/32", subnet.dhcp_address))
     if subnet.gateway_ip and not any(destination == "0.0.0.0/0" for destination, _ in routes):
@@ -112,6 +112,10 @@ def command(plan: NetworkPlan, folder: Path, config: Network) -> list[str]:
 
 def _served(subnet: VifSubnet) -> bool:
     return subnet.enable_dhcp and subnet.dhcp_address is not None
+
+
+def _is_ipv4(address: str) -> bool:
+    return ip_address(address).version == 4
 
 
 def _tag(subnet: VifSubnet) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -97,16 +97,21 @@ class LinuxHost:
 
     def repair(self) -> list[str]:
         mended, self._mended = self._mended, []
-        running = self._require_running()
-        everything = running.changes.any()
-        try:
-            mended += self._perimeter.ensure(rules=everything)
-            for network_id in {vif.network_id for vif in self._records.vifs().values()}:
-                mended += self._mend(network_id, everything)
-        except KilonovaError as error:
-            running.changes.forget()
-            _log.warning("repair failed, will be tried again", error=str(error))
+        changed = self._require_running().changes.any()
+        mended += self._attempt(lambda: self._perimeter.ensure(rules=changed))
+        for network_id in sorted({vif.network_id for vif in self._records.vifs().values()}):
+            mended += self._attempt(lambda one=network_id: self._mend(one, changed))  # type: ignore[misc]
         return mended
+
+    def _attempt(self, mend: Callable[[], list[str]]) -> list[str]:
+        """What cannot be mended now must not keep the rest from it; the next repair() tries again."""
+        try:
+            return mend()
+        except KilonovaError as error:
+            if self._running:
+                self._running.changes.forget()
+            _log.warning("repair failed, will be tried again", error=str(error))
+            return []
 
     def _mend(self, network_id: str, everything: bool) -> list[str]:
         with self._segment(network_id) as segment:
@@ -127,11 +132,7 @@ class LinuxHost:
             running.mender.submit(self._mend_now, network_id)
 
     def _mend_now(self, network_id: str) -> None:
-        try:
-            lines = self._mend(network_id, everything=True)
-        except KilonovaError as error:
-            _log.warning("repair failed, will be tried again", network=network_id, error=str(error))
-            return
+        lines = self._attempt(lambda: self._mend(network_id, everything=True))
         for line in lines:
             _log.warning("mended", what=line)
         self._mended += lines

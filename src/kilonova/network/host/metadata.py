@@ -43,6 +43,7 @@ class MetadataServer:
         self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="metadata")
         self._listening: dict[str, socket.socket] = {}
         self._open: Counter[tuple[str, str]] = Counter()
+        self._connections: set[socket.socket] = set()
         self._lock = threading.Lock()
 
     def listens(self, network_id: str) -> bool:
@@ -66,6 +67,10 @@ class MetadataServer:
     def stop(self) -> None:
         for network_id in list(self._listening):
             self.leave(network_id)
+        with self._lock:
+            for connection in self._connections:  # nobody waits for a guest that dawdles
+                with suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _accept(self, network_id: str, listener: socket.socket) -> None:
@@ -78,6 +83,7 @@ class MetadataServer:
             full = self._open[guest] >= _CONNECTIONS_OF_A_GUEST or self._open.total() >= _CONNECTIONS
             if not full:
                 self._open[guest] += 1
+                self._connections.add(connection)
         if full:
             connection.close()
             return
@@ -94,6 +100,7 @@ class MetadataServer:
                     _finish(connection)
         finally:
             with self._lock:
+                self._connections.discard(connection)
                 self._open[guest] -= 1
                 if not self._open[guest]:
                     del self._open[guest]

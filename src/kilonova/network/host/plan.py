@@ -116,5 +116,5 @@ def _check_subnet(subnet: VifSubnet) -> None:
         if ip is not None:
             ip_address(ip)
     for route in subnet.host_routes:
-        ip_network(route.destination)
+        ip_network(route.destination, strict=False)
         ip_address(route.nexthop)

@@ -116,7 +116,7 @@ class Segment:
         except ProcessLookupError:  # it ended this moment: repair() will see
             return
         self._dhcp = (pid, handle)
-        self._loop.add(handle, lambda: self._dhcp_ended(pid, handle))
+        self._loop.add(handle, lambda: self._dhcp_ended(pid), once=True)
 
     def _unwatch_dhcp(self) -> None:
         if self._dhcp:
@@ -124,8 +124,7 @@ class Segment:
             os.close(self._dhcp[1])
             self._dhcp = None
 
-    def _dhcp_ended(self, pid: int, handle: int) -> None:
-        """In the loop's thread, without the lock: only stop listening, and tell."""
-        self._loop.discard(handle)
+    def _dhcp_ended(self, pid: int) -> None:
+        """In the loop's thread, without the lock: only tell."""
         dhcp.reap(pid)
         self._on_dhcp_end(self.network_id)

@@ -76,10 +76,11 @@ class Loop:
     def start(self) -> None:
         self._thread.start()
 
-    def add(self, fileno: int, callback: Callable[[], None]) -> None:
+    def add(self, fileno: int, callback: Callable[[], None], *, once: bool = False) -> None:
+        """Call back each time the file is readable, or only the first time."""
         with self._lock:
-            self._selector.register(fileno, selectors.EVENT_READ, callback)
-        os.write(self._wake, b"!")
+            self._selector.register(fileno, selectors.EVENT_READ, (callback, once))
+        self._wake_up()
 
     def discard(self, fileno: int) -> None:
         """No callback for it begins after this. Call it before the file is closed."""
@@ -88,12 +89,16 @@ class Loop:
 
     def stop(self) -> None:
         self._ended = True
-        os.write(self._wake, b"!")
+        self._wake_up()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join()
         self._selector.close()
         os.close(self._wake)
         os.close(self._woken)
+
+    def _wake_up(self) -> None:
+        with suppress(BlockingIOError):  # full of wake-ups already
+            os.write(self._wake, b"!")
 
     def _run(self) -> None:
         while not self._ended:
@@ -101,11 +106,18 @@ class Loop:
                 if key.data is None:
                     with suppress(BlockingIOError):
                         os.read(self._woken, 4096)
-                    continue
-                with self._lock:
-                    callback = key.data if key.fd in self._selector.get_map() else None
-                if callback:
-                    self._call(callback)
+                elif self._still_wanted(key):
+                    self._call(key.data[0])
+
+    def _still_wanted(self, key: selectors.SelectorKey) -> bool:
+        """Not if it was discarded since: its number may be another file's by now."""
+        with self._lock:
+            current = self._selector.get_map().get(key.fd)
+            if current is None or current.data is not key.data:
+                return False
+            if key.data[1]:
+                self._selector.unregister(key.fd)
+            return True
 
     @staticmethod
     def _call(callback: Callable[[], None]) -> None:
