@@ -61,7 +61,9 @@ class Agent:
         repairs.every(_REPAIR_INTERVAL, self._repair)
 
     def stop(self) -> None:
-        """Take no more work; what is under way ends or is taken up again later. Guests go on."""
+        """Take no more work; what is under way stops at its next step and goes on at the next start.
+        Guests go on."""
+        self._running.cancel_all()
         if self._subscription is not None:
             self._subscription.close()
         self._parts.network.stop()

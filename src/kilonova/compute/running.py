@@ -71,6 +71,12 @@ class Running:
         with self._changed:
             return {task.work.operation_id: task.work.epoch for task in self._current.values()}
 
+    def cancel_all(self) -> None:
+        """Cancel everything: the agent stops, and what is cut off goes on at its next start."""
+        with self._changed:
+            for task in self._current.values():
+                task.cancel.set()
+
     def cancel_all_but(self, asked: dict[str, int], kept: set[str]) -> None:
         """Cancel those of ``asked`` that are not kept: they moved on."""
         with self._changed:
