@@ -81,16 +81,20 @@ class LinuxHost:
         with self._segment(vif.network_id) as segment:
             with linux.netlink() as ip:
                 linux.silence(ip, vif.tap)
-            linux.together(lambda: self._remove_tap(port_id), lambda: self._perimeter.dismiss(vif))
-            plan = self._plan(vif.network_id, without=port_id)
-            folder = self._records.folder(vif.network_id)
-            if plan:
-                segment.ensure(plan, folder)
-                segment.release(vif)
-            else:
-                segment.remove(folder)
-                self._records.remove_network(vif.network_id)
+            linux.together(lambda: self._remove_tap(port_id), lambda: self._depart(segment, vif))
             self._records.remove(port_id)
+
+    def _depart(self, segment: Segment, vif: Vif) -> None:
+        """The network goes on without this port, or, if it was the last one, goes."""
+        self._perimeter.dismiss(vif)
+        plan = self._plan(vif.network_id, without=vif.port_id)
+        folder = self._records.folder(vif.network_id)
+        if plan:
+            segment.ensure(plan, folder)
+            segment.release(vif)
+        else:
+            segment.remove(folder)
+            self._records.remove_network(vif.network_id)
 
     def plugged(self) -> dict[str, Vif]:
         return self._records.vifs()
