@@ -17,6 +17,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 
+_FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
+
+
 class Thing(NamedTuple):
     kind: str
     name: str
@@ -65,6 +68,7 @@ class Host:
         if not self._others_here():
             for table in _tables() - self._tables_before:
                 _run("nft", "delete", "table", *table.split())
+            _FORWARDING.write_text(self._forwarding_before)
         deadline = time.monotonic() + 5  # the kernel takes a moment to end a process
         while self._processes() and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -113,7 +117,7 @@ def _tables() -> set[str]:
 
 
 def _forwarding() -> str:
-    return Path("/proc/sys/net/ipv4/ip_forward").read_text().strip()
+    return _FORWARDING.read_text().strip()
 
 
 def _run(*command: str) -> str:
