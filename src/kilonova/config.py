@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from kilonova.domain import codec
 from kilonova.domain.errors import BadRequest
 
 
@@ -133,6 +134,6 @@ def load(path: Path | None) -> Config:
     if path is None:
         return Config()
     try:
-        return msgspec.convert(tomllib.loads(path.read_text()), Config)
+        return codec.convert(tomllib.loads(path.read_text()), Config)
     except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise BadRequest(f"{path}: {error}") from error

@@ -17,6 +17,7 @@ import msgspec
 
 from kilonova import log
 from kilonova.api import bodies
+from kilonova.domain import codec
 from kilonova.domain.context import RequestContext
 from kilonova.domain.errors import (
     BadRequest,
@@ -83,7 +84,7 @@ class Request:
     def json(self, kind: type[T], content_types: Sequence[str] = ("application/json",)) -> T:
         """The body as ``kind``. BadRequest says which field is wrong; TooLarge past MAX_BODY."""
         try:
-            return msgspec.json.decode(self.body(content_types), type=kind)
+            return codec.from_json(self.body(content_types), kind)
         except msgspec.ValidationError as error:
             raise BadRequest(f"Invalid input: {error}") from error
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -11,11 +11,15 @@ from __future__ import annotations
 import typing
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
-from kilonova.domain.errors import KilonovaError, by_name
+from kilonova import log
+from kilonova.domain import codec
+from kilonova.domain.errors import BadRequest, KilonovaError, by_name
+
+_log = log.get("bus")
 
 Reply = TypeVar("Reply")
 
@@ -53,35 +57,74 @@ class Bus(Protocol):
     ) -> Reply:
         """The answer of whoever serves ``topic``.
 
-        Raises the KilonovaError that the handler raised; Unavailable if nobody serves the topic;
-        Timeout after ``timeout`` seconds.
+        Raises the KilonovaError that the handler raised; Unavailable if nobody serves the topic or the
+        bus is away; Timeout after ``timeout`` seconds. After the last two the handler may yet have run.
         """
 
     def cast(self, topic: str, method: str, request: msgspec.Struct) -> None:
-        """Send and forget. A topic that nobody serves loses the message: the sweeper finds the operation."""
+        """Send and forget, without waiting. A topic that nobody serves, or a bus that is away for more than
+        about a second, loses the message, with a line in the log: the sweeper finds the operation."""
 
     def serve(self, topic: str, handlers: Mapping[str, Handler], workers: int | str = 1) -> Subscription:
         """Answer messages on ``topic`` with ``workers`` threads, or with the shared pool of that name."""
 
 
+class Unreadable(Exception):
+    """A message that cannot be given to a handler here: damaged, or of a newer or foreign sender."""
+
+
+class Request(NamedTuple):
+    """A message that was read: what will run, and with what."""
+
+    method: str
+    request_id: str
+    handler: Handler
+    argument: Any
+
+
 class Dispatcher:
     """Method name → handler, with the request's type read from the handler's annotation."""
 
-    def __init__(self, handlers: Mapping[str, Handler]) -> None:
+    def __init__(self, topic: str, handlers: Mapping[str, Handler]) -> None:
+        self.topic = topic
         self._handlers = {name: (handler, _decoder(handler)) for name, handler in handlers.items()}
 
-    def dispatch(self, envelope: Envelope) -> bytes:
-        """Run the handler; its answer or its error, encoded. Unknown errors pass to the caller's log."""
-        handler, decoder = self._handlers[envelope.method]
-        result = handler(decoder.decode(envelope.body))
-        return encode(Answer(True, msgspec.Raw(encode(result))))
+    def read(self, message: bytes) -> Request:
+        """The message as a request; Unreadable says why it is none."""
+        try:
+            envelope = _envelope.decode(message)
+            handler, decoder = self._handlers[envelope.method]
+            return Request(envelope.method, envelope.request_id, handler, decoder.decode(envelope.body))
+        except KeyError as error:
+            raise Unreadable(f"{self.topic} has no method {error}") from error
+        except (msgspec.MsgspecError, ValueError) as error:
+            raise Unreadable(f"no message that {self.topic} understands: {error}") from error
+
+    def answer(self, request: Request) -> bytes:
+        """Run the handler of a call: its answer or its error, encoded."""
+        try:
+            return encode(Answer(True, msgspec.Raw(encode(request.handler(request.argument)))))
+        except KilonovaError as error:
+            return encode_error(error)
+        except Exception:  # noqa: BLE001 - the edge: the caller waits, maybe in another process
+            _log.exception("call_failed", topic=self.topic, method=request.method)
+            why = f"{request.method} of the {self.topic} met an unexpected error; its log says which"
+            return encode_error(KilonovaError(why))
+
+    def work(self, request: Request) -> None:
+        """Run the handler of a cast; nobody waits, so its error goes to the log."""
+        with log.bound(request_id=request.request_id):
+            try:
+                request.handler(request.argument)
+            except Exception:  # noqa: BLE001 - the edge of a thread: nobody above to tell
+                _log.exception("cast_failed", topic=self.topic, method=request.method)
 
 
 def _decoder(handler: Handler) -> msgspec.msgpack.Decoder[Any]:
     """A decoder of the handler's last argument; those before it are bound already."""
     function = handler.func if isinstance(handler, partial) else handler
     hints = {name: kind for name, kind in typing.get_type_hints(function).items() if name != "return"}
-    return msgspec.msgpack.Decoder(list(hints.values())[-1])
+    return codec.msgpack_decoder(list(hints.values())[-1])
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -89,6 +132,15 @@ _encoder = msgspec.msgpack.Encoder()
 
 def encode(value: Any) -> bytes:
     return _encoder.encode(value)
+
+
+_envelope = msgspec.msgpack.Decoder(Envelope)
+
+
+def sealed(method: str, request: msgspec.Struct) -> bytes:
+    """The message that asks for ``method``; it takes the request id of this thread's log along."""
+    request_id = log.current().get("request_id", "")
+    return encode(Envelope(method, msgspec.Raw(encode(request)), request_id))
 
 
 def encode_error(error: KilonovaError) -> bytes:
@@ -100,10 +152,18 @@ _answer = msgspec.msgpack.Decoder(Answer)
 _error = msgspec.msgpack.Decoder(ErrorReply)
 
 
+def refusal(error: Unreadable) -> bytes:
+    """The answer to a call that could not be read."""
+    return encode_error(BadRequest(str(error)))
+
+
 def decode_answer(data: bytes, reply: type[Reply]) -> Reply:
     """The answer as ``reply``, or raise the error that it carries."""
-    answer = _answer.decode(data)
-    if answer.ok:
-        return msgspec.msgpack.decode(answer.body, type=reply)
-    error = _error.decode(answer.body)
+    try:
+        answer = _answer.decode(data)
+        if answer.ok:
+            return msgspec.msgpack.decode(answer.body, type=reply)
+        error = _error.decode(answer.body)
+    except msgspec.MsgspecError as failure:
+        raise KilonovaError(f"an answer came that is no {reply.__name__}: {failure}") from failure
     raise by_name(error.kind)(error.message, error.details)

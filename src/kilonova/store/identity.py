@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 import sqlalchemy as sa
 
+from kilonova.domain import codec
 from kilonova.domain.errors import Conflict
 
 T = TypeVar("T")
@@ -16,11 +17,11 @@ T = TypeVar("T")
 
 def one(conn: sa.Connection, kind: type[T], query: sa.Select[Any]) -> T | None:
     row = conn.execute(query).one_or_none()
-    return None if row is None else msgspec.convert(row._mapping, kind)
+    return None if row is None else codec.convert(row._mapping, kind)
 
 
 def many(conn: sa.Connection, kind: type[T], query: sa.Select[Any]) -> list[T]:
-    return [msgspec.convert(row._mapping, kind) for row in conn.execute(query)]
+    return [codec.convert(row._mapping, kind) for row in conn.execute(query)]
 
 
 def where(table: sa.Table, query: sa.Select[Any], equal: dict[str, Any]) -> sa.Select[Any]:

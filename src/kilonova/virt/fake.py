@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from kilonova.config import Config
+from kilonova.domain import codec
 from kilonova.domain.errors import BuildAborted, BuildFailed, NotFound, StaleEpoch, Unavailable
 from kilonova.domain.hosts import Capacity, HostReport
 from kilonova.domain.network import Vif
@@ -275,7 +276,7 @@ def _guest(server_id: str, had: _Traces) -> Guest | None:
 
 def _load(folder: Path) -> dict[str, _Traces]:
     folder.mkdir(parents=True, exist_ok=True)
-    return {p.stem: msgspec.json.decode(p.read_bytes(), type=_Traces) for p in folder.glob("*.json")}
+    return {p.stem: codec.from_json(p.read_bytes(), _Traces) for p in folder.glob("*.json")}
 
 
 def _nobody(_event: GuestEvent) -> None:

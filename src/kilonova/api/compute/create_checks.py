@@ -14,6 +14,7 @@ import msgspec
 from msgspec import UNSET, Meta
 
 from kilonova.api.compute.create_body import Device, ServerRequest
+from kilonova.domain import codec
 from kilonova.domain.context import RequestContext
 from kilonova.domain.errors import BadRequest, Forbidden, QuotaExceeded
 from kilonova.domain.servers import Flavor, ImageRef
@@ -72,7 +73,7 @@ def scheduler_hints(hints: dict[str, Any]) -> dict[str, Any]:
     if not hints:
         return {}
     try:
-        known = msgspec.convert(hints, _KnownHints)
+        known = codec.convert(hints, _KnownHints)
     except msgspec.ValidationError as error:
         raise BadRequest(f"Invalid input for os:scheduler_hints: {error}") from error
     if known.group:

@@ -9,9 +9,10 @@ import ipaddress
 import uuid as uuids
 from typing import Annotated, TypeVar
 
-from msgspec import Meta, Raw, ValidationError, json
+from msgspec import Meta, Raw, ValidationError
 
 from kilonova.api.compute.inputs import MAX_INT, integer, name, printable, text, truth
+from kilonova.domain import codec
 from kilonova.domain.errors import BadRequest
 
 __all__ = [
@@ -63,6 +64,6 @@ def address(field: str, value: str, version: int | None = None) -> str:
 def decoded(field: str, value: Raw, kind: type[T]) -> T:
     """A part of a body whose type only its neighbours decide. BadRequest says what is wrong with it."""
     try:
-        return json.decode(value, type=kind)
+        return codec.from_json(value, kind)
     except ValidationError as error:
         raise BadRequest(f"Invalid input for {field}: {error}") from error

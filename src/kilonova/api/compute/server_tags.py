@@ -15,6 +15,7 @@ from kilonova.api.compute.server_access import find, refuse_unsettled
 from kilonova.api.compute.server_fields import Tag
 from kilonova.api.compute.state import ComputeAPI
 from kilonova.api.http import Reply, Request, Route, Version
+from kilonova.domain import codec
 from kilonova.domain.errors import BadRequest, NotFound
 from kilonova.store import server_tags, servers
 
@@ -89,7 +90,7 @@ def _changeable(conn: sa.Connection, request: Request, server_id: str, rule: str
 
 def _checked(tag: str) -> str:
     try:
-        return msgspec.convert(tag, Tag)
+        return codec.convert(tag, Tag)
     except msgspec.ValidationError as error:
         raise BadRequest(
             f"Tag '{tag}' is invalid. It must be a non empty string without characters '/' and ','. "

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import UNSET
 
 from kilonova.api.http import Reply, Request
+from kilonova.domain import codec
 from kilonova.domain.errors import BadRequest, NotFound
 from kilonova.identity.catalog import Catalog
 from kilonova.identity.passwords import MAX_LENGTH
@@ -61,7 +62,7 @@ def _storable(value: Any, depth: int) -> None:
 
 def convert(value: Any, kind: type[T]) -> T:
     try:
-        return msgspec.convert(value, kind)
+        return codec.convert(value, kind)
     except msgspec.ValidationError as error:
         raise BadRequest(f"Invalid input: {error}") from error
 

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from kilonova.api.http import Reply, Request, Route
 from kilonova.api.network import lists
 from kilonova.config import Config
+from kilonova.domain import codec
 from kilonova.domain.context import RequestContext
 from kilonova.domain.errors import BadRequest, NotFound
 from kilonova.network.builtin import policy
@@ -132,7 +133,7 @@ def _envelope(request: Request, *names: str) -> dict[str, msgspec.Raw]:
 def _decode(raw: msgspec.Raw, kind: Any) -> Any:
     """Not strict: Neutron takes "1400" for 1400 and "true" for true, and the openstack client sends such."""
     try:
-        return msgspec.json.decode(raw, type=kind, strict=False)
+        return codec.from_json(raw, kind, strict=False)
     except msgspec.ValidationError as error:
         raise BadRequest(f"Invalid input: {error}") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from kilonova.api.http import Reply, Request, Route
 from kilonova.api.network.resources import Resource
+from kilonova.domain import codec
 from kilonova.domain.errors import BadRequest
 from kilonova.network.builtin import policy
 from kilonova.network.builtin.errors import TagNotFound
@@ -105,7 +106,7 @@ def _drop(conn: sa.Connection, owner: str, tag: str | None) -> None:
 
 def _checked(tag: str) -> str:
     try:
-        return msgspec.convert(tag, Tag)
+        return codec.convert(tag, Tag)
     except msgspec.ValidationError as error:
         raise BadRequest(f"Invalid input for tag: {error}") from error
 

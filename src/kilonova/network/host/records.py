@@ -20,6 +20,7 @@ from zlib import crc32
 import msgspec
 
 from kilonova import log
+from kilonova.domain import codec
 from kilonova.domain.errors import BuildFailed
 from kilonova.domain.network import Vif
 
@@ -56,7 +57,7 @@ class Records:
         found = {}
         for path in self._ports.iterdir():
             try:
-                vif = msgspec.json.decode(path.read_bytes(), type=Vif)
+                vif = codec.from_json(path.read_bytes(), Vif)
             except msgspec.MsgspecError as error:
                 # Only a power cut does this, and it took the devices too.
                 _log.warning("unreadable port record removed", path=str(path), error=str(error))

@@ -21,6 +21,8 @@ from pathlib import Path
 
 import msgspec
 
+from kilonova.domain import codec
+
 EMULATOR = "qemu-system-x86_64"
 _EXIT_PORT = 0xF4
 _TOKEN = 0x2A
@@ -142,7 +144,7 @@ def _key() -> str:
 
 def _read(cache: Path, key: str) -> KvmVerdict | None:
     with suppress(OSError, msgspec.MsgspecError):
-        cached = msgspec.json.decode(cache.read_bytes(), type=_Cached)
+        cached = codec.from_json(cache.read_bytes(), _Cached)
         if cached.key == key:
             return cached.verdict
     return None
