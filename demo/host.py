@@ -16,7 +16,6 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-
 _FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
 
 
@@ -37,7 +36,8 @@ class Host:
         """Its id, once it is known."""
         self._taps: set[str] = set()
         """Seen on the network's bridge at any time: they are found when the bridge is gone, too."""
-        self._tables_before = _tables()
+        self._tables: set[str] = set()
+        """Likewise, nftables' tables that name one of our devices."""
         self._forwarding_before = _forwarding()
 
     def things(self, but_process: int | None = None) -> list[Thing]:
@@ -50,10 +50,9 @@ class Host:
         found += [Thing("device", name) for name in self._devices()]
         if self._namespace is not None and self._namespace.exists():
             found.append(Thing("network namespace", self._namespace.name))
-        if not self._others_here():
-            found += [Thing("nft table", name) for name in sorted(_tables() - self._tables_before)]
-            if _forwarding() > self._forwarding_before:
-                found.append(Thing("setting", "net.ipv4.ip_forward"))
+        found += [Thing("nft table", name) for name in self._our_tables()]
+        if _forwarding() > self._forwarding_before and not self._others_here():
+            found.append(Thing("setting", "net.ipv4.ip_forward"))
         return found
 
     def sweep(self) -> None:
@@ -65,9 +64,9 @@ class Host:
             _run("ip", "link", "delete", name)
         if self._namespace is not None and self._namespace.exists():
             _run("ip", "netns", "delete", self._namespace.name)
+        for table in self._our_tables():
+            _run("nft", "delete", "table", *table.split())
         if not self._others_here():
-            for table in _tables() - self._tables_before:
-                _run("nft", "delete", "table", *table.split())
             _FORWARDING.write_text(self._forwarding_before)
         deadline = time.monotonic() + 5  # the kernel takes a moment to end a process
         while self._processes() and time.monotonic() < deadline:
@@ -78,7 +77,7 @@ class Host:
         return Path("/run/netns") / f"kn-{self.network}" if self.network else None
 
     def _others_here(self) -> bool:
-        """Another Kilonova has networks on this host: tables and settings that all share may be its own."""
+        """Another Kilonova has networks on this host: the setting that all share may be its own."""
         spaces = {path.name for path in Path("/run/netns").glob("kn-*")}
         return bool(spaces - {f"kn-{self.network}"})
 
@@ -89,6 +88,18 @@ class Host:
         bridge, *others = (f"{kind}{self.network[:11]}" for kind in ("brq", "knb", "knt"))
         self._taps |= {name for name, master in links.items() if master == bridge}
         return sorted({bridge, *others, *self._taps} & links.keys())
+
+    def _our_tables(self) -> list[str]:
+        if self.network is None:
+            return []
+        tables = [line.removeprefix("table ") for line in _run("nft", "list", "tables").splitlines()]
+        ours = [table for table in tables if "kilonova" in table and self._named_in(table)]
+        self._tables |= set(ours)
+        return sorted(self._tables & set(tables))
+
+    def _named_in(self, table: str) -> bool:
+        assert self.network is not None
+        return self.network[:11] in _run("nft", "list", "table", *table.split())
 
     def _processes(self) -> dict[int, str]:
         """Those whose command line names the state folder, but for this one; zombies have no command line."""
@@ -108,12 +119,6 @@ def _links() -> dict[str, str | None]:
     """Device → the bridge that it is on."""
     listed = json.loads(_run("ip", "-json", "link", "show") or "[]")
     return {link["ifname"]: link.get("master") for link in listed}
-
-
-def _tables() -> set[str]:
-    """Kilonova's tables in nftables, as "family name"."""
-    lines = _run("nft", "list", "tables").splitlines()
-    return {line.removeprefix("table ") for line in lines if line.endswith(" kilonova")}
 
 
 def _forwarding() -> str:

@@ -58,7 +58,9 @@ def _install_programs(tree: Path, sysroot: Path) -> None:
     for program in PROGRAMS:
         _copy(sysroot / program, tree / program)
         listing = run(loader, "--library-path", search, "--list", sysroot / program).decode()
-        for found in re.findall(r"=> (/\S+)", listing):
+        for found in re.findall(r"=> (\S.*) \(0x", listing):
+            if not Path(found).is_relative_to(sysroot):
+                raise SystemExit(f"mkguest: no package brings {Path(found).name}, which {program} needs")
             _copy(Path(found), tree / "lib/x86_64-linux-gnu" / Path(found).name)
     _copy(loader, tree / "lib64" / loader.name)
 
