@@ -38,4 +38,4 @@ def run(*command: str | Path, timeout: float = 300, path: list[Path] | None = No
 
 
 EPOCH = 1_000_000_000
-"""The date of everything in the guest: the same inputs give the same image, but for the inodes' change times."""
+"""The date of everything in the guest: the same inputs give the same image, but for inodes' change times."""
