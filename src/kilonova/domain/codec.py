@@ -1,8 +1,8 @@
 """Decoding into types, from any thread.
 
-msgspec looks at a type when it first decodes into it, and keeps what it found on the type. Two threads that do
-so at once read what is half written, and the process dies. So every type is looked at once, under a lock, and
-the decoders are kept.
+msgspec looks at a type when it first decodes into it, and keeps what it found on the type. Two threads that
+do so at once read what is half written, and the process dies. So every type is looked at once, under a lock,
+and the decoders are kept.
 """
 
 from __future__ import annotations
