@@ -162,7 +162,7 @@ def decode_answer(data: bytes, reply: type[Reply]) -> Reply:
     try:
         answer = _answer.decode(data)
         if answer.ok:
-            return msgspec.msgpack.decode(answer.body, type=reply)
+            return codec.from_msgpack(answer.body, reply)
         error = _error.decode(answer.body)
     except msgspec.MsgspecError as failure:
         raise KilonovaError(f"an answer came that is no {reply.__name__}: {failure}") from failure

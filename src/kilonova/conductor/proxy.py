@@ -7,6 +7,7 @@ epoch is refused (invariant 6).
 from __future__ import annotations
 
 import sqlalchemy as sa
+from msgspec import structs
 
 from kilonova import log
 from kilonova.conductor import actions, build, delete
@@ -204,7 +205,8 @@ def guest_metadata(parts: Parts, message: ServerQuery) -> GuestMetadata:
         server = servers.for_host(conn, message.server_id)
         if server.host != message.host:
             raise NotFound(f"Instance {message.server_id} is not on {message.host}")
-    return metadata_of(server.spec, server.vifs, server.availability_zone, server.metadata)
+    spec = structs.replace(server.spec, name=server.name, hostname=server.hostname)
+    return metadata_of(spec, server.vifs, server.availability_zone, server.metadata)
 
 
 def _owned(

@@ -46,7 +46,13 @@ _STATE = sa.select(
     servers.c.project_id, servers.c.vm_state, servers.c.task_state, servers.c.host, servers.c.locked_by
 ).where(*_LIVE)
 _FOR_HOST = sa.select(
-    servers.c.spec, servers.c.vifs, servers.c.metadata, servers.c.availability_zone, servers.c.host
+    servers.c.spec,
+    servers.c.name,
+    servers.c.hostname,
+    servers.c.vifs,
+    servers.c.metadata,
+    servers.c.availability_zone,
+    servers.c.host,
 ).where(*_LIVE)
 
 
@@ -63,7 +69,7 @@ def state(conn: sa.Connection, server_id: str) -> Row:
 
 
 def for_host(conn: sa.Connection, server_id: str) -> Row:
-    """What its host must know of a live server: spec, vifs, metadata, availability_zone, host; NotFound."""
+    """What its host must know of a live server: the spec, and what may have changed since; NotFound."""
     return _found(conn.execute(_FOR_HOST, {"server": server_id}).one_or_none(), server_id)
 
 
