@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.rabbit import Rabbit, installed
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Who is not root runs all the tests but those that change the machine."""
@@ -33,3 +35,17 @@ def embed_folder() -> Iterator[Path]:
     folder.chmod(0o711)
     yield folder
     shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def rabbit() -> Iterator[Rabbit]:
+    """A RabbitMQ that runs. Who stops it starts it again."""
+    if not installed():
+        pytest.skip("needs RabbitMQ: tools/install-packages test")
+    folder = Path(tempfile.mkdtemp(prefix="kilonova-rabbit-"))
+    broker = Rabbit(folder)
+    try:
+        yield broker.start()
+    finally:
+        broker.stop()
+        shutil.rmtree(folder)

@@ -20,6 +20,22 @@ class Database(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """SQLAlchemy URL; empty: SQLite in the state folder."""
 
 
+class Bus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The message broker between processes (RabbitMQ); ``kilonova up`` needs none."""
+
+    url: str = ""
+    """``amqp://user:password@host:5672/vhost``, ``amqps://`` for TLS; a cluster's with commas between."""
+    exchange: str = "kilonova"
+    """All queues' names begin with it."""
+    heartbeat: float = 15.0
+    """A broker that is silent for twice as long is taken for dead; 0: none."""
+    ssl_ca_file: str = ""
+    """Who must have signed the broker's certificate; empty: whom the system trusts."""
+    ssl_cert_file: str = ""
+    ssl_key_file: str = ""
+    """Our own certificate, for a broker that asks for one."""
+
+
 class Compute(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     report_interval: float = 10.0
     service_down_time: float = 60.0
@@ -117,6 +133,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     region: str = "RegionOne"
     default_availability_zone: str = "nova"
     database: Database = Database()
+    bus: Bus = Bus()
     compute: Compute = Compute()
     operations: Operations = Operations()
     scheduler: Scheduler = Scheduler()

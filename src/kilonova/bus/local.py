@@ -13,10 +13,9 @@ from queue import SimpleQueue
 import msgspec
 
 from kilonova import log
-from kilonova.bus.base import Dispatcher, Envelope, Handler, Reply, decode_answer, encode, encode_error
-from kilonova.domain.errors import KilonovaError, Unavailable
+from kilonova.bus.base import Dispatcher, Handler, Reply, Unreadable, decode_answer, refusal, sealed
+from kilonova.domain.errors import Unavailable
 
-_envelope = msgspec.msgpack.Decoder(Envelope)
 _log = log.get("bus")
 
 
@@ -33,19 +32,19 @@ class LocalBus:
         served = self._topics.get(topic)
         if served is None:
             raise Unavailable(f"nobody serves {topic}")
-        return decode_answer(served.answer(_sealed(method, request)), reply)
+        return decode_answer(served.answer(sealed(method, request)), reply)
 
     def cast(self, topic: str, method: str, request: msgspec.Struct) -> None:
         served = self._topics.get(topic)
         if served is None:
             _log.warning("cast_lost", topic=topic, method=method)
             return
-        served.pool.submit(served, _sealed(method, request))
+        served.pool.submit(served, sealed(method, request))
 
     def serve(self, topic: str, handlers: Mapping[str, Handler], workers: int | str = 1) -> _Topic:
         shared = isinstance(workers, str)
         pool = self._pools[workers] if isinstance(workers, str) else _Pool(topic, workers)
-        self._topics[topic] = _Topic(self, topic, Dispatcher(handlers), pool, owns_pool=not shared)
+        self._topics[topic] = _Topic(self, topic, Dispatcher(topic, handlers), pool, owns_pool=not shared)
         return self._topics[topic]
 
     def forget(self, topic: str) -> None:
@@ -56,11 +55,6 @@ class LocalBus:
             topic.close()
         for pool in self._pools.values():
             pool.close()
-
-
-def _sealed(method: str, request: msgspec.Struct) -> bytes:
-    request_id = log.current().get("request_id", "")
-    return encode(Envelope(method, msgspec.Raw(encode(request)), request_id))
 
 
 class _Topic:
@@ -77,17 +71,15 @@ class _Topic:
 
     def answer(self, message: bytes) -> bytes:
         try:
-            return self._dispatcher.dispatch(_envelope.decode(message))
-        except KilonovaError as error:
-            return encode_error(error)
+            return self._dispatcher.answer(self._dispatcher.read(message))
+        except Unreadable as error:
+            return refusal(error)
 
     def work(self, message: bytes) -> None:
-        envelope = _envelope.decode(message)
-        with log.bound(request_id=envelope.request_id):
-            try:
-                self._dispatcher.dispatch(envelope)
-            except Exception:  # noqa: BLE001 - the edge of a thread: nobody above to tell
-                _log.exception("cast_failed", topic=self.name, method=envelope.method)
+        try:
+            self._dispatcher.work(self._dispatcher.read(message))
+        except Unreadable as error:
+            _log.warning("message_unreadable", topic=self.name, reason=str(error))
 
     def close(self) -> None:
         self._bus.forget(self.name)

@@ -1,0 +1,87 @@
+"""RabbitBus: bus.base.Bus over a broker."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from kilonova import log
+from kilonova.bus.base import Dispatcher, Handler, Reply, decode_answer, sealed
+from kilonova.bus.rabbit.broker import Names, brokers
+from kilonova.bus.rabbit.deliveries import Deliveries
+from kilonova.bus.rabbit.jobs import Jobs
+from kilonova.bus.rabbit.lanes import Pool
+from kilonova.bus.rabbit.link import Link
+from kilonova.bus.rabbit.requests import PATIENCE, Requests
+from kilonova.bus.rabbit.served import Topic
+from kilonova.config import Bus as Options
+from kilonova.domain.errors import Unavailable
+
+_SERVE_TIMEOUT = 10.0
+_log = log.get("bus")
+
+
+class RabbitBus:
+    """See bus.base.Bus. ``pools`` names thread pools that several topics share (many hosts, few threads).
+
+    It connects by itself, and again whenever it must; BadRequest if ``options.url`` is no broker's address.
+    """
+
+    def __init__(self, options: Options, pools: Mapping[str, int] | None = None) -> None:
+        found = brokers(options.url)
+        names = Names(options.exchange)
+        self._pools = {name: Pool(name, size) for name, size in (pools or {}).items()}
+        self._topics: list[Topic] = []
+        asking, serving = Jobs(), Jobs()
+        self._requests = Requests(names, asking.submit)
+        self._deliveries = Deliveries(names, serving.submit)
+        self._asking = Link("requests", found, options, self._requests, asking)
+        self._serving = Link("deliveries", found, options, self._deliveries, serving)
+
+    def connected(self, timeout: float) -> bool:
+        """Wait until the broker is there; ``problem`` says why it is not."""
+        return self._asking.up.wait(timeout) and self._serving.up.wait(timeout)
+
+    @property
+    def problem(self) -> str:
+        return self._asking.problem if not self._asking.up.is_set() else self._serving.problem
+
+    @property
+    def unreadable(self) -> int:
+        """Messages that this process could not read, and set aside."""
+        return self._deliveries.unreadable
+
+    @property
+    def lost_casts(self) -> int:
+        return self._requests.lost_casts
+
+    def call(
+        self, topic: str, method: str, request: msgspec.Struct, reply: type[Reply], timeout: float = 60.0
+    ) -> Reply:
+        if not self._asking.up.wait(min(PATIENCE, timeout)):
+            raise Unavailable(f"the message broker is away ({self.problem})")
+        return decode_answer(self._requests.call(topic, sealed(method, request), timeout), reply)
+
+    def cast(self, topic: str, method: str, request: msgspec.Struct) -> None:
+        self._requests.cast(topic, method, sealed(method, request))
+
+    def serve(self, topic: str, handlers: Mapping[str, Handler], workers: int | str = 1) -> Topic:
+        """Messages come when it returns; if the broker is away for long, as soon as it is there."""
+        shared = isinstance(workers, str)
+        pool = self._pools[workers] if isinstance(workers, str) else Pool(topic, workers)
+        served = Topic(self._deliveries, Dispatcher(topic, handlers), pool, owns_pool=not shared)
+        self._topics.append(served)
+        self._deliveries.add(served)
+        if not served.consuming.wait(_SERVE_TIMEOUT):
+            _log.warning("not_served_yet", topic=topic, problem=self.problem)
+        return served
+
+    def close(self) -> None:
+        for topic in self._topics:
+            topic.close()
+        for pool in self._pools.values():
+            pool.close()
+        self._serving.close()
+        self._asking.close()
+        self._requests.abandon()

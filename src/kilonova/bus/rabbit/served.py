@@ -1,0 +1,122 @@
+"""One topic that this process serves, and what becomes of each of its messages."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from kilonova import log
+from kilonova.bus.base import Dispatcher, Request, Unreadable, encode_error, refusal
+from kilonova.bus.rabbit import trust
+from kilonova.bus.rabbit.lanes import Pool
+from kilonova.bus.rabbit.requests import REPLY_TO
+from kilonova.domain.errors import Forbidden
+
+_log = log.get("bus")
+
+
+class Courier(Protocol):
+    """What the deliveries do for a topic, from any thread."""
+
+    def done(self, message: Any, answer: bytes | None = None) -> None:
+        """The broker may forget the message; its answer, if any, goes first."""
+
+    def give_back(self, message: Any) -> None:
+        """Somebody else shall have it."""
+
+    def set_aside(self, message: Any, reason: str, answer: bytes | None) -> None:
+        """Nobody can read it: keep it where people can look at it."""
+
+    def stop(self, topic: Topic) -> None:
+        """Take no more messages of the topic; returns when none comes any more."""
+
+
+class Topic:
+    """A Subscription. ``consuming`` is set while messages come."""
+
+    def __init__(self, courier: Courier, dispatcher: Dispatcher, pool: Pool, owns_pool: bool) -> None:
+        self.name = dispatcher.topic
+        self.pool = pool
+        self.consuming = threading.Event()
+        self.closing = False
+        self.tags: list[str] = []
+        self._courier = courier
+        self._dispatcher = dispatcher
+        self._owns_pool = owns_pool
+        self._here = 0
+        self._changed = threading.Condition()
+
+    def cast_came(self, message: Any) -> None:
+        self._took()
+        self.pool.casts.put(lambda: self._finally(self._work, message))
+
+    def call_came(self, message: Any) -> None:
+        self._took()
+        self.pool.calls.put(lambda: self._finally(self._answer, message))
+
+    def close(self) -> None:
+        """Take no more; what came and has not begun goes back, but for calls: somebody waits for those."""
+        if self.closing:
+            return
+        self.closing = True
+        self._courier.stop(self)
+        with self._changed:
+            self._changed.wait_for(lambda: self._here == 0)
+        if self._owns_pool:
+            self.pool.close()
+
+    def _took(self) -> None:
+        with self._changed:
+            self._here += 1
+
+    def _finally(self, function: Callable[[Any], None], message: Any) -> None:
+        try:
+            function(message)
+        except Exception as error:  # noqa: BLE001 - the edge of a thread
+            _log.exception("message_failed", topic=self.name)
+            self._courier.set_aside(message, f"{type(error).__name__}: {error}", None)
+        finally:
+            with self._changed:
+                self._here -= 1
+                self._changed.notify_all()
+
+    def _work(self, message: Any) -> None:
+        if self.closing:
+            self._courier.give_back(message)
+            return
+        try:
+            request = self._read(message)
+        except (Unreadable, Forbidden) as error:
+            self._courier.set_aside(message, str(error), None)
+            return
+        self._dispatcher.work(request)
+        self._courier.done(message)
+
+    def _answer(self, message: Any) -> None:
+        try:
+            request = self._read(message)
+        except Unreadable as error:
+            self._courier.set_aside(message, str(error), refusal(error))
+            return
+        except Forbidden as error:
+            self._courier.set_aside(message, error.message, encode_error(error))
+            return
+        with log.bound(request_id=request.request_id):
+            answer = self._dispatcher.answer(request)
+        self._courier.done(message, answer)
+
+    def _read(self, message: Any) -> Request:
+        """The request, from a sender who may make it. Unreadable, Forbidden."""
+        sender = message.properties.get("user_id")
+        if not sender:
+            raise Unreadable("the message does not say who sent it")
+        request = self._dispatcher.read(message.body)
+        trust.check(sender, self.name, request.argument)
+        return request
+
+
+def reply_address(message: Any) -> str | None:
+    """Where the answer goes; None unless it is a direct reply-to, which names nothing but its asker."""
+    address = message.properties.get("reply_to")
+    return address if isinstance(address, str) and address.startswith(REPLY_TO + ".") else None

@@ -1,0 +1,183 @@
+"""A RabbitMQ of the tests' own, from Debian's package: a folder, free ports, two child processes."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+"""Debian's wrapper in PATH would change to the user rabbitmq and its folders."""
+PASSWORD = "secret"
+START_TIMEOUT = 120.0
+
+
+class Rabbit:
+    """start(), stop(), kill(), start() again: the same ports, users and durable queues.
+
+    Users: ``kilonova`` may do everything; ``compute.h1`` what the agent of the host h1 needs.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port, self.tls_port, self._epmd_port, self._dist_port = _free_ports(4)
+        self._epmd: subprocess.Popen[bytes] | None = None
+        self._server: subprocess.Popen[bytes] | None = None
+        folder.mkdir(parents=True, exist_ok=True)
+        self._environment = self._configure()
+
+    @property
+    def url(self) -> str:
+        return self.url_of("kilonova")
+
+    def url_of(self, user: str) -> str:
+        return f"amqp://{user}:{PASSWORD}@127.0.0.1:{self.port}/"
+
+    def start(self) -> Rabbit:
+        """Until it speaks AMQP."""
+        epmd = ["epmd", "-port", str(self._epmd_port), "-address", "127.0.0.1"]
+        self._epmd = subprocess.Popen(epmd, env=self._environment)
+        with (self.folder / "output").open("ab") as output:
+            self._server = subprocess.Popen(
+                [str(SERVER)], env=self._environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            )
+        end = time.monotonic() + START_TIMEOUT
+        while not self._speaks():
+            if self._server.poll() is not None or time.monotonic() > end:
+                raise AssertionError(f"RabbitMQ did not start: {(self.folder / 'output').read_text()}")
+            time.sleep(0.05)
+        return self
+
+    def stop(self) -> None:
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self._end(signal.SIGKILL)
+
+    def freeze(self) -> None:
+        """It answers nobody any more, and breaks no connection."""
+        assert self._server is not None
+        self._server.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self._server is not None
+        self._server.send_signal(signal.SIGCONT)
+
+    def trust(self, ca: Path, cert: Path, key: Path) -> None:
+        """Serve TLS with these (PEM), from the next start on."""
+        lines = [
+            f"listeners.ssl.1 = 127.0.0.1:{self.tls_port}",
+            f"ssl_options.cacertfile = {ca}",
+            f"ssl_options.certfile = {cert}",
+            f"ssl_options.keyfile = {key}",
+            "ssl_options.verify = verify_peer",
+            "ssl_options.fail_if_no_peer_cert = true",
+        ]
+        with (self.folder / "rabbitmq.conf").open("a") as file:
+            file.write("\n".join(lines) + "\n")
+
+    def _end(self, number: signal.Signals) -> None:
+        for process, how in ((self._server, number), (self._epmd, signal.SIGTERM)):
+            if process is not None:
+                process.send_signal(how)
+                process.wait(60)
+        self._server = self._epmd = None
+
+    def _speaks(self) -> bool:
+        """It answers a header of a version that does not exist with the one that it speaks."""
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
+                connection.sendall(b"AMQP\0\0\x09\x09")
+                return connection.recv(4) == b"AMQP"
+        except OSError:
+            return False
+
+    def _configure(self) -> dict[str, str]:
+        folder = self.folder.absolute()
+        (folder / "definitions.json").write_text(json.dumps(_definitions()))
+        (folder / "enabled_plugins").write_text("[].\n")
+        (folder / "rabbitmq.conf").write_text(
+            f"listeners.tcp.1 = 127.0.0.1:{self.port}\nload_definitions = {folder}/definitions.json\n"
+        )
+        cookie = folder / ".erlang.cookie"
+        cookie.write_text("KILONOVATESTS")
+        cookie.chmod(0o400)
+        return {
+            "PATH": os.environ["PATH"],
+            "LANG": "C.UTF-8",
+            "HOME": str(folder),  # the cookie
+            "ERL_EPMD_PORT": str(self._epmd_port),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODENAME": f"kilonova-{self.port}@localhost",
+            "RABBITMQ_DIST_PORT": str(self._dist_port),
+            "RABBITMQ_CONF_ENV_FILE": "/dev/null",
+            "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "enabled_plugins"),
+            "RABBITMQ_FEATURE_FLAGS_FILE": str(folder / "feature_flags"),
+            "RABBITMQ_PLUGINS_EXPAND_DIR": str(folder / "plugins"),
+            "RABBITMQ_MNESIA_BASE": str(folder / "mnesia"),
+            "RABBITMQ_LOG_BASE": str(folder / "log"),
+            "RABBITMQ_PID_FILE": str(folder / "pid"),
+            "RABBITMQ_ALLOW_INPUT": "1",  # the script becomes the server: our child, and no other
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-noinput +S 1",
+        }
+
+
+def installed() -> bool:
+    return SERVER.exists() and shutil.which("epmd") is not None
+
+
+def _definitions() -> dict[str, object]:
+    own = r"^kilonova\.(call\.)?compute\.h1$"
+    return {
+        "vhosts": [{"name": "/"}],
+        "users": [_user("kilonova"), _user("compute.h1")],
+        "permissions": [
+            {"user": "kilonova", "vhost": "/", "configure": ".*", "write": ".*", "read": ".*"},
+            {
+                "user": "compute.h1",
+                "vhost": "/",
+                "configure": own,
+                "write": rf"{own}|^kilonova$|^amq\.default$",
+                "read": rf"{own}|^kilonova$",
+            },
+        ],
+        "topic_permissions": [
+            {
+                "user": "compute.h1",
+                "vhost": "/",
+                "exchange": "kilonova",
+                "write": r"^(call\.)?conductor$",
+                "read": r"^(call\.)?compute\.h1$",
+            }
+        ],
+    }
+
+
+def _user(name: str) -> dict[str, object]:
+    """With RabbitMQ's hash of the password: four bytes of salt, SHA-256 of salt and password."""
+    salt = b"salt"
+    digest = base64.b64encode(salt + hashlib.sha256(salt + PASSWORD.encode()).digest()).decode()
+    return {
+        "name": name,
+        "password_hash": digest,
+        "hashing_algorithm": "rabbit_password_hashing_sha256",
+        "tags": [],
+    }
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [int(one.getsockname()[1]) for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
