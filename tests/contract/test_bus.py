@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.rabbit import Rabbit
 
 from kilonova import log
 from kilonova.bus.base import Bus
@@ -18,7 +19,6 @@ from kilonova.bus.local import LocalBus
 from kilonova.bus.rabbit import RabbitBus
 from kilonova.config import Bus as Options
 from kilonova.domain.errors import BadRequest, Conflict, KilonovaError, StaleEpoch, Unavailable
-from tests.rabbit import Rabbit
 
 WAIT = 20.0
 
