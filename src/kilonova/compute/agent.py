@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
+import threading
 from collections.abc import Callable
 
 from kilonova import log
 from kilonova.bus.base import Handler, Subscription
 from kilonova.compute import actions, build, delete
 from kilonova.compute.build import FailedAfterCommit
+from kilonova.compute.insist import ConductorAway, insist
 from kilonova.compute.journal import Journal, words
 from kilonova.compute.parts import Parts
 from kilonova.compute.power import PowerWatch
 from kilonova.compute.reconcile import reconcile
 from kilonova.compute.running import Running, Task
-from kilonova.domain.errors import BuildAborted, KilonovaError, NotFound, StaleEpoch
+from kilonova.domain.errors import BuildAborted, KilonovaError, NotFound, StaleEpoch, Unavailable
 from kilonova.domain.messages import (
     ConsoleOutput,
     Finished,
@@ -45,16 +48,20 @@ class Agent:
         self._running = Running()
         self._power = PowerWatch(parts, self._running)
         self._subscription: Subscription | None = None
+        self._stopping = threading.Event()
 
     def start(self, reports: Ticker, leases: Ticker, repairs: Ticker) -> None:
-        """Compare the host with the records, then take work. The tickers may be shared by many agents."""
+        """Wait for a conductor, compare the host with the records, then take work.
+
+        The tickers may be shared by many agents.
+        """
         parts = self._parts
         parts.network.start(self._metadata)
         parts.driver.start(self._power.on_event)
-        self._report(starting=True)
-        reconcile(parts, self._running)
+        self._insist(lambda: self._report(starting=True))
+        self._insist(lambda: reconcile(parts, self._running))
         self._subscription = parts.bus.serve(f"compute.{parts.host}", self._handlers(), self._workers)
-        parts.ask("ready", FromHost(host=parts.host), Nothing)
+        self._insist(lambda: parts.ask("ready", FromHost(host=parts.host), Nothing))
         reports.every(parts.config.compute.report_interval, self._report)
         leases.every(parts.config.operations.lease / 3, self._renew_leases)
         repairs.every(_RECONCILE_INTERVAL, lambda: reconcile(parts, self._running))
@@ -63,11 +70,16 @@ class Agent:
     def stop(self) -> None:
         """Take no more work; what is under way stops at its next step and goes on at the next start.
         Guests go on."""
+        self._stopping.set()
         self._running.cancel_all()
         if self._subscription is not None:
             self._subscription.close()
         self._parts.network.stop()
         self._parts.driver.stop()
+
+    def _insist(self, ask: Callable[[], object]) -> None:
+        """However long it takes until there is a conductor."""
+        insist(ask, math.inf, self._stopping)
 
     def _handlers(self) -> dict[str, Handler]:
         return {
@@ -100,17 +112,28 @@ class Agent:
             if task is None:
                 _log.info("work_came_twice", kind=work.kind, epoch=work.epoch)
                 return
-            journal = Journal(self._parts, work, task.cancel)
             try:
-                told = perform(task, journal)
-                self._finish(work, journal, power_state=told)
-            except StaleEpoch:
-                self._let_go(task, journal)
-            except FailedAfterCommit as error:
-                self._finish(work, journal, error=str(error))
-            except Exception as error:  # noqa: BLE001 - the edge of the work: its fault must be told
-                self._failed(work, journal, error)
+                told = self._run(task, Journal(self._parts, work, task.cancel), perform)
+            except ConductorAway as error:
+                _log.warning("work_left", kind=work.kind, error=str(error))
         self._power.work_ended(work.server_id, told)
+
+    def _run(self, task: Task, journal: Journal, perform: Perform) -> PowerState | None:
+        """The power state that the conductor was told at the end; None if it was told none."""
+        work = task.work
+        try:
+            told = perform(task, journal)
+            self._finish(work, journal, power_state=told)
+            return told
+        except StaleEpoch:
+            self._let_go(task, journal)
+        except FailedAfterCommit as error:
+            self._finish(work, journal, error=str(error))
+        except ConductorAway:
+            raise
+        except Exception as error:  # noqa: BLE001 - the edge of the work: its fault must be told
+            self._failed(work, journal, error)
+        return None
 
     def _failed(self, work: Work, journal: Journal, error: Exception) -> None:
         """Undo, and say which step failed and why; another host may try what may go better there."""
@@ -143,7 +166,7 @@ class Agent:
             retry=retry,
             power_state=power_state,
         )
-        self._parts.ask("finished", message, Nothing)
+        journal.ask("finished", message, Nothing)
 
     def _let_go(self, task: Task, journal: Journal) -> None:
         """The work moved on. What it made is removed, unless this host has newer work for the same server
@@ -154,12 +177,15 @@ class Agent:
             journal.undo()
 
     def _placed_here(self, work: Work) -> bool:
+        """By the records; if they cannot be asked now, the next comparison with them will see."""
         try:
             self._parts.ask(
                 "guest_metadata", ServerQuery(host=self._parts.host, server_id=work.server_id), GuestMetadata
             )
         except NotFound:
             return False
+        except Unavailable:
+            return True
         return True
 
     def get_console_output(self, message: ConsoleOutput) -> Text:

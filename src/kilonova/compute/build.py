@@ -45,7 +45,7 @@ def _networks(parts: Parts, work: Work, journal: Journal) -> list[Vif]:
         return []
     with journal.step("allocate_networks"):
         ref = OperationRef(host=parts.host, operation_id=work.operation_id, epoch=work.epoch)
-        return parts.ask("allocate_networks", ref, Vifs).vifs
+        return journal.ask("allocate_networks", ref, Vifs).vifs
 
 
 def _create_image(
@@ -83,7 +83,7 @@ def _commit(parts: Parts, work: Work, journal: Journal) -> None:
     message = Activate(
         host=parts.host, operation_id=work.operation_id, epoch=work.epoch, steps=journal.untold()
     )
-    parts.ask("activate", message, Nothing)
+    journal.ask("activate", message, Nothing)
     parts.faults.reach("build.commit.after")
 
 

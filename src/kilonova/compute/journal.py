@@ -11,8 +11,11 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import msgspec
+
 from kilonova import log
-from kilonova.compute.parts import Parts
+from kilonova.compute.insist import insist
+from kilonova.compute.parts import Parts, Reply
 from kilonova.domain.clock import now
 from kilonova.domain.errors import KilonovaError, StaleEpoch
 from kilonova.domain.messages import Nothing, Progress, StepRecord, Work
@@ -87,6 +90,10 @@ class Journal:
         self._undos.clear()
         return clean
 
+    def ask(self, method: str, message: msgspec.Struct, reply: type[Reply]) -> Reply:
+        """The conductor's answer, however long it takes, until the work's own deadline."""
+        return insist(lambda: self._parts.ask(method, message, reply), self._work.deadline, self._cancel)
+
     def _tell(self, begun: StepRecord, shows: TaskState | None) -> None:
         message = Progress(
             host=self._parts.host,
@@ -95,7 +102,7 @@ class Journal:
             steps=[*self._untold, begun],
             task_state=shows,
         )
-        self._parts.ask("progress", message, Nothing)
+        self.ask("progress", message, Nothing)
         self._untold.clear()
 
 

@@ -15,6 +15,9 @@ from kilonova.virt.base import Driver
 
 Reply = TypeVar("Reply")
 
+_CALL_TIMEOUT = 15.0
+"""Seconds that a conductor has for one answer; it needs milliseconds."""
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -26,5 +29,5 @@ class Parts:
     faults: FaultPoints
 
     def ask(self, method: str, message: msgspec.Struct, reply: type[Reply]) -> Reply:
-        """A call to the conductor."""
-        return self.bus.call("conductor", method, message, reply)
+        """A call to the conductor. Unavailable, Timeout: perhaps it was done, perhaps not."""
+        return self.bus.call("conductor", method, message, reply, timeout=_CALL_TIMEOUT)

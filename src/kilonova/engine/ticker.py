@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 
 from kilonova import log
+from kilonova.domain.errors import Unavailable
 
 _log = log.get("ticker")
 
@@ -42,6 +43,8 @@ class Ticker:
         while (function := self._next()) is not None:
             try:
                 function()
+            except Unavailable as error:
+                _log.warning("tick_failed", error=error.message)
             except Exception:  # noqa: BLE001 - the loop must go on for all the others
                 _log.exception("tick_failed")
 
