@@ -8,6 +8,7 @@ prints the seconds from defineXML until the domain runs, one a round.
 from __future__ import annotations
 
 import sys
+import threading
 import time
 import uuid
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import BinaryIO
 
 import libvirt
 
+from kilonova import log
 from kilonova.config import Config
 from kilonova.domain.servers import BuildSpec, Flavor, ImageRef
 from kilonova.virt.libvirt.driver import LibvirtDriver
@@ -31,6 +33,7 @@ class _OneImage:
 
 def main() -> None:
     folder, image, rounds = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    log.setup(sys.stderr)
     adopt_guests()
     driver = LibvirtDriver(Config(state=str(folder)), folder / "host", _OneImage(image))
     driver.start(lambda _event: None)
@@ -45,8 +48,6 @@ def main() -> None:
         flavor=Flavor(id="42", name="m1.nano", vcpus=1, memory_mb=128, root_gb=1),
         image=reference,
     )
-    import threading
-
     driver.ensure_base_image(spec, threading.Event())
     driver.ensure_disks(spec)
     driver.ensure_paused(spec, [])
