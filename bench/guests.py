@@ -53,7 +53,8 @@ def _bare_libvirt() -> list[float]:
 
 def one_fetch() -> list[Figure]:
     """20 creates at once of an image that the host does not have."""
-    with cloud("libvirt", 1) as up:
+    room = NO_LIMIT + "[compute]\ncpu_allocation_ratio = 16.0\n"
+    with cloud("libvirt", 1, room) as up:
         image = up.image(_GUEST.read_bytes(), "qcow2")
         made = load(up, "create", image=image, flavor=FLAVOR, count=20, threads=20)
         fetched = up.log().count("image_fetched")
