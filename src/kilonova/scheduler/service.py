@@ -62,8 +62,7 @@ class Scheduler:
         with self._db.write() as conn:
             if not operations.is_held(conn, request.operation_id, request.epoch):
                 raise StaleEpoch(f"operation {request.operation_id} moved on")
-            if request.epoch > 1:
-                claims.release(conn, server_id)
+            claims.release(conn, server_id)
             row = claims.claim(conn, server_id, candidate.host, need_of(request.spec.flavor))
         if row is not None:
             self._hosts.claimed(row)

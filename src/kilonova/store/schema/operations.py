@@ -62,4 +62,6 @@ steps = sa.Table(
     sa.Column("message", sa.Text),
     sa.Column("details", sa.Text),
     sa.Index("ix_steps_operation", "operation_id", "id"),
+    # A step that is told twice is one step.
+    sa.UniqueConstraint("operation_id", "epoch", "name", "started_at"),
 )

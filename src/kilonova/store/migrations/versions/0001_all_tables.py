@@ -281,6 +281,13 @@ def upgrade() -> None:
         sa.Column("message", sa.Text(), nullable=True),
         sa.Column("details", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_steps")),
+        sa.UniqueConstraint(
+            "operation_id",
+            "epoch",
+            "name",
+            "started_at",
+            name=op.f("uq_steps_operation_id_epoch_name_started_at"),
+        ),
     )
     op.create_index("ix_steps_operation", "steps", ["operation_id", "id"], unique=False)
     op.create_table(
