@@ -14,15 +14,15 @@ from kilonova.compute.insist import ConductorAway, insist
 from kilonova.compute.journal import Journal, words
 from kilonova.compute.parts import Parts
 from kilonova.compute.power import PowerWatch
-from kilonova.compute.reconcile import reconcile
+from kilonova.compute.reconcile import is_placed_here, reconcile
 from kilonova.compute.running import Running, Task
 from kilonova.domain.errors import BuildAborted, KilonovaError, NotFound, StaleEpoch, Unavailable
 from kilonova.domain.messages import (
     ConsoleOutput,
     Finished,
-    FromHost,
     Held,
     Nothing,
+    Ready,
     RenewLeases,
     Report,
     ServerQuery,
@@ -61,7 +61,7 @@ class Agent:
         self._insist(lambda: self._report(starting=True))
         self._insist(lambda: reconcile(parts, self._running))
         self._subscription = parts.bus.serve(f"compute.{parts.host}", self._handlers(), self._workers)
-        self._insist(lambda: parts.ask("ready", FromHost(host=parts.host), Nothing))
+        self._insist(self._ready)
         reports.every(parts.config.compute.report_interval, self._report)
         leases.every(parts.config.operations.lease / 3, self._renew_leases)
         repairs.every(_RECONCILE_INTERVAL, lambda: reconcile(parts, self._running))
@@ -80,6 +80,10 @@ class Agent:
     def _insist(self, ask: Callable[[], object]) -> None:
         """However long it takes until there is a conductor."""
         insist(ask, math.inf, self._stopping)
+
+    def _ready(self) -> None:
+        held = list(self._running.held())
+        self._parts.ask("ready", Ready(host=self._parts.host, held=held), Nothing)
 
     def _handlers(self) -> dict[str, Handler]:
         return {
@@ -104,56 +108,70 @@ class Agent:
 
     def _do(self, work: Work, perform: Perform) -> None:
         """Run one piece of work to its end and tell the conductor how it went."""
-        told = None
-        with (
-            log.bound(request_id=work.request_id, operation=work.operation_id, server=work.server_id),
-            self._running.begin(work) as task,
-        ):
-            if task is None:
-                _log.info("work_came_twice", kind=work.kind, epoch=work.epoch)
+        with log.bound(request_id=work.request_id, operation=work.operation_id, server=work.server_id):
+            if self._running.busy(work.server_id) and not self._is_ours(work):
+                _log.info("work_came_late", kind=work.kind, epoch=work.epoch)
                 return
-            try:
-                told = self._run(task, Journal(self._parts, work, task.cancel), perform)
-            except ConductorAway as error:
-                _log.warning("work_left", kind=work.kind, error=str(error))
-        self._power.work_ended(work.server_id, told)
+            with self._running.begin(work) as task:
+                if task is None:
+                    _log.info("work_came_twice", kind=work.kind, epoch=work.epoch)
+                    return
+                told = self._do_in_turn(task, perform)
+            self._power.work_ended(work.server_id, told)
 
-    def _run(self, task: Task, journal: Journal, perform: Perform) -> PowerState | None:
-        """The power state that the conductor was told at the end; None if it was told none."""
-        work = task.work
+    def _is_ours(self, work: Work) -> bool:
+        """Asked when this would cut off other work for the same server: is it really the newer one?"""
+        held = {work.operation_id: work.epoch}
         try:
-            told = perform(task, journal)
-            self._finish(work, journal, power_state=told)
-            return told
+            answer = self._parts.ask("renew_leases", RenewLeases(host=self._parts.host, held=held), Held)
+        except Unavailable:
+            return False  # then it comes again
+        return work.operation_id in answer.operation_ids
+
+    def _do_in_turn(self, task: Task, perform: Perform) -> PowerState | None:
+        """The power state that the conductor was told at the end; None if it was told none."""
+        journal = Journal(self._parts, task.work, task.cancel)
+        try:
+            return self._run(task, journal, perform)
         except StaleEpoch:
             self._let_go(task, journal)
-        except FailedAfterCommit as error:
-            self._finish(work, journal, error=str(error))
-        except ConductorAway:
+        except ConductorAway as error:
+            _log.warning("work_left", kind=task.work.kind, error=str(error))
+        return None
+
+    def _run(self, task: Task, journal: Journal, perform: Perform) -> PowerState | None:
+        """Do the work and tell its end. What fails in the doing is undone; never what was done."""
+        try:
+            told = perform(task, journal)
+        except (StaleEpoch, ConductorAway):
             raise
         except Exception as error:  # noqa: BLE001 - the edge of the work: its fault must be told
-            self._failed(work, journal, error)
-        return None
+            if self._stopping.is_set():
+                # It lost the driver or the network under it: no fault of the server's.
+                _log.info("work_left_for_the_next_start", kind=task.work.kind, error=words(error))
+            else:
+                self._failed(task.work, journal, error)
+            return None
+        self._finish(task.work, journal, power_state=told)
+        return told
 
     def _failed(self, work: Work, journal: Journal, error: Exception) -> None:
         """Undo, and say which step failed and why; another host may try what may go better there."""
-        if not isinstance(error, KilonovaError):
-            _log.exception("work_failed", kind=work.kind)
+        cause = error.cause if isinstance(error, FailedAfterCommit) else error
+        if isinstance(cause, KilonovaError):
+            _log.warning("work_failed", kind=work.kind, error=journal.failure(cause))
         else:
-            _log.warning("work_failed", kind=work.kind, error=error.message)
-        journal.undo()
-        try:
-            self._finish(work, journal, error=words(error), retry=not isinstance(error, BuildAborted))
-        except StaleEpoch:
-            _log.info("failed_work_moved_on", kind=work.kind)
+            _log.exception("work_failed", kind=work.kind)
+        if not isinstance(error, FailedAfterCommit):
+            journal.undo()
+        self._finish(work, journal, error=cause)
 
     def _finish(
         self,
         work: Work,
         journal: Journal,
         *,
-        error: str | None = None,
-        retry: bool = False,
+        error: Exception | None = None,
         power_state: PowerState = PowerState.NOSTATE,
     ) -> None:
         message = Finished(
@@ -162,8 +180,9 @@ class Agent:
             epoch=work.epoch,
             kind=work.kind,
             steps=journal.untold(),
-            error=error,
-            retry=retry,
+            error=None if error is None else journal.failure(error),
+            details=journal.trace,
+            retry=error is not None and not isinstance(error, BuildAborted),
             power_state=power_state,
         )
         journal.ask("finished", message, Nothing)
@@ -173,20 +192,14 @@ class Agent:
         (which finds and uses it, or deletes it) or still has the server by the records."""
         work = task.work
         _log.info("work_moved_on", kind=work.kind, epoch=work.epoch)
-        if work.kind == "build" and not self._running.superseded(task) and not self._placed_here(work):
-            journal.undo()
-
-    def _placed_here(self, work: Work) -> bool:
-        """By the records; if they cannot be asked now, the next comparison with them will see."""
+        if work.kind != "build" or self._running.superseded(task):
+            return
         try:
-            self._parts.ask(
-                "guest_metadata", ServerQuery(host=self._parts.host, server_id=work.server_id), GuestMetadata
-            )
-        except NotFound:
-            return False
-        except Unavailable:
-            return True
-        return True
+            if not is_placed_here(self._parts, work.server_id):
+                journal.undo()
+        except Unavailable as error:
+            # The next comparison with the records will see.
+            _log.warning("work_left", kind=work.kind, error=error.message)
 
     def get_console_output(self, message: ConsoleOutput) -> Text:
         return Text(text=self._parts.driver.console_output(message.server_id, message.length))

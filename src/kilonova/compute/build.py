@@ -24,6 +24,10 @@ _BOOT_TIMEOUT = 60.0
 class FailedAfterCommit(Exception):
     """The server is ACTIVE and its guest could not be let run: nothing is undone, the user is told."""
 
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
 
 def build_and_run_instance(parts: Parts, work: Work, journal: Journal, cancel: threading.Event) -> PowerState:
     """Build the server; its power state at the end. Raises what the failing step raised."""
@@ -37,7 +41,7 @@ def build_and_run_instance(parts: Parts, work: Work, journal: Journal, cancel: t
     try:
         return _let_run(parts, work, journal)
     except Exception as error:
-        raise FailedAfterCommit(str(error)) from error
+        raise FailedAfterCommit(error) from error
 
 
 def _networks(parts: Parts, work: Work, journal: Journal) -> list[Vif]:

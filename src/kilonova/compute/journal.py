@@ -33,6 +33,9 @@ class Journal:
         self._cancel = cancel
         self._untold: list[StepRecord] = []
         self._undos: list[tuple[str, Callable[[], None]]] = []
+        self._failed_step: str | None = None
+        self.trace: str | None = None
+        """Where the step that failed did so."""
 
     @contextmanager
     def step(
@@ -63,11 +66,15 @@ class Journal:
         try:
             yield
         except Exception as error:
-            trace = traceback.format_exc()
-            self._untold.append(_record(name, started, "Error", words(error), trace, known=known))
+            self._failed_step, self.trace = name, traceback.format_exc()
+            self._untold.append(_record(name, started, "Error", words(error), self.trace, known=known))
             raise
         self._untold.append(_record(name, started, "Success", known=known))
         self._parts.faults.reach(f"{self._work.kind}.{name}.after")
+
+    def failure(self, error: Exception) -> str:
+        """Which step failed and why, for the fault that the user sees."""
+        return f"{self._failed_step} failed: {words(error)}" if self._failed_step else words(error)
 
     def untold(self) -> list[StepRecord]:
         """What the conductor does not know yet, for the message that ends the work."""

@@ -10,6 +10,7 @@ import threading
 
 from kilonova.compute.parts import Parts
 from kilonova.compute.running import Running
+from kilonova.domain.clock import now
 from kilonova.domain.messages import PowerStates
 from kilonova.domain.servers import PowerState
 from kilonova.virt.base import GuestEvent
@@ -28,25 +29,26 @@ class PowerWatch:
             if self._running.busy(event.server_id):
                 self._held_back[event.server_id] = event.power_state
                 return
-        self._tell({event.server_id: event.power_state})
+        self._tell({event.server_id: event.power_state}, now())
 
     def work_ended(self, server_id: str, told: PowerState | None) -> None:
         """Work on a server has ended, and told this state at its end (None: it told none)."""
         with self._lock:
             state = self._held_back.pop(server_id, None)
         if state is not None and state != told:
-            self._tell({server_id: state})
+            self._tell({server_id: state}, now())
 
     def tell_all(self) -> None:
         """What all guests do, against whatever was lost."""
+        seen = now()
         states = {
             guest.server_id: guest.power_state
             for guest in self._parts.driver.guests()
             if not self._running.busy(guest.server_id)
         }
         if states:
-            self._tell(states)
+            self._tell(states, seen)
 
-    def _tell(self, states: dict[str, PowerState]) -> None:
-        message = PowerStates(host=self._parts.host, states=states)
+    def _tell(self, states: dict[str, PowerState], seen: float) -> None:
+        message = PowerStates(host=self._parts.host, states=states, observed_at=seen)
         self._parts.bus.cast("conductor", "power_states", message)

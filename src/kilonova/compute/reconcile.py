@@ -12,33 +12,56 @@ from kilonova import log
 from kilonova.compute.delete import remove
 from kilonova.compute.parts import Parts
 from kilonova.compute.running import Running
-from kilonova.domain.errors import KilonovaError
-from kilonova.domain.messages import FromHost, HostServers, PlacedServer, PowerStates
-from kilonova.domain.servers import PowerState, VmState
-from kilonova.virt.base import Guest
+from kilonova.domain.clock import now
+from kilonova.domain.errors import KilonovaError, NotFound
+from kilonova.domain.messages import FromHost, HostServers, PlacedServer, PowerStates, ServerQuery
+from kilonova.domain.servers import GuestMetadata, PowerState, VmState
 
 _log = log.get("reconcile")
 
 
 def reconcile(parts: Parts, running: Running) -> None:
     """One comparison. The host is looked at first: what is made after that has its record already."""
-    guests = {guest.server_id: guest for guest in parts.driver.guests()}
-    present = parts.driver.leftovers() | guests.keys() | _plugged_servers(parts)
+    guests = {guest.server_id for guest in parts.driver.guests()}
+    present = parts.driver.leftovers() | guests | _plugged_servers(parts)
     records = parts.ask("host_servers", FromHost(host=parts.host), HostServers).servers
     for server_id in present - records.keys():
-        if not running.busy(server_id):
-            _log.info("removing_leftover", server=server_id)
-            _try(remove, parts, server_id)
+        _try(_remove, parts, running, server_id)
     for server_id, record in records.items():
-        if not record.busy and not running.busy(server_id):
-            _try(_adopt, parts, server_id, record, guests.get(server_id))
+        if not record.busy:
+            _try(_adopt, parts, running, server_id, record)
+
+
+def is_placed_here(parts: Parts, server_id: str) -> bool:
+    """Whether the records say now that the server is on this host."""
+    try:
+        parts.ask("guest_metadata", ServerQuery(host=parts.host, server_id=server_id), GuestMetadata)
+    except NotFound:
+        return False
+    return True
 
 
 def _plugged_servers(parts: Parts) -> set[str]:
     return {vif.server_id for vif in parts.network.plugged().values() if vif.server_id is not None}
 
 
-def _adopt(parts: Parts, server_id: str, record: PlacedServer, guest: Guest | None) -> None:
+def _remove(parts: Parts, running: Running, server_id: str) -> None:
+    """The list may be old by now: the server may have been placed here (again) since."""
+    with running.reserved(server_id) as free:
+        if free and not is_placed_here(parts, server_id):
+            _log.info("removing_leftover", server=server_id)
+            remove(parts, server_id)
+
+
+def _adopt(parts: Parts, running: Running, server_id: str, record: PlacedServer) -> None:
+    with running.reserved(server_id) as free:
+        if free:
+            _adopt_in_turn(parts, server_id, record)
+
+
+def _adopt_in_turn(parts: Parts, server_id: str, record: PlacedServer) -> None:
+    seen = now()
+    guest = parts.driver.guest(server_id)
     state = PowerState.SHUTDOWN if guest is None else guest.power_state
     if guest is not None and state in {PowerState.RUNNING, PowerState.PAUSED}:
         for vif in record.vifs:
@@ -47,7 +70,8 @@ def _adopt(parts: Parts, server_id: str, record: PlacedServer, guest: Guest | No
         _log.info("resuming_build", server=server_id)
         parts.driver.resume_build(server_id)
         state = PowerState.RUNNING
-    parts.bus.cast("conductor", "power_states", PowerStates(host=parts.host, states={server_id: state}))
+    message = PowerStates(host=parts.host, states={server_id: state}, observed_at=seen)
+    parts.bus.cast("conductor", "power_states", message)
 
 
 def _try(function: Callable[..., None], *arguments: object) -> None:

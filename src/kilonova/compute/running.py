@@ -23,6 +23,7 @@ class Running:
         self._changed = threading.Condition()
         self._current: dict[str, Task] = {}
         self._waiting: dict[str, Task] = {}
+        self._reserved: set[str] = set()
 
     @contextmanager
     def begin(self, work: Work) -> Iterator[Task | None]:
@@ -49,13 +50,31 @@ class Running:
                 self._current[server_id].cancel.set()
             self._changed.notify_all()  # a task that waited until now is no longer the newest
             self._changed.wait_for(
-                lambda: self._waiting.get(server_id) is not task or server_id not in self._current
+                lambda: self._waiting.get(server_id) is not task or not self._taken(server_id)
             )
             if self._waiting.get(server_id) is not task:
                 return False
             del self._waiting[server_id]
             self._current[server_id] = task
             return True
+
+    def _taken(self, server_id: str) -> bool:
+        return server_id in self._current or server_id in self._reserved
+
+    @contextmanager
+    def reserved(self, server_id: str) -> Iterator[bool]:
+        """Work for this server waits until the block ends. False, and nothing waits, if there is some."""
+        with self._changed:
+            free = not self._taken(server_id) and server_id not in self._waiting
+            if free:
+                self._reserved.add(server_id)
+        try:
+            yield free
+        finally:
+            if free:
+                with self._changed:
+                    self._reserved.discard(server_id)
+                    self._changed.notify_all()
 
     def superseded(self, task: Task) -> bool:
         """Whether newer work for the same server waits here for this one to end."""

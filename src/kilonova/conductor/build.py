@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from kilonova import log
 from kilonova.conductor.parts import Parts
 from kilonova.domain.clock import now
-from kilonova.domain.errors import KilonovaError, StaleEpoch
+from kilonova.domain.errors import KilonovaError, StaleEpoch, Unavailable
 from kilonova.domain.messages import PerformOperation, SelectDestinations, Selection, StepRecord, Work
 from kilonova.domain.servers import BuildSpec, PowerState, TaskState, VmState
 from kilonova.engine import lease
@@ -27,21 +27,40 @@ def build_instances(parts: Parts, message: PerformOperation) -> None:
     work = lease.take(parts.db, message.operation_id, parts.name, parts.config.operations.lease)
     if work is None:
         return
-    started = now()
     with log.bound(operation=work.id, server=work.server_id):
         try:
-            if work.host is not None and _still_there(parts, work):
-                _hand_over(parts, work, work.host, None)
-                return
-            parts.faults.reach("build.select_destinations.before")
-            selection = _select(parts, work)
-            parts.faults.reach("build.select_destinations.after")
-            _hand_over(parts, work, selection.host, selection, started)
+            _place(parts, work)
         except StaleEpoch:
             _log.info("build_moved_on")
         except KilonovaError as error:
-            _log.warning("build_failed", error=error.message)
-            fail(parts, work, error.message, error.details, _decision(started, "Error", error.message))
+            # It stays open: its lease runs out and the sweeper tries again, until the deadline.
+            _log.warning("build_not_ended", error=error.message)
+
+
+def _place(parts: Parts, work: Row) -> None:
+    """Hand the build to its host, if it has one that lives; else find one."""
+    if work.host is not None:
+        if _still_there(parts, work):
+            _hand_over(parts, work, work.host, None)
+            return
+        _leave(parts, work)
+    started = now()
+    try:
+        parts.faults.reach("build.select_destinations.before")
+        selection = _select(parts, work)
+        parts.faults.reach("build.select_destinations.after")
+    except StaleEpoch:
+        raise
+    except Unavailable as error:
+        _log.warning("scheduler_away", error=error.message)
+        with parts.db.write() as conn:
+            lease.postpone(conn, work, error.message)
+    except KilonovaError as error:
+        message = error.message if work.message is None else f"{error.message} Before that: {work.message}"
+        _log.warning("build_failed", error=message)
+        fail(parts, work, message, error.details, _decision(started, "Error", error.message))
+    else:
+        _hand_over(parts, work, selection.host, selection, started)
 
 
 def _decision(started: float, result: str, message: str | None = None) -> StepRecord:
@@ -54,6 +73,15 @@ def _still_there(parts: Parts, work: Row) -> bool:
     """A build that was on a host when its owner was lost goes on there, if the host lives."""
     with parts.db.read() as conn:
         return hosts.is_up(conn, work.host, parts.config.compute.service_down_time)
+
+
+def _leave(parts: Parts, work: Row) -> None:
+    """Its host is gone: at once it has no place and no claim there, so that nothing is built unclaimed
+    if the host comes back."""
+    with parts.db.write() as conn:
+        lease.held(conn, work.id, work.epoch, host=None)
+        claims.release(conn, work.server_id)
+        servers.change(conn, work.server_id, host=None, task_state=TaskState.SCHEDULING)
 
 
 def _select(parts: Parts, work: Row) -> Selection:
@@ -136,16 +164,22 @@ def try_elsewhere(conn: sa.Connection, parts: Parts, work: Row, message: str) ->
     return True
 
 
-def fail(parts: Parts, work: Row, message: str, details: object, step: StepRecord) -> None:
-    """The build ends in ERROR with a fault; its place and its ports are free again."""
+def fail(parts: Parts, work: Row, message: str, details: object, step: StepRecord | None = None) -> None:
+    """The build, which this conductor owns, ends in ERROR with a fault; its place and its ports are free.
+
+    The ports first: who dies here, or finds the network service away, leaves an operation that is open.
+    """
     with parts.db.write() as conn:
-        operations.put_steps(conn, work.id, work.epoch, None, [step])
-        end_in_error(conn, work, message, details)
+        lease.held(conn, work.id, work.epoch, lease_until=now() + parts.config.operations.lease)
     parts.network.deallocate_for_instance(work.server_id)
+    with parts.db.write() as conn:
+        if step is not None:
+            operations.put_steps(conn, work.id, work.epoch, None, [step])
+        end_in_error(conn, work, message, details)
 
 
 def end_in_error(conn: sa.Connection, work: Row, message: str, details: object) -> None:
-    """The transaction of fail(): the caller deallocates the ports after it."""
+    """The transaction of fail(): the ports are deallocated before it."""
     lease.close(conn, work, operations.FAILED, message)
     claims.release(conn, work.server_id)
     servers.change(

@@ -51,23 +51,39 @@ def progress(parts: Parts, message: Progress) -> Nothing:
 def allocate_networks(parts: Parts, message: OperationRef) -> Vifs:
     """Ports for the server of this build, bound to the host that asks."""
     with parts.db.read() as conn:
-        work = operations.get(conn, message.operation_id)
-        if work is None or work.epoch != message.epoch or work.state != operations.OPEN:
-            raise StaleEpoch(f"operation {message.operation_id} has moved on")
+        work = _looked_up(conn, message, operations.OPEN)
         server = servers.for_host(conn, work.server_id)
     spec, zone = server.spec, server.availability_zone
     vifs = parts.network.allocate_for_instance(
         work.server_id, spec.project_id, spec.hostname, message.host, zone or "", spec.networks or []
     )
-    with parts.db.write() as conn:
-        _owned(conn, message)
-        servers.set_vifs(conn, work.server_id, vifs)
+    try:
+        with parts.db.write() as conn:
+            _owned(conn, message)
+            servers.set_vifs(conn, work.server_id, vifs)
+    except StaleEpoch:
+        _free_if_gone(parts, work.server_id)
+        raise
     return Vifs(vifs=vifs)
 
 
+def _free_if_gone(parts: Parts, server_id: str) -> None:
+    """Ports that were made while the server was deleted are nobody's."""
+    try:
+        with parts.db.read() as conn:
+            servers.state(conn, server_id)
+    except NotFound:
+        parts.network.deallocate_for_instance(server_id)
+
+
 def activate(parts: Parts, message: Activate) -> Nothing:
-    """The commit of a build: ACTIVE, and the operation is done. Only after this may the guest run."""
+    """The commit of a build: ACTIVE, and the operation is done. Only after this may the guest run.
+
+    Asked again, because the answer was lost, it says yes again.
+    """
     with parts.db.write() as conn:
+        if _is_done(conn, message):
+            return Nothing()
         work = _owned(conn, message)
         _record(conn, work, message.steps)
         servers.change(
@@ -88,31 +104,27 @@ def finished(parts: Parts, message: Finished) -> Nothing:
 
 
 def _build_finished(parts: Parts, message: Finished) -> Nothing:
-    again = failed = False
+    error = message.error or "the host gave no reason"
     with parts.db.write() as conn:
-        work = operations.get(conn, message.operation_id)
-        if work is not None and work.state == operations.DONE:
-            _after_activation(conn, parts, work, message)
+        if _is_done(conn, message):
+            _after_activation(conn, parts, message)
             return Nothing()
         work = _owned(conn, message)
         _record(conn, work, message.steps)
-        error = message.error or "the host gave no reason"
-        if message.retry and build.try_elsewhere(conn, parts, work, error):
-            again = True
-        else:
-            build.end_in_error(conn, work, error, message.details)
-            failed = True
-    if failed:
-        parts.network.deallocate_for_instance(work.server_id)
+        again = message.retry and build.try_elsewhere(conn, parts, work, error)
+        if not again:
+            # Ours until its ports are free; if we die meanwhile, the host tries once more.
+            lease.held(conn, work.id, work.epoch, owner=parts.name)
     if again:
         parts.bus.cast("conductor", "build_instances", PerformOperation(operation_id=work.id))
+    else:
+        build.fail(parts, work, error, message.details)
     return Nothing()
 
 
-def _after_activation(conn: sa.Connection, parts: Parts, work: Row, message: Finished) -> None:
+def _after_activation(conn: sa.Connection, parts: Parts, message: Finished) -> None:
     """The guest was let run after the commit: note how that went, unless something newer has begun."""
-    if work.epoch != message.epoch or work.host != message.host:
-        raise StaleEpoch(f"operation {work.id} has moved on")
+    work = _looked_up(conn, message, operations.DONE)
     _record(conn, work, message.steps)
     active = frozenset({VmState.ACTIVE})
     values: dict[str, object] = {"power_state": message.power_state}
@@ -126,9 +138,7 @@ def _after_activation(conn: sa.Connection, parts: Parts, work: Row, message: Fin
 
 def _delete_finished(parts: Parts, message: Finished) -> Nothing:
     with parts.db.read() as conn:
-        work = operations.get(conn, message.operation_id)
-    if work is None or work.state != operations.OPEN or work.epoch != message.epoch:
-        raise StaleEpoch(f"operation {message.operation_id} has moved on")
+        work = _looked_up(conn, message, operations.OPEN)
     if message.error is None:
         parts.faults.reach("delete.deallocate_networks.before")
         parts.network.deallocate_for_instance(work.server_id)
@@ -139,8 +149,8 @@ def _delete_finished(parts: Parts, message: Finished) -> Nothing:
         if message.error is None:
             delete.finish_records(conn, work)
         else:
-            # It stays open, and the lease with it: the sweeper tries again until the deadline.
-            lease.held(conn, work.id, work.epoch, message=message.error)
+            # It stays open: the sweeper tries again soon, until the deadline.
+            lease.postpone(conn, work, message.error)
     return Nothing()
 
 
@@ -181,11 +191,16 @@ _FOLLOWS = frozenset({VmState.ACTIVE, VmState.PAUSED, VmState.STOPPED})
 
 
 def power_states(parts: Parts, message: PowerStates) -> None:
-    """What the guests of a host really do. A server that nothing is being done to follows its guest."""
+    """What the guests of a host really do. A server that nothing is being done to follows its guest.
+
+    What was seen before the host last did something to the server is old, however late it arrives.
+    """
     with parts.db.write() as conn:
         for row in servers.on_host(conn, message.host, list(message.states)):
             state = message.states[row.id]
             if row.task_state is not None or state == row.power_state or row.vm_state not in _FOLLOWS:
+                continue
+            if message.observed_at <= operations.last_step_end(conn, row.id, message.host):
                 continue
             shown = _SHOWS.get(state, VmState(row.vm_state))
             servers.change(
@@ -209,9 +224,29 @@ def guest_metadata(parts: Parts, message: ServerQuery) -> GuestMetadata:
     return metadata_of(spec, server.vifs, server.availability_zone, server.metadata)
 
 
-def _owned(
-    conn: sa.Connection, message: OperationRef | Progress | Finished | Activate, **values: object
-) -> Row:
+Words = OperationRef | Progress | Finished | Activate
+"""What a host says of one operation."""
+
+
+def _looked_up(conn: sa.Connection, message: Words, state: str) -> Row:
+    """The operation, unchanged, if it is in that state and the host that speaks has it in this epoch."""
+    work = operations.get(conn, message.operation_id)
+    mine = work is not None and work.epoch == message.epoch and work.owner == operations.agent(message.host)
+    if work is None or not mine or work.state != state:
+        raise StaleEpoch(f"operation {message.operation_id} has moved on")
+    return work
+
+
+def _is_done(conn: sa.Connection, message: Words) -> bool:
+    """Whether the host that speaks has brought the operation to its good end, in this epoch."""
+    try:
+        _looked_up(conn, message, operations.DONE)
+    except StaleEpoch:
+        return False
+    return True
+
+
+def _owned(conn: sa.Connection, message: Words, **values: object) -> Row:
     """The operation, if the host that speaks owns it in this epoch."""
     work = lease.held(conn, message.operation_id, message.epoch, **values)
     if work.owner != operations.agent(message.host):

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from kilonova.conductor.parts import Parts
-from kilonova.domain.messages import FromHost, HostServers, Nothing, PerformOperation, PlacedServer, Report
+from kilonova.domain.messages import (
+    FromHost,
+    HostServers,
+    Nothing,
+    PerformOperation,
+    PlacedServer,
+    Ready,
+    Report,
+)
 from kilonova.store import hosts, operations, servers
 
 METHOD_OF_KIND = {"build": "build_instances", "delete": "delete_instance"}
@@ -36,9 +44,13 @@ def host_servers(parts: Parts, message: FromHost) -> HostServers:
     )
 
 
-def ready(parts: Parts, message: FromHost) -> Nothing:
-    """A host has compared itself with the records and takes work: ring for all that waits for it."""
-    with parts.db.read() as conn:
+def ready(parts: Parts, message: Ready) -> Nothing:
+    """A host has compared itself with the records and takes work: ring for all that waits for it.
+
+    What was handed over since its first report, before it listened, was lost.
+    """
+    with parts.db.write() as conn:
+        operations.expire_leases(conn, message.host, but=message.held)
         waiting = operations.open_on_host(conn, message.host)
     for work in waiting:
         method = METHOD_OF_KIND.get(work.kind, "perform_action")

@@ -5,6 +5,8 @@ It is what makes a lost message cost time and nothing else (invariants 2 and 3).
 
 from __future__ import annotations
 
+from typing import Any
+
 from kilonova import log
 from kilonova.conductor import actions, build, delete
 from kilonova.conductor.parts import Parts
@@ -12,9 +14,9 @@ from kilonova.conductor.reports import METHOD_OF_KIND
 from kilonova.domain.clock import now
 from kilonova.domain.errors import KilonovaError
 from kilonova.domain.messages import PerformOperation
-from kilonova.domain.servers import VmState
+from kilonova.domain.servers import PowerState, VmState
 from kilonova.engine import lease
-from kilonova.store import operations, servers
+from kilonova.store import claims, hosts, operations, servers
 from kilonova.store.database import Row
 
 _log = log.get("sweeper")
@@ -25,9 +27,10 @@ _LIMBO_AGE = 10.0
 
 def sweep(parts: Parts) -> None:
     """One round. Safe from any number of conductors at once: taking an operation decides who does it."""
+    before = now() - _LIMBO_AGE
     with parts.db.read() as conn:
         expired = operations.expired(conn)
-        limbo = servers.in_limbo(conn, now() - _LIMBO_AGE)
+        limbo = servers.in_limbo(conn, before)
     for row in expired:
         if row.deadline <= now():
             _end(parts, row.id)
@@ -36,7 +39,7 @@ def sweep(parts: Parts) -> None:
             method = METHOD_OF_KIND.get(row.kind, "perform_action")
             parts.bus.cast("conductor", method, PerformOperation(operation_id=row.id))
     for server_id in limbo:
-        _repair(parts, server_id)
+        _repair(parts, server_id, before)
 
 
 def _end(parts: Parts, operation_id: str) -> None:
@@ -49,16 +52,16 @@ def _end(parts: Parts, operation_id: str) -> None:
     message = _overdue(parts, work)
     _log.warning("operation_overdue", operation=work.id, server=work.server_id, error=message)
     try:
-        if work.kind == "delete":
+        if work.kind == "delete" and not _host_lives(parts, work):
             delete.finish(parts, work)
             return
+        if work.kind == "build":
+            _free_ports(parts, work.server_id)
         with parts.db.write() as conn:
             if work.kind == "build":
                 build.end_in_error(conn, work, message, None)
             else:
                 actions.end_in_error(conn, work, message)
-        if work.kind == "build":
-            parts.network.deallocate_for_instance(work.server_id)
     except KilonovaError as error:
         _log.warning("overdue_operation_stays", operation=work.id, error=error.message)
 
@@ -67,13 +70,36 @@ def _overdue(parts: Parts, work: Row) -> str:
     with parts.db.read() as conn:
         journal = operations.steps_of(conn, [work.id])
     last = f"the last step was {journal[-1].name}" if journal else "no step had begun"
-    minutes = (work.deadline - work.created_at) / 60
     why = f"; it said: {work.message}" if work.message else ""
-    return f"The {work.kind} did not end within {minutes:.0f} minutes: {last}{why}."
+    if work.host is not None and not _host_lives(parts, work):
+        why += "; its host does not answer"
+    return f"The {work.kind} did not end within {_span(work.deadline - work.created_at)}: {last}{why}."
 
 
-def _repair(parts: Parts, server_id: str) -> None:
-    """A server in a transitional state with no open operation is a bug of ours: say so, and end it."""
+def _span(seconds: float) -> str:
+    return f"{seconds / 60:.0f} minutes" if seconds >= 120 else f"{seconds:.3g} seconds"
+
+
+def _host_lives(parts: Parts, work: Row) -> bool:
+    if work.host is None:
+        return False
+    with parts.db.read() as conn:
+        return hosts.is_up(conn, work.host, parts.config.compute.service_down_time)
+
+
+def _free_ports(parts: Parts, server_id: str) -> None:
+    """What cannot be freed now is freed with the server's delete: a deadline does not wait for it."""
+    try:
+        parts.network.deallocate_for_instance(server_id)
+    except KilonovaError as error:
+        _log.warning("ports_stay", server=server_id, error=error.message)
+
+
+def _repair(parts: Parts, server_id: str, before: float) -> None:
+    """A server in a transitional state with no open operation is a bug of ours: say so, and end it.
+
+    What was being built has no place any more; what had been built keeps it.
+    """
     _log.error("server_in_limbo", server=server_id)
     fault = {
         "code": 500,
@@ -81,6 +107,14 @@ def _repair(parts: Parts, server_id: str) -> None:
         "details": None,
         "created": now(),
     }
+    values: dict[str, Any] = {"vm_state": VmState.ERROR, "task_state": None, "fault": fault}
     with parts.db.write() as conn:
-        if operations.open_of_server(conn, server_id) is None:
-            servers.change(conn, server_id, vm_state=VmState.ERROR, task_state=None, fault=fault)
+        if server_id not in servers.in_limbo(conn, before):
+            return
+        building = servers.state(conn, server_id).vm_state == VmState.BUILDING
+        if building:
+            claims.release(conn, server_id)
+            values |= {"host": None, "vifs": [], "power_state": PowerState.NOSTATE}
+        servers.change(conn, server_id, **values)
+    if building:
+        _free_ports(parts, server_id)

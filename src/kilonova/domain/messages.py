@@ -147,10 +147,18 @@ class Report(FromHost, frozen=True, kw_only=True):
     """The agent has just begun: whatever it owned before is free."""
 
 
+class Ready(FromHost, frozen=True, kw_only=True):
+    """The agent listens; ``held`` are the ids of the operations that it works on already."""
+
+    held: list[str] = []
+
+
 class PowerStates(FromHost, frozen=True, kw_only=True):
     """What the guests of a host really do; server id → state."""
 
     states: dict[str, PowerState]
+    observed_at: float
+    """When that was seen, by the clock of the host."""
 
 
 class HostServers(Message, frozen=True, kw_only=True):

@@ -16,11 +16,17 @@ from kilonova.domain.errors import StaleEpoch
 from kilonova.store import operations
 from kilonova.store.database import Database, Row
 
+PAUSE = 3.0
+"""Seconds until an operation is tried again that met something which may pass."""
+
 
 def take(db: Database, operation_id: str, owner: str, lease: float) -> Row | None:
     """Become the owner of an operation that nobody works on; None if somebody does, or it ended."""
     with db.write() as conn:
-        return operations.take(conn, operation_id, owner, lease)
+        row = operations.take(conn, operation_id, owner, lease)
+        if row is not None and row.epoch > 1:
+            operations.abandon_steps(conn, operation_id, "cut off: the operation was taken up again")
+        return row
 
 
 def held(conn: sa.Connection, operation_id: str, epoch: int, **values: Any) -> Row:
@@ -40,6 +46,11 @@ def hand_to_host(conn: sa.Connection, work: Row, host: str, lease: float, **valu
 def give_back(conn: sa.Connection, work: Row, **values: Any) -> Row:
     """Nobody's again, at once: the next take() succeeds."""
     return held(conn, work.id, work.epoch, owner=None, lease_until=0.0, **values)
+
+
+def postpone(conn: sa.Connection, work: Row, message: str) -> Row:
+    """Nobody's, and for a moment nobody may take it: what it needs is away, or has just failed."""
+    return held(conn, work.id, work.epoch, owner=None, lease_until=now() + PAUSE, message=message)
 
 
 def close(conn: sa.Connection, work: Row, state: str, message: str | None = None) -> Row:

@@ -6,7 +6,7 @@ more than SQLite does.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cache
 from typing import Any
 
@@ -15,6 +15,7 @@ from sqlalchemy import bindparam as given
 
 from kilonova.domain.clock import now
 from kilonova.domain.messages import StepRecord
+from kilonova.store import dialect
 from kilonova.store.database import Row
 from kilonova.store.schema.operations import operations as ops
 from kilonova.store.schema.operations import steps
@@ -97,11 +98,15 @@ def renew(conn: sa.Connection, held: dict[str, int], owner: str, until: float) -
         return set()
     query = (
         sa.update(ops)
-        .where(ops.c.id.in_(held), ops.c.state == OPEN, ops.c.owner == owner)
+        .where(
+            sa.tuple_(ops.c.id, ops.c.epoch).in_(list(held.items())),
+            ops.c.state == OPEN,
+            ops.c.owner == owner,
+        )
         .values(lease_until=until)
-        .returning(ops.c.id, ops.c.epoch)
+        .returning(ops.c.id)
     )
-    return {row.id for row in conn.execute(query) if held[row.id] == row.epoch}
+    return set(conn.execute(query).scalars())
 
 
 _SUPERSEDE = (
@@ -115,13 +120,18 @@ _SUPERSEDE = (
         finished_at=given("at"),
         updated_at=given("at"),
     )
+    .returning(ops.c.id)
 )
 
 
 def supersede(conn: sa.Connection, server_id: str, reason: str) -> bool:
     """End whatever is open for a server; its owner learns by the epoch. False if nothing was open."""
     values = {"server": server_id, "reason": reason, "at": now()}
-    return conn.execute(_SUPERSEDE, values).rowcount == 1
+    ended = conn.execute(_SUPERSEDE, values).scalar_one_or_none()
+    if ended is None:
+        return False
+    abandon_steps(conn, ended, reason)
+    return True
 
 
 def expired(conn: sa.Connection, limit: int = 1000) -> Sequence[Row]:
@@ -148,11 +158,12 @@ def open_by_host(conn: sa.Connection) -> dict[str, int]:
     return {row.host: row.busy for row in conn.execute(query.group_by(ops.c.host))}
 
 
-def expire_leases(conn: sa.Connection, host: str | None = None) -> list[str]:
-    """End the leases of a dead owner now: of everyone, or of the agent on ``host``. The operations' ids."""
+def expire_leases(conn: sa.Connection, host: str | None = None, but: Collection[str] = ()) -> list[str]:
+    """End the leases of a dead owner now: of everyone, or of the agent on ``host`` (``but`` those that it
+    works on). The operations' ids."""
     query = sa.update(ops).where(ops.c.state == OPEN)
     if host is not None:
-        query = query.where(ops.c.owner == agent(host))
+        query = query.where(ops.c.owner == agent(host), ops.c.id.not_in(but))
     rows = conn.execute(query.values(lease_until=0.0, owner=None).returning(ops.c.id)).all()
     return [row.id for row in rows]
 
@@ -167,7 +178,16 @@ def agent(host: str) -> str:
     return f"compute.{host}"
 
 
-_PUT_STEP = steps.insert()
+_PUT_STEP: dict[str, Any] = {}
+
+
+def _put_step(conn: sa.Connection) -> Any:
+    """INSERT INTO steps … ON CONFLICT DO NOTHING, made once for each dialect."""
+    if conn.dialect.name not in _PUT_STEP:
+        _PUT_STEP[conn.dialect.name] = dialect.insert(conn, steps).on_conflict_do_nothing()
+    return _PUT_STEP[conn.dialect.name]
+
+
 _END_STEP = (
     sa.update(steps)
     .where(
@@ -183,7 +203,10 @@ _END_STEP = (
 def put_steps(
     conn: sa.Connection, operation_id: str, epoch: int, host: str | None, told: Sequence[StepRecord]
 ) -> None:
-    """Write the journal: steps that began in one INSERT; the ends of those known before as UPDATEs."""
+    """Write the journal: steps that began in one INSERT; the ends of those known before as UPDATEs.
+
+    Told twice, they are written once.
+    """
     fresh = [
         {
             "operation_id": operation_id,
@@ -200,7 +223,7 @@ def put_steps(
         if not step.known
     ]
     if fresh:
-        conn.execute(_PUT_STEP, fresh)
+        conn.execute(_put_step(conn), fresh)
     ended = [
         {
             "operation": operation_id,
@@ -216,6 +239,16 @@ def put_steps(
     ]
     if ended:
         conn.execute(_END_STEP, ended)
+
+
+def last_step_end(conn: sa.Connection, server_id: str, host: str) -> float:
+    """When ``host`` last ended a step for a server, by the clock of that host; 0 if it never did."""
+    query = (
+        sa.select(sa.func.max(steps.c.finished_at))
+        .join(ops, ops.c.id == steps.c.operation_id)
+        .where(ops.c.server_id == server_id, steps.c.host == host)
+    )
+    return float(conn.execute(query).scalar() or 0.0)
 
 
 def abandon_steps(conn: sa.Connection, operation_id: str, message: str) -> None:

@@ -1,0 +1,363 @@
+"""A whole cloud in the test's own process: the APIs, a conductor, a scheduler, agents with fake guests.
+
+All parts are the real ones over a real SQLite. What a test takes in its hand: the post (a bus that loses,
+doubles and refuses), each host's driver (gates at which a step waits, failures by step), and time: nothing
+ticks and nothing sweeps unless the test says so.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import falcon.testing
+import msgspec
+from msgspec import structs
+from tests.running import CHECKS, until
+
+from kilonova.api import compute as compute_api
+from kilonova.api import network as network_api
+from kilonova.api.compute.state import ComputeAPI
+from kilonova.api.http import application
+from kilonova.bus.local import LocalBus
+from kilonova.compute.agent import Agent
+from kilonova.compute.parts import Parts as ComputeParts
+from kilonova.conductor import service, sweeper
+from kilonova.conductor.parts import Parts as ConductorParts
+from kilonova.config import Config, Faults
+from kilonova.domain.context import RequestContext
+from kilonova.domain.errors import KilonovaError, Unavailable
+from kilonova.domain.identity import Domain, Project
+from kilonova.domain.servers import ImageRef
+from kilonova.engine.faults import FaultPoints
+from kilonova.engine.ticker import Ticker
+from kilonova.network.builtin.service import BuiltinNetwork
+from kilonova.network.host import MemoryHost
+from kilonova.scheduler.service import Scheduler
+from kilonova.store import domains, flavors, operations, projects
+from kilonova.store.database import Database
+from kilonova.virt.fake import FakeDriver
+
+PROJECT = "a" * 32
+IMAGE = "11111111-2222-3333-4444-555555555555"
+_CALLERS = {
+    "member": RequestContext(
+        request_id="", user_id="e" * 32, project_id=PROJECT, roles=frozenset({"member", "reader"})
+    ),
+    "admin": RequestContext(
+        request_id="", user_id="f" * 32, project_id=PROJECT, roles=frozenset({"admin", "member", "reader"})
+    ),
+}
+PATIENCE = 10.0
+"""Seconds until a test that waits has failed."""
+
+
+class Gate:
+    """A step waits here until the test opens it."""
+
+    def __init__(self) -> None:
+        self._reached = threading.Event()
+        self._open = threading.Event()
+
+    def wait_here(self) -> None:
+        self._reached.set()
+        assert self._open.wait(PATIENCE), "nobody opened the gate"
+
+    def wait_until_reached(self) -> None:
+        assert self._reached.wait(PATIENCE), "nobody came to the gate"
+
+    def open(self) -> None:
+        self._open.set()
+
+
+class Driver(FakeDriver):
+    """The fake driver; every step can be counted, held up and made to fail, by the method's name."""
+
+    def __init__(self, host: str, config: Config) -> None:
+        super().__init__(host, config)
+        self.steps: list[str] = []
+        self.gates: dict[str, Gate] = {}
+        self.failures: dict[str, list[Exception]] = {}
+
+    def gate(self, step: str) -> Gate:
+        return self.gates.setdefault(step, Gate())
+
+    def _step(self, name: str, cancel: threading.Event | None = None) -> None:
+        self.steps.append(name)
+        if name in self.gates:
+            self.gates[name].wait_here()
+        if self.failures.get(name):
+            raise self.failures[name].pop(0)
+        super()._step(name, cancel)
+
+
+class Died(BaseException):
+    """A conductor that dies at a fault point: nothing of ours may catch this."""
+
+
+class Points(FaultPoints):
+    """Fault points at which this process goes on, and only the thread that comes there dies."""
+
+    def __init__(self) -> None:
+        super().__init__(Faults())
+        self.deadly = ""
+        self.died = threading.Event()
+
+    def reach(self, point: str) -> None:
+        if point == self.deadly:
+            self.deadly = ""
+            self.died.set()
+            raise Died(point)
+
+
+class Post(LocalBus):
+    """Loses, doubles or holds casts by method, and breaks calls before or after they were carried out."""
+
+    def __init__(self) -> None:
+        super().__init__({"compute": 8})
+        self.lost: Counter[str] = Counter()
+        self.doubled: set[str] = set()
+        self.refused: Counter[str] = Counter()
+        self.unanswered: Counter[str] = Counter()
+        self.broken: Counter[str] = Counter()
+
+    def all_taken(self) -> bool:
+        """Every cast to a host was taken from its queue."""
+        return all(pool._queue.empty() for pool in self._pools.values())
+
+    def cast(self, topic: str, method: str, request: msgspec.Struct) -> None:
+        if self.lost[method] > 0:
+            self.lost[method] -= 1
+            return
+        for _ in range(2 if method in self.doubled else 1):
+            super().cast(topic, method, request)
+
+    def call(
+        self, topic: str, method: str, request: msgspec.Struct, reply: type[Any], timeout: float = 60.0
+    ) -> Any:
+        if self.refused[method] > 0:
+            self.refused[method] -= 1
+            raise Unavailable(f"{method} did not arrive")
+        if self.broken[method] > 0:
+            self.broken[method] -= 1
+            raise KilonovaError(f"{method} met an unexpected error")
+        answer = super().call(topic, method, request, reply, timeout)
+        if self.unanswered[method] > 0:
+            self.unanswered[method] -= 1
+            raise Unavailable(f"the answer to {method} did not arrive")
+        return answer
+
+
+class Ticks:
+    """A ticker that only the test turns."""
+
+    def __init__(self) -> None:
+        self._functions: list[Callable[[], object]] = []
+
+    def every(self, _seconds: float, function: Callable[[], object]) -> None:
+        self._functions.append(function)
+
+    def tick(self) -> None:
+        for function in self._functions:
+            function()
+
+
+class Host:
+    """One compute: its driver, its network, and its agent with hand-turned clocks."""
+
+    def __init__(self, name: str, cloud: Cloud) -> None:
+        self.name = name
+        self._cloud = cloud
+        self.driver = Driver(name, cloud.config)
+        self.network = MemoryHost()
+        self.start()
+
+    def start(self) -> None:
+        """Start an agent: at first, or after the one before it died."""
+        self.reports, self.leases, self.repairs = Ticks(), Ticks(), Ticks()
+        cloud = self._cloud
+        parts = ComputeParts(
+            host=self.name,
+            config=cloud.config,
+            bus=cloud.bus,
+            driver=self.driver,
+            network=self.network,
+            faults=cloud.faults,
+        )
+        self.agent = Agent(parts, "compute")
+        self.agent.start(cast(Ticker, self.reports), cast(Ticker, self.leases), cast(Ticker, self.repairs))
+
+    def vanish(self) -> None:
+        """Take no more messages, and give no sign of life any more; its guests go on."""
+        self._cloud.bus.forget(f"compute.{self.name}")
+        self._cloud.sql("UPDATE services SET last_seen = 0 WHERE host = ?", self.name)
+
+    def is_empty(self) -> bool:
+        return not self.driver.leftovers() and not self.network.plugged()
+
+
+class Images:
+    """One small image."""
+
+    def ref(self, _context: RequestContext, image_id: str) -> ImageRef:
+        return ImageRef(id=image_id, name="tiny", disk_format="raw", size=512)
+
+
+class Cloud:
+    """``hosts`` of them; requests are a member's, or the admin's."""
+
+    def __init__(self, folder: Path, config: Config, hosts: int = 1) -> None:
+        self.config = config
+        self.db = Database(f"sqlite:///{folder / 'kilonova.db'}")
+        self.db.create()
+        with self.db.write() as conn:
+            flavors.seed(conn)
+            domains.create(conn, Domain(id="default", name="Default"))
+            projects.create(conn, Project(id=PROJECT, domain_id="default", name="p"))
+        self.bus = Post()
+        self.faults = Points()
+        self.network = BuiltinNetwork(self.db, config)
+        self.scheduler = Scheduler(self.db, config)
+        self.bus.serve("scheduler", self.scheduler.handlers())
+        self.conductor = self.another_conductor("conductor.1")
+        self.bus.serve("conductor", service.handlers(self.conductor), 4)
+        self.hosts = {name: Host(name, self) for name in (f"h{i}" for i in range(1, hosts + 1))}
+        state = ComputeAPI(
+            config=config, db=self.db, bus=self.bus, network=self.network, images=cast(Any, Images())
+        )
+        services = [compute_api.service(state), network_api.service(self.network)]
+        self._client = falcon.testing.TestClient(application(services, _context))
+        self.sweeping: service.Sweeper | None = None
+
+    def conductor_hears(self, method: str, message: Any) -> None:
+        """A message that arrives at the conductor now."""
+        service.MESSAGES[method](self.conductor, message)
+
+    def another_conductor(self, name: str) -> ConductorParts:
+        return ConductorParts(
+            name=name,
+            config=self.config,
+            db=self.db,
+            bus=self.bus,
+            network=self.network,
+            faults=self.faults,
+        )
+
+    def close(self) -> None:
+        if self.sweeping:
+            self.sweeping.close()
+        for host in self.hosts.values():
+            for gate in host.driver.gates.values():
+                gate.open()
+            host.agent.stop()
+        self.bus.close()
+        self.db.close()
+
+    # --- time
+
+    def sweep(self) -> None:
+        sweeper.sweep(self.conductor)
+
+    def keep_sweeping(self) -> None:
+        """From now on a thread sweeps, as in a real conductor."""
+        self.sweeping = service.Sweeper(self.conductor)
+
+    def conductor_forgets_liveness(self) -> None:
+        """The scheduler reads every host anew at its next decision."""
+        self.scheduler._hosts._full_at = 0.0
+
+    def leases_run_out(self) -> None:
+        """As if nobody had worked on anything for a while."""
+        self.sql("UPDATE operations SET lease_until = 1 WHERE state = 'open'")
+
+    def deadlines_pass(self) -> None:
+        self.sql("UPDATE operations SET deadline = 1 WHERE state = 'open'")
+
+    # --- asking
+
+    def ask(self, method: str, path: str, body: Any = None, caller: str = "member") -> Any:
+        """(status, JSON)"""
+        headers = {"X-Auth-Token": caller, "OpenStack-API-Version": "compute 2.96"}
+        result = self._client.simulate_request(method, path, json=body, headers=headers)
+        return result.status_code, result.json if result.content else None
+
+    def make_network(self) -> str:
+        _, made = self.ask("POST", "/networking/v2.0/networks", {"network": {"name": "n"}})
+        network = str(made["network"]["id"])
+        subnet = {"network_id": network, "cidr": "10.91.0.0/24", "ip_version": 4}
+        assert self.ask("POST", "/networking/v2.0/subnets", {"subnet": subnet})[0] == 201
+        return network
+
+    def create(self, network: str | None = None, caller: str = "member", **more: Any) -> str:
+        networks: Any = [{"uuid": network}] if network else "none"
+        server = {"name": "vm", "imageRef": IMAGE, "flavorRef": "42", "networks": networks, **more}
+        status, answer = self.ask("POST", "/compute/v2.1/servers", {"server": server}, caller)
+        assert status == 202, answer
+        return str(answer["server"]["id"])
+
+    def active(self, network: str | None = None, **more: Any) -> str:
+        """A server that runs; its id."""
+        server_id = self.create(network, **more)
+        server = self.settled(server_id)
+        assert server["status"] == "ACTIVE", server
+        until(lambda: self.server(server_id)["OS-EXT-STS:power_state"] == 1, PATIENCE, "the guest to run")
+        return server_id
+
+    def delete(self, server_id: str) -> None:
+        assert self.ask("DELETE", f"/compute/v2.1/servers/{server_id}")[0] == 204
+
+    def act(self, server_id: str, action: str, value: Any = None) -> int:
+        return int(self.ask("POST", f"/compute/v2.1/servers/{server_id}/action", {action: value})[0])
+
+    def server(self, server_id: str, caller: str = "admin") -> Any:
+        status, answer = self.ask("GET", f"/compute/v2.1/servers/{server_id}", caller=caller)
+        return answer["server"] if status == 200 else None
+
+    def settled(self, server_id: str) -> Any:
+        """The server when nothing is done to it any more; None when it is gone."""
+        until(lambda: not self._busy(server_id), PATIENCE, f"{server_id} to settle: {self.trace()}")
+        return self.server(server_id)
+
+    def gone(self, server_id: str) -> None:
+        until(lambda: self.server(server_id) is None, PATIENCE, f"{server_id} to go")
+
+    def _busy(self, server_id: str) -> bool:
+        query = "SELECT count(*) FROM operations WHERE state = 'open' AND server_id = ?"
+        return bool(self.sql(query, server_id)[0][0])
+
+    def where(self, server_id: str) -> Host:
+        return self.hosts[self.server(server_id)["OS-EXT-SRV-ATTR:host"]]
+
+    def actions(self, server_id: str) -> list[dict[str, Any]]:
+        """What was done to a server, oldest first, each with its events, oldest first."""
+        path = f"/compute/v2.1/servers/{server_id}/os-instance-actions"
+        found = []
+        for action in reversed(self.ask("GET", path, caller="admin")[1]["instanceActions"]):
+            shown = self.ask("GET", f"{path}/{action['request_id']}", caller="admin")[1]["instanceAction"]
+            found.append({**shown, "events": list(reversed(shown["events"]))})
+        return found
+
+    # --- the oracle
+
+    def unexplained(self) -> list[str]:
+        return [line for check in CHECKS for (line,) in self.sql(check)]
+
+    def sql(self, query: str, *values: Any) -> list[Any]:
+        with self.db.write() as conn:
+            result = conn.exec_driver_sql(query, values)
+            return list(result) if result.returns_rows else []
+
+    def trace(self) -> Any:
+        query = "SELECT kind, state, owner, epoch, host, message FROM operations ORDER BY created_at"
+        return [tuple(row) for row in self.sql(query)]
+
+    def open_operation(self, server_id: str) -> Any:
+        with self.db.read() as conn:
+            return operations.open_of_server(conn, server_id)
+
+
+def _context(token: str, request_id: str) -> RequestContext:
+    return structs.replace(_CALLERS[token], request_id=request_id)
