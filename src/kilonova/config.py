@@ -7,17 +7,44 @@ Sections and options have Nova's names where the meaning is Nova's
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Callable
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from kilonova.domain import codec
 from kilonova.domain.errors import BadRequest
 
+Positive = Annotated[float, Meta(gt=0)]
+Count = Annotated[int, Meta(ge=0)]
+AtLeastOne = Annotated[int, Meta(ge=1)]
+Limit = Annotated[int, Meta(ge=-1)]
+"""Of a quota: -1 is unlimited."""
+
+
+def _check(option: str, parse: Callable[[str], object], value: str) -> None:
+    try:
+        parse(value)
+    except ValueError as error:
+        raise ValueError(f"{option}: {error}") from error
+
 
 class Database(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All but ``connection`` is for PostgreSQL."""
+
     connection: str = ""
     """SQLAlchemy URL; empty: SQLite in the state folder."""
+    max_pool_size: Annotated[int, Meta(ge=1)] = 20
+    """Connections that a process opens at most."""
+    pool_timeout: Annotated[float, Meta(ge=0)] = 10.0
+    """How long to wait for one of them to be free."""
+    statement_timeout: Annotated[float, Meta(gt=0)] = 30.0
+    """How long one statement may take, waits for locks included, and a transaction pause between two."""
+    reconnect_timeout: Annotated[float, Meta(ge=0)] = 5.0
+    """How long to wait for a database that is away (a restart takes a second) before the caller gets 503."""
 
 
 class Bus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -37,24 +64,24 @@ class Bus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 class Compute(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    report_interval: float = 10.0
-    service_down_time: float = 60.0
-    cpu_allocation_ratio: float = 4.0
-    ram_allocation_ratio: float = 1.0
-    disk_allocation_ratio: float = 1.0
-    reserved_host_memory_mb: int = 512
-    reserved_host_disk_mb: int = 0
-    reserved_host_cpus: int = 0
-    build_workers: int = 8
+    report_interval: Positive = 10.0
+    service_down_time: Positive = 60.0
+    cpu_allocation_ratio: Positive = 4.0
+    ram_allocation_ratio: Positive = 1.0
+    disk_allocation_ratio: Positive = 1.0
+    reserved_host_memory_mb: Count = 512
+    reserved_host_disk_mb: Count = 0
+    reserved_host_cpus: Count = 0
+    build_workers: AtLeastOne = 8
     """Operations that one agent works on at once."""
 
 
 class Operations(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    lease: float = 30.0
-    sweep_interval: float = 5.0
-    build_timeout: float = 600.0
-    action_timeout: float = 300.0
-    max_attempts: int = 3
+    lease: Positive = 30.0
+    sweep_interval: Positive = 5.0
+    build_timeout: Positive = 600.0
+    action_timeout: Positive = 300.0
+    max_attempts: AtLeastOne = 3
 
 
 class Scheduler(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -62,34 +89,40 @@ class Scheduler(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Empty: the default list of ``scheduler/filters``."""
     weights: dict[str, float] = {}
     """Weigher name → multiplier, over the defaults."""
-    max_alternates: int = 2
+    max_alternates: Count = 2
 
 
 class Quota(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Nova's defaults; -1 is unlimited."""
 
-    instances: int = 10
-    cores: int = 20
-    ram: int = 51200
-    metadata_items: int = 128
-    key_pairs: int = 100
-    server_groups: int = 10
-    server_group_members: int = 10
+    instances: Limit = 10
+    cores: Limit = 20
+    ram: Limit = 51200
+    metadata_items: Limit = 128
+    key_pairs: Limit = 100
+    server_groups: Limit = 10
+    server_group_members: Limit = 10
 
 
 class Network(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    mtu: int = 1500
+    mtu: Annotated[int, Meta(ge=68, le=65535)] = 1500
     dns_servers: list[str] = []
-    dhcp_lease_time: int = 86400
+    dhcp_lease_time: Annotated[int, Meta(ge=120)] = 86400
     dhcp_domain: str = "novalocal"
     transit_cidr: str = "100.127.0.0/16"
     """Link addresses between each network's namespace and the host (a slice of 100.64.0.0/10, RFC 6598)."""
     nat: bool = True
     """Guests reach the outside through the host's address."""
-    quota_network: int = 100
-    quota_subnet: int = 100
-    quota_port: int = 500
+    quota_network: Limit = 100
+    quota_subnet: Limit = 100
+    quota_port: Limit = 500
     """Of one project; -1 is unlimited (Neutron's section ``quotas`` and its defaults)."""
+
+    def __post_init__(self) -> None:
+        """ValueError names the option whose value is no address, or no range of them."""
+        _check("transit_cidr", IPv4Network, self.transit_cidr)
+        for server in self.dns_servers:
+            _check("dns_servers", IPv4Address, server)
 
 
 class Libvirt(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -111,19 +144,34 @@ class Fake(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class Image(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    max_size: int = 1 << 40
+    max_size: AtLeastOne = 1 << 40
     """Bytes of one image."""
+    filesystem_store_datadir: str = ""
+    """Where the image service keeps them; empty: ``images`` in the state folder."""
 
 
 class Token(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    expiration: int = 3600
+    expiration: AtLeastOne = 3600
+    key_repository: str = ""
+    """The folder of the keys that seal tokens, the same for every API; empty: ``keys`` in the state folder."""
+
+
+class ServiceUser(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """As whom a compute that runs apart asks the image service; it needs the role admin in its project."""
+
+    auth_url: str = ""
+    username: str = "nova"
+    password: str = ""
+    project_name: str = "service"
+    user_domain_name: str = "Default"
+    project_domain_name: str = "Default"
 
 
 class Faults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """For tests: the fault point at which the process kills itself, and at which visit of it."""
 
     kill_at: str = ""
-    kill_at_visit: int = 1
+    kill_at_visit: AtLeastOne = 1
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -143,6 +191,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     fake: Fake = Fake()
     image: Image = Image()
     token: Token = Token()
+    service_user: ServiceUser = ServiceUser()
     faults: Faults = Faults()
 
 
@@ -151,6 +200,8 @@ def load(path: Path | None) -> Config:
     if path is None:
         return Config()
     try:
-        return codec.convert(tomllib.loads(path.read_text()), Config)
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        return codec.convert(tomllib.loads(path.read_text(encoding="utf-8")), Config)
+    except UnicodeDecodeError as error:
+        raise BadRequest(f"{path} is not text in UTF-8") from error
+    except (OSError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise BadRequest(f"{path}: {error}") from error

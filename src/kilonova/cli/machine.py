@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 import uuid
@@ -12,6 +13,7 @@ from typing import Any
 
 import falcon
 from cheroot import wsgi
+from sqlalchemy.exc import DatabaseError
 
 from kilonova import log
 from kilonova.api import bodies
@@ -28,6 +30,7 @@ from kilonova.compute.parts import Parts as ComputeParts
 from kilonova.conductor import service as conductor
 from kilonova.conductor.parts import Parts as ConductorParts
 from kilonova.config import Config
+from kilonova.domain.errors import BadRequest, Unavailable
 from kilonova.engine.faults import FaultPoints
 from kilonova.engine.ticker import Ticker
 from kilonova.identity.service import Identity
@@ -49,19 +52,27 @@ _CONDUCTOR_THREADS = 4
 Say = Callable[[str], None]
 
 
-class Machine:
-    """``say`` hears, in plain words, what takes a while. close() stops all that start() began."""
+class Stopped(Exception):
+    """Asked to stop while it started."""
 
-    def __init__(self, config: Config, state: StateFolder, driver: str, hosts: int, say: Say) -> None:
+
+class Machine:
+    """``say`` hears, in plain words, what takes a while; ``stop`` is set by who changes his mind before
+    start() has ended. close() stops all that start() began."""
+
+    def __init__(
+        self, config: Config, state: StateFolder, driver: str, hosts: int, say: Say, stop: threading.Event
+    ) -> None:
         self._config = config
         self._state = state
         self._driver = driver
         self._hosts = hosts
         self._say = say
+        self._stop = stop
         self._closing = ExitStack()
 
     def start(self, address: str, port: int) -> str:
-        """Start everything; the URL at which it serves."""
+        """Start everything; the URL at which it serves. Stopped: nothing is left started."""
         try:
             return self._start(address, port)
         except BaseException:
@@ -75,9 +86,10 @@ class Machine:
     def _start(self, address: str, port: int) -> str:
         config, state = self._config, self._state
         server = _listening(address, port)
-        self._closing.callback(server.stop)
+        self._closing.callback(server.stop)  # if the start fails; see the end for the other time
 
         db = self._database()
+        self._go_on()
         identity = Identity(db, config, state.folder("keys"))
         identity.bootstrap(state.admin_password())
         store = FileStore(state.folder("images"))
@@ -111,19 +123,30 @@ class Machine:
         )
         thread = threading.Thread(target=server.serve, name="http", daemon=True)
         thread.start()
+        self._closing.callback(server.stop)
         url = f"http://{address}:{server.bind_addr[1]}"
         state.write_credentials(url, config.region)
         return url
 
+    def _go_on(self) -> None:
+        if self._stop.is_set():
+            raise Stopped
+
     def _database(self) -> Database:
-        """The database, up to date. We hold the state folder's lock: whoever owned an operation is dead."""
+        """The database, up to date. We hold the state folder's lock: whoever owned an operation is dead.
+
+        Unavailable: it is there, and cannot be used.
+        """
         url = self._config.database.connection or f"sqlite:///{self._state.database}"
         db = Database(url)
         self._closing.callback(db.close)
-        migrate.upgrade(db)
-        with db.write() as conn:
-            flavors.seed(conn)
-            operations.expire_leases(conn)
+        try:
+            migrate.upgrade(db)
+            with db.write() as conn:
+                flavors.seed(conn)
+                operations.expire_leases(conn)
+        except DatabaseError as error:
+            raise Unavailable(f"the database {db.engine.url} cannot be used: {error.orig}") from error
         return db
 
     def _start_agents(self, bus: LocalBus, store: FileStore, faults: FaultPoints) -> None:
@@ -142,7 +165,9 @@ class Machine:
             )
             agent = Agent(parts, "compute")
             self._closing.callback(agent.stop)
+            self._go_on()
             agent.start(*tickers)
+            self._go_on()
 
     def _host_names(self) -> list[str]:
         own = self._config.host or socket.gethostname()
@@ -184,13 +209,21 @@ class Machine:
 
 
 def _listening(address: str, port: int) -> wsgi.Server:
-    """A server that listens already, so that a port in use is known before anything has begun."""
+    """A server that listens already, so that a port in use is known before anything has begun.
+
+    BadRequest says which address it could not have, and why.
+    """
     server = wsgi.Server(
         (address, port), _starting, numthreads=_HTTP_THREADS, request_queue_size=512, timeout=30
     )
     server.gateway = bodies.Gateway
     server.keep_alive_conn_limit = _KEPT_CONNECTIONS
-    server.prepare()
+    try:
+        server.prepare()
+    except OSError as error:
+        # cheroot packs what the system said for each address into one text.
+        reasons = dict.fromkeys(re.findall(r"\[Errno -?\d+\] ([^)]+)\)", str(error)))
+        raise BadRequest(f"cannot listen on {address}:{port}: {', '.join(reasons) or error}") from error
     log.get("http").info("listening", address=address, port=server.bind_addr[1])
     return server
 

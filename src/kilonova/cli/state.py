@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -35,25 +36,16 @@ clouds:
 """
 
 
-class StateFolder:
-    """One process at a time; readable by its owner alone."""
+class Folder:
+    """Where a service keeps what is its own. ``path`` exists."""
 
     def __init__(self, path: Path) -> None:
+        """ClickException: the folder cannot be used."""
         self.path = path.absolute()
-        self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._lock = (self.path / "lock").open("w")
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise click.ClickException(f"another kilonova is running on {self.path}") from error
-
-    @property
-    def database(self) -> Path:
-        return self.path / "kilonova.db"
-
-    @property
-    def log(self) -> Path:
-        return self.path / "kilonova.log"
+            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise unusable(self.path, error) from error
 
     def folder(self, name: str) -> Path:
         path = self.path / name
@@ -64,8 +56,16 @@ class StateFolder:
         """Generated at the first start; in a file that only the owner reads."""
         path = self.path / "admin-password"
         if not path.exists():
-            write_private(path, secrets.token_urlsafe(18) + "\n")
+            draft = path.with_name(f".{path.name}.{os.getpid()}")
+            write_private(draft, secrets.token_urlsafe(18) + "\n")
+            with suppress(FileExistsError):  # another process was quicker
+                os.link(draft, path)
+            draft.unlink()
         return path.read_text().strip()
+
+    @property
+    def knows_admin(self) -> bool:
+        return (self.path / "admin-password").exists()
 
     def write_credentials(self, url: str, region: str) -> None:
         """``openrc`` for shells, ``clouds.yaml`` for clients and SDKs."""
@@ -73,8 +73,37 @@ class StateFolder:
         write_private(self.path / "openrc", _OPENRC.format(**values))
         write_private(self.path / "clouds.yaml", _CLOUDS.format(**values))
 
+
+def unusable(path: Path, error: OSError) -> click.ClickException:
+    return click.ClickException(f"cannot use {path} as the state folder: {error.strerror}")
+
+
+class StateFolder(Folder):
+    """One process at a time; its files are readable by their owner alone, whatever the folder's mode is."""
+
+    def __init__(self, path: Path) -> None:
+        """ClickException: the folder cannot be used, or is in use."""
+        super().__init__(path)
+        try:
+            self._lock = self._private("lock").open("w")
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise click.ClickException(f"another kilonova is running on {self.path}") from error
+        except OSError as error:
+            raise unusable(self.path, error) from error
+        self.database = self._private("kilonova.db")
+        """SQLite gives the files that it puts beside it the same mode."""
+        self.log = self._private("kilonova.log")
+
     def close(self) -> None:
         self._lock.close()
+
+    def _private(self, name: str) -> Path:
+        """The file exists, and is its owner's alone."""
+        path = self.path / name
+        path.touch(mode=0o600)
+        path.chmod(0o600)
+        return path
 
 
 def write_private(path: Path, text: str) -> None:

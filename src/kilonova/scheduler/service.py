@@ -28,7 +28,9 @@ class Scheduler:
         self._config = config
         self._hosts = Hosts(db, config.compute.service_down_time)
         self._filters = chosen(Filter, filters.GROUP, filters.BUILT_IN, config.scheduler.enabled_filters)
-        self._weighers = chosen(Weigher, weighers.GROUP, weighers.BUILT_IN, [])
+        built_in = [weigher.name for weigher in weighers.BUILT_IN]
+        named = dict.fromkeys([*built_in, *config.scheduler.weights])
+        self._weighers = chosen(Weigher, weighers.GROUP, weighers.BUILT_IN, list(named))
         self._lock = threading.Lock()
 
     def handlers(self) -> dict[str, Handler]:

@@ -79,6 +79,7 @@ class LibvirtDriver:
     def stop(self) -> None:
         self._keeper.stop()
         self._connection.close()
+        self._watch.wake_all()  # who waits for a guest sees that the connection is gone
         self._watch.stop()
         self._short.remove()
 
