@@ -1,15 +1,38 @@
-"""Fixtures that more than one kind of test needs."""
+"""Fixtures that more than one kind of test needs.
+
+A test that asks for a database gets SQLite; those of ON_BOTH run once more on PostgreSQL. With
+KILONOVA_TEST_DATABASE=postgresql in the environment all of them run on PostgreSQL.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.databases import Catalog, Databases, Files, Fill, no_rows
+from tests.postgresql import PostgreSQL
 from tests.rabbit import Rabbit, installed
+
+from kilonova.store.database import Database
+
+DEFAULT_DATABASE = os.environ.get("KILONOVA_TEST_DATABASE", "sqlite")
+ON_BOTH = {
+    "test_database",
+    "test_identity_tokens",
+    "test_keypairs",
+    "test_migrations",
+    "test_network_service",
+    "test_ports",
+    "test_quotas",
+    "test_server_actions",
+    "test_servers_create",
+    "test_servers_list",
+}
+"""Modules whose subject is not the same on two databases: conditions, orders, patterns, races."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -48,3 +71,74 @@ def rabbit() -> Iterator[Rabbit]:
     finally:
         broker.stop()
         shutil.rmtree(folder)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """The tests of ON_BOTH twice."""
+    if "database_kind" not in metafunc.fixturenames or DEFAULT_DATABASE != "sqlite":
+        return
+    if metafunc.module.__name__.rpartition(".")[2] in ON_BOTH:
+        metafunc.parametrize("database_kind", ["sqlite", "postgresql"], indirect=True)
+
+
+@pytest.fixture
+def database_kind(request: pytest.FixtureRequest) -> str:
+    """sqlite or postgresql."""
+    return str(getattr(request, "param", DEFAULT_DATABASE))
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQL]:
+    """The server that all tests share; who restarts one starts its own."""
+    server = PostgreSQL()
+    try:
+        yield server.start()
+    finally:
+        server.remove()
+
+
+@pytest.fixture(scope="session")
+def sqlite_databases(tmp_path_factory: pytest.TempPathFactory) -> Databases:
+    return Databases(Files(tmp_path_factory.mktemp("sqlite")))
+
+
+@pytest.fixture(scope="session")
+def postgresql_databases(postgresql: PostgreSQL) -> Iterator[Databases]:
+    catalog = Catalog(postgresql)
+    yield Databases(catalog)
+    catalog.close()
+
+
+@pytest.fixture
+def databases(database_kind: str, request: pytest.FixtureRequest) -> Databases:
+    """Of the kind that this test runs on."""
+    found: Databases = request.getfixturevalue(f"{database_kind}_databases")
+    return found
+
+
+@pytest.fixture
+def new_url(databases: Databases) -> Iterator[Callable[..., str]]:
+    """Make a database; dropped when the test ends. ``fill`` None: without tables."""
+    made: list[str] = []
+
+    def make(fill: Fill | None = no_rows) -> str:
+        made.append(databases.empty() if fill is None else databases.filled(fill))
+        return made[-1]
+
+    yield make
+    for url in made:
+        databases.drop(url)
+
+
+@pytest.fixture
+def new_database(new_url: Callable[..., str]) -> Iterator[Callable[..., Database]]:
+    """Make a database and open it."""
+    opened: list[Database] = []
+
+    def make(fill: Fill | None = no_rows) -> Database:
+        opened.append(Database(new_url(fill)))
+        return opened[-1]
+
+    yield make
+    for db in opened:
+        db.close()

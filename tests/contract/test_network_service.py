@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -80,11 +79,8 @@ class Cloud:
 
 
 @pytest.fixture
-def cloud(tmp_path: Path) -> Iterator[Cloud]:
-    db = Database(f"sqlite:///{tmp_path}/k.db")
-    db.create()
-    yield Cloud(BuiltinNetwork(db, Config()))
-    db.close()
+def cloud(new_database: Callable[[], Database]) -> Cloud:
+    return Cloud(BuiltinNetwork(new_database(), Config()))
 
 
 def limited(cloud: Cloud, quota_port: int) -> None:

@@ -18,7 +18,8 @@ service's fault format. ``status`` is the HTTP status that the OpenStack API giv
     │   ├── BuildAborted            … no other host can do better: bad image, no addresses left
     │   └── NoValidHost             no host passes the filters
     └── Unavailable 503             a part we depend on does not answer now; try again
-        └── Timeout
+        ├── Timeout
+        └── RolledBack          nothing of it was done, for what somebody else did: doing it again is safe
 """
 
 from __future__ import annotations
@@ -94,6 +95,10 @@ class Unavailable(KilonovaError):
 
 
 class Timeout(Unavailable):
+    pass
+
+
+class RolledBack(Unavailable):
     pass
 
 

@@ -3,50 +3,65 @@
 ``with db.read() as conn`` sees one snapshot; ``with db.write() as conn`` is one transaction, committed when
 the block ends and rolled back when it raises. Queries live in this package, one file a resource, as plain
 functions whose first argument is the connection.
+
+SQLite runs one write at a time. PostgreSQL runs many, each statement on what is committed when it begins
+(READ COMMITTED): who reads a row to decide what to write locks it first (``for_update``), or says in the
+UPDATE's WHERE what it expects to find, or takes a lock of a name (``dialect.lock``). Locks are taken in one
+order: a network, a port, what a quota counts, subnets; and an operation, its server, then hosts and usage.
+What loses against another transaction all the same is rolled back and told so (RolledBack); ``repeat.py``
+runs it again.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Protocol
 
 import sqlalchemy as sa
 
-from kilonova.store import regexp
+from kilonova.config import Database as Options
+from kilonova.domain.errors import BadRequest
 from kilonova.store.schema import metadata
 
 Row = sa.Row[*tuple[Any, ...]]
 """A row of any table; columns are its attributes."""
 
-_EXECUTION = {"isolation_level": "AUTOCOMMIT"}
+
+class Kind(Protocol):
+    """What SQLite and PostgreSQL do differently: to open, to begin, to commit, to fail."""
+
+    engine: sa.Engine
+
+    def reading(self) -> AbstractContextManager[sa.Connection]: ...
+
+    def writing(self, durable: bool) -> AbstractContextManager[sa.Connection]: ...
+
+    def close(self) -> None: ...
 
 
 class Database:
-    """SQLite by default: WAL, writers queue on a lock of ours instead of polling SQLite's."""
+    """Safe in many threads. BadRequest: no such kind of database."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, options: Options | None = None) -> None:
         self.url = url
-        self._writer = threading.Lock()
+        self._kind = _kind(url, options or Options())
         self._local = threading.local()
-        self._opened: list[sa.Connection] = []
-        self.engine = sa.create_engine(
-            url, poolclass=sa.NullPool, connect_args={"timeout": 30, "check_same_thread": False}
-        )
-        sa.event.listen(self.engine, "connect", _pragmas)
+        self.engine = self._kind.engine
 
     def create(self) -> None:
         """Make every table that is missing."""
-        metadata.create_all(self.engine)
+        with self.write() as conn:
+            metadata.create_all(conn)
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
         """A consistent view. Nesting shares the outer one; inside a write it is the write's own."""
-        if getattr(self._local, "mode", None):
-            yield self._local.conn
+        if conn := getattr(self._local, "conn", None):
+            yield conn
             return
-        with self._transaction("BEGIN") as conn:
+        with self._kind.reading() as conn, self._joined(conn, writes=False):
             yield conn
 
     @contextmanager
@@ -55,54 +70,45 @@ class Database:
 
         Without it a commit survives the death of the process but perhaps not of the machine.
         Nesting joins the outer transaction.
+
+        On PostgreSQL it raises RolledBack if the transaction lost against another one or the connection broke
+        before it committed; Unavailable if it broke in the commit (nobody knows), or if there is no database;
+        Timeout if a statement took too long; BadRequest for text or a number that the database cannot keep.
         """
-        if mode := getattr(self._local, "mode", None):
-            assert mode != "BEGIN", "a write inside a read: the snapshot may be old"
-            yield self._local.conn
+        if conn := getattr(self._local, "conn", None):
+            assert self._local.writes, "a write inside a read: the snapshot may be old"
+            yield conn
             return
-        with self._writer, self._transaction("BEGIN IMMEDIATE", durable) as conn:
+        with self._kind.writing(durable) as conn, self._joined(conn, writes=True):
             yield conn
 
     @contextmanager
-    def _transaction(self, begin: str, durable: bool = False) -> Iterator[sa.Connection]:
-        conn = self._connection()
-        raw = conn.connection.driver_connection
-        assert raw is not None
-        if durable:
-            raw.execute("PRAGMA synchronous=FULL")
-        raw.execute(begin)
-        self._local.mode = begin
+    def _joined(self, conn: sa.Connection, writes: bool) -> Iterator[None]:
+        """Until it ends, what this thread begins joins this transaction."""
+        self._local.conn, self._local.writes = conn, writes
         try:
-            yield conn
-        except BaseException:
-            raw.execute("ROLLBACK")
-            raise
-        else:
-            raw.execute("COMMIT")
+            yield
         finally:
-            self._local.mode = None
-            if durable:
-                raw.execute("PRAGMA synchronous=NORMAL")
-
-    def _connection(self) -> sa.Connection:
-        conn: sa.Connection | None = getattr(self._local, "conn", None)
-        if conn is None:
-            conn = self.engine.connect().execution_options(**_EXECUTION)
-            self._local.conn = conn
-            self._opened.append(conn)
-        return conn
+            self._local.conn = None
 
     def close(self) -> None:
-        for conn in self._opened:
-            conn.close()
-        self.engine.dispose()
+        self._kind.close()
 
 
-def _pragmas(raw: Any, _record: Any) -> None:
-    raw.isolation_level = None
-    raw.execute("PRAGMA journal_mode=WAL")
-    raw.execute("PRAGMA synchronous=NORMAL")
-    raw.execute("PRAGMA foreign_keys=ON")
-    raw.execute("PRAGMA cache_size=-500")  # a connection a thread: keep each small, share pages by mmap
-    raw.execute("PRAGMA mmap_size=268435456")
-    regexp.register(raw)
+def _kind(url: str, options: Options) -> Kind:
+    try:
+        parsed = sa.make_url(url)
+    except sa.exc.ArgumentError as error:
+        raise BadRequest(f"[database] connection: {error}") from error
+    if parsed.get_backend_name() == "sqlite":
+        from kilonova.store.sqlite import SQLite
+
+        return SQLite(parsed)
+    if parsed.get_backend_name() == "postgresql":
+        from kilonova.store.postgresql import PostgreSQL
+
+        return PostgreSQL(parsed, options)
+    raise BadRequest(
+        f"[database] connection: {parsed.drivername} is not served; "
+        "there are sqlite:///FILE and postgresql+psycopg://USER:PASSWORD@HOST/NAME"
+    )

@@ -7,12 +7,35 @@ from typing import Any
 import sqlalchemy as sa
 
 
+def is_postgresql(conn: sa.Connection) -> bool:
+    return conn.dialect.name == "postgresql"
+
+
 def insert(conn: sa.Connection, table: sa.Table) -> Any:
     """An INSERT that knows ``on_conflict_do_nothing`` and ``on_conflict_do_update``."""
-    if conn.dialect.name == "postgresql":
+    if is_postgresql(conn):
         from sqlalchemy.dialects import postgresql
 
         return postgresql.insert(table)
     from sqlalchemy.dialects import sqlite
 
     return sqlite.insert(table)
+
+
+_LOCK = sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))")
+
+
+def lock(conn: sa.Connection, *name: str) -> None:
+    """Until the transaction ends, it is the only one to hold the lock of that name.
+
+    For what no row stands for: a count that must not grow past a limit, a row that must be made only once.
+    Statements after it see what others committed before. SQLite has one writer anyway.
+    """
+    if is_postgresql(conn):
+        conn.execute(_LOCK, {"name": "/".join(name)})
+
+
+def without_timeout(conn: sa.Connection) -> None:
+    """The rest of this transaction may take as long as it takes."""
+    if is_postgresql(conn):
+        conn.execute(sa.text("SET LOCAL statement_timeout = 0"))

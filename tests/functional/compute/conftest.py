@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 import falcon.testing
@@ -80,26 +78,18 @@ class Caller:
         )
 
 
-@pytest.fixture(scope="session")
-def fresh_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database file as a first start leaves it; tests take copies."""
-    path = tmp_path_factory.mktemp("database") / "kilonova.db"
-    db = Database(f"sqlite:///{path}")
-    db.create()
+def first_start(db: Database) -> None:
+    """What a first start leaves, and the callers' projects."""
     with db.write() as conn:
         flavors.seed(conn)
         domains.create(conn, Domain(id="default", name="Default"))
         for project_id in sorted({caller.project_id or "" for caller in CALLERS.values()}):
             projects.create(conn, Project(id=project_id, domain_id="default", name=f"p-{project_id[0]}"))
-    db.close()
-    return path
 
 
 @pytest.fixture
-def database(tmp_path: Path, fresh_database: Path) -> Iterator[Database]:
-    db = Database(f"sqlite:///{shutil.copy(fresh_database, tmp_path)}")
-    yield db
-    db.close()
+def database(new_database: Callable[..., Database]) -> Database:
+    return new_database(first_start)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -90,21 +91,36 @@ def password() -> str:
     return PASSWORD
 
 
+class Template:
+    """A service after its first start: its folder, its database, and a token of the admin's."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.admin_token = ""
+
+    def fill(self, db: Database) -> None:
+        self.admin_token = _serve(db, self.folder, Config()).as_user("admin", project="admin").token
+
+
 @pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a service after its first start, with a token of the admin's: made once, copied often."""
-    folder = tmp_path_factory.mktemp("template")
-    db = Database(f"sqlite:///{folder}/kilonova.db")
-    db.create()
-    api = _serve(db, folder, Config()).as_user("admin", project="admin")
-    (folder / "admin.token").write_text(api.token)
-    db.close()
-    return folder
+def templates(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Template]:
+    """One for each kind of database."""
+    return functools.cache(lambda kind: Template(tmp_path_factory.mktemp(f"template-{kind}")))
 
 
 @pytest.fixture
-def folder(template: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(template, tmp_path / "state"))
+def template(templates: Callable[[str], Template], database_kind: str) -> Template:
+    return templates(database_kind)
+
+
+@pytest.fixture
+def database_url(new_url: Callable[..., str], template: Template) -> str:
+    return new_url(template.fill)
+
+
+@pytest.fixture
+def folder(template: Template, database_url: str, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(template.folder, tmp_path / "state"))
 
 
 def _serve(db: Database, folder: Path, config: Config) -> Api:
@@ -115,12 +131,12 @@ def _serve(db: Database, folder: Path, config: Config) -> Api:
 
 
 @pytest.fixture
-def start(folder: Path) -> Iterator[Callable[..., Api]]:
+def start(database_url: str, folder: Path) -> Iterator[Callable[..., Api]]:
     """Start one API process on the test's database; call it twice for a second one."""
     opened: list[Database] = []
 
     def run(expiration: int = 3600) -> Api:
-        db = Database(f"sqlite:///{folder}/kilonova.db")
+        db = Database(database_url)
         opened.append(db)
         return _serve(db, folder, Config(token=Token(expiration=expiration)))
 
@@ -136,8 +152,8 @@ def guest(start: Callable[..., Api]) -> Api:
 
 
 @pytest.fixture
-def admin(guest: Api, folder: Path) -> Api:
-    return guest.with_token((folder / "admin.token").read_text())
+def admin(guest: Api, template: Template) -> Api:
+    return guest.with_token(template.admin_token)
 
 
 @dataclass

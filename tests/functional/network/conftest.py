@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -101,11 +100,8 @@ def config() -> Config:
 
 
 @pytest.fixture
-def network(tmp_path: Path, config: Config) -> Iterator[BuiltinNetwork]:
-    db = Database(f"sqlite:///{tmp_path}/k.db")
-    db.create()
-    yield BuiltinNetwork(db, config)
-    db.close()
+def network(new_database: Callable[[], Database], config: Config) -> BuiltinNetwork:
+    return BuiltinNetwork(new_database(), config)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What every table shares: one MetaData, and a JSON column that msgspec encodes."""
+"""What every table shares: one MetaData, texts, numbers, and a JSON column that msgspec encodes."""
 
 from __future__ import annotations
 
@@ -35,5 +35,17 @@ class Json(sa.types.TypeDecorator[Any]):
         return None if value is None else self._decode(value)
 
 
+def text(length: int | None = None) -> sa.types.TypeEngine[str]:
+    """Text that sorts by its characters' numbers, as SQLite sorts, whatever language the server speaks."""
+    if length is None:
+        return sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+    return sa.String(length).with_variant(sa.String(length, collation="C"), "postgresql")
+
+
+def serial() -> sa.types.TypeEngine[int]:
+    """For a primary key that counts up by itself. SQLite counts only what is called INTEGER, in 64 bits."""
+    return sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+
 def uuid_column(name: str, *args: Any, **kwargs: Any) -> sa.Column[str]:
-    return sa.Column(name, sa.String(36), *args, **kwargs)
+    return sa.Column(name, text(36), *args, **kwargs)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from kilonova.store.schema.base import Json, metadata
+from kilonova.store.schema.base import Json, metadata, text
 
 flavors = sa.Table(
     "flavors",
     metadata,
-    sa.Column("id", sa.String(255), primary_key=True),
-    sa.Column("name", sa.String(255), nullable=False, unique=True),
+    sa.Column("id", text(255), primary_key=True),
+    sa.Column("name", text(255), nullable=False, unique=True),
     sa.Column("vcpus", sa.Integer, nullable=False),
     sa.Column("memory_mb", sa.Integer, nullable=False),
     sa.Column("root_gb", sa.Integer, nullable=False),
@@ -19,7 +19,7 @@ flavors = sa.Table(
     sa.Column("rxtx_factor", sa.Float, nullable=False),
     sa.Column("is_public", sa.Boolean, nullable=False),
     sa.Column("disabled", sa.Boolean, nullable=False),
-    sa.Column("description", sa.Text),
+    sa.Column("description", text()),
     sa.Column("extra_specs", Json(dict[str, str]), nullable=False),
     sa.Column("created_at", sa.Float, nullable=False),
     sa.Column("updated_at", sa.Float),
@@ -29,7 +29,7 @@ flavor_access = sa.Table(
     "flavor_access",
     metadata,
     sa.Column("flavor_id", sa.ForeignKey("flavors.id", ondelete="CASCADE"), primary_key=True),
-    sa.Column("project_id", sa.String(255), primary_key=True),
+    sa.Column("project_id", text(255), primary_key=True),
 )
 
 # One row once the default flavors were made: an admin who deletes them all does not want them back.

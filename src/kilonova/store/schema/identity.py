@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from kilonova.store.schema.base import Json, metadata, uuid_column
+from kilonova.store.schema.base import Json, metadata, text, uuid_column
 
-_NAME = sa.String(255)
+_NAME = text(255)
 
 
 def _owner(table: str, column: str, **kwargs: bool) -> sa.Column[str]:
@@ -21,7 +21,7 @@ domains = sa.Table(
     metadata,
     uuid_column("id", primary_key=True),
     sa.Column("name", _NAME, nullable=False, unique=True),
-    sa.Column("description", sa.Text, nullable=False, default=""),
+    sa.Column("description", text(), nullable=False, default=""),
     sa.Column("enabled", sa.Boolean, nullable=False, default=True),
     sa.Column("token_epoch", sa.Integer, nullable=False, default=0),
     sa.Column("extra", Json, nullable=False),
@@ -35,7 +35,7 @@ projects = sa.Table(
     _owner("domains", "domain_id"),
     sa.Column("name", _NAME, nullable=False),
     uuid_column("parent_id", sa.ForeignKey("projects.id"), nullable=True, index=True),
-    sa.Column("description", sa.Text, nullable=False, default=""),
+    sa.Column("description", text(), nullable=False, default=""),
     sa.Column("enabled", sa.Boolean, nullable=False, default=True),
     sa.Column("token_epoch", sa.Integer, nullable=False, default=0),
     sa.Column("extra", Json, nullable=False),
@@ -49,7 +49,7 @@ users = sa.Table(
     uuid_column("id", primary_key=True),
     _owner("domains", "domain_id"),
     sa.Column("name", _NAME, nullable=False),
-    sa.Column("password_hash", sa.Text),
+    sa.Column("password_hash", text()),
     sa.Column("enabled", sa.Boolean, nullable=False, default=True),
     uuid_column("default_project_id", nullable=True, index=True),
     sa.Column("token_epoch", sa.Integer, nullable=False, default=0),
@@ -63,7 +63,7 @@ groups = sa.Table(
     uuid_column("id", primary_key=True),
     _owner("domains", "domain_id"),
     sa.Column("name", _NAME, nullable=False),
-    sa.Column("description", sa.Text, nullable=False, default=""),
+    sa.Column("description", text(), nullable=False, default=""),
     sa.Column("extra", Json, nullable=False),
     sa.UniqueConstraint("domain_id", "name"),
 )
@@ -82,7 +82,7 @@ roles = sa.Table(
     sa.Column("name", _NAME, nullable=False),
     # '' for a role of every domain: NULLs would all be different to the unique constraint.
     uuid_column("domain_id", nullable=False, default=""),
-    sa.Column("description", sa.Text),
+    sa.Column("description", text()),
     sa.Column("extra", Json, nullable=False),
     sa.UniqueConstraint("domain_id", "name"),
 )
@@ -99,9 +99,9 @@ role_inferences = sa.Table(
 role_assignments = sa.Table(
     "role_assignments",
     metadata,
-    sa.Column("target", sa.String(8), primary_key=True),
+    sa.Column("target", text(8), primary_key=True),
     uuid_column("target_id", primary_key=True),
-    sa.Column("actor", sa.String(8), primary_key=True),
+    sa.Column("actor", text(8), primary_key=True),
     uuid_column("actor_id", primary_key=True),
     _owner("roles", "role_id", primary_key=True, index=True),
     sa.Index(None, "actor_id"),
@@ -114,8 +114,8 @@ application_credentials = sa.Table(
     _owner("users", "user_id"),
     _owner("projects", "project_id", index=True),
     sa.Column("name", _NAME, nullable=False),
-    sa.Column("description", sa.Text),
-    sa.Column("secret_hash", sa.Text, nullable=False),
+    sa.Column("description", text()),
+    sa.Column("secret_hash", text(), nullable=False),
     sa.Column("unrestricted", sa.Boolean, nullable=False, default=False),
     sa.Column("expires_at", sa.Float),
     sa.UniqueConstraint("user_id", "name"),
@@ -131,7 +131,7 @@ application_credential_roles = sa.Table(
 revoked_tokens = sa.Table(
     "revoked_tokens",
     metadata,
-    sa.Column("audit_id", sa.String(22), primary_key=True),
+    sa.Column("audit_id", text(22), primary_key=True),
     sa.Column("expires_at", sa.Float, nullable=False, index=True),
 )
 

@@ -8,15 +8,15 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from kilonova.domain.network import AddressPair, HostRoute, Pool
-from kilonova.store.schema.base import Json, metadata, uuid_column
+from kilonova.store.schema.base import Json, metadata, text, uuid_column
 
 
 def _standard() -> list[sa.Column[object]]:
     """What Neutron's resources have in common."""
     return [
-        sa.Column("project_id", sa.String(64), nullable=False),
-        sa.Column("name", sa.String(255), nullable=False),
-        sa.Column("description", sa.String(255), nullable=False),
+        sa.Column("project_id", text(64), nullable=False),
+        sa.Column("name", text(255), nullable=False),
+        sa.Column("description", text(255), nullable=False),
         sa.Column("revision_number", sa.Integer, nullable=False),
         sa.Column("created_at", sa.Float, nullable=False),
         sa.Column("updated_at", sa.Float, nullable=False),
@@ -41,9 +41,9 @@ subnets = sa.Table(
     uuid_column("id", primary_key=True),
     uuid_column("network_id", sa.ForeignKey("networks.id"), nullable=False, index=True),
     *_standard(),
-    sa.Column("cidr", sa.String(64), nullable=False),
+    sa.Column("cidr", text(64), nullable=False),
     sa.Column("ip_version", sa.Integer, nullable=False),
-    sa.Column("gateway_ip", sa.String(64)),
+    sa.Column("gateway_ip", text(64)),
     sa.Column("enable_dhcp", sa.Boolean, nullable=False),
     sa.Column("dns_nameservers", Json(list[str]), nullable=False),
     sa.Column("host_routes", Json(list[HostRoute]), nullable=False),
@@ -59,22 +59,22 @@ ports = sa.Table(
     uuid_column("id", primary_key=True),
     uuid_column("network_id", sa.ForeignKey("networks.id"), nullable=False),
     *_standard(),
-    sa.Column("mac_address", sa.String(17), nullable=False),
+    sa.Column("mac_address", text(17), nullable=False),
     sa.Column("admin_state_up", sa.Boolean, nullable=False),
     sa.Column("port_security_enabled", sa.Boolean, nullable=False),
     sa.Column("allowed_address_pairs", Json(list[AddressPair]), nullable=False),
-    sa.Column("status", sa.String(16), nullable=False),
-    sa.Column("device_id", sa.String(255), nullable=False, index=True),
-    sa.Column("device_owner", sa.String(255), nullable=False),
-    sa.Column("dns_name", sa.String(255), nullable=False),
-    sa.Column("host", sa.String(255), nullable=False),
-    sa.Column("vnic_type", sa.String(64), nullable=False),
+    sa.Column("status", text(16), nullable=False),
+    sa.Column("device_id", text(255), nullable=False, index=True),
+    sa.Column("device_owner", text(255), nullable=False),
+    sa.Column("dns_name", text(255), nullable=False),
+    sa.Column("host", text(255), nullable=False),
+    sa.Column("vnic_type", text(64), nullable=False),
     sa.Column("profile", Json(), nullable=False),
     # Set while a server holds the port: which NIC of it, from 0. A user may write any device_id on a
     # port; only this says that the port is really a server's.
     sa.Column("nic", sa.Integer),
-    sa.Column("nic_tag", sa.String(60)),
-    sa.Column("server_hostname", sa.String(255)),
+    sa.Column("nic_tag", text(60)),
+    sa.Column("server_hostname", text(255)),
     sa.Column("made_by_build", sa.Boolean, nullable=False),
     sa.UniqueConstraint("network_id", "mac_address"),
     sa.Index(None, "project_id", "device_owner"),
@@ -88,7 +88,7 @@ ip_allocations = sa.Table(
     uuid_column("subnet_id", sa.ForeignKey("subnets.id"), primary_key=True),
     # The address as a number, which is what the search for a free one counts with.
     sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("ip", sa.String(64), nullable=False),
+    sa.Column("ip", text(64), nullable=False),
     uuid_column("port_id", sa.ForeignKey("ports.id", ondelete="CASCADE"), nullable=False, index=True),
     sa.Column("position", sa.Integer, nullable=False),
     sa.UniqueConstraint("subnet_id", "ip"),
@@ -99,13 +99,13 @@ network_tags = sa.Table(
     "network_tags",
     metadata,
     uuid_column("resource_id", primary_key=True),
-    sa.Column("tag", sa.String(255), primary_key=True),
+    sa.Column("tag", text(255), primary_key=True),
 )
 
 network_quotas = sa.Table(
     "network_quotas",
     metadata,
-    sa.Column("project_id", sa.String(64), primary_key=True),
-    sa.Column("resource", sa.String(32), primary_key=True),
+    sa.Column("project_id", text(64), primary_key=True),
+    sa.Column("resource", text(32), primary_key=True),
     sa.Column("limit", sa.Integer, nullable=False),
 )

@@ -6,47 +6,47 @@ import sqlalchemy as sa
 
 from kilonova.domain.network import Vif
 from kilonova.domain.servers import BuildSpec, Flavor, ImageRef
-from kilonova.store.schema.base import Json, metadata, uuid_column
+from kilonova.store.schema.base import Json, metadata, text, uuid_column
 
 servers = sa.Table(
     "servers",
     metadata,
     uuid_column("id", primary_key=True),
-    sa.Column("project_id", sa.String(64), nullable=False),
-    sa.Column("user_id", sa.String(64), nullable=False),
-    sa.Column("name", sa.String(255), nullable=False),
-    sa.Column("hostname", sa.String(255), nullable=False),
-    sa.Column("description", sa.String(255)),
-    sa.Column("vm_state", sa.String(16), nullable=False),
-    sa.Column("task_state", sa.String(32)),
+    sa.Column("project_id", text(64), nullable=False),
+    sa.Column("user_id", text(64), nullable=False),
+    sa.Column("name", text(255), nullable=False),
+    sa.Column("hostname", text(255), nullable=False),
+    sa.Column("description", text(255)),
+    sa.Column("vm_state", text(16), nullable=False),
+    sa.Column("task_state", text(32)),
     sa.Column("power_state", sa.Integer, nullable=False, default=0),
-    sa.Column("host", sa.String(255)),
-    sa.Column("availability_zone", sa.String(255)),
-    sa.Column("flavor_id", sa.String(255), nullable=False),
+    sa.Column("host", text(255)),
+    sa.Column("availability_zone", text(255)),
+    sa.Column("flavor_id", text(255), nullable=False),
     sa.Column("flavor", Json(Flavor), nullable=False),
-    sa.Column("image_id", sa.String(36)),
+    sa.Column("image_id", text(36)),
     sa.Column("image", Json(ImageRef)),
-    sa.Column("key_name", sa.String(255)),
+    sa.Column("key_name", text(255)),
     sa.Column("config_drive", sa.Boolean, nullable=False, default=False),
     sa.Column("auto_disk_config", sa.Boolean, nullable=False, default=False),
-    sa.Column("access_ip_v4", sa.String(45)),
-    sa.Column("access_ip_v6", sa.String(45)),
-    sa.Column("pinned_availability_zone", sa.String(255)),  # asked for at boot; moves stay inside it
+    sa.Column("access_ip_v4", text(45)),
+    sa.Column("access_ip_v6", text(45)),
+    sa.Column("pinned_availability_zone", text(255)),  # asked for at boot; moves stay inside it
     sa.Column("scheduler_hints", Json(), nullable=False, default={}),
     sa.Column("metadata", Json(dict[str, str]), nullable=False),
     sa.Column("vifs", Json(list[Vif]), nullable=False),
-    sa.Column("locked_by", sa.String(8)),  # NULL, owner or admin
-    sa.Column("locked_reason", sa.String(255)),
+    sa.Column("locked_by", text(8)),  # NULL, owner or admin
+    sa.Column("locked_reason", text(255)),
     sa.Column("fault", Json()),  # {code, message, details, created}
     sa.Column("launch_index", sa.Integer, nullable=False, default=0),
-    sa.Column("reservation_id", sa.String(32), nullable=False),
+    sa.Column("reservation_id", text(32), nullable=False),
     sa.Column("created_at", sa.Float, nullable=False),
     sa.Column("updated_at", sa.Float, nullable=False),
     sa.Column("launched_at", sa.Float),
     sa.Column("terminated_at", sa.Float),
     sa.Column("deleted_at", sa.Float),  # NULL while it exists
     # base64, for who may see it: also part of the spec, which is what hosts get.
-    sa.Column("user_data", sa.Text),
+    sa.Column("user_data", text()),
     # All that a host needs to build it. Big: never read by a list.
     sa.Column("spec", Json(BuildSpec), nullable=False),
     sa.Index("ix_servers_project_created", "project_id", "deleted_at", "created_at", "id"),
@@ -60,7 +60,7 @@ server_tags = sa.Table(
     "server_tags",
     metadata,
     uuid_column("server_id", sa.ForeignKey("servers.id", ondelete="CASCADE"), primary_key=True),
-    sa.Column("tag", sa.String(80), primary_key=True),
+    sa.Column("tag", text(80), primary_key=True),
     sa.Index("ix_server_tags_tag", "tag", "server_id"),
 )
 
@@ -68,8 +68,8 @@ server_tags = sa.Table(
 project_usage = sa.Table(
     "project_usage",
     metadata,
-    sa.Column("project_id", sa.String(64), primary_key=True),
-    sa.Column("instances", sa.Integer, nullable=False),
-    sa.Column("cores", sa.Integer, nullable=False),
-    sa.Column("ram", sa.Integer, nullable=False),  # MiB
+    sa.Column("project_id", text(64), primary_key=True),
+    sa.Column("instances", sa.BigInteger, nullable=False),
+    sa.Column("cores", sa.BigInteger, nullable=False),
+    sa.Column("ram", sa.BigInteger, nullable=False),  # MiB
 )

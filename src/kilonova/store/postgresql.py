@@ -1,0 +1,195 @@
+"""PostgreSQL: a pool of connections; lost ones are replaced, and what a failure means is said in our errors.
+
+A read is one snapshot (REPEATABLE READ, READ ONLY): it waits for nobody and fails for nobody. A write is READ
+COMMITTED: rows that are fought over are waited for, not failed on. Nothing is asked of an idle connection
+before it is used: its BEGIN is the question, and if that fails another connection gets it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from itertools import chain, repeat
+from typing import Any
+
+import sqlalchemy as sa
+
+from kilonova import log
+from kilonova.config import Database as Options
+from kilonova.domain.errors import BadRequest, RolledBack, Timeout, Unavailable
+
+try:
+    import psycopg
+except ModuleNotFoundError as missing:
+    raise BadRequest("PostgreSQL needs psycopg: pip install 'kilonova[postgresql]'") from missing
+
+_READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+_WRITE = "BEGIN; SET LOCAL synchronous_commit = off"
+_WRITE_DURABLE = "BEGIN"
+
+_CONNECT: Mapping[str, Any] = {
+    "application_name": "kilonova",
+    "connect_timeout": 5,
+    # A server that went without a word (power, network) is noticed after about 20 s.
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 2,
+    "tcp_user_timeout": 20000,
+}
+"""Of libpq; the connection's URL may say otherwise."""
+
+_LOST = {"40001", "40P01", "23503", "23505"}
+"""SQLSTATEs of who was in another's way: serialization failure, deadlock; and a row that another transaction
+made or removed since we looked for it (foreign key, unique). Doing it again finds what is there now."""
+
+_PAUSES = (0.05, 0.1, 0.2, 0.5)
+"""Seconds between two tries to connect; the last one again and again."""
+
+_log = log.get("database")
+
+
+class PostgreSQL:
+    """See store.database.Kind."""
+
+    def __init__(self, url: sa.URL, options: Options) -> None:
+        self._patience = options.reconnect_timeout
+        self._pool_size = options.max_pool_size
+        self._timeout = max(1, round(options.statement_timeout * 1000))
+        defaults = {name: str(value) for name, value in _CONNECT.items() if name not in url.query}
+        self.engine = sa.create_engine(
+            url.set(drivername="postgresql+psycopg").update_query_dict(defaults),
+            isolation_level="AUTOCOMMIT",  # BEGIN and COMMIT are ours to say
+            skip_autocommit_rollback=True,
+            pool_size=options.max_pool_size,
+            max_overflow=0,
+            pool_timeout=options.pool_timeout,
+            pool_use_lifo=True,
+            pool_reset_on_return=None,
+        )
+        sa.event.listen(self.engine, "connect", self._configure)
+
+    @contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        with self._transaction(_READ) as conn:
+            yield conn
+
+    @contextmanager
+    def writing(self, durable: bool) -> Iterator[sa.Connection]:
+        with self._transaction(_WRITE_DURABLE if durable else _WRITE) as conn:
+            yield conn
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    @contextmanager
+    def _transaction(self, begin: str) -> Iterator[sa.Connection]:
+        conn = self._begun(begin)
+        try:
+            try:
+                yield conn
+            except sa.exc.DBAPIError as error:
+                _end(conn, "ROLLBACK")
+                raise _meaning(error) from error
+            except BaseException:
+                _end(conn, "ROLLBACK")
+                raise
+            if begin is _READ:
+                _end(conn, "COMMIT")
+            else:
+                _commit(conn)
+        finally:
+            conn.close()
+
+    def _begun(self, begin: str) -> sa.Connection:
+        """A connection in a new transaction. Unavailable if there is none in time."""
+        until = time.monotonic() + self._patience
+        pauses = chain(_PAUSES, repeat(_PAUSES[-1]))
+        lost = 0
+        while lost <= self._pool_size:
+            try:
+                conn = self.engine.connect()
+            except sa.exc.TimeoutError as error:
+                raise Unavailable("All connections to the database are in use.") from error
+            except sa.exc.OperationalError as error:
+                if time.monotonic() >= until:
+                    _log.warning("database_unavailable", error=str(error.orig).strip())
+                    raise Unavailable("The database does not answer.", str(error.orig).strip()) from error
+                time.sleep(next(pauses))  # nobody tells when a server that is away is back
+            else:
+                if _began(conn, begin):
+                    return conn
+                lost += 1
+        raise Unavailable("The database ends every connection.")
+
+    def _configure(self, raw: Any, _record: Any) -> None:
+        raw.autocommit = True
+        raw.execute(
+            f"SET statement_timeout = {self._timeout}; "
+            # A process that was stopped in the middle of a transaction holds its locks no longer than this.
+            f"SET idle_in_transaction_session_timeout = {self._timeout}",
+            prepare=False,
+        )
+
+
+def _raw(conn: sa.Connection) -> Any:
+    raw = conn.connection.driver_connection
+    assert raw is not None
+    return raw
+
+
+def _began(conn: sa.Connection, begin: str) -> bool:
+    """False if the connection was lost while it lay in the pool; it is gone from there then."""
+    try:
+        _raw(conn).execute(begin, prepare=False)
+    except psycopg.OperationalError as error:
+        _log.info("connection_replaced", error=str(error).strip())
+        conn.invalidate()
+        conn.close()
+        return False
+    return True
+
+
+def _end(conn: sa.Connection, how: str) -> None:
+    """Leave a transaction that has nothing to keep. A connection that cannot even do that is thrown away."""
+    if conn.invalidated:
+        return
+    try:
+        _raw(conn).execute(how, prepare=False)
+    except psycopg.Error:
+        conn.invalidate()
+
+
+def _commit(conn: sa.Connection) -> None:
+    raw = _raw(conn)
+    try:
+        done = raw.execute("COMMIT", prepare=False)
+    except psycopg.Error as error:
+        lost = raw.closed
+        conn.invalidate()
+        if lost:
+            _log.error("commit_unknown", error=str(error).strip())
+            raise Unavailable(
+                "The database went away while it committed: whether it did is not known."
+            ) from error
+        raise RolledBack(f"The database did not commit: {error}") from error
+    # PostgreSQL answers COMMIT so, and without an error, where a statement of the transaction has failed.
+    assert done.statusmessage == "COMMIT", "the block went on after a statement that failed"
+
+
+def _meaning(error: sa.exc.DBAPIError) -> Exception:
+    """What a failed statement means to the caller; the error itself if it is a bug of ours."""
+    state = getattr(error.orig, "sqlstate", None) or ""
+    said = str(error.orig).strip()
+    if error.connection_invalidated or state in _LOST:
+        _log.info("rolled_back", sqlstate=state, error=said)
+        return RolledBack("The database was busy with something that changed this. Try again.")
+    if state == "57014":
+        _log.warning("statement_timeout", error=said)
+        return Timeout("The database took too long.")
+    if state[:2] in {"53", "57", "58"}:  # no resources, an operator, the system
+        _log.error("database_failed", sqlstate=state, error=said)
+        return Unavailable("The database cannot do this now.")
+    if isinstance(error, sa.exc.DataError):
+        return BadRequest(f"A value that cannot be kept: {said.splitlines()[0]}")
+    return error

@@ -1,0 +1,79 @@
+"""SQLite: WAL, a connection a thread; writers queue on a lock of ours instead of polling SQLite's."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import sqlalchemy as sa
+
+from kilonova.store import regexp
+
+_EXECUTION = {"isolation_level": "AUTOCOMMIT"}
+
+
+class SQLite:
+    """See store.database.Kind."""
+
+    def __init__(self, url: sa.URL) -> None:
+        self._writer = threading.Lock()
+        self._local = threading.local()
+        self._opened: list[sa.Connection] = []
+        self.engine = sa.create_engine(
+            url, poolclass=sa.NullPool, connect_args={"timeout": 30, "check_same_thread": False}
+        )
+        sa.event.listen(self.engine, "connect", _pragmas)
+
+    @contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        with self._transaction("BEGIN", durable=False) as conn:
+            yield conn
+
+    @contextmanager
+    def writing(self, durable: bool) -> Iterator[sa.Connection]:
+        with self._writer, self._transaction("BEGIN IMMEDIATE", durable) as conn:
+            yield conn
+
+    @contextmanager
+    def _transaction(self, begin: str, durable: bool) -> Iterator[sa.Connection]:
+        conn = self._connection()
+        raw = conn.connection.driver_connection
+        assert raw is not None
+        if durable:
+            raw.execute("PRAGMA synchronous=FULL")
+        raw.execute(begin)
+        try:
+            yield conn
+        except BaseException:
+            raw.execute("ROLLBACK")
+            raise
+        else:
+            raw.execute("COMMIT")
+        finally:
+            if durable:
+                raw.execute("PRAGMA synchronous=NORMAL")
+
+    def _connection(self) -> sa.Connection:
+        conn: sa.Connection | None = getattr(self._local, "conn", None)
+        if conn is None:
+            conn = self.engine.connect().execution_options(**_EXECUTION)
+            self._local.conn = conn
+            self._opened.append(conn)
+        return conn
+
+    def close(self) -> None:
+        for conn in self._opened:
+            conn.close()
+        self.engine.dispose()
+
+
+def _pragmas(raw: Any, _record: Any) -> None:
+    raw.isolation_level = None
+    raw.execute("PRAGMA journal_mode=WAL")
+    raw.execute("PRAGMA synchronous=NORMAL")
+    raw.execute("PRAGMA foreign_keys=ON")
+    raw.execute("PRAGMA cache_size=-500")  # a connection a thread: keep each small, share pages by mmap
+    raw.execute("PRAGMA mmap_size=268435456")
+    regexp.register(raw)
