@@ -1,4 +1,4 @@
-"""A `kilonova up` of the tests' own: started, asked over HTTP, killed, started again."""
+"""A Kilonova of the tests' own: started, asked over HTTP, killed, started again."""
 
 from __future__ import annotations
 
@@ -18,73 +18,13 @@ from typing import Any
 START_TIMEOUT = 60.0
 
 
-class Up:
-    """One state folder; start() and kill() as often as wanted. Requests are the admin's."""
+class Client:
+    """A Kilonova with its state in one folder, at ``url``. Requests are the admin's."""
 
-    def __init__(self, state: Path, driver: str = "fake", hosts: int = 1) -> None:
+    def __init__(self, state: Path) -> None:
         self.state = state
-        self.driver = driver
-        self.hosts = hosts
-        self._process: subprocess.Popen[str] | None = None
-        self._token = ""
         self.url = ""
-
-    def start(self, config: str = "") -> Up:
-        """Run it until its line `ready`. ``config`` is TOML."""
-        self.state.mkdir(exist_ok=True)
-        file = self.state / "test.toml"
-        file.write_text(config)
-        arguments = ["up", "--state", str(self.state), "--port", "0", "--driver", self.driver]
-        arguments += ["--hosts", str(self.hosts), "--config", str(file)]
-        command = [sys.executable, "-c", "from kilonova.cli import main; main()", *arguments]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        assert self._process.stdout is not None
-        said = []
-        for line in self._process.stdout:
-            said.append(line)
-            if line.startswith("ready"):
-                found = re.search(r"http://\S+", line)
-                assert found is not None
-                self.url = found.group()
-                self._token = ""
-                return self
-        raise AssertionError(f"kilonova up did not start: {said} {self.log()[-3000:]}")
-
-    def stop(self) -> int:
-        """Ctrl-C; the exit status."""
-        return self._end(signal.SIGINT)
-
-    def kill(self) -> int:
-        return self._end(signal.SIGKILL)
-
-    def wait(self, timeout: float = 30.0) -> int:
-        """Until it ended by itself: the exit status."""
-        assert self._process is not None
-        status = self._process.wait(timeout)
-        assert self._process.stdout is not None
-        self._process.stdout.close()
-        self._process = None
-        return status
-
-    def _end(self, number: signal.Signals) -> int:
-        if self._process is None:
-            return 0
-        self._process.send_signal(number)
-        return self.wait()
-
-    @property
-    def pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
-
-    def token(self) -> str:
-        if not self._token:
-            self._login()
-        return self._token
-
-    def log(self) -> str:
-        path = self.state / "kilonova.log"
-        return path.read_text() if path.exists() else ""
+        self._token = ""
 
     # --- asking
 
@@ -171,6 +111,73 @@ class Up:
         """What the database says that cannot be (the invariants of DESIGN.md); empty when all is well."""
         with self.database() as db:
             return [line for check in CHECKS for (line,) in db.execute(check)]
+
+
+class Up(Client):
+    """`kilonova up` on one state folder; start() and kill() as often as wanted."""
+
+    def __init__(self, state: Path, driver: str = "fake", hosts: int = 1) -> None:
+        super().__init__(state)
+        self.driver = driver
+        self.hosts = hosts
+        self._process: subprocess.Popen[str] | None = None
+
+    def start(self, config: str = "") -> Up:
+        """Run it until its line `ready`. ``config`` is TOML."""
+        self.state.mkdir(exist_ok=True)
+        file = self.state / "test.toml"
+        file.write_text(config)
+        arguments = ["up", "--state", str(self.state), "--port", "0", "--driver", self.driver]
+        arguments += ["--hosts", str(self.hosts), "--config", str(file)]
+        command = [sys.executable, "-c", "from kilonova.cli import main; main()", *arguments]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        assert self._process.stdout is not None
+        said = []
+        for line in self._process.stdout:
+            said.append(line)
+            if line.startswith("ready"):
+                found = re.search(r"http://\S+", line)
+                assert found is not None
+                self.url = found.group()
+                self._token = ""
+                return self
+        raise AssertionError(f"kilonova up did not start: {said} {self.log()[-3000:]}")
+
+    def stop(self) -> int:
+        """Ctrl-C; the exit status."""
+        return self._end(signal.SIGINT)
+
+    def kill(self) -> int:
+        return self._end(signal.SIGKILL)
+
+    def wait(self, timeout: float = 30.0) -> int:
+        """Until it ended by itself: the exit status."""
+        assert self._process is not None
+        status = self._process.wait(timeout)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        self._process = None
+        return status
+
+    def _end(self, number: signal.Signals) -> int:
+        if self._process is None:
+            return 0
+        self._process.send_signal(number)
+        return self.wait()
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def token(self) -> str:
+        if not self._token:
+            self._login()
+        return self._token
+
+    def log(self) -> str:
+        path = self.state / "kilonova.log"
+        return path.read_text() if path.exists() else ""
 
 
 CHECKS = [

@@ -10,6 +10,10 @@ from kilonova import __version__
 
 COMMANDS = {
     "up": "kilonova.cli.up",
+    "api": "kilonova.cli.api",
+    "conductor": "kilonova.cli.conductor",
+    "scheduler": "kilonova.cli.scheduler",
+    "compute": "kilonova.cli.compute",
     "trace": "kilonova.cli.trace",
     "doctor": "kilonova.cli.doctor",
     "db": "kilonova.cli.db",

@@ -1,0 +1,48 @@
+"""`kilonova api`: every API, over HTTP."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+import click
+
+from kilonova.cli.parts import api as parts
+from kilonova.cli.parts import process
+from kilonova.cli.parts.bus import open_bus
+from kilonova.cli.parts.database import open_database
+from kilonova.cli.state import Folder
+from kilonova.config import Config
+from kilonova.identity.service import Identity
+
+
+@click.command(short_help="Run the APIs as a process of their own.")
+@process.options
+@click.option("--address", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8774,
+    show_default=True,
+    help="Port to listen on; 0 takes a free one.",
+)
+def api(config_file: Path, log_level: str, address: str, port: int) -> None:
+    """Answer Compute, Identity, Image and Network API requests until Ctrl-C. As many as wanted may run."""
+    process.run("api", config_file, log_level, partial(_start, address=address, port=port))
+
+
+def _start(config: Config, closing: ExitStack, address: str, port: int) -> str:
+    server = parts.listen(address, port, closing)
+    db = open_database(config, process.database_url(config), closing)
+    folder = Folder(Path(config.state))
+    identity = Identity(db, config, parts.key_folder(config, folder))
+    ours = parts.bootstrap(db, identity, folder)
+    images, _ = parts.open_images(config, db, parts.image_folder(config, folder), closing)
+    bus = open_bus(config, {}, process.say, closing)
+    parts.serve(server, config, db, bus, identity, images, closing)
+    url = parts.url_of(server, address)
+    if not ours:
+        return url
+    folder.write_credentials(url, config.region)
+    return f"{url} (credentials: {folder.path / 'clouds.yaml'})"

@@ -1,0 +1,55 @@
+"""`kilonova compute`: the agent of this host. It holds no database: conductors are its way to it."""
+
+from __future__ import annotations
+
+import fcntl
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+import click
+
+from kilonova.cli.parts import agents, process
+from kilonova.cli.parts.bus import open_bus
+from kilonova.config import Config
+from kilonova.engine.faults import FaultPoints
+from kilonova.image.http import HttpImages
+
+
+@click.command(short_help="Run the agent of this host as a process of its own.")
+@process.options
+@click.option("--driver", type=click.Choice(["libvirt", "fake"]), default="libvirt", show_default=True)
+@click.option(
+    "--hosts",
+    type=click.IntRange(1, 10000),
+    default=1,
+    show_default=True,
+    help="Compute hosts in this process (fake driver only).",
+)
+def compute(config_file: Path, log_level: str, driver: str, hosts: int) -> None:
+    """Run the agent of this host until Ctrl-C. Guests go on after it."""
+    agents.check(driver, hosts)
+    process.run("compute", config_file, log_level, partial(_start, driver=driver, hosts=hosts))
+
+
+def _start(config: Config, closing: ExitStack, driver: str, hosts: int) -> str:
+    folder = Path(config.state).absolute() / "hosts"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    names = agents.host_names(config, hosts)
+    for name in names:
+        _hold(folder / f"{name}.lock", closing)
+    images = None if driver == "fake" else HttpImages(config.service_user, config.region)
+    make = agents.host_maker(driver, config, folder, images, process.say)
+    bus = open_bus(config, {agents.POOL: config.compute.build_workers}, process.say, closing)
+    process.say("waiting for a conductor")
+    agents.start_agents(config, bus, FaultPoints(config.faults), names, make, closing)
+    return ", ".join(names if hosts < 5 else [*names[:2], "…", names[-1]])
+
+
+def _hold(path: Path, closing: ExitStack) -> None:
+    """Nobody else is the agent of this host. The lock ends with the process, however it ends."""
+    lock = closing.enter_context(path.open("w"))
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise click.ClickException(f"another agent of this host is running ({path})") from error

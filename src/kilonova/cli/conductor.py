@@ -1,0 +1,31 @@
+"""`kilonova conductor`: runs the long operations; the computes' only way to the database."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+
+import click
+
+from kilonova.cli.parts import conductor as parts
+from kilonova.cli.parts import process
+from kilonova.cli.parts.bus import open_bus
+from kilonova.cli.parts.database import keep_alive, open_database
+from kilonova.config import Config
+from kilonova.engine.faults import FaultPoints
+
+
+@click.command(short_help="Run a conductor as a process of its own.")
+@process.options
+def conductor(config_file: Path, log_level: str) -> None:
+    """Run a conductor until Ctrl-C. As many as wanted may run; they share the work."""
+    process.run("conductor", config_file, log_level, _start)
+
+
+def _start(config: Config, closing: ExitStack) -> str:
+    db = open_database(config, process.database_url(config), closing)
+    bus = open_bus(config, {}, process.say, closing)
+    running = parts.start_conductor(config, db, bus, FaultPoints(config.faults), closing)
+    parts.sweep(running, closing)
+    keep_alive(config, db, ["nova-conductor"], closing)
+    return f"({running.name})"

@@ -1,0 +1,89 @@
+"""The compute agents of this process: one of a libvirt host, or any number of fake ones."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import click
+
+from kilonova.bus.base import Bus
+from kilonova.compute.agent import Agent
+from kilonova.compute.parts import Parts
+from kilonova.config import Config
+from kilonova.engine.faults import FaultPoints
+from kilonova.engine.ticker import Ticker
+from kilonova.image.base import ImageSource
+from kilonova.network.base import HostNetwork
+from kilonova.virt.base import Driver
+
+POOL = "compute"
+"""The bus's pool of threads that work for all agents of this process."""
+
+Say = Callable[[str], None]
+MakeHost = Callable[[str], tuple[Driver, HostNetwork]]
+
+
+def check(driver: str, hosts: int) -> None:
+    """UsageError, ClickException: these agents cannot be on this machine, by this user."""
+    if hosts > 1 and driver != "fake":
+        raise click.UsageError("--hosts needs --driver fake: one process is one libvirt host")
+    if driver == "libvirt" and os.geteuid() != 0:
+        raise click.ClickException(
+            "the libvirt driver makes network devices for its guests, which only root may do: run it as root,"
+            " or try it with --driver fake (kilonova doctor says what else is missing)"
+        )
+
+
+def own_name(config: Config) -> str:
+    return config.host or socket.gethostname()
+
+
+def host_names(config: Config, count: int) -> list[str]:
+    own = own_name(config)
+    return [own] if count == 1 else [f"{own}-{number}" for number in range(1, count + 1)]
+
+
+def start_agents(
+    config: Config, bus: Bus, faults: FaultPoints, names: list[str], make: MakeHost, closing: ExitStack
+) -> None:
+    """Each agent waits for a conductor; when it returns, all take work."""
+    tickers = [Ticker("reports"), Ticker("leases"), Ticker("repairs")]
+    for ticker in tickers:
+        closing.callback(ticker.close)
+    for name in names:
+        driver, network = make(name)
+        parts = Parts(host=name, config=config, bus=bus, driver=driver, network=network, faults=faults)
+        agent = Agent(parts, POOL)
+        closing.callback(agent.stop)
+        agent.start(*tickers)
+
+
+def host_maker(driver: str, config: Config, folder: Path, images: ImageSource | None, say: Say) -> MakeHost:
+    """Makes the driver and the network of a host; what they keep is in a folder of its name.
+
+    The fake driver needs no ``images``.
+    """
+
+    def fake(name: str) -> tuple[Driver, HostNetwork]:
+        from kilonova.network.host import MemoryHost
+        from kilonova.virt.fake import FakeDriver
+
+        return FakeDriver(name, config, folder=folder / name), MemoryHost()
+
+    def libvirt(name: str) -> tuple[Driver, HostNetwork]:
+        from kilonova.network.host import LinuxHost
+        from kilonova.virt.libvirt.driver import LibvirtDriver
+        from kilonova.virt.libvirt.reaper import adopt_guests
+
+        adopt_guests()
+        say("connecting to libvirt (the first start looks at what QEMU can do: some seconds)")
+        assert images is not None
+        own = folder / name
+        own.mkdir(exist_ok=True, mode=0o700)
+        return LibvirtDriver(config, own, images), LinuxHost(config, own / "network")
+
+    return {"fake": fake, "libvirt": libvirt}[driver]

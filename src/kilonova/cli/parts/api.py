@@ -1,0 +1,125 @@
+"""The HTTP side of this process: every API, over one address."""
+
+from __future__ import annotations
+
+import fcntl
+import re
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import falcon
+from cheroot import wsgi
+
+from kilonova import log
+from kilonova.api import bodies
+from kilonova.api import compute as compute_api
+from kilonova.api import identity as identity_api
+from kilonova.api import image as image_api
+from kilonova.api import network as network_api
+from kilonova.api.compute.state import ComputeAPI
+from kilonova.api.http import application
+from kilonova.bus.base import Bus
+from kilonova.cli.state import Folder
+from kilonova.config import Config
+from kilonova.domain.errors import BadRequest
+from kilonova.domain.identity import DEFAULT_DOMAIN
+from kilonova.identity.service import Identity
+from kilonova.image.file import FileStore
+from kilonova.image.service import Images
+from kilonova.network.builtin.service import BuiltinNetwork
+from kilonova.store import users
+from kilonova.store.database import Database
+
+_THREADS = 16
+_KEPT_CONNECTIONS = 1000
+"""Idle connections that stay open; with cheroot's default of 10 the eleventh client always connects anew."""
+
+
+def listen(address: str, port: int, closing: ExitStack) -> wsgi.Server:
+    """A server that listens already, so that a port in use is known before anything has begun.
+
+    BadRequest says which address it could not have, and why.
+    """
+    server = wsgi.Server((address, port), _starting, numthreads=_THREADS, request_queue_size=512, timeout=30)
+    server.gateway = bodies.Gateway
+    server.keep_alive_conn_limit = _KEPT_CONNECTIONS
+    try:
+        server.prepare()
+    except OSError as error:
+        # cheroot packs what the system said for each address into one text.
+        reasons = dict.fromkeys(re.findall(r"\[Errno -?\d+\] ([^)]+)\)", str(error)))
+        raise BadRequest(f"cannot listen on {address}:{port}: {', '.join(reasons) or error}") from error
+    closing.callback(server.stop)  # for a start that fails; serve() stops it sooner
+    log.get("http").info("listening", address=address, port=server.bind_addr[1])
+    return server
+
+
+def key_folder(config: Config, state: Folder) -> Path:
+    return Path(config.token.key_repository) if config.token.key_repository else state.folder("keys")
+
+
+def image_folder(config: Config, state: Folder) -> Path:
+    given = config.image.filesystem_store_datadir
+    return Path(given) if given else state.folder("images")
+
+
+def bootstrap(db: Database, identity: Identity, state: Folder) -> bool:
+    """Somebody can log in: the admin, with the password that this folder keeps. False if the admin was made
+    elsewhere, and with another one."""
+    with db.read() as conn:
+        exists = users.by_name(conn, DEFAULT_DOMAIN, "admin") is not None
+    if exists and not state.knows_admin:
+        return False
+    identity.bootstrap(state.admin_password())
+    return True
+
+
+def open_images(config: Config, db: Database, folder: Path, closing: ExitStack) -> tuple[Images, FileStore]:
+    """The image service over that folder. The first process there mends what a kill has left."""
+    store = FileStore(folder)
+    images = Images(db, store, config)
+    lock = closing.enter_context((folder / ".lock").open("w"))
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        images.recover()
+    except BlockingIOError:
+        pass  # others serve it: what is half done there, they are doing
+    fcntl.flock(lock, fcntl.LOCK_SH)
+    return images, store
+
+
+def serve(
+    server: wsgi.Server,
+    config: Config,
+    db: Database,
+    bus: Bus,
+    identity: Identity,
+    images: Images,
+    closing: ExitStack,
+) -> None:
+    """Answer requests from now on."""
+    network = BuiltinNetwork(db, config)
+    server.wsgi_app = application(
+        [
+            identity_api.service(identity),
+            image_api.service(images),
+            network_api.service(network),
+            compute_api.versions_service(),
+            compute_api.service(ComputeAPI(config=config, db=db, bus=bus, network=network, images=images)),
+        ],
+        identity.authenticate,
+    )
+    threading.Thread(target=server.serve, name="http", daemon=True).start()
+    closing.callback(server.stop)
+
+
+def url_of(server: wsgi.Server, address: str) -> str:
+    return f"http://{address}:{server.bind_addr[1]}"
+
+
+def _starting(_environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+    start_response(falcon.HTTP_503, [("Retry-After", "1")])
+    return [b"starting"]

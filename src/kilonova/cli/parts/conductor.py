@@ -1,0 +1,39 @@
+"""The conductor and the scheduler of this process."""
+
+from __future__ import annotations
+
+import uuid
+from contextlib import ExitStack
+
+from kilonova.bus.base import Bus
+from kilonova.conductor import service
+from kilonova.conductor.parts import Parts
+from kilonova.config import Config
+from kilonova.engine.faults import FaultPoints
+from kilonova.network.builtin.service import BuiltinNetwork
+from kilonova.scheduler.service import Scheduler
+from kilonova.store.database import Database
+
+_THREADS = 4
+
+
+def start_scheduler(config: Config, db: Database, bus: Bus, closing: ExitStack) -> None:
+    closing.callback(bus.serve("scheduler", Scheduler(db, config).handlers()).close)
+
+
+def start_conductor(config: Config, db: Database, bus: Bus, faults: FaultPoints, closing: ExitStack) -> Parts:
+    """It answers computes and takes operations; sweep() makes it look for those that nobody works on."""
+    parts = Parts(
+        name=f"conductor.{uuid.uuid4()}",
+        config=config,
+        db=db,
+        bus=bus,
+        network=BuiltinNetwork(db, config),
+        faults=faults,
+    )
+    closing.callback(bus.serve("conductor", service.handlers(parts), _THREADS).close)
+    return parts
+
+
+def sweep(parts: Parts, closing: ExitStack) -> None:
+    closing.callback(service.Sweeper(parts).close)

@@ -1,0 +1,29 @@
+"""`kilonova scheduler`: picks hosts, and claims them."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+
+import click
+
+from kilonova.cli.parts import process
+from kilonova.cli.parts.bus import open_bus
+from kilonova.cli.parts.conductor import start_scheduler
+from kilonova.cli.parts.database import keep_alive, open_database
+from kilonova.config import Config
+
+
+@click.command(short_help="Run a scheduler as a process of its own.")
+@process.options
+def scheduler(config_file: Path, log_level: str) -> None:
+    """Run a scheduler until Ctrl-C. As many as wanted may run; a claim is one transaction."""
+    process.run("scheduler", config_file, log_level, _start)
+
+
+def _start(config: Config, closing: ExitStack) -> str:
+    db = open_database(config, process.database_url(config), closing)
+    bus = open_bus(config, {}, process.say, closing)
+    start_scheduler(config, db, bus, closing)
+    keep_alive(config, db, ["nova-scheduler"], closing)
+    return ""

@@ -1,0 +1,145 @@
+"""Images downloaded from the image API by a host, as the user of its service.
+
+For a compute that is no neighbour of the image store. It logs in when it must, and again when its token has
+expired or was revoked.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+import urllib.error
+import urllib.request
+from typing import Any, BinaryIO, cast
+
+from kilonova import log
+from kilonova.config import ServiceUser
+from kilonova.domain.errors import BadRequest, Forbidden, NotFound, Unavailable
+
+_SILENCE = 60.0
+"""Seconds that the image service may pause between two pieces of an answer."""
+_log = log.get("image")
+
+
+class HttpImages:
+    """An ImageSource, safe in many threads. BadRequest if ``user.auth_url`` is no address."""
+
+    def __init__(self, user: ServiceUser, region: str) -> None:
+        if not user.auth_url.startswith(("http://", "https://")):
+            raise BadRequest("[service_user] auth_url must be the http address of the identity service")
+        self._user = user
+        self._region = region
+        self._lock = threading.Lock()
+        self._session: tuple[str, str] | None = None
+
+    def open(self, image_id: str) -> BinaryIO:
+        """The image's data from its first byte, as it comes.
+
+        NotFound; Forbidden if the service's user may not have it; Unavailable if a service does not answer.
+        """
+        for last in (False, True):
+            token, endpoint = self._logged_in()
+            request = urllib.request.Request(  # noqa: S310 - the scheme was checked
+                f"{endpoint}/v2/images/{image_id}/file", headers={"X-Auth-Token": token}
+            )
+            try:
+                answer = _send(request, f"image {image_id}")
+            except _Refused as refusal:
+                if last:
+                    raise Unavailable(f"image {image_id}: {refusal}") from refusal
+                self._forget(token)
+                continue
+            if answer.status == http.HTTPStatus.NO_CONTENT:
+                answer.close()
+                raise NotFound(f"image {image_id} has no data")
+            return cast(BinaryIO, answer)
+        raise AssertionError("unreachable")
+
+    def _logged_in(self) -> tuple[str, str]:
+        """A token and the address of the image service."""
+        with self._lock:
+            if self._session is None:
+                self._session = self._log_in()
+            return self._session
+
+    def _forget(self, token: str) -> None:
+        with self._lock:
+            if self._session is not None and self._session[0] == token:
+                self._session = None
+
+    def _log_in(self) -> tuple[str, str]:
+        user = self._user
+        body = {
+            "auth": {
+                "identity": {
+                    "methods": ["password"],
+                    "password": {
+                        "user": {
+                            "name": user.username,
+                            "password": user.password,
+                            "domain": {"name": user.user_domain_name},
+                        }
+                    },
+                },
+                "scope": {
+                    "project": {"name": user.project_name, "domain": {"name": user.project_domain_name}}
+                },
+            }
+        }
+        root = user.auth_url.rstrip("/").removesuffix("/v3")
+        request = urllib.request.Request(  # noqa: S310 - the scheme was checked
+            f"{root}/v3/auth/tokens", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
+        try:
+            with _send(request, "login") as answer:
+                token = answer.headers["X-Subject-Token"]
+                catalog = json.load(answer)["token"]["catalog"]
+        except _Refused as refusal:
+            raise Unavailable(f"{user.auth_url} refuses [service_user] {user.username}") from refusal
+        except (ValueError, KeyError, TypeError) as error:
+            raise Unavailable(f"{user.auth_url} does not answer like an identity service") from error
+        _log.info("logged_in", user=user.username)
+        return token, _endpoint(catalog, self._region)
+
+
+class _Refused(Exception):
+    """401: the token or the password is not good (any more)."""
+
+
+def _send(request: urllib.request.Request, what: str) -> http.client.HTTPResponse:
+    try:
+        return cast(
+            http.client.HTTPResponse,
+            urllib.request.urlopen(request, timeout=_SILENCE),  # noqa: S310 - the scheme was checked
+        )
+    except urllib.error.HTTPError as error:
+        with error:
+            raise _meaning(error, what) from error
+    except (OSError, http.client.HTTPException) as error:
+        raise Unavailable(f"{what}: {request.host} does not answer: {error}") from error
+
+
+def _meaning(error: urllib.error.HTTPError, what: str) -> Exception:
+    if error.code == http.HTTPStatus.UNAUTHORIZED:
+        return _Refused(error.reason)
+    if error.code == http.HTTPStatus.NOT_FOUND:
+        return NotFound(f"{what}: the image service has none")
+    if error.code == http.HTTPStatus.FORBIDDEN:
+        return Forbidden(f"{what}: the [service_user] may not have it")
+    return Unavailable(f"{what}: {error.code} {error.reason}")
+
+
+def _endpoint(catalog: Any, region: str) -> str:
+    """The image service for services, in our region; its address without a version."""
+    found = {
+        endpoint["interface"]: endpoint["url"]
+        for service in catalog
+        if service["type"] == "image"
+        for endpoint in service["endpoints"]
+        if endpoint.get("region") == region
+    }
+    for interface in ("internal", "public"):
+        if interface in found:
+            return str(found[interface]).rstrip("/").removesuffix("/v2")
+    raise Unavailable(f"the catalog has no image service in region {region}")

@@ -1,0 +1,116 @@
+"""The services of the tests' own, each a process: started, killed and started again one by one."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from tests.running import Client
+
+CONFIG = """
+state = "{state}"
+host = "host"
+
+[bus]
+url = "{bus}"
+exchange = "{exchange}"
+heartbeat = 2.0
+
+[database]
+connection = "sqlite:///{state}/kilonova.db"
+
+[operations]
+lease = 3.0
+sweep_interval = 0.5
+
+[compute]
+report_interval = 1.0
+
+[quota]
+instances = -1
+cores = -1
+ram = -1
+"""
+
+
+class Services(Client):
+    """``api``, ``conductor``, ``scheduler`` and ``compute`` (three fake hosts), by these names.
+
+    ``more`` is TOML for all of them.
+    """
+
+    def __init__(self, state: Path, bus: str, exchange: str, more: str = "") -> None:
+        super().__init__(state)
+        state.mkdir()
+        self.config = state / "kilonova.toml"
+        self.config.write_text(CONFIG.format(state=state, bus=bus, exchange=exchange) + more)
+        self._processes: dict[str, subprocess.Popen[str]] = {}
+        self._ready: dict[str, threading.Event] = {}
+        self._said: dict[str, list[str]] = {}
+
+    def start_all(self) -> Services:
+        """All at the same time, as an init system would."""
+        names = ("api", "conductor", "scheduler", "compute")
+        for name in names:
+            self.begin(name)
+        for name in names:
+            self.wait_ready(name)
+        return self
+
+    def start(self, name: str) -> None:
+        self.begin(name)
+        self.wait_ready(name)
+
+    def begin(self, name: str) -> None:
+        more = {"api": ["--port", "0"], "compute": ["--driver", "fake", "--hosts", "3"]}.get(name, [])
+        command = [sys.executable, "-c", "from kilonova.cli import main; main()", name]
+        with (self.state / f"{name}.log").open("a") as log:
+            self._processes[name] = process = subprocess.Popen(
+                [*command, "--config", str(self.config), *more], stdout=subprocess.PIPE, stderr=log, text=True
+            )
+        self._ready[name] = threading.Event()
+        self._said[name] = []
+        threading.Thread(target=self._listen, args=(name, process), daemon=True).start()
+
+    def wait_ready(self, name: str, timeout: float = 60.0) -> None:
+        ready = self._ready[name].wait(timeout) and self._said[name][-1].startswith("ready")
+        assert ready, f"{name} did not start: {self._said[name]} {self.log(name)[-3000:]}"
+
+    def _listen(self, name: str, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            self._said[name].append(line)
+            if line.startswith("ready"):
+                if name == "api" and (found := re.search(r"http://\S+", line)):
+                    self.url, self._token = found.group(), ""
+                self._ready[name].set()
+        self._ready[name].set()
+
+    def said(self, name: str) -> str:
+        return "".join(self._said[name])
+
+    def log(self, name: str) -> str:
+        return (self.state / f"{name}.log").read_text()
+
+    def pid(self, name: str) -> int:
+        return self._processes[name].pid
+
+    def kill(self, name: str) -> None:
+        self._end(name, signal.SIGKILL)
+
+    def stop(self, name: str) -> int:
+        """Ask it to stop: the exit status."""
+        return self._end(name, signal.SIGTERM)
+
+    def close(self) -> None:
+        for name in list(self._processes):
+            self._end(name, signal.SIGKILL)
+
+    def _end(self, name: str, number: signal.Signals) -> int:
+        process = self._processes.pop(name)
+        process.send_signal(number)
+        return process.wait(60)
