@@ -23,6 +23,13 @@ def test_the_last_lines(tmp_path: Path) -> None:
     assert console.tail(log, -1) == ""
 
 
+def test_what_follows_the_last_line_feed_is_a_line(tmp_path: Path) -> None:
+    log = tmp_path / "console.log"
+    log.write_text("one\ntwo\r\n")
+    assert console.tail(log, 2) == "two\r\n"
+    assert console.tail(log, 1) == ""
+
+
 def test_binary_is_made_text(tmp_path: Path) -> None:
     log = tmp_path / "console.log"
     log.write_bytes(b"\x00\x1b[1mboot\xff\xfe\tok\r\n\xc3\xa9")
@@ -52,7 +59,7 @@ def test_a_guest_that_prints_without_end_is_bounded(tmp_path: Path) -> None:
         os.write(writer, b"after the cut\n")
         assert log.read_bytes() == b"after the cut\n"
         assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= console.MAX_SIZE
-        lines = console.tail(log, 3).splitlines()
+        lines = console.tail(log, 4).splitlines()
         assert lines == ["x" * 99, "x" * 99, "after the cut"]
     finally:
         os.close(writer)

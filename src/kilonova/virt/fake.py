@@ -24,6 +24,7 @@ from kilonova.virt.base import Guest, GuestEvent
 from kilonova.virt.ids import checked_id
 
 _ACTIVE = (PowerState.RUNNING, PowerState.PAUSED)
+_BOOT = "".join(f"[{second:6.1f}] a fake guest boots\n" for second in range(16))
 
 
 class _Traces(msgspec.Struct, gc=False):
@@ -176,10 +177,10 @@ class FakeDriver:
     def console_output(self, server_id: str, lines: int | None) -> str:
         with self._changed:
             self._get(server_id)
-        text = f"a fake guest\n{server_id} login: "
-        return (
-            text if lines is None else "".join(text.splitlines(keepends=True)[-lines:] if lines > 0 else [])
-        )
+        text = f"{_BOOT}{server_id} login: "
+        if lines is None:
+            return text
+        return "\n".join(text.split("\n")[-lines:]) if lines > 0 else ""
 
     def vnc_port(self, server_id: str) -> int | None:
         with self._changed:

@@ -120,8 +120,10 @@ def test_projects_and_classes_must_exist(admin: Any) -> None:
     assert admin.put("/os-quota-class-sets/other", {"quota_class_set": {}}).status_code == 404
 
 
-def test_quotas_of_users_are_not_supported(admin: Any) -> None:
-    for method, path in (("GET", MINE), ("GET", f"{MINE}/detail"), ("DELETE", MINE)):
+def test_a_user_is_limited_by_the_project_alone(admin: Any) -> None:
+    assert admin.put(f"{SETS}/{MINE}", {"quota_set": {"cores": 7}}).status_code == 200
+    assert shown(admin, path=f"{SETS}/{MINE}?user_id=u") == shown(admin)
+    for method, path in (("GET", f"{MINE}/detail"), ("DELETE", MINE)):
         assert admin.ask(method, f"{SETS}/{path}?user_id=u", "2.1").status_code == 400
     assert admin.put(f"{SETS}/{MINE}?user_id=u", {"quota_set": {}}).status_code == 400
 

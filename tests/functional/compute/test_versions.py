@@ -59,6 +59,12 @@ def test_every_answer_names_its_microversion(member: Any) -> None:
         assert answer.headers["Vary"] == ", ".join(HEADERS)
 
 
+def test_every_answer_names_its_request_in_both_headers(member: Any) -> None:
+    for path in ("/flavors", "/flavors/none", "/none"):
+        answer = member.get(path)
+        assert answer.headers["X-Compute-Request-Id"] == answer.headers["X-OpenStack-Request-ID"]
+
+
 def test_a_version_that_is_not_served(member: Any) -> None:
     answer = member.get("/flavors", version="2.200")
     assert answer.status_code == 406

@@ -54,7 +54,11 @@ def negotiate(req: falcon.Request) -> Version:
 
 
 def decorate(request: Request, resp: falcon.Response) -> None:
-    """Every answer says which microversion it speaks, in both headers; a 406 repeats the one refused."""
+    """Every answer says which microversion it speaks, in both headers; a 406 repeats the one refused.
+
+    The request's id has an older name here too.
+    """
+    resp.set_header("X-Compute-Request-Id", request.request_id)
     resp.append_header("Vary", f"{_HEADER}, {_OLD_HEADER}")
     version = text(request.version) if request.version != (0, 0) else None
     if version is None and str(resp.status).startswith("406"):

@@ -39,7 +39,9 @@ class QuotaClassSet(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def show(api: ComputeAPI, request: Request, project_id: str) -> Reply:
-    _check(request, project_id, "show")
+    """A user of the project is limited by the project alone: ``user_id`` changes nothing that is shown."""
+    require_project(request.context, project_id, "os-quota-sets:show")
+    queries.check(request, ("user_id",), strict_since=(2, 75))
     with api.db.read() as conn:
         _require_known(conn, project_id)
         limits = all_limits(conn, api, project_id)
@@ -47,7 +49,8 @@ def show(api: ComputeAPI, request: Request, project_id: str) -> Reply:
 
 
 def detail(api: ComputeAPI, request: Request, project_id: str) -> Reply:
-    _check(request, project_id, "detail")
+    require_project(request.context, project_id, "os-quota-sets:detail")
+    _refuse_users(request)
     with api.db.read() as conn:
         _require_known(conn, project_id)
         limits, used = all_limits(conn, api, project_id), usage.used(conn, project_id)
@@ -169,11 +172,6 @@ def _refuse_below_use(new: Mapping[str, int], used: Mapping[str, int]) -> None:
 
 def _only(limits: Mapping[str, int], names: tuple[str, ...]) -> dict[str, int]:
     return {name: limits[name] for name in names}
-
-
-def _check(request: Request, project_id: str, rule: str) -> None:
-    require_project(request.context, project_id, f"os-quota-sets:{rule}")
-    _refuse_users(request)
 
 
 def _refuse_users(request: Request) -> None:

@@ -51,14 +51,14 @@ def uuid(field: str, value: str) -> str:
 
 
 def address(field: str, value: str, version: int | None = None) -> str:
-    """An IP address, of that version if one is given."""
+    """An IP address in its shortest form, of that version if one is given."""
     try:
         found = ipaddress.ip_address(value)
     except ValueError:
         raise ValueError(f"{field} must be an IP address") from None
     if "%" in value or version not in (None, found.version):
         raise ValueError(f"{field} must be an IPv{version or found.version} address")
-    return value
+    return str(found)
 
 
 def decoded(field: str, value: Raw, kind: type[T]) -> T:

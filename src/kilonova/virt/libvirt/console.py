@@ -24,7 +24,10 @@ _log = log.get("virt.console")
 
 
 def tail(path: Path, lines: int | None) -> str:
-    """The last ``lines`` lines (all that are kept if None). "" if the guest has said nothing yet."""
+    """The last ``lines`` lines (all that are kept if None). "" if the guest has said nothing yet.
+
+    What follows the last line feed is a line too, even if it is empty: Nova's clients count so.
+    """
     data = _end(path, KEPT)
     if len(data) < KEPT:
         data = _end(_cut(path), KEPT - len(data)) + data
@@ -33,7 +36,7 @@ def tail(path: Path, lines: int | None) -> str:
         return text
     if lines <= 0:
         return ""
-    return "".join(text.splitlines(keepends=True)[-lines:])
+    return "\n".join(text.split("\n")[-lines:])
 
 
 def bound_size(path: Path) -> bool:

@@ -134,6 +134,10 @@ def test_update(active: Any, member: Any, database: Any) -> None:
     assert server["OS-EXT-SRV-ATTR:hostname"] == "h.example"
     assert server["OS-DCF:diskConfig"] == "AUTO"
     assert server == member.get(f"/servers/{server_id}", version="2.96").json["server"]
+    long = {"accessIPv6": "0000:0000:0000:0000:0000:babe:220.12.22.2"}
+    assert member.put(f"/servers/{server_id}", {"server": long}).json["server"]["accessIPv6"] == (
+        "::babe:dc0c:1602"
+    )
     cleared = member.put(f"/servers/{server_id}", {"server": {"description": None}}, version="2.96")
     assert cleared.json["server"]["description"] is None
     assert cleared.json["server"]["name"] == "new"
