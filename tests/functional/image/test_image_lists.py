@@ -43,6 +43,10 @@ def test_newest_first(alice: Caller, shelf: dict[str, str]) -> None:
     assert alice.names() == [None, "c", "d", "a", "b"]
 
 
+def test_an_image_with_an_empty_id_is_not_the_list(alice: Caller, shelf: dict[str, str]) -> None:
+    assert alice("GET", "/v2/images/").status_code == 404
+
+
 def test_who_sees_what(alice: Caller, bob: Caller, admin: Caller, unscoped: Caller) -> None:
     for kind in ("private", "shared", "community"):
         alice.create(name=f"alice-{kind}", visibility=kind)

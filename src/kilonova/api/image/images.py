@@ -7,10 +7,14 @@ from urllib.parse import urlencode
 
 from kilonova.api.http import Reply, Request
 from kilonova.api.image import patches, queries, views
+from kilonova.domain.errors import NotFound
 from kilonova.image.service import Images
 
 
 def index(images: Images, request: Request) -> Reply:
+    """NotFound for ``/v2/images/``: that asks for one image, with an empty id."""
+    if request.raw.env["PATH_INFO"].endswith("/"):
+        raise NotFound("No image has an empty id")
     query = queries.parse(request)
     page = images.list(request.context, query)
     body: dict[str, Any] = {
