@@ -7,6 +7,7 @@ that could go away, but the code path is the same.
 
 from __future__ import annotations
 
+import atexit
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,9 +22,11 @@ from kilonova.virt.libvirt import host
 _log = log.get("virt.libvirt")
 _KEEPALIVE_INTERVAL, _KEEPALIVE_COUNT = 5, 3
 _RETRY_SECONDS = 0.5
+_LOOP_ENDS_WITHIN = 5.0
 _NO_CHANGE_OF_POWER = (libvirt.VIR_DOMAIN_EVENT_DEFINED, libvirt.VIR_DOMAIN_EVENT_UNDEFINED)
 _loop_lock = threading.Lock()
 _loop: threading.Thread | None = None
+_exiting = threading.Event()
 
 
 def ensure_event_loop() -> None:
@@ -37,12 +40,21 @@ def ensure_event_loop() -> None:
         libvirt.virEventRegisterDefaultImpl()
         _loop = threading.Thread(target=_run_loop, name="libvirt-events", daemon=True)
         _loop.start()
+        atexit.register(_end_loop, _loop)
 
 
 def _run_loop() -> None:
-    while True:
+    while not _exiting.is_set():
         with suppress(libvirt.libvirtError):
             libvirt.virEventRunDefaultImpl()
+
+
+def _end_loop(loop: threading.Thread) -> None:
+    """An interpreter that ends under a callback of libvirt's takes the process down: end the loop first."""
+    _exiting.set()
+    with suppress(libvirt.libvirtError):
+        libvirt.virEventAddTimeout(0, lambda _timer, _opaque: None, None)  # wakes the loop
+    loop.join(_LOOP_ENDS_WITHIN)
 
 
 class Connection:
