@@ -18,14 +18,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from kilonova.config import Config
+from kilonova.domain import codec
 from kilonova.domain.network import Vif
 from kilonova.network.host import LinuxHost, linux, records
 
 folder, verb = Path(sys.argv[1]), sys.argv[3]
-vif = msgspec.json.decode(sys.argv[2], type=Vif)
+vif = codec.from_json(sys.argv[2], Vif)
 visits = itertools.count(1)
 
 

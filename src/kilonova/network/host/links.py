@@ -102,12 +102,12 @@ def remove(ip: linux.Netlink, network_id: str) -> None:
 
 
 def ensure_forwarding(remembered: Path) -> list[str]:
-    """The host forwards; what it did before is remembered in that file."""
+    """The host forwards; what it did before our first network is remembered in that file."""
     before = _IP_FORWARD.read_text()
-    if before.strip() == "1":
-        return []
     if not remembered.exists():
         records.write(remembered, before.encode())
+    if before.strip() == "1":
+        return []
     with linux.making("net.ipv4.ip_forward"):
         _IP_FORWARD.write_text("1")
     return ["net.ipv4.ip_forward set to 1"]
