@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -32,14 +33,14 @@ def api(config_file: Path, log_level: str, address: str, port: int) -> None:
     process.run("api", config_file, log_level, partial(_start, address=address, port=port))
 
 
-def _start(config: Config, closing: ExitStack, address: str, port: int) -> str:
+def _start(config: Config, stop: threading.Event, closing: ExitStack, address: str, port: int) -> str:
     server = parts.listen(address, port, closing)
     db = open_database(config, process.database_url(config), closing)
     folder = Folder(Path(config.state))
     identity = Identity(db, config, parts.key_folder(config, folder))
     ours = parts.bootstrap(db, identity, folder)
     images, _ = parts.open_images(config, db, parts.image_folder(config, folder), closing)
-    bus = open_bus(config, {}, process.say, closing)
+    bus = open_bus(config, {}, process.say, stop, closing)
     parts.serve(server, config, db, bus, identity, images, closing)
     url = parts.url_of(server, address)
     if not ours:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import threading
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -32,7 +33,7 @@ def compute(config_file: Path, log_level: str, driver: str, hosts: int) -> None:
     process.run("compute", config_file, log_level, partial(_start, driver=driver, hosts=hosts))
 
 
-def _start(config: Config, closing: ExitStack, driver: str, hosts: int) -> str:
+def _start(config: Config, stop: threading.Event, closing: ExitStack, driver: str, hosts: int) -> str:
     folder = Path(config.state).absolute() / "hosts"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     names = agents.host_names(config, hosts)
@@ -40,9 +41,9 @@ def _start(config: Config, closing: ExitStack, driver: str, hosts: int) -> str:
         _hold(folder / f"{name}.lock", closing)
     images = None if driver == "fake" else HttpImages(config.service_user, config.region)
     make = agents.host_maker(driver, config, folder, images, process.say)
-    bus = open_bus(config, {agents.POOL: config.compute.build_workers}, process.say, closing)
+    bus = open_bus(config, {agents.POOL: config.compute.build_workers}, process.say, stop, closing)
     process.say("waiting for a conductor")
-    agents.start_agents(config, bus, FaultPoints(config.faults), names, make, closing)
+    agents.start_agents(config, bus, FaultPoints(config.faults), names, make, stop, closing)
     return ", ".join(names if hosts < 5 else [*names[:2], "…", names[-1]])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -22,9 +23,9 @@ def conductor(config_file: Path, log_level: str) -> None:
     process.run("conductor", config_file, log_level, _start)
 
 
-def _start(config: Config, closing: ExitStack) -> str:
+def _start(config: Config, stop: threading.Event, closing: ExitStack) -> str:
     db = open_database(config, process.database_url(config), closing)
-    bus = open_bus(config, {}, process.say, closing)
+    bus = open_bus(config, {}, process.say, stop, closing)
     running = parts.start_conductor(config, db, bus, FaultPoints(config.faults), closing)
     parts.sweep(running, closing)
     keep_alive(config, db, ["nova-conductor"], closing)

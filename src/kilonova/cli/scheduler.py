@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -21,9 +22,9 @@ def scheduler(config_file: Path, log_level: str) -> None:
     process.run("scheduler", config_file, log_level, _start)
 
 
-def _start(config: Config, closing: ExitStack) -> str:
+def _start(config: Config, stop: threading.Event, closing: ExitStack) -> str:
     db = open_database(config, process.database_url(config), closing)
-    bus = open_bus(config, {}, process.say, closing)
+    bus = open_bus(config, {}, process.say, stop, closing)
     start_scheduler(config, db, bus, closing)
     keep_alive(config, db, ["nova-scheduler"], closing)
     return ""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 import threading
 from pathlib import Path
@@ -12,14 +10,14 @@ import click
 from msgspec import structs
 
 from kilonova import log
-from kilonova.cli.machine import Machine, Stopped
+from kilonova.cli.machine import Machine
 from kilonova.cli.memory import share_one_heap
+from kilonova.cli.parts import agents
+from kilonova.cli.parts.process import say
+from kilonova.cli.parts.stop import INTERRUPTED, Signals, Stopped
 from kilonova.cli.state import StateFolder
 from kilonova.config import load
 from kilonova.domain.errors import KilonovaError
-
-INTERRUPTED = 130
-"""Exit status of what Ctrl-C ended before its time, as shells have it."""
 
 
 @click.command(short_help="Run everything in one process, on this machine.")
@@ -59,40 +57,19 @@ def up(
     state: Path, address: str, port: int, driver: str, hosts: int, config_file: Path | None, log_level: str
 ) -> None:
     """Run the API, conductor, scheduler and compute of this machine until Ctrl-C. Guests go on after it."""
-    if hosts > 1 and driver != "fake":
-        raise click.UsageError("--hosts needs --driver fake: one process is one libvirt host")
-    if driver == "libvirt" and os.geteuid() != 0:
-        raise click.ClickException(
-            "the libvirt driver makes network devices for its guests, which only root may do: run it as root,"
-            " or try it with --driver fake (kilonova doctor says what else is missing)"
-        )
+    agents.check(driver, hosts)
     try:
         config = load(config_file)
     except KilonovaError as error:
         raise click.ClickException(error.message) from error
-    stop = Signals().asked
     share_one_heap()
+    stop = Signals().asked
     folder = StateFolder(state)
     config = structs.replace(config, state=str(folder.path))
     with folder.log.open("a", buffering=1) as file:
         log.setup(file, log_level)
         machine = Machine(config, folder, driver, hosts, say, stop)
         _run(machine, folder, address, port, stop)
-
-
-class Signals:
-    """The first one asks to stop. A second one does not wait: then it is as after kill -9, and what was under
-    way is taken up at the next start."""
-
-    def __init__(self) -> None:
-        self.asked = threading.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._hear)
-
-    def _hear(self, _number: int, _frame: object) -> None:
-        if self.asked.is_set():
-            os._exit(INTERRUPTED)
-        self.asked.set()
 
 
 def _run(machine: Machine, folder: StateFolder, address: str, port: int, asked: threading.Event) -> None:
@@ -107,8 +84,3 @@ def _run(machine: Machine, folder: StateFolder, address: str, port: int, asked: 
     say("stopping; guests go on")
     machine.close()
     folder.close()
-
-
-def say(text: str) -> None:
-    """To the user, at once, also through a pipe."""
-    print(text, flush=True)

@@ -50,18 +50,21 @@ class Agent:
         self._subscription: Subscription | None = None
         self._stopping = threading.Event()
 
-    def start(self, reports: Ticker, leases: Ticker, repairs: Ticker) -> None:
+    def start(
+        self, reports: Ticker, leases: Ticker, repairs: Ticker, stop: threading.Event | None = None
+    ) -> None:
         """Wait for a conductor, compare the host with the records, then take work.
 
-        The tickers may be shared by many agents.
+        The tickers may be shared by many agents. StaleEpoch: ``stop`` was set while there was no conductor.
         """
         parts = self._parts
         parts.network.start(self._metadata)
         parts.driver.start(self._power.on_event)
-        self._insist(lambda: self._report(starting=True))
-        self._insist(lambda: reconcile(parts, self._running))
+        stop = stop or self._stopping
+        insist(lambda: self._report(starting=True), math.inf, stop)
+        insist(lambda: reconcile(parts, self._running), math.inf, stop)
         self._subscription = parts.bus.serve(f"compute.{parts.host}", self._handlers(), self._workers)
-        self._insist(self._ready)
+        insist(self._ready, math.inf, stop)
         reports.every(parts.config.compute.report_interval, self._report)
         leases.every(parts.config.operations.lease / 3, self._renew_leases)
         repairs.every(_RECONCILE_INTERVAL, lambda: reconcile(parts, self._running))
@@ -76,10 +79,6 @@ class Agent:
             self._subscription.close()
         self._parts.network.stop()
         self._parts.driver.stop()
-
-    def _insist(self, ask: Callable[[], object]) -> None:
-        """However long it takes until there is a conductor."""
-        insist(ask, math.inf, self._stopping)
 
     def _ready(self) -> None:
         held = list(self._running.held())

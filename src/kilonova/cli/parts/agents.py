@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,9 +12,11 @@ from pathlib import Path
 import click
 
 from kilonova.bus.base import Bus
+from kilonova.cli.parts.stop import go_on
 from kilonova.compute.agent import Agent
 from kilonova.compute.parts import Parts
 from kilonova.config import Config
+from kilonova.domain.errors import StaleEpoch
 from kilonova.engine.faults import FaultPoints
 from kilonova.engine.ticker import Ticker
 from kilonova.image.base import ImageSource
@@ -48,10 +51,16 @@ def host_names(config: Config, count: int) -> list[str]:
 
 
 def start_agents(
-    config: Config, bus: Bus, faults: FaultPoints, names: list[str], make: MakeHost, closing: ExitStack
+    config: Config,
+    bus: Bus,
+    faults: FaultPoints,
+    names: list[str],
+    make: MakeHost,
+    stop: threading.Event,
+    closing: ExitStack,
 ) -> None:
-    """Each agent waits for a conductor; when it returns, all take work."""
-    tickers = [Ticker("reports"), Ticker("leases"), Ticker("repairs")]
+    """Each agent waits for a conductor; when it returns, all take work. Stopped: ``stop`` was set before."""
+    tickers = (Ticker("reports"), Ticker("leases"), Ticker("repairs"))
     for ticker in tickers:
         closing.callback(ticker.close)
     for name in names:
@@ -59,7 +68,13 @@ def start_agents(
         parts = Parts(host=name, config=config, bus=bus, driver=driver, network=network, faults=faults)
         agent = Agent(parts, POOL)
         closing.callback(agent.stop)
-        agent.start(*tickers)
+        go_on(stop)
+        try:
+            agent.start(*tickers, stop)
+        except StaleEpoch:
+            go_on(stop)
+            raise
+        go_on(stop)
 
 
 def host_maker(driver: str, config: Config, folder: Path, images: ImageSource | None, say: Say) -> MakeHost:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -14,16 +13,15 @@ import click
 
 from kilonova import log
 from kilonova.cli.memory import share_one_heap
+from kilonova.cli.parts.stop import INTERRUPTED, Signals, Stopped
 from kilonova.config import Config, load
 from kilonova.domain.errors import KilonovaError
 
-INTERRUPTED = 130
-"""Exit status of what Ctrl-C ended before its time, as shells have it."""
-
 HOW_TO = "see docs/how-to/run-services-apart.md"
 
-Start = Callable[[Config, ExitStack], str]
-"""Start a service; what to tell about it. Whatever it starts, it registers to be stopped."""
+Start = Callable[[Config, threading.Event, ExitStack], str]
+"""Start a service; what to tell about it. Stopped if the event is set meanwhile. Whatever it starts, it
+registers to be stopped."""
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -50,18 +48,16 @@ def run(name: str, config_file: Path, log_level: str, start: Start) -> None:
         )
     log.setup(level=log_level)
     share_one_heap()
-    signals = Signals()
+    stop = Signals().asked
     with ExitStack() as closing:
         try:
-            told = start(config, closing)
-            signals.started()
+            told = start(config, stop, closing)
         except (KilonovaError, OSError) as error:
             raise click.ClickException(str(error)) from error
         except Stopped:
-            raise SystemExit(INTERRUPTED) from None
-        if not signals.asked.is_set():
-            say(f"ready: {name} {told}")
-        signals.asked.wait()
+            sys.exit(INTERRUPTED)
+        say(f"ready: {name} {told}")
+        stop.wait()
         say(f"stopping: {name}")
 
 
@@ -75,29 +71,3 @@ def database_url(config: Config) -> str:
 def say(text: str) -> None:
     """To the user, at once, also through a pipe."""
     print(text, flush=True)
-
-
-class Stopped(BaseException):
-    """Asked to stop while starting."""
-
-
-class Signals:
-    """The first one asks to stop, a second one does not wait: then it is as after kill -9, and all that was
-    under way is taken up at the next start."""
-
-    def __init__(self) -> None:
-        self.asked = threading.Event()
-        self._starting = True
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._hear)
-
-    def started(self) -> None:
-        """From now on a signal no more interrupts what the main thread does."""
-        self._starting = False
-
-    def _hear(self, _number: int, _frame: object) -> None:
-        if self.asked.is_set():
-            os._exit(INTERRUPTED)
-        self.asked.set()
-        if self._starting:
-            raise Stopped
