@@ -62,8 +62,8 @@ class Scheduler:
         """One transaction: the operation is still the asker's, an earlier claim is gone, this one fits."""
         server_id = request.spec.server_id
         with self._db.write() as conn:
-            if not operations.is_held(conn, request.operation_id, request.epoch):
-                raise StaleEpoch(f"operation {request.operation_id} moved on")
+            if not operations.seeks_host(conn, request.operation_id, request.epoch):
+                raise StaleEpoch(f"operation {request.operation_id} moved on, or has its host")
             claims.release(conn, server_id)
             row = claims.claim(conn, server_id, candidate.host, need_of(request.spec.flavor))
         if row is not None:

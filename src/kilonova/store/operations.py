@@ -80,16 +80,21 @@ def _hold(names: tuple[str, ...]) -> Any:
     )
 
 
-_IS_HELD = (
+_SEEKS_HOST = (
     sa.select(ops.c.id)
-    .where(ops.c.id == given("operation"), ops.c.state == OPEN, ops.c.epoch == given("held"))
+    .where(
+        ops.c.id == given("operation"),
+        ops.c.state == OPEN,
+        ops.c.epoch == given("held"),
+        ops.c.host.is_(None),
+    )
     .with_for_update(read=True)
 )
 
 
-def is_held(conn: sa.Connection, operation_id: str, epoch: int) -> bool:
-    """Whether this epoch still owns it; it stays so until the transaction ends."""
-    return conn.execute(_IS_HELD, {"operation": operation_id, "held": epoch}).first() is not None
+def seeks_host(conn: sa.Connection, operation_id: str, epoch: int) -> bool:
+    """Whether this epoch still owns it and has no host yet; it stays so until the transaction ends."""
+    return conn.execute(_SEEKS_HOST, {"operation": operation_id, "held": epoch}).first() is not None
 
 
 def renew(conn: sa.Connection, held: dict[str, int], owner: str, until: float) -> set[str]:
