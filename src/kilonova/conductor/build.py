@@ -49,18 +49,17 @@ def _place(parts: Parts, work: Row) -> None:
         parts.faults.reach("build.select_destinations.before")
         selection = _select(parts, work)
         parts.faults.reach("build.select_destinations.after")
+        _hand_over(parts, work, selection.host, selection, started)
     except StaleEpoch:
         raise
     except Unavailable as error:
-        _log.warning("scheduler_away", error=error.message)
+        _log.warning("build_postponed", error=error.message)
         with parts.db.write() as conn:
             lease.postpone(conn, work, error.message)
     except KilonovaError as error:
         message = error.message if work.message is None else f"{error.message} Before that: {work.message}"
         _log.warning("build_failed", error=message)
         fail(parts, work, message, error.details, _decision(started, "Error", error.message))
-    else:
-        _hand_over(parts, work, selection.host, selection, started)
 
 
 def _decision(started: float, result: str, message: str | None = None) -> StepRecord:
@@ -130,6 +129,8 @@ def _hand_over(
             step = _decision(started or now(), "Success")
             operations.put_steps(conn, work.id, work.epoch, None, [step])
         handed = lease.hand_to_host(conn, work, host, parts.config.operations.lease, **values)
+        if selection is not None and not claims.is_on(conn, work.server_id, host):
+            raise Unavailable("The place that was chosen was given away.")
         server = servers.for_host(conn, work.server_id)
     parts.faults.reach("build.hand_over.after")
     parts.bus.cast(

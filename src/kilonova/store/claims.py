@@ -57,6 +57,12 @@ def claim(conn: sa.Connection, server_id: str, host: str, need: Capacity) -> Row
     return taken
 
 
+def is_on(conn: sa.Connection, server_id: str, host: str) -> bool:
+    """Whether the server holds a share of that host."""
+    query = sa.select(claims.c.server_id).where(claims.c.server_id == server_id, claims.c.host == host)
+    return conn.execute(query).first() is not None
+
+
 _RELEASE = sa.delete(claims).where(claims.c.server_id == given("server")).returning(*claims.c)
 _GIVE_BACK = (
     sa.update(hosts)
