@@ -14,6 +14,7 @@ import os
 import select
 import shutil
 import signal
+import sqlite3
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -51,7 +52,7 @@ def own_host() -> Iterator[None]:
 def real_machine() -> Iterator[tuple[Up, HostOracle]]:
     """A state folder for `kilonova up --driver libvirt` on a host of its own; whatever happens, all that it
     made is gone at the end. Its path is short (UNIX sockets) and open to pass (QEMU has its own user)."""
-    folder = Path(tempfile.mkdtemp(prefix="kn-"))
+    folder = Path(tempfile.mkdtemp(prefix="real-"))
     folder.chmod(0o711)
     with own_host():
         up = Up(folder / "s", driver="libvirt")
@@ -130,7 +131,8 @@ class HostOracle:
     def sweep(self) -> None:
         """After a test, whatever became of it: end the processes, remove the namespaces. The devices, rules
         and routes end with the namespace that was their host."""
-        self.things()
+        with suppress(sqlite3.Error):
+            self.things()
         for pid in self._processes():
             with suppress(ProcessLookupError):
                 ended = os.pidfd_open(pid)
@@ -144,7 +146,7 @@ class HostOracle:
     # --- what should be
     def _network_of(self, servers: str) -> Things:
         """What the ports of these servers need on the host."""
-        of_them = f"FROM ports WHERE nic IS NOT NULL AND device_id IN ({servers})"  # noqa: S608
+        of_them = f"FROM ports WHERE nic IS NOT NULL AND device_id IN ({servers})"
         ports = set(self._ask(f"SELECT id {of_them}"))
         networks = set(self._ask(f"SELECT network_id {of_them}"))
         routed = f"FROM subnets WHERE gateway_ip IS NOT NULL AND network_id IN (SELECT network_id {of_them})"
