@@ -237,7 +237,7 @@ class TestAfterwards:
             begun = time.perf_counter()
             cloud.allocate(on(net))
             took.append(time.perf_counter() - begun)
-        assert min(took) < 0.001
+        assert min(took) < (0.001 if cloud.service.db.engine.name == "sqlite" else 0.004)
 
 
 class TestValidate:

@@ -27,6 +27,7 @@ from kilonova.domain.errors import (
     Unauthorized,
     UnsupportedMedia,
 )
+from kilonova.store.repeat import repeat
 
 MAX_BODY = 114_688
 """Bytes of a JSON body: Nova's osapi_max_request_body_size."""
@@ -56,6 +57,7 @@ class Request:
     version: Version = (0, 0)
     """The negotiated microversion; (0, 0) where the API has none."""
     _context: RequestContext | None = None
+    _body: bytes | None = None
 
     @property
     def context(self) -> RequestContext:
@@ -92,6 +94,14 @@ class Request:
 
     def body(self, content_types: Sequence[str] = ("application/json",)) -> bytes:
         """All of it. UnsupportedMedia if it is none of ``content_types``; the first one is the default."""
+        if self._body is None:
+            self._body = self._read_body()
+        kind = (self.raw.content_type or content_types[0]).split(";")[0].strip()
+        if self._body and kind not in content_types:
+            raise UnsupportedMedia(f"Unsupported Content-Type: {kind}")
+        return self._body
+
+    def _read_body(self) -> bytes:
         length = self.raw.content_length
         if length is not None and length > MAX_BODY:
             raise TooLarge(f"Request body is larger than {MAX_BODY} bytes")
@@ -101,9 +111,6 @@ class Request:
             raise BadRequest(f"Malformed request body: {error}") from error
         if len(data) > MAX_BODY:
             raise TooLarge(f"Request body is larger than {MAX_BODY} bytes")
-        kind = (self.raw.content_type or content_types[0]).split(";")[0].strip()
-        if data and kind not in content_types:
-            raise UnsupportedMedia(f"Unsupported Content-Type: {kind}")
         return data
 
 
@@ -122,6 +129,8 @@ class Route:
     until: Version | None = None
     public: bool = False
     """Served without a token."""
+    streamed: bool = False
+    """Reads its body as it comes, so that it cannot be run again."""
 
     def serves(self, version: Version) -> bool:
         return (self.since is None or version >= self.since) and (self.until is None or version <= self.until)
@@ -206,15 +215,23 @@ class _Edge:
                 if self._service.negotiate is not None:
                     request.version = self._service.negotiate(req)
                 route = self._route(method, request)
-                if not route.public:
-                    request._context = self._context(req, request.request_id)
-                _send(resp, route.handler(self._service.state, request, **parameters))
+                _refuse_nul(req, parameters)
+                if route.streamed:
+                    reply = self._run(route, request, parameters)
+                else:
+                    reply = repeat(self._run, route, request, parameters)
+                _send(resp, reply)
             except KilonovaError as error:
                 self._fail(request, resp, error.status, error.message, error)
             except Exception:  # noqa: BLE001 - the edge: the client gets a 500, the log the traceback
                 _log.exception("request_failed", method=method, path=req.path)
                 self._fail(request, resp, 500, "Unexpected API Error. The log has the details.", None)
             self._finish(request, resp)
+
+    def _run(self, route: Route, request: Request, parameters: dict[str, str]) -> Reply:
+        if not route.public:
+            request._context = self._context(request.raw, request.request_id)
+        return route.handler(self._service.state, request, **parameters)
 
     def not_allowed(self, req: falcon.Request, resp: falcon.Response, **_: str) -> None:
         request = self._request(req)
@@ -253,6 +270,8 @@ class _Edge:
         self, request: Request, resp: falcon.Response, status: int, message: str, error: KilonovaError | None
     ) -> None:
         _send(resp, Reply(status, self._service.fault(request, status, message, error)))
+        if status == 503:
+            resp.set_header("Retry-After", "1")
         if status == 401:
             resp.set_header("WWW-Authenticate", f'Keystone uri="{request.raw.prefix}/identity"')
 
@@ -260,6 +279,14 @@ class _Edge:
         resp.set_header("X-OpenStack-Request-ID", request.request_id)
         if self._service.decorate is not None:
             self._service.decorate(request, resp)
+
+
+def _refuse_nul(req: falcon.Request, parameters: Mapping[str, str]) -> None:
+    """NUL is in no id, and not every database can look for it."""
+    if any("\0" in value for name, value in parameters.items() if name.endswith("_id")):
+        raise NotFound("The resource could not be found.")
+    if "%00" in req.query_string:
+        raise BadRequest("Invalid input: the query has a NUL character")
 
 
 _REQUEST_ID = re.compile(r"req-[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")

@@ -13,6 +13,7 @@ from kilonova.domain.servers import VmState
 from kilonova.engine import lease
 from kilonova.store import operations, servers
 from kilonova.store.database import Row
+from kilonova.store.repeat import repeated
 
 _log = log.get("conductor")
 
@@ -29,6 +30,7 @@ def perform_action(parts: Parts, message: PerformOperation) -> None:
             _log.info("action_moved_on")
 
 
+@repeated
 def hand_over(parts: Parts, work: Row, method: str) -> None:
     """The operation is the host's from here; tell the host."""
     parts.faults.reach(f"{work.kind}.hand_over.before")

@@ -6,6 +6,8 @@ again with the next host; when nothing is left to try, the server gets its fault
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 
 from kilonova import log
@@ -18,6 +20,7 @@ from kilonova.engine import lease
 from kilonova.scheduler.rules import need_of
 from kilonova.store import claims, hosts, operations, servers
 from kilonova.store.database import Row
+from kilonova.store.repeat import repeated
 
 _log = log.get("conductor")
 
@@ -74,6 +77,7 @@ def _still_there(parts: Parts, work: Row) -> bool:
         return hosts.is_up(conn, work.host, parts.config.compute.service_down_time)
 
 
+@repeated
 def _leave(parts: Parts, work: Row) -> None:
     """Its host is gone: at once it has no place and no claim there, so that nothing is built unclaimed
     if the host comes back."""
@@ -95,6 +99,7 @@ def _select(parts: Parts, work: Row) -> Selection:
     return parts.bus.call("scheduler", "select_destinations", request, Selection)
 
 
+@repeated
 def _claim(parts: Parts, work: Row, spec: BuildSpec, host: str) -> str | None:
     """Claim an alternate: its zone, or None if it is down or full now."""
     with parts.db.write() as conn:
@@ -107,18 +112,23 @@ def _claim(parts: Parts, work: Row, spec: BuildSpec, host: str) -> str | None:
         return hosts.zone(conn, host)
 
 
+@repeated
 def _hand_over(
     parts: Parts, work: Row, host: str, selection: Selection | None, started: float | None = None
 ) -> None:
     """One transaction: the server is placed, the operation is the host's. Then tell the host."""
     with parts.db.write() as conn:
-        values = {}
+        values: dict[str, Any] = {}
         if selection is not None:
             values = {
                 "attempt": work.attempt + 1,
                 "tried_hosts": [*work.tried_hosts, host],
                 "alternates": selection.alternates,
             }
+        handed = lease.hand_to_host(conn, work, host, parts.config.operations.lease, **values)
+        if selection is not None and not claims.is_on(conn, work.server_id, host):
+            raise Unavailable("The place that was chosen was given away.")
+        if selection is not None:
             servers.change(
                 conn,
                 work.server_id,
@@ -128,9 +138,6 @@ def _hand_over(
             )
             step = _decision(started or now(), "Success")
             operations.put_steps(conn, work.id, work.epoch, None, [step])
-        handed = lease.hand_to_host(conn, work, host, parts.config.operations.lease, **values)
-        if selection is not None and not claims.is_on(conn, work.server_id, host):
-            raise Unavailable("The place that was chosen was given away.")
         server = servers.for_host(conn, work.server_id)
     parts.faults.reach("build.hand_over.after")
     parts.bus.cast(
@@ -165,6 +172,7 @@ def try_elsewhere(conn: sa.Connection, parts: Parts, work: Row, message: str) ->
     return True
 
 
+@repeated
 def fail(parts: Parts, work: Row, message: str, details: object, step: StepRecord | None = None) -> None:
     """The build, which this conductor owns, ends in ERROR with a fault; its place and its ports are free.
 

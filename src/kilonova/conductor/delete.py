@@ -16,6 +16,7 @@ from kilonova.domain.messages import PerformOperation
 from kilonova.engine import lease
 from kilonova.store import claims, hosts, operations, servers
 from kilonova.store.database import Row
+from kilonova.store.repeat import repeated
 
 _log = log.get("conductor")
 
@@ -38,6 +39,7 @@ def delete_instance(parts: Parts, message: PerformOperation) -> None:
             _log.warning("delete_failed", error=error.message)
 
 
+@repeated
 def finish(parts: Parts, work: Row) -> None:
     """Nothing of the server is on a host any more: free its ports, then all the rest in one transaction."""
     parts.network.deallocate_for_instance(work.server_id)

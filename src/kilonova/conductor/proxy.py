@@ -34,10 +34,12 @@ from kilonova.domain.servers import guest_metadata as metadata_of
 from kilonova.engine import lease
 from kilonova.store import hosts, operations, servers
 from kilonova.store.database import Row
+from kilonova.store.repeat import repeated
 
 _log = log.get("conductor")
 
 
+@repeated
 def progress(parts: Parts, message: Progress) -> Nothing:
     """A step's boundary: record what ended and began, renew the lease, show the task state."""
     with parts.db.write() as conn:
@@ -48,6 +50,7 @@ def progress(parts: Parts, message: Progress) -> Nothing:
     return Nothing()
 
 
+@repeated
 def allocate_networks(parts: Parts, message: OperationRef) -> Vifs:
     """Ports for the server of this build, bound to the host that asks."""
     with parts.db.read() as conn:
@@ -76,6 +79,7 @@ def _free_if_gone(parts: Parts, server_id: str) -> None:
         parts.network.deallocate_for_instance(server_id)
 
 
+@repeated
 def activate(parts: Parts, message: Activate) -> Nothing:
     """The commit of a build: ACTIVE, and the operation is done. Only after this may the guest run.
 
@@ -94,6 +98,7 @@ def activate(parts: Parts, message: Activate) -> Nothing:
     return Nothing()
 
 
+@repeated
 def finished(parts: Parts, message: Finished) -> Nothing:
     """The end of a host's work, good or bad."""
     if message.kind == "build":
@@ -173,6 +178,7 @@ def _action_finished(parts: Parts, message: Finished) -> Nothing:
     return Nothing()
 
 
+@repeated
 def renew_leases(parts: Parts, message: RenewLeases) -> Held:
     """Which of its operations the host still holds; the leases of those are renewed."""
     until = now() + parts.config.operations.lease
@@ -190,6 +196,7 @@ _SHOWS = {
 _FOLLOWS = frozenset({VmState.ACTIVE, VmState.PAUSED, VmState.STOPPED})
 
 
+@repeated
 def power_states(parts: Parts, message: PowerStates) -> None:
     """What the guests of a host really do. A server that nothing is being done to follows its guest.
 

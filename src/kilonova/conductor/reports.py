@@ -13,11 +13,13 @@ from kilonova.domain.messages import (
     Report,
 )
 from kilonova.store import hosts, operations, servers
+from kilonova.store.repeat import repeated
 
 METHOD_OF_KIND = {"build": "build_instances", "delete": "delete_instance"}
 """The conductor's method that takes an operation of this kind up; perform_action for all others."""
 
 
+@repeated
 def report(parts: Parts, message: Report) -> Nothing:
     """A sign of life and the inventory. An agent that has just begun owns nothing: what it owned is free."""
     zone = parts.config.default_availability_zone
@@ -44,6 +46,7 @@ def host_servers(parts: Parts, message: FromHost) -> HostServers:
     )
 
 
+@repeated
 def ready(parts: Parts, message: Ready) -> Nothing:
     """A host has compared itself with the records and takes work: ring for all that waits for it.
 

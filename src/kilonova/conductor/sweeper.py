@@ -109,7 +109,7 @@ def _repair(parts: Parts, server_id: str, before: float) -> None:
     }
     values: dict[str, Any] = {"vm_state": VmState.ERROR, "task_state": None, "fault": fault}
     with parts.db.write() as conn:
-        if server_id not in servers.in_limbo(conn, before):
+        if server_id not in servers.in_limbo(conn, before, for_update=True):
             return
         building = servers.state(conn, server_id).vm_state == VmState.BUILDING
         if building:

@@ -78,7 +78,7 @@ def act(
     """
     rule = ACTIONS[action]
     with db.write(durable=True) as conn:
-        server = servers.state(conn, server_id)
+        server = servers.state(conn, server_id, for_update=True)
         busy = server.task_state is not None and server.task_state not in rule.while_busy
         if busy or server.vm_state not in rule.vm_states or server.host is None:
             raise _wrong_state(server_id, rule.record, server)
@@ -93,7 +93,8 @@ def act(
 def delete_server(db: Database, bus: Bus, config: Config, context: RequestContext, server_id: str) -> None:
     """Begin to delete: whatever is open for the server ends here. A second delete changes nothing."""
     with db.write(durable=True) as conn:
-        server = servers.state(conn, server_id)
+        operations.lock_open(conn, server_id)
+        server = servers.state(conn, server_id, for_update=True)
         if server.task_state == TaskState.DELETING:
             return
         operations.supersede(conn, server_id, "The server is being deleted")

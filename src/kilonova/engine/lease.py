@@ -15,11 +15,13 @@ from kilonova.domain.clock import now
 from kilonova.domain.errors import StaleEpoch
 from kilonova.store import operations
 from kilonova.store.database import Database, Row
+from kilonova.store.repeat import repeated
 
 PAUSE = 3.0
 """Seconds until an operation is tried again that met something which may pass."""
 
 
+@repeated
 def take(db: Database, operation_id: str, owner: str, lease: float) -> Row | None:
     """Become the owner of an operation that nobody works on; None if somebody does, or it ended."""
     with db.write() as conn:

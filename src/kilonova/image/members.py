@@ -21,7 +21,7 @@ class Members:
 
     def add(self, context: RequestContext, image_id: str, member_id: str) -> ImageMember:
         with self._db.write() as conn:
-            image = _shared(rows.get(conn, access.viewer(context), image_id), image_id)
+            image = _shared(rows.get(conn, access.viewer(context), image_id, for_update=True), image_id)
             access.check_modify(context, image, "add_member")
             if image_members.count(conn, image_id) >= MAX_MEMBERS:
                 raise TooLarge(f"Image {image_id} has {MAX_MEMBERS} members, the most it can have.")

@@ -182,7 +182,7 @@ class Images:
         )
 
     def _writable(self, conn: Any, context: RequestContext, image_id: str, action: str) -> Image:
-        image = images.get(conn, access.viewer(context), image_id)
+        image = images.get(conn, access.viewer(context), image_id, for_update=True)
         if image is None:
             raise access.missing(image_id)
         access.check_modify(context, image, action)

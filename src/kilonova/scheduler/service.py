@@ -15,6 +15,7 @@ from kilonova.scheduler.hosts import Hosts, HostState
 from kilonova.scheduler.rules import Filter, Weigher, chosen, need_of
 from kilonova.store import claims, operations
 from kilonova.store.database import Database
+from kilonova.store.repeat import repeated
 
 _TRIES = 3
 """Decisions anew when every host of the first one was taken by others meanwhile."""
@@ -58,6 +59,7 @@ class Scheduler:
         multipliers = self._config.scheduler.weights
         return decide(request, self._hosts.current(now()), self._filters, self._weighers, multipliers)
 
+    @repeated
     def _claim(self, request: SelectDestinations, candidate: HostState) -> bool:
         """One transaction: the operation is still the asker's, an earlier claim is gone, this one fits."""
         server_id = request.spec.server_id

@@ -80,7 +80,7 @@ _GIVE_BACK = (
 
 def release(conn: sa.Connection, server_id: str) -> None:
     """Give back all that a server holds, on whatever host. Safe to call again."""
-    for row in conn.execute(_RELEASE, {"server": server_id}).all():
+    for row in sorted(conn.execute(_RELEASE, {"server": server_id}), key=lambda row: str(row.host)):
         freed = Capacity(vcpus=row.vcpus, memory_mb=row.memory_mb, disk_gb=row.disk_gb)
         conn.execute(_GIVE_BACK, {"on": row.host, "at": now(), **_amounts(freed)})
 

@@ -22,6 +22,21 @@ def insert(conn: sa.Connection, table: sa.Table) -> Any:
     return sqlite.insert(table)
 
 
+def insert_new(conn: sa.Connection, table: sa.Table, row: dict[str, Any]) -> bool:
+    """INSERT … ON CONFLICT DO NOTHING RETURNING …; False if a row with the same key is there already.
+
+    It waits for another transaction that is about to write the same key.
+    """
+    query = insert(conn, table).on_conflict_do_nothing().returning(*table.primary_key)
+    return conn.execute(query, row).first() is not None
+
+
+def is_duplicate(error: sa.exc.IntegrityError) -> bool:
+    """Whether it was a key that is taken, and not a foreign key that points to nothing."""
+    state = getattr(error.orig, "sqlstate", None)
+    return state == "23505" if state is not None else "UNIQUE" in str(error.orig)
+
+
 _LOCK = sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))")
 
 

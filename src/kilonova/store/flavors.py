@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from kilonova.domain.clock import now
 from kilonova.domain.errors import BadRequest, Conflict, NotFound
 from kilonova.domain.servers import Flavor
-from kilonova.store import dialect, paging
+from kilonova.store import dialect, paging, regexp
 from kilonova.store.database import Row
 from kilonova.store.schema.flavors import flavor_access, flavor_seed, flavors
 
@@ -48,13 +48,14 @@ _FIELDS = [flavors.c[name] for name in Flavor.__struct_fields__]
 
 def seed(conn: sa.Connection) -> None:
     """Make the default flavors, once in a deployment's life. Call it at each start."""
-    first = dialect.insert(conn, flavor_seed).values(id=1, seeded_at=now()).on_conflict_do_nothing()
-    if conn.execute(first).rowcount == 0:
+    if not dialect.insert_new(conn, flavor_seed, {"id": 1, "seeded_at": now()}):
         return
     conn.execute(dialect.insert(conn, flavors).on_conflict_do_nothing(), [_row(one) for one in DEFAULTS])
 
 
-def get(conn: sa.Connection, flavor_id: str, project_id: str | None = None) -> Flavor:
+def get(
+    conn: sa.Connection, flavor_id: str, project_id: str | None = None, for_update: bool = False
+) -> Flavor:
     """A flavor that the project may use; None: any. NotFound else.
 
     SELECT … FROM flavors WHERE id = :id AND (is_public OR EXISTS (access of the project))
@@ -62,6 +63,8 @@ def get(conn: sa.Connection, flavor_id: str, project_id: str | None = None) -> F
     query = sa.select(*_FIELDS).where(flavors.c.id == flavor_id)
     if project_id is not None:
         query = query.where(flavors.c.is_public | _granted(project_id))
+    if for_update:
+        query = query.with_for_update(key_share=True)
     row = conn.execute(query).one_or_none()
     if row is None:
         raise NotFound(f"Flavor {flavor_id} could not be found.")
@@ -97,22 +100,19 @@ def listed(
         query = query.where(flavors.c.memory_mb >= min_memory_mb)
     if min_root_gb is not None:
         query = query.where(flavors.c.root_gb >= min_root_gb)
-    if name is not None:
-        query = query.where(flavors.c.name.regexp_match(name))
     after = _position(conn, key, marker) if marker is not None else None
-    query = paging.page(query, key, flavors.c.id, descending=descending, after=after, limit=limit)
-    return [_flavor(row) for row in conn.execute(query)]
+    query = paging.page(query, key, flavors.c.id, descending=descending, after=after, limit=None)
+    patterns = [] if name is None else [(flavors.c.name, name)]
+    return [_flavor(row) for row in regexp.rows(conn, query, patterns, limit)]
 
 
 def create(conn: sa.Connection, flavor: Flavor) -> None:
     """INSERT INTO flavors; Conflict if the name or the id is taken."""
-    query = sa.select(flavors.c.id).where((flavors.c.id == flavor.id) | (flavors.c.name == flavor.name))
-    taken = conn.execute(query).scalars().all()
-    if flavor.id in taken:
+    if dialect.insert_new(conn, flavors, _row(flavor)):
+        return
+    if conn.execute(sa.select(flavors.c.id).where(flavors.c.id == flavor.id)).first():
         raise Conflict(f"Flavor with ID {flavor.id} already exists.")
-    if taken:
-        raise Conflict(f"Flavor with name {flavor.name} already exists.")
-    conn.execute(flavors.insert().values(_row(flavor)))
+    raise Conflict(f"Flavor with name {flavor.name} already exists.")
 
 
 def change(conn: sa.Connection, flavor_id: str, **values: Any) -> None:
@@ -137,7 +137,7 @@ def projects(conn: sa.Connection, flavor_id: str) -> list[str]:
 def grant(conn: sa.Connection, flavor_id: str, project_id: str) -> None:
     """Let a project use the flavor; Conflict if it may already."""
     row = {"flavor_id": flavor_id, "project_id": project_id}
-    if conn.execute(dialect.insert(conn, flavor_access).values(row).on_conflict_do_nothing()).rowcount == 0:
+    if not dialect.insert_new(conn, flavor_access, row):
         raise Conflict(
             f"Flavor access already exists for flavor {flavor_id} and project {project_id} combination."
         )
@@ -166,7 +166,7 @@ def _position(conn: sa.Connection, key: sa.ColumnElement[Any], marker: str) -> t
 
 
 def _flavor(row: Row) -> Flavor:
-    return Flavor(**row._mapping)
+    return Flavor(**{name: row._mapping[name] for name in Flavor.__struct_fields__})
 
 
 def _row(flavor: Flavor) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from kilonova.domain.identity import Group
-from kilonova.store import identity, role_assignments, tokens
+from kilonova.store import dialect, identity, role_assignments, tokens
 from kilonova.store.schema.identity import group_members, groups
 
 
@@ -47,8 +47,7 @@ def has_member(conn: sa.Connection, group_id: str, user_id: str) -> bool:
 
 
 def add_member(conn: sa.Connection, group_id: str, user_id: str) -> None:
-    if not has_member(conn, group_id, user_id):
-        conn.execute(sa.insert(group_members).values(group_id=group_id, user_id=user_id))
+    if dialect.insert_new(conn, group_members, {"group_id": group_id, "user_id": user_id}):
         tokens.bump(conn)
 
 

@@ -59,6 +59,8 @@ def change_service(conn: sa.Connection, service_id: str, **values: Any) -> None:
 
 def delete_service(conn: sa.Connection, service_id: str) -> None:
     """The service and its host are forgotten. Conflict while servers are on it, or are about to be."""
+    # A claim that is being taken ends first, or finds no host.
+    conn.execute(sa.select(hosts.c.id).where(hosts.c.service_id == service_id).with_for_update())
     compute = sa.select(services.c.host).where(
         services.c.id == service_id, services.c.binary == "nova-compute"
     )
@@ -76,13 +78,14 @@ def delete_service(conn: sa.Connection, service_id: str) -> None:
 def hypervisors(
     conn: sa.Connection, *, pattern: str | None = None, marker: str | None = None, limit: int | None = None
 ) -> Sequence[Row]:
-    """One page of hosts with their service, by name; ``pattern`` is a part of the name.
+    """One page of hosts with their service, by name; ``pattern`` is a part of the name,
+    large letters or small.
 
     ``limit`` None: all. BadRequest if the marker is no host's id.
     """
     query = _HYPERVISOR
     if pattern is not None:
-        query = query.where(hosts.c.hypervisor_hostname.contains(pattern, autoescape=True))
+        query = query.where(hosts.c.hypervisor_hostname.icontains(pattern, autoescape=True))
     key = hosts.c.hypervisor_hostname
     if limit is None:
         return conn.execute(query.order_by(key, hosts.c.id)).all()

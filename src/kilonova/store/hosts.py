@@ -11,35 +11,34 @@ from sqlalchemy import bindparam as given
 from kilonova.config import Compute
 from kilonova.domain.clock import now
 from kilonova.domain.hosts import HostReport
+from kilonova.store import dialect
 from kilonova.store.database import Row
 from kilonova.store.schema.hosts import hosts, services
 
 
 def seen(conn: sa.Connection, binary: str, host: str, zone: str) -> str:
-    """A service lives: its id. It is made at its first sign of life."""
-    found = conn.execute(
-        sa.update(services)
-        .where(services.c.binary == binary, services.c.host == host)
-        .values(last_seen=now())
-        .returning(services.c.id)
-    ).scalar_one_or_none()
-    if found is not None:
-        return str(found)
-    service_id = str(uuid.uuid4())
-    conn.execute(
-        services.insert().values(
-            id=service_id,
-            binary=binary,
-            host=host,
-            availability_zone=zone,
-            disabled=False,
-            forced_down=False,
-            last_seen=now(),
-            created_at=now(),
-            updated_at=now(),
-        )
-    )
-    return service_id
+    """A service lives: its id. It is made at its first sign of life.
+
+    UPDATE services SET last_seen = … WHERE binary = … AND host = … RETURNING id
+    """
+    query = sa.update(services).where(services.c.binary == binary, services.c.host == host)
+    query = query.values(last_seen=now()).returning(services.c.id)
+    found = conn.execute(query).scalar_one_or_none()
+    if found is None:
+        row = {
+            "id": str(uuid.uuid4()),
+            "binary": binary,
+            "host": host,
+            "availability_zone": zone,
+            "disabled": False,
+            "forced_down": False,
+            "last_seen": now(),
+            "created_at": now(),
+            "updated_at": now(),
+        }
+        dialect.insert_new(conn, services, row)
+        found = conn.execute(query).scalar_one()
+    return str(found)
 
 
 def report(conn: sa.Connection, service_id: str, told: HostReport, rules: Compute) -> None:

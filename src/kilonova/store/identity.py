@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from kilonova.domain import codec
 from kilonova.domain.errors import Conflict
+from kilonova.store import dialect
 
 T = TypeVar("T")
 
@@ -48,6 +49,8 @@ def unique(what: str, name: str) -> Iterator[None]:
     try:
         yield
     except sa.exc.IntegrityError as error:
+        if not dialect.is_duplicate(error):
+            raise
         kind = what.replace("_", " ")
         raise Conflict(
             f"Conflict occurred attempting to store {kind} - Duplicate entry found with name {name}."

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import sqlalchemy as sa
+from msgspec import structs
 
 from kilonova.domain.clock import now
 from kilonova.domain.images import ImageMember
+from kilonova.store import dialect
 from kilonova.store.schema.images import image_members
 
 _own = image_members.c
@@ -15,18 +17,7 @@ _own = image_members.c
 
 def insert(conn: sa.Connection, member: ImageMember) -> bool:
     """INSERT INTO image_members …; False if the project is a member already."""
-    if get(conn, member.image_id, member.member_id) is not None:
-        return False
-    conn.execute(
-        image_members.insert().values(
-            image_id=member.image_id,
-            member_id=member.member_id,
-            status=member.status,
-            created_at=member.created_at,
-            updated_at=member.updated_at,
-        )
-    )
-    return True
+    return dialect.insert_new(conn, image_members, structs.asdict(member))
 
 
 def get(conn: sa.Connection, image_id: str, member_id: str) -> ImageMember | None:

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from kilonova.domain.clock import now
 from kilonova.domain.images import Image, ImageStatus, ImageViewer
+from kilonova.store import dialect
 from kilonova.store.schema.images import image_members, image_properties, image_tags, images
 
 COLUMNS = [column for column in images.c if column.name != "deleted_at"]
@@ -18,18 +19,21 @@ LIVE = images.c.status.not_in(_GONE)
 
 def insert(conn: sa.Connection, image: Image) -> bool:
     """INSERT INTO images …, with its properties and tags; False if the id is or ever was in use."""
-    taken = conn.execute(sa.select(images.c.id).where(images.c.id == image.id)).first()
-    if taken is not None:
+    if not dialect.insert_new(conn, images, _columns(image)):
         return False
-    conn.execute(images.insert().values(_columns(image)))
     _insert_properties(conn, image)
     _insert_tags(conn, image.id, image.tags)
     return True
 
 
-def get(conn: sa.Connection, viewer: ImageViewer, image_id: str) -> Image | None:
-    """The image if it lives and ``viewer`` may see it; properties and tags included."""
+def get(conn: sa.Connection, viewer: ImageViewer, image_id: str, for_update: bool = False) -> Image | None:
+    """The image if it lives and ``viewer`` may see it; properties and tags included.
+
+    ``for_update``: nobody else changes it, its properties, tags or members until the transaction ends.
+    """
     query = sa.select(*COLUMNS).where(images.c.id == image_id, LIVE, visible(viewer))
+    if for_update:
+        query = query.with_for_update(of=images, key_share=True)
     found = load(conn, conn.execute(query).all())
     return found[0] if found else None
 

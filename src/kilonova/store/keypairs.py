@@ -46,14 +46,11 @@ def check_quota(conn: sa.Connection, user_id: str, limit: int) -> None:
 def create(
     conn: sa.Connection, *, user_id: str, name: str, public_key: str, fingerprint: str, limit: int
 ) -> None:
-    """Keep a public key. QuotaExceeded; Conflict if the user has one of that name.
-
-    In a write transaction the count and the insert are one: two requests cannot both take the last place.
-    """
+    """Keep a public key. QuotaExceeded; Conflict if the user has one of that name."""
+    dialect.lock(conn, "keypairs", user_id)  # two requests cannot both take the last place
     check_quota(conn, user_id, limit)
     row = {"user_id": user_id, "name": name, "public_key": public_key, "fingerprint": fingerprint}
-    query = dialect.insert(conn, keypairs).values(created_at=now(), **row).on_conflict_do_nothing()
-    if conn.execute(query).rowcount == 0:
+    if not dialect.insert_new(conn, keypairs, {**row, "created_at": now()}):
         raise Conflict(f"Key pair '{name}' already exists.")
 
 

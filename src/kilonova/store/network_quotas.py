@@ -7,6 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from kilonova.store import dialect
 from kilonova.store.schema.networks import network_quotas as quotas
 from kilonova.store.schema.networks import networks, ports, subnets
 from kilonova.store.subnets import DHCP_OWNER
@@ -39,6 +40,11 @@ def put(conn: sa.Connection, project_id: str, limits: Mapping[str, int]) -> None
 def delete(conn: sa.Connection, project_id: str) -> bool:
     """Back to the defaults; whether there was anything."""
     return conn.execute(sa.delete(quotas).where(quotas.c.project_id == project_id)).rowcount > 0
+
+
+def lock(conn: sa.Connection, project_id: str, resource: str) -> None:
+    """Until the transaction ends, nobody else of the project makes any: what is counted now stays so."""
+    dialect.lock(conn, "network-quota", project_id, resource)
 
 
 def room(conn: sa.Connection, project_id: str, resource: str, default: int) -> int | None:

@@ -53,9 +53,15 @@ def page(conn: sa.Connection, asked: Page, project_id: str | None) -> tuple[list
     return None if found is None else ([_network(row) for row in found[0]], found[1], found[2])
 
 
-def get(conn: sa.Connection, network_id: str, project_id: str | None) -> Network | None:
-    """The network, if that project sees it."""
-    row = conn.execute(sa.select(networks).where(networks.c.id == network_id, visible_to(project_id))).first()
+def get(
+    conn: sa.Connection, network_id: str, project_id: str | None, for_update: bool = False
+) -> Network | None:
+    """The network, if that project sees it.
+
+    ``for_update``: nobody else changes it, or which subnets and DHCP port it has, meanwhile.
+    """
+    query = sa.select(networks).where(networks.c.id == network_id, visible_to(project_id))
+    row = conn.execute(query.with_for_update(key_share=True) if for_update else query).first()
     return None if row is None else _network(row)
 
 

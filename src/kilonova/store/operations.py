@@ -44,6 +44,13 @@ def open_of_server(conn: sa.Connection, server_id: str) -> Row | None:
     return conn.execute(_OPEN_OF_SERVER, {"server": server_id}).one_or_none()
 
 
+def lock_open(conn: sa.Connection, server_id: str) -> None:
+    """Before one locks a server to end what is open for it: an operation is locked before its server."""
+    if dialect.is_postgresql(conn):
+        query = _OPEN_OF_SERVER.with_only_columns(ops.c.id).with_for_update(key_share=True)
+        conn.execute(query, {"server": server_id})
+
+
 _TAKE = (
     sa.update(ops)
     .where(ops.c.id == given("operation"), ops.c.state == OPEN, ops.c.lease_until <= given("at"))
@@ -88,7 +95,7 @@ _SEEKS_HOST = (
         ops.c.epoch == given("held"),
         ops.c.host.is_(None),
     )
-    .with_for_update(read=True)
+    .with_for_update(key_share=True)
 )
 
 

@@ -16,7 +16,7 @@ def page(
     *,
     descending: bool,
     after: tuple[Any, Any] | None,
-    limit: int,
+    limit: int | None,
 ) -> sa.Select[Any]:
     """The rows after ``after`` (the marker's values of ``key`` and ``unique``) in the order of both.
 

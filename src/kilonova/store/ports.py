@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from kilonova.domain.clock import now
 from kilonova.domain.errors import BadRequest
 from kilonova.domain.network import FixedIp, Port
+from kilonova.store import dialect
 from kilonova.store.network_lists import Condition, Listing, Page
 from kilonova.store.schema.networks import ip_allocations, networks, ports
 from kilonova.store.subnets import DHCP_OWNER
@@ -121,6 +122,15 @@ def _refresh_dhcp_status() -> sa.Update:
 
 
 _REFRESH_DHCP_STATUS = _refresh_dhcp_status()
+_LOCK_DHCP = (
+    sa.select(ports.c.id)
+    .where(
+        ports.c.network_id.in_(sa.bindparam("networks", expanding=True)),
+        ports.c.device_owner == DHCP_OWNER,
+    )
+    .order_by(ports.c.id)
+    .with_for_update(key_share=True)
+)
 
 
 def visible_to(project_id: str | None) -> Condition:
@@ -137,16 +147,25 @@ def page(conn: sa.Connection, asked: Page, project_id: str | None) -> tuple[list
     return None if found is None else (_ports(conn, found[0]), found[1], found[2])
 
 
-def get(conn: sa.Connection, port_id: str, project_id: str | None) -> Port | None:
-    """The port, if that project sees it."""
-    rows = conn.execute(sa.select(ports).where(ports.c.id == port_id, visible_to(project_id))).all()
+def get(conn: sa.Connection, port_id: str, project_id: str | None, for_update: bool = False) -> Port | None:
+    """The port, if that project sees it. ``for_update``: nobody else changes it meanwhile."""
+    query = sa.select(ports).where(ports.c.id == port_id, visible_to(project_id))
+    if for_update:
+        query = query.with_for_update(of=ports, key_share=True)
+    rows = conn.execute(query).all()
     return _ports(conn, rows)[0] if rows else None
 
 
-def by_id(conn: sa.Connection, port_ids: Sequence[str]) -> dict[str, Port]:
+def lock_server(conn: sa.Connection, server_id: str) -> None:
+    """Nobody else gives ports to this server, or takes them from it, until the transaction ends."""
+    dialect.lock(conn, "server-ports", server_id)
+
+
+def by_id(conn: sa.Connection, port_ids: Sequence[str], for_update: bool = False) -> dict[str, Port]:
     if not port_ids:
         return {}
-    rows = conn.execute(_BY_ID, {"ids": port_ids}).all()
+    query = _BY_ID.order_by(ports.c.id).with_for_update(key_share=True) if for_update else _BY_ID
+    rows = conn.execute(query, {"ids": port_ids}).all()
     return {port.id: port for port in _ports(conn, rows)}
 
 
@@ -227,6 +246,8 @@ def set_status(conn: sa.Connection, server_id: str, status: str) -> list[str]:
 
 def refresh_dhcp_status(conn: sa.Connection, network_ids: Sequence[str]) -> None:
     """A DHCP port is ACTIVE while any NIC on its network is: the hosts of these answer its address."""
+    if dialect.is_postgresql(conn):  # so that it sees what others, who do the same now, have changed
+        conn.execute(_LOCK_DHCP, {"networks": network_ids})
     conn.execute(_REFRESH_DHCP_STATUS, {"networks": network_ids})
 
 

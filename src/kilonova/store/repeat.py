@@ -1,4 +1,8 @@
-"""Do again what the database rolled back because something else was in its way."""
+"""Do again what the database rolled back because something else was in its way.
+
+It is for functions that have no effect before their first write has committed. The one that was in the way
+has committed by the time a transaction is rolled back for it: there is nothing to wait for.
+"""
 
 from __future__ import annotations
 
@@ -17,19 +21,23 @@ TIMES = 5
 _log = log.get("database")
 
 
-def repeated(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """For functions that have no effect before their (first) write has committed.
+def repeat(
+    function: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
+) -> Result:
+    """Call it until it was not rolled back, at most TIMES times."""
+    for _ in range(TIMES - 1):
+        try:
+            return function(*args, **kwargs)
+        except RolledBack:
+            _log.info("done_again", what=function.__qualname__)
+    return function(*args, **kwargs)
 
-    The one that was in the way has committed by the time a transaction is rolled back for it: no waiting.
-    """
+
+def repeated(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """A decorator: each call is a repeat()."""
 
     @wraps(function)
     def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-        for time in range(1, TIMES):
-            try:
-                return function(*args, **kwargs)
-            except RolledBack:
-                _log.info("done_again", what=function.__qualname__, time=time)
-        return function(*args, **kwargs)
+        return repeat(function, *args, **kwargs)
 
     return run

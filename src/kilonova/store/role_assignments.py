@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from kilonova.domain.identity import Actor, Assignment, Role, Target
-from kilonova.store import identity, roles, tokens
+from kilonova.store import dialect, identity, roles, tokens
 from kilonova.store.schema.identity import (
     application_credential_roles,
     application_credentials,
@@ -47,8 +47,7 @@ def roles_of_credential(conn: sa.Connection, credential_id: str) -> list[Role]:
 
 def add(conn: sa.Connection, assignment: Assignment) -> None:
     """Nothing changes if it is there."""
-    if not exists(conn, assignment):
-        conn.execute(sa.insert(role_assignments).values(**identity.values(assignment)))
+    if dialect.insert_new(conn, role_assignments, identity.values(assignment)):
         tokens.bump(conn)
 
 
@@ -92,6 +91,12 @@ def members(conn: sa.Connection) -> dict[str, list[str]]:
     return found
 
 
+def lock(conn: sa.Connection) -> None:
+    """Before one looks at the two ends of an assignment, to add it: neither is deleted meanwhile."""
+    dialect.lock(conn, "role_assignments")
+
+
 def forget(conn: sa.Connection, ids: sa.Select[tuple[str]] | sa.CompoundSelect[tuple[str]]) -> None:
     """Remove what those users or groups hold, and what is held on those projects or domains."""
+    lock(conn)
     conn.execute(sa.delete(role_assignments).where(sa.or_(_t.actor_id.in_(ids), _t.target_id.in_(ids))))

@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from kilonova.domain.identity import Role
-from kilonova.store import identity, tokens
+from kilonova.store import dialect, identity, tokens
 from kilonova.store.schema.identity import role_inferences, roles
 
 _ROLE = sa.select(
@@ -65,9 +65,8 @@ def inferences(conn: sa.Connection) -> list[tuple[Role, Role]]:
 
 def imply(conn: sa.Connection, prior_id: str, implied_id: str) -> None:
     """Who holds the prior role holds the implied one too."""
-    if not implies(conn, prior_id, implied_id):
-        row = {"prior_role_id": prior_id, "implied_role_id": implied_id}
-        conn.execute(sa.insert(role_inferences).values(**row))
+    row = {"prior_role_id": prior_id, "implied_role_id": implied_id}
+    if dialect.insert_new(conn, role_inferences, row):
         tokens.bump(conn)
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
 import sqlalchemy as sa
 
 from kilonova.domain.errors import BadRequest, NotFound
 from kilonova.domain.servers import TaskState, VmState
+from kilonova.store import regexp
 from kilonova.store.database import Row
 from kilonova.store.schema.base import Json
 from kilonova.store.schema.hosts import hosts, services
@@ -93,16 +93,18 @@ def page(conn: sa.Connection, wanted: ServerQuery, columns: Sequence[Any] = DETA
         return []
     order = _order(wanted.sort)
     query = sa.select(*columns).where(*_conditions(wanted))
+    patterns = []
+    for name, pattern in wanted.matching.items():
+        test = _compared(servers.c[name], pattern)
+        if test is None:
+            patterns.append((servers.c[name], pattern))
+        else:
+            query = query.where(test)
     if wanted.marker is not None:
         query = query.where(_after(order, _marker(conn, wanted, order)))
     query = query.order_by(*(expression.desc() if down else expression.asc() for expression, down in order))
-    if wanted.addresses is None:
-        return list(conn.execute(query.limit(wanted.limit)).all())
-    fits = wanted.addresses
-    rows = conn.execute(query.add_columns(as_text(servers.c.vifs).label("nics")))
-    found = list(islice((row for row in rows if fits(row.nics)), wanted.limit))
-    rows.close()
-    return found
+    also = [] if wanted.addresses is None else [(as_text(servers.c.vifs), wanted.addresses)]
+    return regexp.rows(conn, query, patterns, wanted.limit, also)
 
 
 def host_states(conn: sa.Connection, names: Collection[str]) -> dict[str, Row]:
@@ -146,7 +148,6 @@ def _conditions(wanted: ServerQuery) -> list[sa.ColumnElement[bool]]:
     column = servers.c
     tests: list[sa.ColumnElement[bool]] = [column[name] == value for name, value in wanted.equal.items()]
     tests += [column[name].in_(values) for name, values in wanted.among.items()]
-    tests += [_matching(column[name], pattern) for name, pattern in wanted.matching.items()]
     for name, second in wanted.in_second.items():
         tests += [column[name] >= second, column[name] < second + 1]
     if wanted.states is not None:
@@ -173,11 +174,11 @@ def _state(vm_state: VmState, task_states: frozenset[TaskState] | None) -> sa.Co
 _META = frozenset("\\.^$*+?{}[]|()")
 
 
-def _matching(column: sa.Column[Any], pattern: str) -> sa.ColumnElement[bool]:
-    """``^prefix`` and ``^whole$`` without running the pattern; any other by the REGEXP operator."""
+def _compared(column: sa.Column[Any], pattern: str) -> sa.ColumnElement[bool] | None:
+    """``^prefix`` and ``^whole$`` said without a pattern; None for one that must be run."""
     text = pattern[1:].removesuffix("$")
     if not pattern.startswith("^") or _META.intersection(text):
-        return column.regexp_match(pattern)
+        return None
     if pattern.endswith("$"):
         return column == text
     return sa.func.substr(column, 1, len(text)) == text

@@ -45,6 +45,7 @@ _GET_OWN = _GET.where(servers.c.project_id == given("project"))
 _STATE = sa.select(
     servers.c.project_id, servers.c.vm_state, servers.c.task_state, servers.c.host, servers.c.locked_by
 ).where(*_LIVE)
+_STATE_LOCKED = _STATE.with_for_update(key_share=True)
 _FOR_HOST = sa.select(
     servers.c.spec,
     servers.c.name,
@@ -56,16 +57,22 @@ _FOR_HOST = sa.select(
 ).where(*_LIVE)
 
 
-def get(conn: sa.Connection, server_id: str, project_id: str | None = None) -> Row:
-    """One live server; NotFound if it is gone, or not ``project_id``'s when that is given."""
+def get(conn: sa.Connection, server_id: str, project_id: str | None = None, for_update: bool = False) -> Row:
+    """One live server; NotFound if it is gone, or not ``project_id``'s when that is given.
+
+    ``for_update``: nobody else changes it until the transaction ends.
+    """
     query = _GET if project_id is None else _GET_OWN
+    if for_update:
+        query = query.with_for_update(key_share=True)
     row = conn.execute(query, {"server": server_id, "project": project_id}).one_or_none()
     return _found(row, server_id)
 
 
-def state(conn: sa.Connection, server_id: str) -> Row:
+def state(conn: sa.Connection, server_id: str, for_update: bool = False) -> Row:
     """project_id, vm_state, task_state, host and locked_by of a live server; NotFound."""
-    return _found(conn.execute(_STATE, {"server": server_id}).one_or_none(), server_id)
+    query = _STATE_LOCKED if for_update else _STATE
+    return _found(conn.execute(query, {"server": server_id}).one_or_none(), server_id)
 
 
 def for_host(conn: sa.Connection, server_id: str) -> Row:
@@ -153,13 +160,14 @@ def on_host(conn: sa.Connection, host: str, only: Sequence[str] | None = None) -
     ).where(servers.c.host == host, servers.c.deleted_at.is_(None))
     if only is not None:
         query = query.where(servers.c.id.in_(only))
-    return conn.execute(query).all()
+    return conn.execute(query.order_by(servers.c.id)).all()
 
 
-def in_limbo(conn: sa.Connection, before: float) -> Sequence[str]:
+def in_limbo(conn: sa.Connection, before: float, for_update: bool = False) -> Sequence[str]:
     """Servers in a transitional state that no open operation explains, unchanged since ``before``.
 
     There should never be one (invariant 3): the sweeper repairs them, and the tests ask the same question.
+    ``for_update``: nobody begins anything with them until the transaction ends.
     """
     query = (
         sa.select(servers.c.id)
@@ -171,4 +179,6 @@ def in_limbo(conn: sa.Connection, before: float) -> Sequence[str]:
             servers.c.updated_at < before,
         )
     )
+    if for_update:
+        query = query.with_for_update(of=servers, key_share=True)
     return conn.execute(query).scalars().all()

@@ -51,7 +51,7 @@ _OF_NETWORKS = (
     .where(subnets.c.network_id.in_(sa.bindparam("networks", expanding=True)))
     .order_by(subnets.c.created_at, subnets.c.id)
 )
-_OF_NETWORKS_LOCKED = _OF_NETWORKS.with_for_update(of=subnets)
+_OF_NETWORKS_LOCKED = _OF_NETWORKS.with_for_update(of=subnets, key_share=True)
 _SEARCH_FROM = (
     sa.update(subnets)
     .where(subnets.c.id == sa.bindparam("subnet"))

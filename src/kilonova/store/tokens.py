@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from kilonova.domain.clock import now
+from kilonova.store import dialect
 from kilonova.store.schema.identity import revoked_tokens, token_generation
 
 _GENERATION = sa.select(token_generation.c.value)
@@ -21,18 +22,17 @@ def generation(conn: sa.Connection) -> int:
 def bump(conn: sa.Connection) -> None:
     """Call in each write after which a token that was valid may not be, or may mean other roles.
 
-    UPDATE token_generation SET value = value + 1
+    INSERT INTO token_generation (id, value) VALUES (1, 1) ON CONFLICT (id) DO UPDATE SET value = value + 1
     """
-    changed = conn.execute(sa.update(token_generation).values(value=token_generation.c.value + 1))
-    if not changed.rowcount:
-        conn.execute(sa.insert(token_generation).values(id=1, value=1))
+    grown = {"value": token_generation.c.value + 1}
+    first = dialect.insert(conn, token_generation).values(id=1, value=1)
+    conn.execute(first.on_conflict_do_update(index_elements=["id"], set_=grown))
 
 
 def revoke(conn: sa.Connection, audit_id: str, expires_at: float) -> None:
     """Refuse that token from now on; forget the revocations of tokens that have expired."""
     conn.execute(sa.delete(revoked_tokens).where(revoked_tokens.c.expires_at < now()))
-    if not is_revoked(conn, audit_id):
-        conn.execute(sa.insert(revoked_tokens).values(audit_id=audit_id, expires_at=expires_at))
+    dialect.insert_new(conn, revoked_tokens, {"audit_id": audit_id, "expires_at": expires_at})
     bump(conn)
 
 

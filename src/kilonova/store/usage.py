@@ -29,12 +29,10 @@ def claim(conn: sa.Connection, project_id: str, flavors: Sequence[Flavor], limit
     values |= {f"more_{name}": amount for name, amount in wanted.items()}
     if conn.execute(_claim(limited), values).rowcount == 1:
         return
-    nothing = {"project_id": project_id, "instances": 0, "cores": 0, "ram": 0}
-    first = dialect.insert(conn, table).values(nothing).on_conflict_do_nothing()
-    if conn.execute(first).rowcount == 1:  # the project's first server
-        claim(conn, project_id, flavors, limits)
-        return
-    raise _exceeded(used(conn, project_id), wanted, limits)
+    # Perhaps it is the project's first server; another one may be the first at the same time.
+    dialect.insert_new(conn, table, {"project_id": project_id, "instances": 0, "cores": 0, "ram": 0})
+    if conn.execute(_claim(limited), values).rowcount == 0:
+        raise _exceeded(used(conn, project_id), wanted, limits)
 
 
 @cache

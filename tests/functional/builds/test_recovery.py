@@ -402,7 +402,7 @@ def test_what_was_limbo_a_moment_ago_is_left_alone(cloud: Cloud, monkeypatch: py
 def _first_time(answer: Any, then: Any) -> Any:
     """A function that answers ``answer`` once, then what ``then`` does."""
     answers = [answer]
-    return lambda *arguments: answers.pop() if answers else then(*arguments)
+    return lambda *args, **kwargs: answers.pop() if answers else then(*args, **kwargs)
 
 
 # --- the comparison of a host with the records

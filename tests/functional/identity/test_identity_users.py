@@ -58,7 +58,7 @@ def test_list_filters(admin):
     assert names(f"?domain_id={domain['id']}") == ["bob"]
     assert names("?enabled=true") == ["admin"]
     assert names("?enabled=0") == ["bob"]
-    assert names("?name=%00") == []
+    admin.get("/v3/users?name=%00", status=400)
     assert names("?name=a%27%20OR%201=1--") == []
 
 

@@ -54,7 +54,7 @@ def update(api: ComputeAPI, request: Request, flavor_id: str, key: str) -> Reply
 def delete(api: ComputeAPI, request: Request, flavor_id: str, key: str) -> Reply:
     require_admin(request.context, "os-flavor-extra-specs:delete")
     with api.db.write() as conn:
-        specs = dict(flavors.get(conn, flavor_id).extra_specs)
+        specs = dict(flavors.get(conn, flavor_id, for_update=True).extra_specs)
         if specs.pop(key, None) is None:
             raise _no_key(flavor_id, key)
         flavors.change(conn, flavor_id, extra_specs=specs)
@@ -74,7 +74,8 @@ def _add(api: ComputeAPI, request: Request, flavor_id: str, new: Specs) -> None:
     if request.at_least(2, 86):
         extra_specs.validate(texts)
     with api.db.write() as conn:
-        flavors.change(conn, flavor_id, extra_specs=flavors.get(conn, flavor_id).extra_specs | texts)
+        old = flavors.get(conn, flavor_id, for_update=True).extra_specs
+        flavors.change(conn, flavor_id, extra_specs=old | texts)
 
 
 def _no_key(flavor_id: str, key: str) -> NotFound:

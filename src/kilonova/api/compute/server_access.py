@@ -14,9 +14,14 @@ from kilonova.store.database import Row
 _SETTLED = frozenset({VmState.ACTIVE, VmState.PAUSED, VmState.SUSPENDED, VmState.STOPPED})
 
 
-def find(conn: sa.Connection, context: RequestContext, server_id: str, rule: str) -> Row:
-    """The server. NotFound for one of another project, Forbidden for who may only read."""
-    server = servers.get(conn, server_id, policy.owner_filter(context))
+def find(
+    conn: sa.Connection, context: RequestContext, server_id: str, rule: str, for_update: bool = False
+) -> Row:
+    """The server. NotFound for one of another project, Forbidden for who may only read.
+
+    ``for_update``: nobody else changes it until the transaction ends.
+    """
+    server = servers.get(conn, server_id, policy.owner_filter(context), for_update)
     policy.require_writer(context, rule)
     return server
 

@@ -28,7 +28,8 @@ def reset_state(api: ComputeAPI, request: Request, server_id: str, value: msgspe
     """What is being done to the server ends here. Conflict while it is built or deleted."""
     state = VmState(fields.decoded("os-resetState", value, ResetState).state)
     with api.db.write() as conn:
-        server = find(conn, request.context, server_id, "os-admin-actions:reset_state")
+        operations.lock_open(conn, server_id)
+        server = find(conn, request.context, server_id, "os-admin-actions:reset_state", for_update=True)
         policy.require_admin(request.context, "os-admin-actions:reset_state")
         doing = operations.open_of_server(conn, server_id)
         if doing is not None and doing.kind in _NOT_TO_BE_LEFT:

@@ -34,7 +34,7 @@ def lock(api: ComputeAPI, request: Request, server_id: str, value: msgspec.Raw) 
     if request.at_least(2, 73) and bytes(value) != b"null":
         reason = fields.decoded("lock", value, Lock).locked_reason
     with api.db.write() as conn:
-        server = find(conn, request.context, server_id, "os-lock-server:lock")
+        server = find(conn, request.context, server_id, "os-lock-server:lock", for_update=True)
         owner = _is_owner(request.context, server)
         if server.locked_by is None or not owner:
             _set(conn, request.context, server, "lock", "owner" if owner else "admin", reason)
@@ -43,7 +43,7 @@ def lock(api: ComputeAPI, request: Request, server_id: str, value: msgspec.Raw) 
 
 def unlock(api: ComputeAPI, request: Request, server_id: str, _value: msgspec.Raw) -> Reply:
     with api.db.write() as conn:
-        server = find(conn, request.context, server_id, "os-lock-server:unlock")
+        server = find(conn, request.context, server_id, "os-lock-server:unlock", for_update=True)
         if server.locked_by == "admin":
             policy.require_admin(request.context, "os-lock-server:unlock:unlock_override")
         _set(conn, request.context, server, "unlock", None, None)

@@ -86,7 +86,7 @@ def _write(api: ComputeAPI, request: Request, server_id: str, rule: str, replace
 
 
 def _changeable(conn: sa.Connection, request: Request, server_id: str, rule: str, action: str) -> Row:
-    server = find(conn, request.context, server_id, f"server-metadata:{rule}")
+    server = find(conn, request.context, server_id, f"server-metadata:{rule}", for_update=True)
     refuse_locked(request.context, server)
     refuse_unsettled(server, action)
     return server

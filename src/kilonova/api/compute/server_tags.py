@@ -84,7 +84,7 @@ def _read(api: ComputeAPI, request: Request, server_id: str) -> list[str]:
 
 
 def _changeable(conn: sa.Connection, request: Request, server_id: str, rule: str, action: str) -> None:
-    server = find(conn, request.context, server_id, f"os-server-tags:{rule}")
+    server = find(conn, request.context, server_id, f"os-server-tags:{rule}", for_update=True)
     refuse_unsettled(server, action)
 
 

@@ -90,7 +90,7 @@ def update(api: ComputeAPI, request: Request, server_id: str) -> Reply:
     body: Body[Update201] = request.json(pick(request, LADDER))
     asked = body.server
     with api.db.write() as conn:
-        server = find(conn, request.context, server_id, "servers:update")
+        server = find(conn, request.context, server_id, "servers:update", for_update=True)
         values = {
             column: value
             for field, column in _COLUMNS.items()

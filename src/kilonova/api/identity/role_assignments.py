@@ -52,6 +52,7 @@ def held(state: State, request: Request, asked: Assignment) -> Reply:
 def add(state: State, request: Request, asked: Assignment) -> Reply:
     """PUT …/roles/{id}"""
     with state.db.write(durable=True) as conn:
+        role_assignments.lock(conn)
         domain_id = _ends(conn, asked)
         role = found(roles.get(conn, asked.role_id), "role", asked.role_id)
         if role.domain_id not in (None, domain_id):

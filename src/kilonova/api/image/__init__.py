@@ -26,7 +26,7 @@ ROUTES = [
     Route("POST", f"{_IMAGE}/actions/reactivate", images.reactivate),
     Route("PUT", f"{_IMAGE}/tags/{{tag}}", images.add_tag),
     Route("DELETE", f"{_IMAGE}/tags/{{tag}}", images.remove_tag),
-    Route("PUT", f"{_IMAGE}/file", data.upload),
+    Route("PUT", f"{_IMAGE}/file", data.upload, streamed=True),
     Route("GET", f"{_IMAGE}/file", data.download),
     Route("GET", f"{_IMAGE}/members", members.index),
     Route("POST", f"{_IMAGE}/members", members.create),

@@ -43,6 +43,7 @@ def allocate(
     conn: sa.Connection, config: Config, binding: Binding, requested: Sequence[RequestedNetwork]
 ) -> list[Vif]:
     """The server's NICs in the order asked for. If it has them already, they move to this host."""
+    store.lock_server(conn, binding.server_id)
     have = store.of_servers(conn, [binding.server_id])
     if have:
         _rebind(conn, have, binding.host)
@@ -57,6 +58,7 @@ def allocate(
 
 def deallocate(conn: sa.Connection, server_id: str) -> None:
     """Ports that the build made are gone, with their addresses; a user's port is free again."""
+    store.lock_server(conn, server_id)
     ports = store.of_servers(conn, [server_id])
     made = [port.id for port in ports if port.made_by_build]
     kept = [port.id for port in ports if not port.made_by_build]
@@ -88,19 +90,19 @@ def set_status(conn: sa.Connection, server_id: str, active: bool) -> None:
 def _allocate(
     conn: sa.Connection, config: Config, binding: Binding, requested: Sequence[RequestedNetwork]
 ) -> list[Vif]:
-    given = store.by_id(conn, [ask.port_id for ask in requested if ask.port_id])
+    given = store.by_id(conn, sorted(ask.port_id for ask in requested if ask.port_id), for_update=True)
     network_ids = _network_ids(requested, given)
     networks = network_store.by_id(conn, sorted(set(network_ids)))
+    new = [(nic, ask) for nic, ask in enumerate(requested) if not ask.port_id]
+    if new:
+        quotas.check(conn, config, binding.project_id, "port", len(new))
     subnets = subnet_store.of_networks(conn, sorted(networks), for_update=True)
     for network_id in network_ids:
         if network_id not in networks:
             raise BuildAborted(f"Network {network_id} could not be found.")
         if not networks[network_id].admin_state_up:
             raise BuildAborted(f"Network {network_id} is administratively down.")
-    new = [(nic, ask) for nic, ask in enumerate(requested) if not ask.port_id]
-    made = dict(
-        zip((nic for nic, _ in new), _make(conn, config, binding, new, networks, subnets), strict=True)
-    )
+    made = dict(zip((nic for nic, _ in new), _make(conn, binding, new, networks, subnets), strict=True))
     ports = [
         made[nic] if nic in made else _bind(conn, binding, given[ask.port_id or ""], nic, ask)
         for nic, ask in enumerate(requested)
@@ -124,7 +126,6 @@ def _network_ids(requested: Sequence[RequestedNetwork], given: dict[str, Port]) 
 
 def _make(
     conn: sa.Connection,
-    config: Config,
     binding: Binding,
     new: Sequence[tuple[int, RequestedNetwork]],
     networks: dict[str, Network],
@@ -133,7 +134,6 @@ def _make(
     """A new port for each NIC that asks for a network, all written at once."""
     if not new:
         return []
-    quotas.check(conn, config, binding.project_id, "port", len(new))
     drawn = macs.draw(conn, [ask.network_id or "" for _, ask in new])
     allocators = {
         network_id: Allocator(conn, network, subnets.get(network_id, []))

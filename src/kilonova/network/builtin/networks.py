@@ -22,9 +22,9 @@ MIN_MTU = 68
 """Octets that every IPv4 link must carry (RFC 791)."""
 
 
-def find(conn: sa.Connection, context: RequestContext, network_id: str) -> Network:
+def find(conn: sa.Connection, context: RequestContext, network_id: str, for_update: bool = False) -> Network:
     """The network, if the asker sees it; NetworkNotFound else."""
-    network = store.get(conn, network_id, policy.scope(context))
+    network = store.get(conn, network_id, policy.scope(context), for_update)
     if network is None:
         raise NetworkNotFound(f"Network {network_id} could not be found.")
     return network
@@ -58,7 +58,7 @@ def create(conn: sa.Connection, config: Config, context: RequestContext, body: N
 def update(
     conn: sa.Connection, config: Config, context: RequestContext, network_id: str, body: NetworkUpdate
 ) -> Network:
-    network = find(conn, context, network_id)
+    network = find(conn, context, network_id, for_update=True)
     policy.owner_only(context, "rule:update_network", network.project_id)
     _check_offered(body)
     changes = said(body, "name", "description", "admin_state_up", "shared", "mtu", "port_security_enabled")
@@ -78,7 +78,7 @@ def update(
 
 def delete(conn: sa.Connection, context: RequestContext, network_id: str) -> None:
     """The network with its subnets and its DHCP port. NetworkInUse if there is any other port."""
-    network = find(conn, context, network_id)
+    network = find(conn, context, network_id, for_update=True)
     policy.owner_only(context, "rule:delete_network", network.project_id)
     if users := ports.in_use(conn, network.id):
         raise NetworkInUse(

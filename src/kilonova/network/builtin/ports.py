@@ -43,9 +43,9 @@ _FREE_WHILE_PLUGGED = {"name", "description"}
 """All that may change while a server holds the port: hosts are told of a port when they plug it."""
 
 
-def find(conn: sa.Connection, context: RequestContext, port_id: str) -> Port:
+def find(conn: sa.Connection, context: RequestContext, port_id: str, for_update: bool = False) -> Port:
     """The port, if the asker sees it; PortNotFound else."""
-    port = store.get(conn, port_id, policy.scope(context))
+    port = store.get(conn, port_id, policy.scope(context), for_update)
     if port is None:
         raise PortNotFound(f"Port {port_id} could not be found.")
     return port
@@ -83,7 +83,7 @@ def create(conn: sa.Connection, config: Config, context: RequestContext, body: P
 def update(
     conn: sa.Connection, _config: Config, context: RequestContext, port_id: str, body: PortUpdate
 ) -> Port:
-    port = find(conn, context, port_id)
+    port = find(conn, context, port_id, for_update=True)
     network = _network(conn, port)
     policy.owner_only(context, "rule:update_port", *owners(conn, port))
     asked = {name: value for name, value in _values(body).items() if value != getattr(port, name)}
@@ -103,7 +103,7 @@ def update(
 
 
 def delete(conn: sa.Connection, context: RequestContext, port_id: str) -> None:
-    port = find(conn, context, port_id)
+    port = find(conn, context, port_id, for_update=True)
     policy.owner_only(context, "rule:delete_port", *owners(conn, port))
     _check_untouched(port, {"delete"})
     store.delete(conn, [port.id])

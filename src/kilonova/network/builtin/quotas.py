@@ -20,8 +20,17 @@ def limits(conn: sa.Connection, config: Config, project_id: str) -> dict[str, in
     return defaults(config) | store.of(conn, project_id)
 
 
-def check(conn: sa.Connection, config: Config, project_id: str, resource: str, count: int = 1) -> None:
-    """OverQuota if the project may not have ``count`` more."""
+def check(
+    conn: sa.Connection,
+    config: Config,
+    project_id: str,
+    resource: str,
+    count: int = 1,
+    for_update: bool = True,
+) -> None:
+    """OverQuota if the project may not have ``count`` more, which this transaction makes."""
+    if for_update:
+        store.lock(conn, project_id, resource)
     room = store.room(conn, project_id, resource, defaults(config)[resource])
     if room is not None and room < count:
         raise OverQuota(f"Quota exceeded for resources: ['{resource}'].")

@@ -121,6 +121,6 @@ def _check_quota(conn: sa.Connection, config: Config, context: RequestContext, c
     if not count or context.project_id is None:
         return
     try:
-        quotas.check(conn, config, context.project_id, "port", count)
+        quotas.check(conn, config, context.project_id, "port", count, for_update=False)
     except OverQuota as error:
         raise QuotaExceeded("Maximum number of ports exceeded") from error

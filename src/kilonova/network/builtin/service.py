@@ -11,6 +11,7 @@ from kilonova.network.builtin import instances
 from kilonova.network.builtin.requested import validate
 from kilonova.store import networks, ports
 from kilonova.store.database import Database
+from kilonova.store.repeat import repeated
 
 
 class BuiltinNetwork:
@@ -39,6 +40,7 @@ class BuiltinNetwork:
             )
         return [RequestedNetwork(network_id=found[0].id)]
 
+    @repeated
     def allocate_for_instance(
         self,
         server_id: str,
@@ -55,6 +57,7 @@ class BuiltinNetwork:
         with self.db.write() as conn:
             return instances.allocate(conn, self.config, binding, requested)
 
+    @repeated
     def deallocate_for_instance(self, server_id: str) -> None:
         with self.db.write() as conn:
             instances.deallocate(conn, server_id)
@@ -67,6 +70,7 @@ class BuiltinNetwork:
                 found[vif.server_id or ""].append(vif)
         return found
 
+    @repeated
     def port_status(self, server_id: str, active: bool) -> None:
         """The server's ports show ACTIVE from when a host plugged them, and DOWN from when it unplugged."""
         with self.db.write() as conn:

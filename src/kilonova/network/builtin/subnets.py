@@ -34,11 +34,11 @@ def find(conn: sa.Connection, context: RequestContext, subnet_id: str) -> Subnet
 
 def create(conn: sa.Connection, config: Config, context: RequestContext, body: SubnetCreate) -> Subnet:
     project_id = policy.project_of_new(context, body.project_id, body.tenant_id, "rule:create_subnet")
-    network = networks.find(conn, context, body.network_id)
+    network = networks.find(conn, context, body.network_id, for_update=True)
     policy.owner_only(context, "rule:create_subnet", network.project_id)
     cidr = _cidr(config, body)
-    _check_overlap(conn, network, cidr)
     quotas.check(conn, config, project_id, "subnet")
+    _check_overlap(conn, network, cidr)
     gateway = _gateway(cidr, body)
     if body.allocation_pools is UNSET:
         pools = addressing.default_pools(cidr, gateway)
@@ -72,6 +72,7 @@ def update(
 ) -> Subnet:
     subnet = find(conn, context, subnet_id)
     policy.owner_only(context, "rule:update_subnet", *owners(conn, subnet))
+    subnet = _locked(conn, context, subnet)
     changes = _changes(subnet, body)
     if any(name in changes for name in _SERVED_BY_HOSTS) and store.serves_servers(conn, subnet.id):
         raise SubnetInUse(
@@ -91,6 +92,7 @@ def delete(conn: sa.Connection, context: RequestContext, subnet_id: str) -> None
     """SubnetInUse if a port beside DHCP's has an address of it."""
     subnet = find(conn, context, subnet_id)
     policy.owner_only(context, "rule:delete_subnet", *owners(conn, subnet))
+    subnet = _locked(conn, context, subnet)
     if store.in_use(conn, subnet.id):
         raise SubnetInUse(
             f"Unable to complete operation on subnet {subnet.id}: "
@@ -105,6 +107,12 @@ def delete(conn: sa.Connection, context: RequestContext, subnet_id: str) -> None
 def owners(conn: sa.Connection, subnet: Subnet) -> list[str]:
     """The projects that may change it: its own, and its network's."""
     return [subnet.project_id, _network(conn, subnet).project_id]
+
+
+def _locked(conn: sa.Connection, context: RequestContext, subnet: Subnet) -> Subnet:
+    """The subnet as it is once nobody else can change it: whoever changes subnets locks their network."""
+    network_store.get(conn, subnet.network_id, None, for_update=True)
+    return find(conn, context, subnet.id)
 
 
 def _network(conn: sa.Connection, subnet: Subnet) -> Network:
