@@ -37,7 +37,7 @@ from kilonova.conductor.parts import Parts
 from kilonova.config import Config, Faults
 from kilonova.domain.clock import now
 from kilonova.domain.context import RequestContext
-from kilonova.domain.errors import Conflict, NotFound, NoValidHost, QuotaExceeded, StaleEpoch
+from kilonova.domain.errors import Conflict, NotFound, NoValidHost, QuotaExceeded, StaleEpoch, Unavailable
 from kilonova.domain.hosts import Capacity, HostReport
 from kilonova.domain.messages import (
     Activate,
@@ -281,6 +281,9 @@ class Protocol(RuleBasedStateMachine):
                 build._hand_over(parts, work, hand.selection.host, hand.selection)
         except (StaleEpoch, NotFound):
             return multiple()
+        except Unavailable as error:
+            with self.db.write() as conn:
+                lease.postpone(conn, work, error.message)
         self._obeyed(work.id, work.epoch, hand.conductor)
         return multiple()
 
