@@ -60,7 +60,7 @@ def _reason(
         "filter": rule.name,
         "turned_away": len(before) - len(after),
         "needed": rule.needed(request),
-        "free": rule.best(before),
+        "found": rule.found(before),
         "hosts": sorted(host.host for host in before if host not in kept)[:20],
     }
 
@@ -72,7 +72,7 @@ def _no_valid_host(total: int, turned_away: list[dict[str, object]]) -> NoValidH
     parts = []
     for rule in turned_away:
         needed = f", needed {rule['needed']}" if rule["needed"] else ""
-        free = f", the most free was {rule['free']}" if rule["free"] else ""
-        parts.append(f"{rule['filter']} turned away {rule['turned_away']}{needed}{free}")
+        found = f", found {rule['found']}" if rule["found"] else ""
+        parts.append(f"{rule['filter']} turned away {rule['turned_away']}{needed}{found}")
     message = f"No valid host was found. Of {total} hosts: {'; '.join(parts)}."
     return NoValidHost(message, {"hosts": total, "filters": turned_away})

@@ -58,7 +58,7 @@ class Hosts:
 
     def current(self, started: float) -> list[HostState]:
         """Every host, as of ``started`` (epoch seconds)."""
-        if started - self._full_at > _FULL_REFRESH:
+        if not 0 <= started - self._full_at <= _FULL_REFRESH:  # the clock may have been set back
             self._full_at = started
             self._read_all()
         else:

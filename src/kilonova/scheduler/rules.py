@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import TypeVar
 
 from kilonova.domain.errors import BadRequest
@@ -23,13 +23,16 @@ Hosts = Sequence[HostState]
 
 @dataclass(frozen=True)
 class Filter:
-    """``passing(request, hosts)``: the hosts that may take the server. ``needed(request)``: what it asked
-    for, in a few words; ``best(hosts)``: the most that any of them has. Both for "No valid host"."""
+    """``passing(request, hosts)``: the hosts that may take the server.
+
+    For "No valid host", in a few words that name no host: ``needed(request)`` is what it asked for,
+    ``found(hosts)`` what there is of it.
+    """
 
     name: str
     passing: Callable[[SelectDestinations, Hosts], list[HostState]]
     needed: Callable[[SelectDestinations], str] = lambda _request: ""
-    best: Callable[[Hosts], str] = lambda _hosts: ""
+    found: Callable[[Hosts], str] = lambda _hosts: ""
 
 
 @dataclass(frozen=True)
@@ -45,18 +48,28 @@ Rule = TypeVar("Rule", Filter, Weigher)
 
 
 def chosen(kind: type[Rule], group: str, built_in: Sequence[Rule], names: Sequence[str]) -> list[Rule]:
-    """The rules of those names in that order; all built-in ones if none is named. BadRequest: unknown."""
+    """The rules of those names in that order; all built-in ones if none is named.
+
+    Of third parties' only what is named is loaded. BadRequest: there is none of that name, or it is no rule.
+    """
     if not names:
         return list(built_in)
-    known = {rule.name: rule for rule in built_in}
-    for entry in entry_points(group=group):
+    known: dict[str, Rule] = {rule.name: rule for rule in built_in}
+    others: dict[str, EntryPoint] = {entry.name: entry for entry in entry_points(group=group)}
+    if unknown := [name for name in names if name not in known and name not in others]:
+        there_are = ", ".join([*known, *others])
+        raise BadRequest(f"no such scheduler rule: {', '.join(unknown)}; there are {there_are}")
+    return [known[name] if name in known else _loaded(kind, others[name]) for name in names]
+
+
+def _loaded(kind: type[Rule], entry: EntryPoint) -> Rule:
+    try:
         rule = entry.load()
-        if not isinstance(rule, kind):
-            raise BadRequest(f"entry point {entry.name} of {group} is not a {kind.__name__}")
-        known[rule.name] = rule
-    if unknown := [name for name in names if name not in known]:
-        raise BadRequest(f"no such scheduler rule: {', '.join(unknown)}; there are {', '.join(known)}")
-    return [known[name] for name in names]
+    except Exception as error:
+        raise BadRequest(f"scheduler rule {entry.name} ({entry.value}) cannot be loaded: {error}") from error
+    if not isinstance(rule, kind) or rule.name != entry.name:
+        raise BadRequest(f"{entry.value} is no {kind.__name__} of the name {entry.name}")
+    return rule
 
 
 def need_of(flavor: Flavor) -> Capacity:

@@ -56,6 +56,7 @@ def report(conn: sa.Connection, service_id: str, told: HostReport, rules: Comput
 
 def _values(told: HostReport, rules: Compute) -> dict[str, object]:
     total = told.total
+    reserved_gb = -(-rules.reserved_host_disk_mb // 1024)
     return {
         "hypervisor_hostname": told.hypervisor_hostname,
         "hypervisor_type": told.hypervisor_type,
@@ -71,9 +72,7 @@ def _values(told: HostReport, rules: Compute) -> dict[str, object]:
         "memory_mb_limit": int(
             (total.memory_mb - rules.reserved_host_memory_mb) * rules.ram_allocation_ratio
         ),
-        "disk_gb_limit": int(
-            (total.disk_gb - rules.reserved_host_disk_mb // 1024) * rules.disk_allocation_ratio
-        ),
+        "disk_gb_limit": int((total.disk_gb - reserved_gb) * rules.disk_allocation_ratio),
         "disk_available_least": told.disk_available_least,
     }
 

@@ -16,5 +16,5 @@ AVAILABILITY_ZONE = Filter(
     "AvailabilityZoneFilter",
     _passing,
     needed=lambda request: f"zone {request.spec.availability_zone}",
-    best=lambda hosts: "zones " + ", ".join(sorted({host.availability_zone for host in hosts})),
+    found=lambda hosts: "zones " + ", ".join(sorted({host.availability_zone for host in hosts})),
 )

@@ -16,5 +16,5 @@ DISK = Filter(
     "DiskFilter",
     _passing,
     needed=lambda request: f"{need_of(request.spec.flavor).disk_gb} GiB of disk",
-    best=lambda hosts: f"{max(host.free_disk_gb for host in hosts)} GiB of disk",
+    found=lambda hosts: f"at most {max(0, *(host.free_disk_gb for host in hosts))} GiB of disk free",
 )

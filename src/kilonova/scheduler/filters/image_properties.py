@@ -35,5 +35,7 @@ IMAGE_PROPERTIES = Filter(
     "ImagePropertiesFilter",
     _passing,
     needed=lambda request: " ".join(filter(None, _wanted(request))),
-    best=lambda hosts: ", ".join(sorted({name for host in hosts for name in _names(host)})),
+    found=lambda hosts: ", ".join(
+        sorted({name for host in hosts for name in _names(host) | host.architectures})
+    ),
 )

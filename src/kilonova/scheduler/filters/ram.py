@@ -16,5 +16,5 @@ RAM = Filter(
     "RamFilter",
     _passing,
     needed=lambda request: f"{need_of(request.spec.flavor).memory_mb} MiB of memory",
-    best=lambda hosts: f"{max(host.free_memory_mb for host in hosts)} MiB of memory",
+    found=lambda hosts: f"at most {max(0, *(host.free_memory_mb for host in hosts))} MiB of memory free",
 )

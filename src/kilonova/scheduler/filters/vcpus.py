@@ -1,4 +1,4 @@
-"""CoreFilter: enough vCPUs is free, after the allocation ratio."""
+"""CoreFilter: enough vCPUs are free, after the allocation ratio."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ VCPUS = Filter(
     "CoreFilter",
     _passing,
     needed=lambda request: f"{need_of(request.spec.flavor).vcpus} vCPUs",
-    best=lambda hosts: f"{max(host.free_vcpus for host in hosts)} vCPUs",
+    found=lambda hosts: f"at most {max(0, *(host.free_vcpus for host in hosts))} vCPUs free",
 )
