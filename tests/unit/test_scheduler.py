@@ -115,9 +115,7 @@ def test_a_full_host_is_no_host(db: Database) -> None:
     add_host(db, "h1")
     scheduler = Scheduler(db, Config())
     scheduler.select_destinations(request(db, flavor=vcpus(3)))
-    with pytest.raises(
-        NoValidHost, match="CoreFilter turned away 1, needed 2 vCPUs, found at most 1 vCPUs free"
-    ):
+    with pytest.raises(NoValidHost, match="needed 2 vCPUs, found at most 1 vCPUs free"):
         scheduler.select_destinations(request(db, flavor=vcpus(2)))
     assert used(db) == {"h1": (3, 1)}
 
@@ -429,13 +427,16 @@ def test_weights_are_configured(db: Database) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"enabled_filters": ["NoSuchFilter"]}, {"weights": {"NoSuchWeigher": 1.0}}]
+    ("wrong", "there_is"),
+    [
+        ({"enabled_filters": ["NoSuchRule"]}, "ComputeFilter"),
+        ({"weights": {"NoSuchRule": 1.0}}, "RAMWeigher"),
+    ],
 )
-def test_an_unknown_rule_is_refused_at_the_start(db: Database, wrong: Any) -> None:
-    with pytest.raises(
-        BadRequest, match="no such scheduler rule: NoSuch.*there are .*(ComputeFilter|RAMWeigher)"
-    ):
+def test_an_unknown_rule_is_refused_at_the_start(db: Database, wrong: Any, there_is: str) -> None:
+    with pytest.raises(BadRequest, match="no such scheduler rule: NoSuchRule; there are") as caught:
         configured(db, **wrong)
+    assert there_is in caught.value.message
 
 
 PACKAGE = """
