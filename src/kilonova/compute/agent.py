@@ -49,6 +49,8 @@ class Agent:
         self._power = PowerWatch(parts, self._running)
         self._subscription: Subscription | None = None
         self._stopping = threading.Event()
+        self._untidy = threading.Event()
+        """The host is not as the records have it, for want of a hypervisor that answers."""
 
     def start(
         self, reports: Ticker, leases: Ticker, repairs: Ticker, stop: threading.Event | None = None
@@ -69,6 +71,7 @@ class Agent:
         leases.every(parts.config.operations.lease / 3, self._renew_leases)
         repairs.every(_RECONCILE_INTERVAL, lambda: reconcile(parts, self._running))
         repairs.every(_REPAIR_INTERVAL, self._repair)
+        repairs.every(_REPAIR_INTERVAL, self._tidy)
 
     def stop(self) -> None:
         """Take no more work; what is under way stops at its next step and goes on at the next start.
@@ -148,6 +151,10 @@ class Agent:
             if self._stopping.is_set():
                 # It lost the driver or the network under it: no fault of the server's.
                 _log.info("work_left_for_the_next_start", kind=task.work.kind, error=words(error))
+            elif isinstance(error, FailedAfterCommit) and isinstance(error.cause, Unavailable):
+                # The guest waits, whole, and the records have it ACTIVE: it is let run when that can be done.
+                _log.warning("guest_waits_for_its_start", error=words(error.cause))
+                self._untidy.set()
             else:
                 self._failed(task.work, journal, error)
             return None
@@ -162,7 +169,7 @@ class Agent:
         else:
             _log.exception("work_failed", kind=work.kind)
         if not isinstance(error, FailedAfterCommit):
-            journal.undo()
+            self._undo(journal)
         self._finish(work, journal, error=cause)
 
     def _finish(
@@ -195,7 +202,7 @@ class Agent:
             return
         try:
             if not is_placed_here(self._parts, work.server_id):
-                journal.undo()
+                self._undo(journal)
         except Unavailable as error:
             # The next comparison with the records will see.
             _log.warning("work_left", kind=work.kind, error=error.message)
@@ -216,6 +223,20 @@ class Agent:
         if held:
             answer = self._parts.ask("renew_leases", RenewLeases(host=self._parts.host, held=held), Held)
             self._running.cancel_all_but(held, set(answer.operation_ids))
+
+    def _undo(self, journal: Journal) -> None:
+        if not journal.undo():
+            self._untidy.set()
+
+    def _tidy(self) -> None:
+        """Compare the host with the records as soon as the hypervisor answers."""
+        if not self._untidy.is_set():
+            return
+        self._untidy.clear()
+        try:
+            reconcile(self._parts, self._running)
+        except Unavailable:
+            self._untidy.set()
 
     def _repair(self) -> None:
         for line in self._parts.network.repair():

@@ -6,6 +6,7 @@ the undos run in reverse. Telling the conductor of a step also asks whether the 
 
 from __future__ import annotations
 
+import re
 import threading
 import traceback
 from collections.abc import Callable, Iterator
@@ -22,6 +23,9 @@ from kilonova.domain.messages import Nothing, Progress, StepRecord, Work
 from kilonova.domain.servers import TaskState
 
 _log = log.get("compute")
+
+_FOLDERS = re.compile(r"(?<![\w:/.])/(?!dev/|proc/|sys/|usr/)(?:[^/\s'\"]+/)+")
+"""Of a path in a message, all but its last part."""
 
 
 class Journal:
@@ -90,7 +94,10 @@ class Journal:
                 undo()
             except Exception as error:  # noqa: BLE001 - the other undos must have their turn
                 clean = False
-                _log.exception("undo_failed", step=name)
+                if isinstance(error, KilonovaError):
+                    _log.warning("undo_failed", step=name, error=error.message)
+                else:
+                    _log.exception("undo_failed", step=name)
                 self._untold.append(_record(f"undo {name}", started, "Error", words(error)))
             else:
                 self._untold.append(_record(f"undo {name}", started, "Success"))
@@ -133,4 +140,11 @@ def _record(
 
 
 def words(error: Exception) -> str:
-    return error.message if isinstance(error, KilonovaError) else f"{type(error).__name__}: {error}"
+    """What went wrong, for the user of the cloud: where things lie on the host is left to the trace."""
+    if isinstance(error, KilonovaError):
+        text = error.message
+    elif isinstance(error, OSError) and error.strerror:
+        text = error.strerror
+    else:
+        text = f"{type(error).__name__}: {error}"
+    return _FOLDERS.sub("", text)

@@ -65,8 +65,11 @@ class LibvirtDriver:
     def start(self, on_event: Callable[[GuestEvent], None]) -> None:
         self._report = on_event
         self._short.make()
+        top = Path(self._config.state).absolute()
         if self._connection.is_embedded:
-            embed.configure(self._folder, top=Path(self._config.state).absolute())
+            embed.configure(self._folder, top)
+        else:
+            embed.open_way_for_qemu(self._folder, top)
         try:
             self._connection.open()
         except Unavailable:

@@ -35,6 +35,12 @@ def configure(folder: Folder, top: Path) -> None:
     path.write_text("\n".join(settings) + "\n")
 
 
+def open_way_for_qemu(folder: Folder, top: Path) -> None:
+    """The same opening for the QEMU of a daemon, whose settings are not ours: most often it is that user."""
+    if os.geteuid() == 0 and not _qemu_can_reach(folder, top):
+        _log.warning("qemu_may_not_reach_disks", reason=f"user {QEMU_USER} cannot reach {folder.instances}")
+
+
 def _qemu_can_reach(folder: Folder, top: Path) -> bool:
     with suppress(KeyError):
         return passage.open_way(folder.root, top, pwd.getpwnam(QEMU_USER).pw_uid)
