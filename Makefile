@@ -20,6 +20,7 @@ test: install ## all tests; those that boot guests or change the network run as 
 	@.venv/bin/pytest
 
 bench: install ## measure, and compare with the promised figures
+	@tools/install-packages test
 	@tools/mkguest
 	@.venv/bin/python -m bench
 

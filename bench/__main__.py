@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import control_plane, guests
+from bench import control_plane, guests, message_bus
 from bench.figure import Figure
 
 MEASURES: dict[str, Callable[[], list[Figure]]] = {
@@ -25,6 +25,8 @@ MEASURES: dict[str, Callable[[], list[Figure]]] = {
     "lists": control_plane.lists,
     "decision": control_plane.decision,
     "rest": control_plane.at_rest,
+    "calls": message_bus.calls,
+    "apart": message_bus.apart,
     "guests": guests.real_guests,
     "fetch": guests.one_fetch,
 }

@@ -126,7 +126,9 @@ class Rabbit:
             "RABBITMQ_LOG_BASE": str(folder / "log"),
             "RABBITMQ_PID_FILE": str(folder / "pid"),
             "RABBITMQ_ALLOW_INPUT": "1",  # the script becomes the server: our child, and no other
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-noinput +S 1",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": (
+                "-noinput +S 1 -kernel inet_dist_use_interface {127,0,0,1}"
+            ),
         }
 
 

@@ -38,16 +38,24 @@ ram = -1
 
 
 class Services(Client):
-    """``api``, ``conductor``, ``scheduler`` and ``compute`` (three fake hosts), by these names.
+    """``api``, ``conductor``, ``scheduler`` and ``compute`` (three fake hosts by default), by these names.
 
-    ``more`` is TOML for all of them.
+    ``more`` is TOML for all of them, ``compute`` the arguments of that one.
     """
 
-    def __init__(self, state: Path, bus: str, exchange: str, more: str = "") -> None:
+    def __init__(
+        self,
+        state: Path,
+        bus: str,
+        exchange: str,
+        more: str = "",
+        compute: tuple[str, ...] = ("--driver", "fake", "--hosts", "3"),
+    ) -> None:
         super().__init__(state)
         state.mkdir()
         self.config = state / "kilonova.toml"
         self.config.write_text(CONFIG.format(state=state, bus=bus, exchange=exchange) + more)
+        self._arguments = {"api": ("--port", "0"), "compute": compute}
         self._processes: dict[str, subprocess.Popen[str]] = {}
         self._ready: dict[str, threading.Event] = {}
         self._said: dict[str, list[str]] = {}
@@ -66,7 +74,7 @@ class Services(Client):
         self.wait_ready(name)
 
     def begin(self, name: str) -> None:
-        more = {"api": ["--port", "0"], "compute": ["--driver", "fake", "--hosts", "3"]}.get(name, [])
+        more = self._arguments.get(name, ())
         command = [sys.executable, "-c", "from kilonova.cli import main; main()", name]
         with (self.state / f"{name}.log").open("a") as log:
             self._processes[name] = process = subprocess.Popen(

@@ -54,7 +54,7 @@ class Bus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """``amqp://user:password@host:5672/vhost``, ``amqps://`` for TLS; a cluster's with commas between."""
     exchange: str = "kilonova"
     """All queues' names begin with it."""
-    heartbeat: float = 15.0
+    heartbeat: Annotated[float, Meta(ge=0)] = 15.0
     """A broker that is silent for twice as long is taken for dead; 0: none."""
     ssl_ca_file: str = ""
     """Who must have signed the broker's certificate; empty: whom the system trusts."""
@@ -153,7 +153,7 @@ class Image(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class Token(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     expiration: AtLeastOne = 3600
     key_repository: str = ""
-    """The folder of the keys that seal tokens, the same for every API; empty: ``keys`` in the state folder."""
+    """Folder of the keys that seal tokens, the same for every API; empty: ``keys`` in the state folder."""
 
 
 class ServiceUser(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -226,12 +226,25 @@ def test_the_user_of_a_host_speaks_for_that_host_alone(rabbit: Rabbit) -> None:
     assert control.call("compute.h1", "echo", Ask(host="x"), Told).host == "x"
     with pytest.raises(Forbidden):
         host.call("conductor", "echo", Ask(host="h2"), Told)
+    with pytest.raises(BadRequest):  # and it may not keep what it cannot read
+        control.call("compute.h1", "nonsense", Ask(), Told)
+    assert control.call("compute.h1", "echo", Ask(host="x"), Told).host == "x"
     for topic in ("scheduler", "compute.h2"):
         with pytest.raises(Unavailable):  # the broker does not let it through
             host.call(topic, "echo", Ask(host="h1"), Told)
         assert host.connected(WAIT)
     assert control.unreadable == 1
     made.close()
+
+
+def test_queues_that_somebody_deletes_are_made_anew(made: Made) -> None:
+    server, client = made.up(), made.up()
+    server.serve("conductor", {"echo": echo})
+    channel = made.channel()
+    for key in ("conductor", "call.conductor"):
+        channel.queue_delete(f"{made.exchange}.{key}")
+    until(lambda: _answers(client), WAIT, "calls to be answered")
+    channel.connection.close()
 
 
 def test_a_broker_that_goes_and_comes_back(made: Made) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from tests.rabbit import Rabbit
-from tests.running import until
+from tests.running import Up, until
 from tests.services import Services
 
 from kilonova.config import ServiceUser
@@ -207,6 +207,38 @@ def test_one_host_has_one_agent(services: Services) -> None:
     assert ended.returncode == 1
     assert "another agent of this host" in ended.stderr
     assert services.pid("compute") == services_pid
+
+
+def test_the_services_user_has_every_image_of_every_project(services: Services) -> None:
+    """As docs/how-to/run-services-apart.md makes it."""
+    for name in ("api", "conductor"):
+        services.start(name)
+    image = services.image(b"private")
+    user_body = {"user": {"name": "nova", "password": "secret"}}
+    user = services.ask("POST", "/identity/v3/users", user_body)[1]["user"]["id"]
+    ids = {}
+    for kind, name in (("projects", "service"), ("roles", "admin")):
+        found = services.ask("GET", f"/identity/v3/{kind}?name={name}")[1][kind]
+        ids[kind] = found[0]["id"]
+    path = f"/identity/v3/projects/{ids['projects']}/users/{user}/roles/{ids['roles']}"
+    images = HttpImages(ServiceUser(auth_url=f"{services.url}/identity/v3", password="secret"), "RegionOne")
+    with pytest.raises(Unavailable, match="refuses"):
+        images.open(image)
+    assert services.ask("PUT", path)[0] == 204
+    with images.open(image) as source:
+        assert source.read() == b"private"
+
+
+def test_kilonova_up_over_a_broker(tmp_path: Path, rabbit: Rabbit) -> None:
+    up = Up(tmp_path / "state", hosts=2)
+    up.start(f'[bus]\nurl = "{rabbit.url}"\nexchange = "kilonova-{uuid.uuid4()}"\n')
+    try:
+        image, network = up.image(b"\0" * 512), up.network()
+        made = [up.post_server(image, network)[1]["server"]["id"] for _ in range(5)]
+        assert {up.settled(server_id)["status"] for server_id in made} == {"ACTIVE"}
+        until(lambda: up.unexplained() == [], 10, "all explained")
+    finally:
+        assert up.stop() == 0
 
 
 def test_images_come_over_http_and_expired_tokens_are_renewed(services: Services) -> None:
