@@ -90,6 +90,22 @@ def test_a_killed_server_comes_back_by_itself(lab: Lab, tmp_path: Path) -> None:
     assert lab.host.repair() == []
 
 
+def test_a_server_killed_again_and_again_comes_back(lab: Lab) -> None:
+    """Not at once each time, but with the next repair()."""
+    lab.guest(5)
+    lab.host.repair()
+    for _ in range(3):
+        pid = dhcp.running(folder_of(lab))
+        assert pid
+        os.kill(pid, signal.SIGKILL)
+
+        def another(than: int = pid) -> bool:
+            lab.host.repair()
+            return dhcp.running(folder_of(lab)) not in (None, than)
+
+        eventually(another, seconds=5)
+
+
 def test_the_server_outlives_us_and_is_adopted(lab: Lab, tmp_path: Path) -> None:
     guest = lab.guest(5)
     before = dhcp.running(folder_of(lab))

@@ -8,7 +8,17 @@ from collections.abc import Callable, Iterator
 from uuid import uuid4
 
 import pytest
-from tests.system.host_network.lab import INTERNET, INTERNET_HOST_SIDE, Guest, Lab, Service, run, subnet
+from tests.system.host_network.lab import (
+    INTERNET,
+    INTERNET_HOST_SIDE,
+    Guest,
+    Lab,
+    Service,
+    bridge_ports,
+    eventually,
+    run,
+    subnet,
+)
 
 from kilonova.config import Config, Network
 from kilonova.network.host import names
@@ -40,6 +50,23 @@ def host_reaches(address: str, port: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def test_a_gateway_made_anew_is_reached_at_once(lab: Lab) -> None:
+    """The guest goes on with the MAC that it knows, and asks again only after some seconds."""
+    guest = placed(lab, 5)
+    gateway = str(guest.vif.addresses[0].subnet.gateway_ip)
+    ping = ("busybox", "ping", "-c", "1", "-W", "2", gateway)
+    guest.run(*ping)
+    for damage in (
+        ("link", "del", names.gate(lab.network_id)),
+        ("link", "del", guest.vif.bridge),
+        ("netns", "del", names.namespace(lab.network_id)),
+    ):
+        run("ip", *damage)
+        lab.host.repair()
+        eventually(lambda: all(port["state"] == "forwarding" for port in bridge_ports(guest.vif)))
+        guest.run(*ping)
 
 
 def test_guests_of_a_network_reach_each_other(lab: Lab) -> None:

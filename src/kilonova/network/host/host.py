@@ -44,6 +44,8 @@ class LinuxHost:
         self._running: _Running | None = None
         self._mended: list[str] = []
         self._last_mend: dict[str, float] = {}
+        self._without_dhcp: set[str] = set()
+        """Networks whose DHCP server died again too soon: for the next repair()."""
 
     def start(self, metadata: MetadataLookup) -> None:
         self._running = _Running(metadata, self._config.dhcp_domain)
@@ -120,7 +122,9 @@ class LinuxHost:
     def _mend(self, network_id: str, everything: bool) -> list[str]:
         with self._segment(network_id) as segment:
             vifs = self._records.vifs_of(network_id)
-            if not vifs or not (everything or segment.changed()):
+            look = everything or segment.changed() or network_id in self._without_dhcp
+            self._without_dhcp.discard(network_id)
+            if not vifs or not look:
                 return []
             mended = self._ensure_network(segment)
             for vif in vifs:
@@ -134,6 +138,8 @@ class LinuxHost:
         if running and now - self._last_mend.get(network_id, -_MEND_INTERVAL) >= _MEND_INTERVAL:
             self._last_mend[network_id] = now
             running.mender.submit(self._mend_now, network_id)
+        else:
+            self._without_dhcp.add(network_id)
 
     def _mend_now(self, network_id: str) -> None:
         lines = self._attempt(lambda: self._mend(network_id, everything=True))

@@ -23,7 +23,8 @@ def ensure(ip: linux.Netlink, plan: NetworkPlan) -> list[str]:
     done = linux.ensure_bridge(ip, bridge, plan.mtu)
     master = index_of(ip, bridge)
     gate = names.gate(plan.network_id)
-    done += linux.ensure_veth(ip, gate, names.GUESTS, space, mtu=plan.mtu, master=master)
+    mac = names.guests_mac(plan.network_id)
+    done += linux.ensure_veth(ip, gate, names.GUESTS, space, mtu=plan.mtu, master=master, peer_mac=mac)
     if plan.transit:
         done += _ensure_transit(ip, plan)
     return done
@@ -32,7 +33,7 @@ def ensure(ip: linux.Netlink, plan: NetworkPlan) -> list[str]:
 def _ensure_transit(ip: linux.Netlink, plan: NetworkPlan) -> list[str]:
     assert plan.transit is not None
     name, space = names.transit(plan.network_id), names.namespace(plan.network_id)
-    done = linux.ensure_veth(ip, name, names.UPLINK, space, mtu=plan.mtu, master=None)
+    done = linux.ensure_veth(ip, name, names.UPLINK, space, mtu=plan.mtu)
     with linux.making(f"addresses of {name}"):
         device = index_of(ip, name)
         present = {m.get_attr("IFA_LOCAL") for m in ip.get_addr(family=2, index=device)}

@@ -88,9 +88,22 @@ def ensure_bridge(ip: Netlink, name: str, mtu: int) -> list[str]:
     )
 
 
-def ensure_veth(ip: Netlink, name: str, peer: str, namespace: str, mtu: int, master: int | None) -> list[str]:
-    """A veth pair: ``name`` here, ``peer`` in the namespace; the kernel makes and removes both as one."""
+def ensure_veth(
+    ip: Netlink,
+    name: str,
+    peer: str,
+    namespace: str,
+    mtu: int,
+    master: int | None = None,
+    peer_mac: str | None = None,
+) -> list[str]:
+    """A veth pair: ``name`` here, ``peer`` in the namespace; the kernel makes and removes both as one.
+
+    A new peer has the MAC ``peer_mac``, or a random one.
+    """
     end = {"ifname": peer, "net_ns_fd": str(NETNS_FOLDER / namespace)}
+    if peer_mac is not None:
+        end["address"] = peer_mac
     return _ensure_link(
         ip, name, mtu=mtu, master=master, add=lambda: ip.link("add", ifname=name, kind="veth", peer=end)
     )

@@ -22,6 +22,11 @@ def namespace(network_id: str) -> str:
     return f"kn-{network_id}"
 
 
+def guests_mac(network_id: str) -> str:
+    """Of GUESTS, always the same: so guests find their gateway again when it had to be made anew."""
+    return ":".join(["02", *(f"{byte:02x}" for byte in UUID(network_id).bytes[:5])])
+
+
 def gate(network_id: str) -> str:
     """On the host, a port of the bridge: the other end of GUESTS."""
     return f"knb{network_id[:11]}"
