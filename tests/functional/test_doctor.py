@@ -71,6 +71,20 @@ def test_a_port_in_use_and_a_state_folder_that_cannot_be(tmp_path: Path) -> None
 
 
 @pytest.mark.usefixtures("no_kvm_probe", "no_programs")
+def test_a_state_folder_that_qemus_user_cannot_reach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "QEMU_USER", "nobody")
+    name = "QEMU's user (libvirt-qemu) reaches the state folder"
+    assert findings("--state", "/srv/kilonova/state")[name]["state"] == "ok"
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    found = findings("--state", str(home / "state"))[name]
+    assert found["state"] == "lesser"
+    assert "is closed for it" in found["found"]
+    assert "/var/lib/kilonova" in found["meaning"]
+    assert name not in findings()
+
+
+@pytest.mark.usefixtures("no_kvm_probe", "no_programs")
 def test_nothing_is_said_of_what_was_not_asked() -> None:
     assert not {"port", "state folder"} & findings().keys()
 

@@ -14,7 +14,8 @@ import pytest
 from kilonova.config import Config, Libvirt
 from kilonova.domain.errors import BadRequest, BuildFailed, NotFound, Timeout, Unavailable
 from kilonova.domain.servers import PowerState
-from kilonova.virt.libvirt import config_drive, host, passage
+from kilonova.virt.libvirt import config_drive, embed, host
+from kilonova.virt.libvirt.folder import Folder
 from kilonova.virt.libvirt.short_path import ROOM, ShortPath
 
 libvirt = pytest.importorskip("libvirt")
@@ -218,33 +219,22 @@ def test_without_a_run_time_directory_the_limit_is_told(monkeypatch: pytest.Monk
         ShortPath(Path("/" + "x" * ROOM))
 
 
-# --- passage
-def test_one_user_may_pass_and_nobody_else(tmp_path: Path) -> None:
-    top = tmp_path / "state"
-    inner = top / "hosts" / "h"
-    inner.mkdir(parents=True)
-    for path in (top, top / "hosts", inner):
-        path.chmod(0o700)
-    for path in (*tmp_path.parents[:2], tmp_path):
-        path.chmod(0o711)
-    uid = 54321
-    assert not passage.can_pass(inner, uid)
-    if not passage.open_way(inner, top, uid):
-        pytest.skip("this file system has no access control lists")
-    assert passage.open_way(inner, top, uid), "a second time too"
-    for path in (top, top / "hosts", inner):
-        assert passage.can_pass(path, uid)
-        assert not passage.can_pass(path, uid + 1)
-        assert path.stat().st_mode & 0o007 == 0
-
-
-def test_folders_above_are_not_ours_to_open(tmp_path: Path) -> None:
-    private = tmp_path / "home"
-    top = private / "state"
-    top.mkdir(parents=True)
-    private.chmod(0o700)
-    assert not passage.open_way(top, top, 54321)
-    assert private.stat().st_mode & 0o777 == 0o700
+# --- QEMU's user
+def test_guests_that_run_as_root_are_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(embed, "QEMU_USER", "nobody")
+    home = tmp_path / "home"
+    folder = Folder(home / "state")
+    folder.make()
+    home.chmod(0o700)
+    said: list[str] = []
+    embed.configure(folder, folder.root, said.append)
+    embed.open_way_for_qemu(folder, folder.root, said.append)
+    assert 'user = "root"' in (folder.embed / "etc" / "qemu.conf").read_text()
+    as_root, by_daemon = said
+    assert "guests run as root: nobody cannot pass /" in as_root
+    assert "/var/lib/kilonova" in as_root
+    assert "guests may not start" in by_daemon
 
 
 # --- configuration

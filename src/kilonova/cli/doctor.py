@@ -24,8 +24,9 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from kilonova import passage
 from kilonova.virt.libvirt import kvm
-from kilonova.virt.libvirt.embed import QEMU_USER
+from kilonova.virt.libvirt.embed import EXAMPLE, QEMU_USER
 
 
 class Where(NamedTuple):
@@ -281,6 +282,20 @@ def _state(where: Where) -> str:
     return "there" if where.state.is_dir() else f"will be made in {folder}"
 
 
+def _way(where: Where) -> str:
+    """The state folder itself is opened at the start; those above it are not ours to open."""
+    if where.state is None:
+        raise NotAsked
+    try:
+        uid = pwd.getpwnam(QEMU_USER).pw_uid
+    except KeyError:
+        raise NotAsked from None  # which is a finding of its own
+    closed = passage.obstacle(_existing(where.state.absolute().parent), uid)
+    if closed is not None:
+        raise Lacking(f"{closed} is closed for it")
+    return "yes"
+
+
 def _existing(path: Path) -> Path:
     """The path, or the nearest of its parents that exists."""
     return next(place for place in [path.absolute(), *path.absolute().parents] if place.exists())
@@ -340,5 +355,12 @@ CHECKS = (
     Check("memory", _memory, "less than 1 GiB is free: hardly a guest fits", "", needed=False),
     Check("disk", _disk, "less than 5 GiB is free: hardly an image fits", "", needed=False),
     Check("state folder", _state, "Kilonova keeps everything there", ""),
+    Check(
+        f"QEMU's user ({QEMU_USER}) reaches the state folder",
+        _way,
+        f"guests would run as root: better give a --state that all may reach, {EXAMPLE}",
+        "",
+        needed=False,
+    ),
     Check("port", _port, "another program serves there: choose another with --port", ""),
 )

@@ -99,6 +99,6 @@ def host_maker(driver: str, config: Config, folder: Path, images: ImageSource | 
         assert images is not None
         own = folder / name
         own.mkdir(exist_ok=True, mode=0o700)
-        return LibvirtDriver(config, own, images), LinuxHost(config, own / "network")
+        return LibvirtDriver(config, own, images, say), LinuxHost(config, own / "network")
 
     return {"fake": fake, "libvirt": libvirt}[driver]

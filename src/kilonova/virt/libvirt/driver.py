@@ -38,10 +38,20 @@ _log = log.get("virt.libvirt")
 
 
 class LibvirtDriver:
-    """One host's guests. ``folder`` holds all that the driver writes; see virt.libvirt.folder."""
+    """One host's guests. ``folder`` holds all that the driver writes; see virt.libvirt.folder.
 
-    def __init__(self, config: Config, folder: Path, images: ImageSource) -> None:
+    ``say`` hears what the one who starts it should know.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        folder: Path,
+        images: ImageSource,
+        say: Callable[[str], None] = lambda _line: None,
+    ) -> None:
         self._config = config
+        self._say = say
         self._folder = Folder(folder)
         self._folder.make()
         self._images = ImageCache(self._folder, images)
@@ -67,9 +77,9 @@ class LibvirtDriver:
         self._short.make()
         top = Path(self._config.state).absolute()
         if self._connection.is_embedded:
-            embed.configure(self._folder, top)
+            embed.configure(self._folder, top, self._say)
         else:
-            embed.open_way_for_qemu(self._folder, top)
+            embed.open_way_for_qemu(self._folder, top, self._say)
         try:
             self._connection.open()
         except Unavailable:
@@ -132,7 +142,8 @@ class LibvirtDriver:
 
         instance = self._instance(spec)
         if not instance.config_drive.exists():
-            config_drive.write(instance.config_drive, config_drive_files(metadata))
+            files = config_drive_files(metadata, self._config.network.dhcp_domain)
+            config_drive.write(instance.config_drive, files)
 
     def ensure_paused(self, spec: BuildSpec, vifs: list[Vif]) -> None:
         view = self._guests.look(spec.server_id)

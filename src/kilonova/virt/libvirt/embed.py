@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import os
 import pwd
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 
-from kilonova import log
-from kilonova.virt.libvirt import passage
+from kilonova import log, passage
 from kilonova.virt.libvirt.folder import Folder
 
 QEMU_USER = "libvirt-qemu"
 """Whom Debian's and Ubuntu's libvirt runs QEMU as, if it is root itself."""
+EXAMPLE = "like /var/lib/kilonova"
 _log = log.get("virt.libvirt")
 
 
-def configure(folder: Folder, top: Path) -> None:
+def configure(folder: Folder, top: Path, say: Callable[[str], None]) -> None:
     """Write libvirt's settings for our guests; the rest is libvirt's default.
 
-    Folders from ``folder`` up to ``top`` are opened for QEMU's user to pass through.
+    Folders from ``folder`` up to ``top`` are opened for QEMU's user to pass through. If others above them are
+    closed, guests run as root, and ``say`` hears it.
     """
     settings = [
         "# Written by Kilonova at each start.",
@@ -27,21 +28,32 @@ def configure(folder: Folder, top: Path) -> None:
         "cgroup_controllers = []  # leave nothing outside the folder",
         "remember_owner = 0  # the files are ours alone",
     ]
-    if os.geteuid() == 0 and not _qemu_can_reach(folder, top):
-        _log.warning("guests_run_as_root", reason=f"user {QEMU_USER} cannot reach {folder.instances}")
+    reason = _closed_for_qemu(folder, top)
+    if reason:
+        _log.warning("guests_run_as_root", reason=reason)
+        say(f"guests run as root: {reason}; better give a --state that all may reach, {EXAMPLE}")
         settings += ['user = "root"', 'group = "root"']
     path = folder.embed / "etc" / "qemu.conf"
     path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
     path.write_text("\n".join(settings) + "\n")
 
 
-def open_way_for_qemu(folder: Folder, top: Path) -> None:
+def open_way_for_qemu(folder: Folder, top: Path, say: Callable[[str], None]) -> None:
     """The same opening for the QEMU of a daemon, whose settings are not ours: most often it is that user."""
-    if os.geteuid() == 0 and not _qemu_can_reach(folder, top):
-        _log.warning("qemu_may_not_reach_disks", reason=f"user {QEMU_USER} cannot reach {folder.instances}")
+    reason = _closed_for_qemu(folder, top)
+    if reason:
+        _log.warning("qemu_may_not_reach_disks", reason=reason)
+        say(f"guests may not start: {reason}; better give a --state that all may reach, {EXAMPLE}")
 
 
-def _qemu_can_reach(folder: Folder, top: Path) -> bool:
-    with suppress(KeyError):
-        return passage.open_way(folder.root, top, pwd.getpwnam(QEMU_USER).pw_uid)
-    return False
+def _closed_for_qemu(folder: Folder, top: Path) -> str | None:
+    """Why QEMU's user cannot reach its files; None if it can, or if we are no root and QEMU runs as we do."""
+    if os.geteuid() != 0:
+        return None
+    try:
+        uid = pwd.getpwnam(QEMU_USER).pw_uid
+    except KeyError:
+        return f"there is no user {QEMU_USER}"
+    if passage.open_way(folder.root, top, uid):
+        return None
+    return f"{QEMU_USER} cannot pass {passage.obstacle(folder.root, uid)}"

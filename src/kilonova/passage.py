@@ -1,7 +1,7 @@
-"""The way to a guest's files, for the user that QEMU runs as.
+"""The way through the private state folder, for the users that QEMU and dnsmasq run as.
 
-The state folder is private. QEMU must pass through it to the disks, and only that: its user gets search
-permission by an access control list (acl(5)) on the folders that are ours, and nobody else gets anything.
+They must pass through it to their files, and only that: such a user gets search permission by an access
+control list (acl(5)) on the folders that are ours, and nobody else gets anything.
 """
 
 from __future__ import annotations
@@ -29,6 +29,12 @@ def open_way(folder: Path, top: Path, uid: int) -> bool:
     return all(
         can_pass(path, uid) or (path in ours and _grant(path, uid)) for path in (folder, *folder.parents)
     )
+
+
+def obstacle(folder: Path, uid: int) -> Path | None:
+    """The topmost folder on the way into ``folder`` that user ``uid`` cannot pass; None if there is none."""
+    way = [*reversed(folder.parents), folder]
+    return next((path for path in way if not can_pass(path, uid)), None)
 
 
 def can_pass(path: Path, uid: int) -> bool:
