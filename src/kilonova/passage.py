@@ -25,6 +25,7 @@ def open_way(folder: Path, top: Path, uid: int) -> bool:
 
     Only ``folder`` and the folders above it up to ``top`` are changed.
     """
+    folder, top = folder.resolve(), top.resolve()
     ours = {path for path in (folder, *folder.parents) if path == top or top in path.parents} | {folder}
     return all(
         can_pass(path, uid) or (path in ours and _grant(path, uid)) for path in (folder, *folder.parents)
@@ -33,6 +34,7 @@ def open_way(folder: Path, top: Path, uid: int) -> bool:
 
 def obstacle(folder: Path, uid: int) -> Path | None:
     """The topmost folder on the way into ``folder`` that user ``uid`` cannot pass; None if there is none."""
+    folder = folder.resolve()
     way = [*reversed(folder.parents), folder]
     return next((path for path in way if not can_pass(path, uid)), None)
 

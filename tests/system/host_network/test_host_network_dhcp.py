@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 from tests.system.host_network.lab import Lab, dnsmasqs, eventually, make_vif, subnet
 
+from kilonova.config import Config
 from kilonova.domain.network import HostRoute
 from kilonova.network.host import dhcp
 
@@ -121,6 +123,29 @@ def test_it_is_not_root(lab: Lab) -> None:
     lab.guest(5)
     pid = dhcp.running(folder_of(lab))
     assert Path(f"/proc/{pid}").stat().st_uid != 0
+
+
+def test_it_is_not_root_in_a_private_folder(
+    make_lab: Callable[..., Lab], open_folder: Path, tmp_path: Path
+) -> None:
+    open_folder.chmod(0o700)
+    lab = make_lab(Config(state=str(open_folder)))
+    lab.guest(5)
+    pid = dhcp.running(folder_of(lab))
+    assert Path(f"/proc/{pid}").stat().st_uid != 0
+    assert lab.guest(6).dhcp(tmp_path)["ip"] == "10.80.0.6", "it read its files again"
+    assert dhcp.running(folder_of(lab)) == pid
+    assert open_folder.stat().st_mode & 0o007 == 0
+
+
+def test_where_no_other_user_can_go_it_is_root(
+    make_lab: Callable[..., Lab], open_folder: Path, tmp_path: Path
+) -> None:
+    open_folder.chmod(0o700)
+    lab = make_lab(Config(state=str(open_folder / "network")))
+    assert lab.guest(5).dhcp(tmp_path)["ip"] == "10.80.0.5"
+    assert Path(f"/proc/{dhcp.running(folder_of(lab))}").stat().st_uid == 0
+    assert open_folder.stat().st_mode & 0o777 == 0o700
 
 
 def test_a_name_that_is_none_is_not_given(lab: Lab, tmp_path: Path) -> None:

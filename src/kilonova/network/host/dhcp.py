@@ -20,7 +20,7 @@ from functools import cache
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
-from kilonova import log
+from kilonova import log, passage
 from kilonova.config import Network
 from kilonova.domain.errors import BuildFailed
 from kilonova.domain.network import VifSubnet
@@ -126,19 +126,31 @@ def _pid_file(folder: Path) -> Path:
     return folder / "dnsmasq.pid"
 
 
+def open_way(folder: Path, top: Path) -> None:
+    """The user that DHCP servers run as can pass through ``folder``, and those above it up to ``top``."""
+    user = _user()
+    if os.geteuid() == 0 and user is not None:
+        passage.open_way(folder, top, user.pw_uid)  # how that went, _identity() sees
+
+
 @cache
 def _identity(folder: Path) -> tuple[str, str]:
-    """The user and group dnsmasq becomes: not root, if such a one may read the folder."""
-    if not records.reachable_by_others(folder):
-        _log.warning(
-            "dnsmasq runs as root: its files lie in a folder that only root may enter", folder=str(folder)
-        )
+    """The user and group dnsmasq becomes: not root, if such a one can reach the folder."""
+    user = _user()
+    if user is None:
         return "root", "root"
+    if not passage.open_way(folder, folder, user.pw_uid):
+        closed = passage.obstacle(folder, user.pw_uid)
+        _log.warning("dnsmasq_runs_as_root", reason=f"user {user.pw_name} cannot pass {closed}")
+        return "root", "root"
+    return user.pw_name, grp.getgrgid(user.pw_gid).gr_name
+
+
+def _user() -> pwd.struct_passwd | None:
     for name in ("dnsmasq", "nobody"):
         with suppress(KeyError):
-            entry = pwd.getpwnam(name)
-            return name, grp.getgrgid(entry.pw_gid).gr_name
-    return "root", "root"
+            return pwd.getpwnam(name)
+    return None
 
 
 def host_resolvers(

@@ -18,7 +18,7 @@ from kilonova.config import Config
 from kilonova.domain.errors import KilonovaError, Unavailable
 from kilonova.domain.network import Vif
 from kilonova.network.base import MetadataLookup
-from kilonova.network.host import links, linux, names
+from kilonova.network.host import dhcp, links, linux, names
 from kilonova.network.host.metadata import MetadataServer
 from kilonova.network.host.perimeter import Perimeter
 from kilonova.network.host.plan import NetworkPlan, check, transit_count, transit_link
@@ -37,6 +37,8 @@ class LinuxHost:
 
     def __init__(self, config: Config, folder: Path) -> None:
         self._config = config.network
+        self._folder = folder
+        self._top = Path(config.state).absolute()
         self._records = Records(folder)
         self._perimeter = Perimeter(config.network, folder, self._records.vifs())
         self._segments: dict[str, Segment] = {}
@@ -49,6 +51,7 @@ class LinuxHost:
 
     def start(self, metadata: MetadataLookup) -> None:
         self._running = _Running(metadata, self._config.dhcp_domain)
+        dhcp.open_way(self._folder, self._top)
         for network_id in self._records.networks():
             self._remove_if_empty(network_id)
         self._perimeter.start()

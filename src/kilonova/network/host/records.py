@@ -10,7 +10,6 @@ Every write is a rename, so a file is whole or absent.
 
 from __future__ import annotations
 
-import os
 import shutil
 import threading
 from collections.abc import Callable
@@ -123,9 +122,3 @@ class Records:
     def _transit(self, network_id: str) -> int | None:
         content = read(self._networks / network_id / "transit")
         return int(content) if content else None
-
-
-def reachable_by_others(folder: Path) -> bool:
-    """Whether a process that is not root may open files in this folder."""
-    resolved = folder.resolve()
-    return all(os.stat(path).st_mode & 0o001 for path in (resolved, *resolved.parents))
