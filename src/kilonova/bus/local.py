@@ -7,6 +7,7 @@ by waking another while this one waits. Both encode and decode, like a broker wo
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Mapping
 from queue import SimpleQueue
 
@@ -47,8 +48,10 @@ class LocalBus:
         self._topics[topic] = _Topic(self, topic, Dispatcher(topic, handlers), pool, owns_pool=not shared)
         return self._topics[topic]
 
-    def forget(self, topic: str) -> None:
-        self._topics.pop(topic, None)
+    def forget(self, served: _Topic) -> None:
+        """Unless another serves the topic by now."""
+        if self._topics.get(served.name) is served:
+            del self._topics[served.name]
 
     def close(self) -> None:
         for topic in list(self._topics.values()):
@@ -58,7 +61,10 @@ class LocalBus:
 
 
 class _Topic:
-    """One served topic: a dispatcher and the pool that works on its casts."""
+    """One served topic: a dispatcher and the pool that works on its casts.
+
+    Closed, it drops what still queues (the sweeper finds those operations) and waits for what is under way.
+    """
 
     def __init__(
         self, bus: LocalBus, name: str, dispatcher: Dispatcher, pool: _Pool, owns_pool: bool
@@ -68,23 +74,50 @@ class _Topic:
         self._bus = bus
         self._dispatcher = dispatcher
         self._owns_pool = owns_pool
+        self._changed = threading.Condition()
+        self._closed = False
+        self._under_way: Counter[int] = Counter()
+        """By thread: a handler may call its own topic, or close it."""
 
     def answer(self, message: bytes) -> bytes:
+        if not self._enter():
+            raise Unavailable(f"nobody serves {self.name}")
         try:
             return self._dispatcher.answer(self._dispatcher.read(message))
         except Unreadable as error:
             return refusal(error)
+        finally:
+            self._leave()
 
     def work(self, message: bytes) -> None:
+        if not self._enter():
+            return
         try:
             self._dispatcher.work(self._dispatcher.read(message))
         except Unreadable as error:
             _log.warning("message_unreadable", topic=self.name, reason=str(error))
+        finally:
+            self._leave()
 
     def close(self) -> None:
-        self._bus.forget(self.name)
+        self._bus.forget(self)
+        with self._changed:
+            self._closed = True
+            self._changed.wait_for(lambda: not self._under_way.keys() - {threading.get_ident()})
         if self._owns_pool:
             self.pool.close()
+
+    def _enter(self) -> bool:
+        with self._changed:
+            if not self._closed:
+                self._under_way[threading.get_ident()] += 1
+            return not self._closed
+
+    def _leave(self) -> None:
+        with self._changed:
+            self._under_way[threading.get_ident()] -= 1
+            self._under_way += Counter()  # without those that are at nothing
+            self._changed.notify_all()
 
 
 class _Pool:

@@ -78,10 +78,10 @@ class Agent:
         Guests go on."""
         self._stopping.set()
         self._running.cancel_all()
+        self._parts.driver.stop()  # who waits for a guest wakes up
         if self._subscription is not None:
             self._subscription.close()
         self._parts.network.stop()
-        self._parts.driver.stop()
 
     def _ready(self) -> None:
         held = list(self._running.held())
@@ -111,6 +111,8 @@ class Agent:
     def _do(self, work: Work, perform: Perform) -> None:
         """Run one piece of work to its end and tell the conductor how it went."""
         with log.bound(request_id=work.request_id, operation=work.operation_id, server=work.server_id):
+            if self._stopping.is_set():
+                return
             if self._running.busy(work.server_id) and not self._is_ours(work):
                 _log.info("work_came_late", kind=work.kind, epoch=work.epoch)
                 return

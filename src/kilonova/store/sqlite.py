@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,8 +10,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from kilonova import log
+from kilonova.domain.errors import Unavailable
 from kilonova.store import regexp
 
+_log = log.get("database")
 _EXECUTION = {"isolation_level": "AUTOCOMMIT"}
 
 
@@ -39,19 +43,21 @@ class SQLite:
     @contextmanager
     def _transaction(self, begin: str, durable: bool) -> Iterator[sa.Connection]:
         conn = self._connection()
-        raw = conn.connection.driver_connection
-        assert raw is not None
-        if durable:
-            raw.execute("PRAGMA synchronous=FULL")
-        raw.execute(begin)
+        raw: Any = conn.connection.driver_connection
         try:
+            if durable:
+                raw.execute("PRAGMA synchronous=FULL")
+            raw.execute(begin)
             yield conn
-        except BaseException:
-            raw.execute("ROLLBACK")
-            raise
-        else:
             raw.execute("COMMIT")
+        except (sqlite3.OperationalError, sa.exc.OperationalError) as error:
+            if not _passes(error):
+                raise
+            _log.error("database_unavailable", error=str(error))
+            raise Unavailable("The database cannot be used now.", str(error)) from error
         finally:
+            if raw.in_transaction:  # it raised, or COMMIT did; a full disk makes SQLite roll back by itself
+                raw.execute("ROLLBACK")
             if durable:
                 raw.execute("PRAGMA synchronous=NORMAL")
 
@@ -67,6 +73,16 @@ class SQLite:
         for conn in self._opened:
             conn.close()
         self.engine.dispose()
+
+
+_PASSING = ("SQLITE_FULL", "SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_IOERR", "SQLITE_CANTOPEN")
+
+
+def _passes(error: sqlite3.OperationalError | sa.exc.OperationalError) -> bool:
+    """A full disk, another process that writes: not a statement that is wrong."""
+    cause = error if isinstance(error, sqlite3.OperationalError) else error.orig
+    code = str(getattr(cause, "sqlite_errorname", ""))
+    return code.startswith(_PASSING)
 
 
 def _pragmas(raw: Any, _record: Any) -> None:

@@ -192,8 +192,12 @@ class Host:
 
     def vanish(self) -> None:
         """Take no more messages, and give no sign of life any more; its guests go on."""
-        self._cloud.bus.forget(f"compute.{self.name}")
+        self.goes_silent()
         self._cloud.sql("UPDATE services SET last_seen = 0 WHERE host = ?", self.name)
+
+    def goes_silent(self) -> None:
+        """Its agent takes no more messages, as when it died; what it works on may go on."""
+        self._cloud.bus._topics.pop(f"compute.{self.name}", None)
 
     def is_empty(self) -> bool:
         return not self.driver.leftovers() and not self.network.plugged()

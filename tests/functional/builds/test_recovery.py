@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -315,7 +316,7 @@ def test_an_agent_restarted_in_the_midst_of_an_action(
     gate = host.driver.gate(step)
     assert cloud.act(server_id, action, value) == 202
     gate.wait_until_reached()
-    cloud.bus.forget("compute.h1")  # it dies
+    cloud.hosts["h1"].goes_silent()  # it dies
     host.driver.gates.clear()
     host.start()
     assert cloud.settled(server_id)["status"] == status
@@ -438,7 +439,7 @@ def test_a_guest_that_awaits_its_start_is_let_run_by_the_next_agent(cloud: Cloud
     until(lambda: not cloud.bus.broken["finished"], PATIENCE, "the host to tell of the end")
     until(lambda: not host.agent._running.busy(server_id), PATIENCE, "the work to end")
     assert cloud.server(server_id)["status"] == "ACTIVE"
-    cloud.bus.forget("compute.h1")
+    cloud.hosts["h1"].goes_silent()
     host.start()
     guest = host.driver.guest(server_id)
     assert guest is not None
@@ -453,8 +454,12 @@ def test_an_agent_that_is_stopped_leaves_its_work_for_the_next(cloud: Cloud) -> 
     server_id = cloud.create(cloud.make_network())
     gate.wait_until_reached()
     host.driver.failures["ensure_disks"] = [Unavailable("the driver was stopped")]
-    host.agent.stop()
+    stopping = threading.Thread(target=host.agent.stop)
+    stopping.start()
+    until(host.agent._stopping.is_set, PATIENCE, "the stop to begin")
     gate.open()
+    stopping.join(PATIENCE)
+    assert not stopping.is_alive()
     until(lambda: not host.agent._running.busy(server_id), PATIENCE, "the work to end")
     assert cloud.server(server_id)["status"] == "BUILD"
     host.driver.gates.clear()
