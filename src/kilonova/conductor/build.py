@@ -180,7 +180,9 @@ def fail(parts: Parts, work: Row, message: str, details: object, step: StepRecor
     """
     with parts.db.write() as conn:
         lease.held(conn, work.id, work.epoch, lease_until=now() + parts.config.operations.lease)
+    parts.faults.reach("build.deallocate_networks.before")
     parts.network.deallocate_for_instance(work.server_id)
+    parts.faults.reach("build.deallocate_networks.after")
     with parts.db.write() as conn:
         if step is not None:
             operations.put_steps(conn, work.id, work.epoch, None, [step])
