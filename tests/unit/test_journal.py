@@ -112,7 +112,7 @@ def test_a_failure_outside_of_every_step_is_told_as_it_is(journal: Journal) -> N
 
 
 def test_an_error_of_no_kind_of_ours_is_told_by_its_name(journal: Journal) -> None:
-    assert journal.failure(ValueError("7")) == "ValueError: 7"
+    assert journal.failure(ValueError("secret 7")) == "unexpected ValueError"
 
 
 def test_a_step_after_the_commit_is_not_told_before_the_end(journal: Journal, conductor: Conductor) -> None:
