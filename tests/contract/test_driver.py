@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,14 +18,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from kilonova.config import Config, Libvirt
+from kilonova.cancel import Cancel
+from kilonova.config import Config, Fake, Libvirt
 from kilonova.domain.errors import BuildAborted, BuildFailed, NotFound, StaleEpoch
 from kilonova.domain.servers import BuildSpec, Flavor, GuestMetadata, ImageRef, PowerState
 from kilonova.virt.base import Driver, Guest, GuestEvent
 from kilonova.virt.fake import FakeDriver
 
 IMAGE = bytes(1 << 20)
-GO_ON = threading.Event()
+GO_ON = Cancel()
 
 
 class OneImage:
@@ -37,8 +39,10 @@ class OneImage:
 class Host:
     """A driver under test, and what it told."""
 
-    def __init__(self, driver: Driver) -> None:
+    def __init__(self, driver: Driver, seconds: dict[str, float]) -> None:
         self.driver = driver
+        self.seconds = seconds
+        """What the fake driver's steps take. Libvirt's guests ignore ACPI anyway: nothing runs in them."""
         self._told: list[GuestEvent] = []
         self._more = threading.Condition()
 
@@ -73,14 +77,15 @@ class Host:
 
 @pytest.fixture(scope="module", params=["fake", pytest.param("libvirt", marks=pytest.mark.system)])
 def host(request: pytest.FixtureRequest) -> Iterator[Host]:
+    seconds: dict[str, float] = {}
     if request.param == "fake":
-        driver: Driver = FakeDriver("host1", Config())
+        driver: Driver = FakeDriver("host1", Config(fake=Fake(step_seconds=seconds)))
     else:
         from kilonova.virt.libvirt.driver import LibvirtDriver
 
         folder: Path = request.getfixturevalue("embed_folder")
         driver = LibvirtDriver(Config(libvirt=Libvirt(virt_type="qemu")), folder, OneImage())
-    host = Host(driver)
+    host = Host(driver, seconds)
     driver.start(host.on_event)
     yield host
     driver.stop()
@@ -191,7 +196,7 @@ def test_waiting_for_a_guest_that_stays_paused_ends(host: Host, spec: BuildSpec)
 
 def test_waiting_for_a_guest_that_stops_fails_at_once(host: Host, spec: BuildSpec) -> None:
     host.build_paused(spec)
-    stopper = threading.Timer(0.2, host.driver.power_off, (spec.server_id, 0))
+    stopper = threading.Timer(0.2, host.driver.power_off, (spec.server_id, 0, GO_ON))
     stopper.start()
     with pytest.raises(BuildFailed, match="stopped"):
         host.driver.wait_for_running(spec.server_id, 30.0)
@@ -199,10 +204,10 @@ def test_waiting_for_a_guest_that_stops_fails_at_once(host: Host, spec: BuildSpe
 
 
 def test_power_off_and_on(host: Host, running: BuildSpec) -> None:
-    host.driver.power_off(running.server_id, 0)
+    host.driver.power_off(running.server_id, 0, GO_ON)
     assert host.state(running.server_id) is PowerState.SHUTDOWN
     host.await_state(running.server_id, PowerState.SHUTDOWN)
-    host.driver.power_off(running.server_id, 0)
+    host.driver.power_off(running.server_id, 0, GO_ON)
 
     for _ in range(2):
         host.driver.power_on(running, [])
@@ -210,12 +215,33 @@ def test_power_off_and_on(host: Host, running: BuildSpec) -> None:
 
 
 def test_power_off_ends_a_guest_that_does_not_listen(host: Host, running: BuildSpec) -> None:
-    host.driver.power_off(running.server_id, 0.5)
+    host.driver.power_off(running.server_id, 0.5, GO_ON)
     assert host.state(running.server_id) is PowerState.SHUTDOWN
 
 
+@pytest.mark.parametrize("what", ["power_off", "reboot"])
+def test_a_cancelled_wait_for_a_guest_that_does_not_listen_ends_at_once(
+    host: Host, running: BuildSpec, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setitem(host.seconds, what, 60.0)
+    cancel = Cancel()
+    ask = {
+        "power_off": lambda: host.driver.power_off(running.server_id, 60.0, cancel),
+        "reboot": lambda: host.driver.reboot(running, [], hard=False, cancel=cancel),
+    }[what]
+    canceller = threading.Timer(0.2, cancel.set)
+    canceller.start()
+    began = time.monotonic()
+    with pytest.raises(StaleEpoch):
+        ask()
+    canceller.join()
+    host.driver.destroy(running.server_id)
+    assert time.monotonic() - began < 2.0
+    assert running.server_id not in host.driver.leftovers()
+
+
 def test_hard_reboot(host: Host, running: BuildSpec) -> None:
-    host.driver.reboot(running, [], hard=True)
+    host.driver.reboot(running, [], hard=True, cancel=GO_ON)
     assert host.state(running.server_id) is PowerState.RUNNING
 
 
@@ -243,7 +269,7 @@ def test_suspend_and_resume(host: Host, running: BuildSpec) -> None:
 
 
 def test_what_needs_a_running_guest_says_so(host: Host, running: BuildSpec) -> None:
-    host.driver.power_off(running.server_id, 0)
+    host.driver.power_off(running.server_id, 0, GO_ON)
     for ask in (host.driver.pause, host.driver.unpause, host.driver.suspend):
         with pytest.raises(BuildFailed):
             ask(running.server_id)
@@ -252,7 +278,7 @@ def test_what_needs_a_running_guest_says_so(host: Host, running: BuildSpec) -> N
 
 def test_power_off_ends_a_suspended_guest(host: Host, running: BuildSpec) -> None:
     host.driver.suspend(running.server_id)
-    host.driver.power_off(running.server_id, 0)
+    host.driver.power_off(running.server_id, 0, GO_ON)
     assert host.state(running.server_id) is PowerState.SHUTDOWN
 
 
@@ -286,7 +312,7 @@ def test_unknown_guests_are_not_found(host: Host) -> None:
         lambda: host.driver.unpause(unknown),
         lambda: host.driver.suspend(unknown),
         lambda: host.driver.resume(spec, []),
-        lambda: host.driver.power_off(unknown, 0),
+        lambda: host.driver.power_off(unknown, 0, GO_ON),
         lambda: host.driver.console_output(unknown, None),
         lambda: host.driver.vnc_port(unknown),
     ):

@@ -14,6 +14,7 @@ from typing import BinaryIO
 
 import pytest
 
+from kilonova.cancel import Cancel
 from kilonova.config import Config, Libvirt
 from kilonova.domain.servers import BuildSpec, Flavor, GuestMetadata, ImageRef, PowerState
 from kilonova.virt.base import GuestEvent
@@ -127,7 +128,7 @@ def test_a_guest_finds_its_machine_and_obeys_the_power_button(host: GuestHost, s
     assert host.driver.vnc_port(spec.server_id) is not None
 
     began = time.monotonic()
-    host.driver.power_off(spec.server_id, BOOT_SECONDS)
+    host.driver.power_off(spec.server_id, BOOT_SECONDS, Cancel())
     assert time.monotonic() - began < BOOT_SECONDS - 1, "the guest stopped by itself"
     host.told_at(spec.server_id, PowerState.SHUTDOWN, 2.0)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from kilonova.cancel import Cancel
 from kilonova.compute.journal import Journal
 from kilonova.compute.parts import Parts
 from kilonova.domain.errors import NotFound
@@ -14,47 +15,47 @@ _SHUTDOWN_TIMEOUT = 60.0
 """Seconds that a guest has to shut itself down (Nova's shutdown_timeout)."""
 
 
-def perform_action(parts: Parts, work: Work, journal: Journal) -> PowerState:
-    """Do it; the guest's power state after."""
+def perform_action(parts: Parts, work: Work, journal: Journal, cancel: Cancel) -> PowerState:
+    """Do it; the guest's power state after. StaleEpoch: ``cancel`` was set while a guest was waited for."""
     with journal.step(work.kind):
-        _ACTIONS[work.kind](parts, work)
+        _ACTIONS[work.kind](parts, work, cancel)
     guest = parts.driver.guest(work.server_id)
     if guest is None:
         raise NotFound(f"Instance {work.server_id} has no guest on this host.")
     return guest.power_state
 
 
-def _start(parts: Parts, work: Work) -> None:
+def _start(parts: Parts, work: Work, _cancel: Cancel) -> None:
     _plug(parts, work)
     parts.driver.power_on(work.spec, work.vifs)
 
 
-def _stop(parts: Parts, work: Work) -> None:
-    parts.driver.power_off(work.server_id, _SHUTDOWN_TIMEOUT)
+def _stop(parts: Parts, work: Work, cancel: Cancel) -> None:
+    parts.driver.power_off(work.server_id, _SHUTDOWN_TIMEOUT, cancel)
 
 
-def _reboot_soft(parts: Parts, work: Work) -> None:
-    parts.driver.reboot(work.spec, work.vifs, hard=False)
+def _reboot_soft(parts: Parts, work: Work, cancel: Cancel) -> None:
+    parts.driver.reboot(work.spec, work.vifs, hard=False, cancel=cancel)
 
 
-def _reboot_hard(parts: Parts, work: Work) -> None:
+def _reboot_hard(parts: Parts, work: Work, cancel: Cancel) -> None:
     _plug(parts, work)
-    parts.driver.reboot(work.spec, work.vifs, hard=True)
+    parts.driver.reboot(work.spec, work.vifs, hard=True, cancel=cancel)
 
 
-def _pause(parts: Parts, work: Work) -> None:
+def _pause(parts: Parts, work: Work, _cancel: Cancel) -> None:
     parts.driver.pause(work.server_id)
 
 
-def _unpause(parts: Parts, work: Work) -> None:
+def _unpause(parts: Parts, work: Work, _cancel: Cancel) -> None:
     parts.driver.unpause(work.server_id)
 
 
-def _suspend(parts: Parts, work: Work) -> None:
+def _suspend(parts: Parts, work: Work, _cancel: Cancel) -> None:
     parts.driver.suspend(work.server_id)
 
 
-def _resume(parts: Parts, work: Work) -> None:
+def _resume(parts: Parts, work: Work, _cancel: Cancel) -> None:
     _plug(parts, work)
     parts.driver.resume(work.spec, work.vifs)
 
@@ -65,7 +66,7 @@ def _plug(parts: Parts, work: Work) -> None:
         parts.network.plug(vif)
 
 
-_ACTIONS: dict[str, Callable[[Parts, Work], None]] = {
+_ACTIONS: dict[str, Callable[[Parts, Work, Cancel], None]] = {
     "start": _start,
     "stop": _stop,
     "reboot_soft": _reboot_soft,

@@ -103,7 +103,7 @@ class Agent:
         )
 
     def perform_action(self, work: Work) -> None:
-        self._do(work, lambda _task, journal: actions.perform_action(self._parts, work, journal))
+        self._do(work, lambda task, journal: actions.perform_action(self._parts, work, journal, task.cancel))
 
     def delete_instance(self, work: Work) -> None:
         self._do(work, lambda _task, journal: delete.delete_instance(self._parts, work, journal))

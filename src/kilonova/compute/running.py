@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from kilonova.cancel import Cancel
 from kilonova.domain.messages import Work
 
 
 @dataclass
 class Task:
     work: Work
-    cancel: threading.Event = field(default_factory=threading.Event)
+    cancel: Cancel = field(default_factory=Cancel)
 
 
 class Running:

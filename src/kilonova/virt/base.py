@@ -13,6 +13,7 @@ from typing import Protocol
 
 import msgspec
 
+from kilonova.cancel import Cancel
 from kilonova.domain.hosts import HostReport
 from kilonova.domain.network import Vif
 from kilonova.domain.servers import BuildSpec, GuestMetadata, PowerState
@@ -83,10 +84,10 @@ class Driver(Protocol):
     def power_on(self, spec: BuildSpec, vifs: list[Vif]) -> None:
         """Running, from power off; defines the domain again if it is missing."""
 
-    def power_off(self, server_id: str, timeout: float) -> None:
+    def power_off(self, server_id: str, timeout: float, cancel: Cancel) -> None:
         """Ask by ACPI, wait ``timeout`` seconds (by event), then pull the plug. 0: at once."""
 
-    def reboot(self, spec: BuildSpec, vifs: list[Vif], hard: bool) -> None:
+    def reboot(self, spec: BuildSpec, vifs: list[Vif], hard: bool, cancel: Cancel) -> None:
         """Soft: ask the guest; hard if it does not answer in time. Hard: destroy and start anew."""
 
     def pause(self, server_id: str) -> None: ...

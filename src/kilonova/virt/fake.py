@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from kilonova.cancel import Cancel
 from kilonova.config import Config
 from kilonova.domain import codec
 from kilonova.domain.errors import BuildAborted, BuildFailed, NotFound, StaleEpoch, Unavailable
@@ -150,12 +151,12 @@ class FakeDriver:
         self._step("power_on")
         self._become(spec.server_id, PowerState.RUNNING, create=True)
 
-    def power_off(self, server_id: str, timeout: float) -> None:
-        self._step("power_off")
+    def power_off(self, server_id: str, timeout: float, cancel: Cancel) -> None:
+        self._step("power_off", cancel)
         self._become(server_id, PowerState.SHUTDOWN)
 
-    def reboot(self, spec: BuildSpec, vifs: list[Vif], hard: bool) -> None:
-        self._step("reboot")
+    def reboot(self, spec: BuildSpec, vifs: list[Vif], hard: bool, cancel: Cancel) -> None:
+        self._step("reboot", cancel)
         self._become(spec.server_id, PowerState.RUNNING)
 
     def pause(self, server_id: str) -> None:
@@ -197,7 +198,7 @@ class FakeDriver:
         seconds = self._seconds.get(name, 0.0)
         if seconds > 0 and (cancel or self._stopped).wait(seconds):
             if cancel is not None:
-                raise StaleEpoch(f"{name}: the build moved on")
+                raise StaleEpoch(f"{name}: the operation moved on")
             raise Unavailable(f"{name}: the driver was stopped")
         share = self._failures.get(name, 0.0)
         if share > 0 and self._rand() < share:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from tests.functional.builds.cloud import PATIENCE, Cloud
+from tests.functional.builds.conftest import MakeCloud
 from tests.running import until
 
+from kilonova.config import Config, Fake
 from kilonova.domain.errors import BuildFailed
 from kilonova.domain.servers import PowerState
 
@@ -158,6 +162,23 @@ def test_a_delete_in_the_midst_of_a_build(cloud: Cloud, step: str) -> None:
     create, delete = cloud.actions(server_id)
     assert (create["action"], delete["action"]) == ("create", "delete")
     assert all(event["finish_time"] for event in create["events"]), "a step without an end"
+
+
+@pytest.mark.parametrize(("action", "step"), [("os-stop", "power_off"), ("reboot", "reboot")])
+def test_a_delete_does_not_wait_for_a_guest_that_does_not_stop(
+    make_cloud: MakeCloud, action: str, step: str
+) -> None:
+    cloud = make_cloud(config=Config(fake=Fake(step_seconds={step: 60.0})))
+    server_id = cloud.active(cloud.make_network())
+    assert cloud.act(server_id, action, {"type": "SOFT"} if action == "reboot" else None) == 202
+    driver = cloud.hosts["h1"].driver
+    until(lambda: step in driver.steps, PATIENCE, "the guest to be asked")
+    began = time.monotonic()
+    cloud.delete(server_id)
+    cloud.gone(server_id)
+    assert time.monotonic() - began < 2.0
+    assert cloud.hosts["h1"].is_empty()
+    assert cloud.unexplained() == []
 
 
 def test_a_delete_before_a_host_was_found(cloud: Cloud) -> None:

@@ -14,6 +14,7 @@ from urllib.parse import quote
 from xml.etree import ElementTree as ET
 
 from kilonova import log
+from kilonova.cancel import Cancel
 from kilonova.config import Config
 from kilonova.domain.errors import BadRequest, BuildFailed, KilonovaError, NotFound, Unavailable
 from kilonova.domain.hosts import HostReport
@@ -178,13 +179,13 @@ class LibvirtDriver:
         self._guests.create(spec.server_id)
         self._let_run(spec.server_id)
 
-    def power_off(self, server_id: str, timeout: float) -> None:
-        if timeout > 0 and self._shut_down(server_id, timeout):
+    def power_off(self, server_id: str, timeout: float, cancel: Cancel) -> None:
+        if timeout > 0 and self._shut_down(server_id, timeout, cancel):
             return
         self._guests.pull_plug(server_id)
 
-    def reboot(self, spec: BuildSpec, vifs: list[Vif], hard: bool) -> None:
-        if hard or not self._shut_down(spec.server_id, SOFT_REBOOT_SECONDS):
+    def reboot(self, spec: BuildSpec, vifs: list[Vif], hard: bool, cancel: Cancel) -> None:
+        if hard or not self._shut_down(spec.server_id, SOFT_REBOOT_SECONDS, cancel):
             self._guests.pull_plug(spec.server_id)
         self._define(spec, vifs)
         self._guests.create(spec.server_id, fresh=True)
@@ -244,11 +245,11 @@ class LibvirtDriver:
         self._guests.let_run(server_id)
         self._folder.instance(server_id).awaits_start.unlink(missing_ok=True)
 
-    def _shut_down(self, server_id: str, timeout: float) -> bool:
+    def _shut_down(self, server_id: str, timeout: float, cancel: Cancel) -> bool:
         """Press the power button and wait; True if the guest is off."""
         if not self._guests.press_power_button(server_id):
             return False
-        return bool(self._watch.wait(server_id, lambda: self._is_off(server_id), timeout))
+        return bool(self._watch.wait(server_id, lambda: self._is_off(server_id), timeout, cancel))
 
     def _is_off(self, server_id: str) -> bool | None:
         view = self._guests.look(server_id)

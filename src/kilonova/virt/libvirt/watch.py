@@ -15,7 +15,8 @@ from queue import SimpleQueue
 from typing import TypeVar
 
 from kilonova import log
-from kilonova.domain.errors import KilonovaError
+from kilonova.cancel import Cancel
+from kilonova.domain.errors import KilonovaError, StaleEpoch
 
 Found = TypeVar("Found")
 _log = log.get("virt.libvirt")
@@ -51,14 +52,24 @@ class Watch:
         for server_id in everybody:
             self._wake(server_id)
 
-    def wait(self, server_id: str, look: Callable[[], Found | None], timeout: float) -> Found | None:
+    def wait(
+        self,
+        server_id: str,
+        look: Callable[[], Found | None],
+        timeout: float,
+        cancel: Cancel | None = None,
+    ) -> Found | None:
         """What ``look`` gives as soon as it is not None; None after ``timeout`` seconds.
 
         ``look`` runs now and then after each event of this server; its errors pass to the caller.
+        StaleEpoch as soon as ``cancel`` is set.
         """
         deadline = time.monotonic() + timeout
-        with self._signal(server_id) as signal:
+        cancel = cancel or Cancel()
+        with self._signal(server_id) as signal, cancel.sets(signal):
             while (found := look()) is None:
+                if cancel.is_set():
+                    raise StaleEpoch(f"the operation moved on while guest {server_id} was waited for")
                 if not signal.wait(max(0.0, deadline - time.monotonic())):
                     return look()
                 signal.clear()
