@@ -27,11 +27,15 @@ _log = log.get("network.host")
 
 
 def write(path: Path, content: bytes) -> None:
-    """The file has this content, from one moment to the next."""
+    """The file has this content, from one moment to the next; or, after an OSError, what it had."""
     fresh = path.with_name(f".{path.name}.{threading.get_native_id()}")
-    fresh.write_bytes(content)
-    fresh.chmod(0o644)  # dnsmasq reads some of them after it gave up root
-    fresh.replace(path)
+    try:
+        fresh.write_bytes(content)
+        fresh.chmod(0o644)  # dnsmasq reads some of them after it gave up root
+        fresh.replace(path)
+    except OSError:
+        fresh.unlink(missing_ok=True)
+        raise
 
 
 def read(path: Path) -> bytes | None:
@@ -55,6 +59,9 @@ class Records:
     def _load(self) -> dict[str, Vif]:
         found = {}
         for path in self._ports.iterdir():
+            if path.name.startswith("."):  # a kill came between write()'s two halves
+                path.unlink()
+                continue
             try:
                 vif = codec.from_json(path.read_bytes(), Vif)
             except msgspec.MsgspecError as error:
