@@ -127,7 +127,7 @@ class Rabbit:
             "RABBITMQ_PID_FILE": str(folder / "pid"),
             "RABBITMQ_ALLOW_INPUT": "1",  # the script becomes the server: our child, and no other
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": (
-                "-noinput +S 1 -kernel inet_dist_use_interface {127,0,0,1}"
+                "-noinput +S 1 -start_epmd false -kernel inet_dist_use_interface {127,0,0,1}"
             ),
         }
 
