@@ -131,7 +131,10 @@ def test_a_nic_uses_the_tap_that_is_there(tmp_path: Path) -> None:
         ({"hw_disk_bus": "ide", "hw_vif_model": "e1000"}, Hardware(disk_bus="ide", vif_model="e1000")),
         ({"hw_machine_type": "q35"}, Hardware(machine="q35", cdrom_bus="sata")),
         ({"hw_video_model": "vga"}, Hardware(video_model="vga")),
-        ({"os_distro": "debian", "hw_vendor_of_others": "x"}, Hardware()),
+        ({"os_distro": "debian", "os_admin_user": "debian", "os_glance_stage_host": "x"}, Hardware()),
+        ({"img_hv_type": "kvm", "hw_architecture": "x86_64", "my_own": "1"}, Hardware()),
+        ({"hw_cpu_policy": "Shared", "hw_tpm_version": "", "hw_qemu_guest_agent": "Yes"}, Hardware()),
+        ({"os_secure_boot": "optional", "hw_vif_multiqueue_enabled": "0"}, Hardware()),
     ],
 )
 def test_wishes_are_honoured(wishes: dict[str, str], expected: Hardware) -> None:
@@ -147,11 +150,25 @@ def test_wishes_are_honoured(wishes: dict[str, str], expected: Hardware) -> None
         {"hw_firmware_type": "uefi"},
         {"hw_machine_type": "microvm"},
         {"hw_machine_type": "q35", "hw_disk_bus": "ide"},
+        {"hw_tpm_version": "2.0"},
+        {"hw_cpu_policy": "dedicated"},
+        {"hw_mem_page_size": "large"},
+        {"hw_numa_cpus.0": "0,1"},
+        {"hw_of_next_year": "1"},
+        {"os_secure_boot": "required"},
+        {"os_command_line": "quiet"},
+        {"img_block_device_mapping": "[]"},
+        {"img_hv_requested_version": ">=6.0"},
     ],
 )
 def test_wishes_that_cannot_be_met_are_refused(wishes: dict[str, str]) -> None:
     with pytest.raises(BuildAborted):
         hardware(make_spec(wishes))
+
+
+def test_a_refusal_names_every_wish() -> None:
+    with pytest.raises(BuildAborted, match=r"hw_cpu_policy='dedicated', hw_tpm_version='2\.0'$"):
+        hardware(make_spec({"hw_tpm_version": "2.0", "hw_disk_bus": "ide", "hw_cpu_policy": "dedicated"}))
 
 
 def test_a_flavors_promise_is_kept_or_refused() -> None:
