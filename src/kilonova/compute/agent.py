@@ -139,7 +139,8 @@ class Agent:
             return self._run(task, journal, perform)
         except StaleEpoch:
             self._let_go(task, journal)
-        except ConductorAway as error:
+        except (ConductorAway, KilonovaError) as error:
+            # Its end could not be told: the operation is open, and its next owner finds what is done.
             _log.warning("work_left", kind=task.work.kind, error=str(error))
         return None
 

@@ -10,7 +10,7 @@ from tests.functional.builds.conftest import MakeCloud
 from tests.running import until
 
 from kilonova.config import Config, Fake
-from kilonova.domain.errors import BuildFailed
+from kilonova.domain.errors import BuildAborted, BuildFailed
 from kilonova.domain.servers import PowerState
 
 ACTIONS = [
@@ -271,4 +271,59 @@ def test_a_delete_that_never_works_ends_in_error_and_can_be_asked_again(cloud: C
     cloud.delete(server_id)
     cloud.gone(server_id)
     assert cloud.hosts["h1"].is_empty()
+    assert cloud.unexplained() == []
+
+
+def test_a_held_back_event_does_not_outlive_work_whose_end_was_not_told(cloud: Cloud) -> None:
+    """The guest stops during an action whose end gets lost; later it is started: it stays ACTIVE."""
+    server_id = cloud.active()
+    host = cloud.hosts["h1"]
+    gate = host.driver.gate("reboot")
+    cloud.bus.broken["finished"] = 1
+    assert cloud.act(server_id, "reboot", {"type": "HARD"}) == 202
+    gate.wait_until_reached()
+    host.driver.guest_stops(server_id)
+    gate.open()
+    until(lambda: not host.agent._running.busy(server_id), PATIENCE, "the work to end")
+    cloud.leases_run_out()
+    cloud.sweep()
+    assert cloud.settled(server_id)["status"] == "ACTIVE"
+    assert host.agent._power._held_back == set()
+
+
+def test_a_build_left_after_its_commit_is_not_shown_as_paused(cloud: Cloud) -> None:
+    """The guest waits to be let run by the next comparison; reports go on meanwhile."""
+    host = cloud.hosts["h1"]
+    host.driver.failures["resume_build"] = [BuildFailed("never mind")]
+    cloud.bus.broken["finished"] = 1
+    server_id = cloud.create()
+    until(lambda: not cloud.bus.broken["finished"], PATIENCE, "the end not to be told")
+    until(lambda: not host.agent._running.busy(server_id), PATIENCE, "the work to end")
+    host.reports.tick()
+    host.repairs.tick()
+    until(lambda: cloud.server(server_id)["OS-EXT-STS:power_state"] == 1, PATIENCE, "it to run")
+    assert cloud.server(server_id)["status"] == "ACTIVE"
+
+
+def test_what_has_no_host_can_only_be_deleted(cloud: Cloud) -> None:
+    cloud.hosts["h1"].driver.failures["ensure_disks"] = [BuildAborted("no")]
+    server_id = cloud.create(cloud.make_network())
+    assert cloud.settled(server_id)["status"] == "ERROR"
+    for action, value in (("os-stop", None), ("reboot", {"type": "HARD"}), ("os-start", None)):
+        assert cloud.act(server_id, action, value) == 409
+    cloud.delete(server_id)
+    cloud.gone(server_id)
+    assert cloud.unexplained() == []
+
+
+def test_a_delete_whose_host_was_forgotten_meanwhile(cloud: Cloud) -> None:
+    server_id = cloud.active(cloud.make_network())
+    cloud.hosts["h1"].goes_silent()
+    cloud.delete(server_id)
+    until(lambda: cloud.open_operation(server_id).owner == "compute.h1", PATIENCE, "the hand-over")
+    cloud.sql("DELETE FROM hosts")
+    cloud.sql("DELETE FROM services")
+    cloud.leases_run_out()
+    cloud.sweep()
+    cloud.gone(server_id)
     assert cloud.unexplained() == []
