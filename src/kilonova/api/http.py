@@ -7,6 +7,7 @@ errors of domain.errors; the Service turns them into its API's fault format. Not
 from __future__ import annotations
 
 import re
+import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -162,6 +163,7 @@ def application(services: Iterable[Service], authenticate: Authenticate) -> falc
     app.req_options.auto_parse_qs_csv = False
     app.req_options.keep_blank_qs_values = True
     app.add_error_handler(Exception, _unexpected)
+    app.add_error_handler(falcon.HTTPError, _unexpected)
     for service in services:
         by_path: dict[str, dict[str, list[Route]]] = {}
         for route in service.routes:
@@ -210,6 +212,7 @@ class _Edge:
         self, method: str, req: falcon.Request, resp: falcon.Response, parameters: dict[str, str]
     ) -> None:
         request = self._request(req)
+        began = time.perf_counter()
         with log.bound(request_id=request.request_id):
             try:
                 if self._service.negotiate is not None:
@@ -227,6 +230,7 @@ class _Edge:
                 _log.exception("request_failed", method=method, path=req.path)
                 self._fail(request, resp, 500, "Unexpected API Error. The log has the details.", None)
             self._finish(request, resp)
+            self._note(method, request, resp, time.perf_counter() - began)
 
     def _run(self, route: Route, request: Request, parameters: dict[str, str]) -> Reply:
         if not route.public:
@@ -274,6 +278,19 @@ class _Edge:
             resp.set_header("Retry-After", "1")
         if status == 401:
             resp.set_header("WWW-Authenticate", f'Keystone uri="{request.raw.prefix}/identity"')
+
+    def _note(self, method: str, request: Request, resp: falcon.Response, seconds: float) -> None:
+        """One line a request, by which everything else with its request id is found."""
+        known = request._context
+        _log.info(
+            "request",
+            method=method,
+            path=request.raw.path,
+            status=resp.status_code,
+            ms=round(seconds * 1000, 1),
+            user=known.user_id if known else None,
+            project=known.project_id if known else None,
+        )
 
     def _finish(self, request: Request, resp: falcon.Response) -> None:
         resp.set_header("X-OpenStack-Request-ID", request.request_id)

@@ -53,6 +53,8 @@ class Client:
             "X-Auth-Token": headers["X-Subject-Token"],
             "OpenStack-API-Version": f"compute {MICROVERSION}",
         }
+        is_admin = any(role["name"] == "admin" for role in body["token"].get("roles", []))
+        self._everywhere = {"all_tenants": "1"} if is_admin else {}
         self._compute = next(
             endpoint["url"]
             for service in body["token"]["catalog"]
@@ -66,11 +68,11 @@ class Client:
         return _request(f"{self._compute}{path}{suffix}", None, self._headers)[1]
 
     def server(self, name_or_id: str) -> Any:
-        """The server of that id, else the only one of that name; deleted ones by id only."""
+        """The server of that id, else the only one of that name (in all projects, for an admin)."""
         if re.fullmatch(r"[0-9a-f-]{36}", name_or_id):
             return {"id": name_or_id, "name": name_or_id}
         pattern = f"^{re.escape(name_or_id)}$"
-        found = self.get("/servers", name=pattern)["servers"]
+        found = self.get("/servers", name=pattern, **self._everywhere)["servers"]
         if len(found) != 1:
             many = "no server has" if not found else f"{len(found)} servers have"
             raise click.ClickException(f"{many} the name {name_or_id!r}; give an id")

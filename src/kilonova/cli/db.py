@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from kilonova.config import load
+from kilonova.domain.errors import BadRequest
 from kilonova.store import migrate
 from kilonova.store.database import Database
 from kilonova.store.migrations import HEAD
@@ -25,12 +26,18 @@ _where = [
 
 
 def _database(state: Path | None, config_file: Path | None) -> Database:
-    url = load(config_file).database.connection
-    if not url and state is not None:
-        url = f"sqlite:///{state.absolute() / 'kilonova.db'}"
-    if not url:
+    try:
+        options = load(config_file).database
+    except BadRequest as error:
+        raise click.ClickException(error.message) from error
+    if options.connection:
+        return Database(options.connection, options)
+    if state is None:
         raise click.UsageError("give --state, or a --config with [database] connection")
-    return Database(url)
+    path = state.absolute() / "kilonova.db"
+    if not path.exists():
+        raise click.ClickException(f"there is no database in {state}")
+    return Database(f"sqlite:///{path}", options)
 
 
 @db.command()

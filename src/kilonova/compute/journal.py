@@ -146,5 +146,5 @@ def words(error: Exception) -> str:
     elif isinstance(error, OSError) and error.strerror:
         text = error.strerror
     else:
-        text = f"{type(error).__name__}: {error}"
+        text = f"unexpected {type(error).__name__}"  # its words are of our making, and in the trace
     return _FOLDERS.sub("", text)

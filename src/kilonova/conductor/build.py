@@ -105,7 +105,7 @@ def _claim(parts: Parts, work: Row, spec: BuildSpec, host: str) -> str | None:
     with parts.db.write() as conn:
         lease.held(conn, work.id, work.epoch)
         claims.release(conn, work.server_id)
-        if not hosts.is_up(conn, host, parts.config.compute.service_down_time):
+        if not hosts.takes_builds(conn, host, parts.config.compute.service_down_time):
             return None
         if claims.claim(conn, work.server_id, host, need_of(spec.flavor)) is None:
             return None

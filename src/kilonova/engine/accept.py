@@ -79,6 +79,7 @@ def act(
     rule = ACTIONS[action]
     with db.write(durable=True) as conn:
         server = servers.state(conn, server_id, for_update=True)
+        _refuse_locked(context, server_id, server)
         busy = server.task_state is not None and server.task_state not in rule.while_busy
         if busy or server.vm_state not in rule.vm_states or server.host is None:
             raise _wrong_state(server_id, rule.record, server)
@@ -95,6 +96,7 @@ def delete_server(db: Database, bus: Bus, config: Config, context: RequestContex
     with db.write(durable=True) as conn:
         operations.lock_open(conn, server_id)
         server = servers.state(conn, server_id, for_update=True)
+        _refuse_locked(context, server_id, server)
         if server.task_state == TaskState.DELETING:
             return
         operations.supersede(conn, server_id, "The server is being deleted")
@@ -181,6 +183,12 @@ def _operation(
         "created_at": created,
         "updated_at": created,
     }
+
+
+def _refuse_locked(context: RequestContext, server_id: str, server: Any) -> None:
+    """In the transaction that begins the operation: a lock that comes in between counts."""
+    if server.locked_by is not None and not context.is_admin:
+        raise Conflict(f"Instance {server_id} is locked")
 
 
 def _wrong_state(server_id: str, action: str, server: Any) -> Conflict:

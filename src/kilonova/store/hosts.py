@@ -109,6 +109,15 @@ def is_up(conn: sa.Connection, host: str, service_down_time: float) -> bool:
     return conn.execute(_IS_UP, {"on": host, "since": now() - service_down_time}).first() is not None
 
 
+_TAKES_BUILDS = _IS_UP.where(services.c.disabled.is_(False))
+
+
+def takes_builds(conn: sa.Connection, host: str, service_down_time: float) -> bool:
+    """Whether it is up, and nobody disabled it: what it has stays, but nothing new is placed there."""
+    since = now() - service_down_time
+    return conn.execute(_TAKES_BUILDS, {"on": host, "since": since}).first() is not None
+
+
 def zone(conn: sa.Connection, host: str) -> str:
     """The availability zone of a compute's service."""
     query = sa.select(services.c.availability_zone).where(

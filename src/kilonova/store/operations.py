@@ -277,9 +277,3 @@ def steps_of(conn: sa.Connection, operation_ids: Sequence[str]) -> Sequence[Row]
     """The journal of these operations in order, one query."""
     query = sa.select(steps).where(steps.c.operation_id.in_(operation_ids)).order_by(steps.c.id)
     return conn.execute(query).all()
-
-
-def of_server(conn: sa.Connection, server_id: str) -> Sequence[Row]:
-    """All that was ever done to a server, newest first: GET /servers/{id}/os-instance-actions."""
-    query = sa.select(ops).where(ops.c.server_id == server_id).order_by(ops.c.created_at.desc(), ops.c.id)
-    return conn.execute(query).all()

@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
+from msgspec import structs
 from sqlalchemy import bindparam as given
 
 from kilonova.domain.clock import now
@@ -138,18 +139,29 @@ _MARK_DELETED = (
         power_state=0,
         vifs=sa.literal([], servers.c.vifs.type),
     )
-    .returning(servers.c.project_id, servers.c.flavor)
+    .returning(servers.c.project_id, servers.c.flavor, servers.c.user_data)
 )
+_FORGET_USER_DATA = (
+    sa.update(servers)
+    .where(servers.c.id == given("server"))
+    .values(user_data=None, spec=given("bare", type_=servers.c.spec.type))
+)
+_SPEC = sa.select(servers.c.spec).where(servers.c.id == given("server"))
 _FORGET_TAGS = sa.delete(server_tags).where(server_tags.c.server_id == given("server"))
 
 
 def mark_deleted(conn: sa.Connection, server_id: str) -> bool:
-    """The end of a server: its row stays for the record, its quota is given back. Safe to call again."""
+    """The end of a server: its row stays for the record, without what may be secret; its quota is given
+    back. Safe to call again."""
     row = conn.execute(_MARK_DELETED, {"server": server_id, "at": now()}).one_or_none()
     if row is None:
         return False
     conn.execute(_FORGET_TAGS, {"server": server_id})
     usage.release(conn, row.project_id, row.flavor)
+    if row.user_data is not None:
+        spec = conn.execute(_SPEC, {"server": server_id}).scalar_one()
+        bare = structs.replace(spec, user_data=None)
+        conn.execute(_FORGET_USER_DATA, {"server": server_id, "bare": bare})
     return True
 
 

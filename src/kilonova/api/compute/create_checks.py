@@ -68,6 +68,10 @@ class _KnownHints(msgspec.Struct, kw_only=True):
     cidr: Annotated[str, Meta(pattern=r"^/[0-9a-f.:]+\Z")] | None = None
 
 
+_UNHEARD = ("different_host", "same_host", "query", "target_cell", "different_cell", "build_near_host_ip")
+"""Hints that demand something of the host, and that no filter of ours looks at."""
+
+
 def scheduler_hints(hints: dict[str, Any]) -> dict[str, Any]:
     """The hints, well formed. There are no server groups, so that none can be asked for."""
     if not hints:
@@ -78,6 +82,8 @@ def scheduler_hints(hints: dict[str, Any]) -> dict[str, Any]:
         raise BadRequest(f"Invalid input for os:scheduler_hints: {error}") from error
     if known.group:
         raise BadRequest(f"Instance group {hints['group']} could not be found.")
+    if asked := [name for name in _UNHEARD if getattr(known, name)]:
+        raise BadRequest(f"The scheduler hint {asked[0]} is not available here")
     if _depth(hints) > _DEEPEST:
         raise BadRequest("Invalid input for os:scheduler_hints: it nests too deep")
     return hints

@@ -14,10 +14,10 @@ import msgspec
 
 from kilonova.api.compute import server_admin, server_lock
 from kilonova.api.compute import server_fields as fields
-from kilonova.api.compute.server_access import find, refuse_locked
+from kilonova.api.compute.server_access import find
 from kilonova.api.compute.state import ComputeAPI
 from kilonova.api.http import Reply, Request, Route
-from kilonova.domain.errors import BadRequest, Conflict
+from kilonova.domain.errors import BadRequest, Conflict, Unavailable
 from kilonova.domain.messages import ConsoleOutput, Text
 from kilonova.engine import accept
 
@@ -72,16 +72,14 @@ def _reboot(api: ComputeAPI, request: Request, server_id: str, value: msgspec.Ra
 
 def _begin(api: ComputeAPI, request: Request, server_id: str, action: str, rule: str) -> Reply:
     with api.db.read() as conn:
-        server = find(conn, request.context, server_id, rule)
-    refuse_locked(request.context, server)
+        find(conn, request.context, server_id, rule)
     accept.act(api.db, api.bus, api.config, request.context, server_id, action)
     return Reply(202)
 
 
 def _force_delete(api: ComputeAPI, request: Request, server_id: str, _value: msgspec.Raw) -> Reply:
     with api.db.read() as conn:
-        server = find(conn, request.context, server_id, "os-deferred-delete:force")
-    refuse_locked(request.context, server)
+        find(conn, request.context, server_id, "os-deferred-delete:force")
     accept.delete_server(api.db, api.bus, api.config, request.context, server_id)
     return Reply(202)
 
@@ -102,7 +100,10 @@ def _console_output(api: ComputeAPI, request: Request, server_id: str, value: ms
         raise Conflict(f"Instance {server_id} is not ready")
     query = ConsoleOutput(server_id=server_id, length=None if length in (None, -1) else int(length or 0))
     topic = f"compute.{server.host}"
-    found = api.bus.call(topic, "get_console_output", query, Text, timeout=_CONSOLE_TIMEOUT)
+    try:
+        found = api.bus.call(topic, "get_console_output", query, Text, timeout=_CONSOLE_TIMEOUT)
+    except Unavailable as error:  # its words name the host
+        raise Unavailable(f"The host of instance {server_id} does not answer now") from error
     return Reply(body={"output": _UNPRINTABLE.sub("", found.text)})
 
 

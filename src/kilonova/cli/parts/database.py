@@ -16,7 +16,7 @@ from kilonova.store.database import Database
 
 def open_database(config: Config, url: str, closing: ExitStack) -> Database:
     """With the schema of this program. Unavailable: it is there, and cannot be used."""
-    db = Database(url)
+    db = Database(url, config.database)
     closing.callback(db.close)
     try:
         migrate.upgrade(db)

@@ -91,13 +91,17 @@ def check_pools(network: IPv4Network, gateway: IPv4Address | None, pools: Sequen
 
 
 def check_routes(routes: Sequence[HostRoute]) -> list[HostRoute]:
-    for route in routes:
-        try:
-            IPv4Network(route.destination)
-        except ValueError as error:
-            raise InvalidInput(f"'{route.destination}' is not a valid destination of a host route") from error
-        parse_address(route.nexthop, "nexthop of a host route")
-    return list(routes)
+    """In their one canonical form, which DHCP hands out."""
+    return [_checked(route) for route in routes]
+
+
+def _checked(route: HostRoute) -> HostRoute:
+    try:
+        destination = IPv4Network(route.destination)
+    except ValueError as error:
+        raise InvalidInput(f"'{route.destination}' is not a valid destination of a host route") from error
+    nexthop = parse_address(route.nexthop, "nexthop of a host route")
+    return HostRoute(destination=str(destination), nexthop=str(nexthop))
 
 
 def check_nameservers(addresses: Sequence[str]) -> list[str]:

@@ -1,7 +1,8 @@
-"""ComputeCapabilitiesFilter: ``capabilities:hypervisor_type`` and the like in the flavor's extra specs.
+"""ComputeCapabilitiesFilter: what the flavor's extra specs demand of a host.
 
-Source: Nova's "Compute capabilities" scoped extra specs
-(https://docs.openstack.org/nova/latest/configuration/extra-specs.html#capabilities). Plain equality only.
+``capabilities:hypervisor_type`` and the like by plain equality; ``trait:…=required`` and ``resources:…`` that
+no host here has turn every host away, so that a demand is never silently forgotten.
+Source: Nova's extra specs (https://docs.openstack.org/nova/latest/configuration/extra-specs.html).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from kilonova.scheduler.rules import Filter, Hosts
 
 _SCOPE = "capabilities:"
 _KNOWN = {"hypervisor_type", "virt_type", "availability_zone"}
+_OF_THE_FLAVOR = {"resources:VCPU", "resources:MEMORY_MB", "resources:DISK_GB"}
 
 
 def _passing(request: SelectDestinations, hosts: Hosts) -> list[HostState]:
@@ -25,7 +27,13 @@ def _passing(request: SelectDestinations, hosts: Hosts) -> list[HostState]:
 
 def _wanted(request: SelectDestinations) -> dict[str, str]:
     specs = request.spec.flavor.extra_specs
-    return {name.removeprefix(_SCOPE): value for name, value in specs.items() if name.startswith(_SCOPE)}
+    return {name.removeprefix(_SCOPE): value for name, value in specs.items() if _demands(name, value)}
+
+
+def _demands(name: str, value: str) -> bool:
+    if name.startswith("trait"):
+        return value == "required"
+    return name.startswith(_SCOPE) or (name.startswith("resources") and name not in _OF_THE_FLAVOR)
 
 
 CAPABILITIES = Filter(

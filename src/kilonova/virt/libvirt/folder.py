@@ -12,7 +12,7 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from kilonova.domain.errors import BuildAborted, NotFound
+from kilonova.domain.errors import BuildAborted, BuildFailed, NotFound
 from kilonova.virt.ids import checked_id
 
 _PREFIX = "instance-"
@@ -84,6 +84,11 @@ class Folder:
         return found
 
     def remove(self, server_id: str) -> None:
-        """The server's files are gone, and libvirt's log of it."""
-        shutil.rmtree(self.instance(server_id).path, ignore_errors=True)
+        """The server's files are gone, and libvirt's log of it. BuildFailed if one cannot be removed."""
+        try:
+            shutil.rmtree(self.instance(server_id).path)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise BuildFailed(f"cannot remove the server's disks: {error.strerror}") from error
         (self.embed / "log" / "qemu" / f"{domain_name(server_id)}.log").unlink(missing_ok=True)

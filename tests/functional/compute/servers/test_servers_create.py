@@ -7,6 +7,7 @@ import threading
 from typing import Any
 
 import pytest
+from tests.running import until
 
 from kilonova.store import operations, servers
 
@@ -34,9 +35,9 @@ def test_answer(member: Any, request_body: Any, conductor: Any, database: Any) -
     assert work.kind == "build"
 
 
-def test_conductor_is_told_after_the_commit(create: Any, conductor: Any, bus: Any, database: Any) -> None:
+def test_conductor_is_told_after_the_commit(create: Any, conductor: Any, database: Any) -> None:
     server_id = create()
-    bus.close()
+    until(lambda: conductor.told, 10, "the conductor to be told")
     ((method, operation_id),) = conductor.told
     assert method == "build_instances"
     with database.read() as conn:
@@ -85,11 +86,18 @@ def test_the_whole_request_reaches_the_spec(
 
 
 def test_scheduler_hints_are_kept(member: Any, request_body: Any, database: Any) -> None:
-    hints = {"my_filter": {"rack": [1, 2]}, "query": '["=", 1]'}
+    hints = {"my_filter": {"rack": [1, 2]}, "my_other": "x"}
     answer = member.post("/servers", request_body() | {"os:scheduler_hints": hints}, version="2.100")
     server_id = answer.json["server"]["id"]
     assert spec_of(database, server_id).scheduler_hints == hints
     assert member.get(f"/servers/{server_id}", version="2.100").json["server"]["scheduler_hints"] == hints
+
+
+@pytest.mark.parametrize("hint", [{"different_host": ["1" * 32]}, {"same_host": "1" * 32}, {"query": "[]"}])
+def test_a_hint_that_no_filter_looks_at_is_refused(member: Any, request_body: Any, hint: Any) -> None:
+    answer = member.post("/servers", request_body() | {"os:scheduler_hints": hint}, version="2.100")
+    assert answer.status_code == 400
+    assert "is not available here" in answer.json["badRequest"]["message"]
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,12 @@ import hashlib
 from typing import Any
 
 import pytest
+from sqlalchemy import select
+from tests.running import until
 
 from kilonova.domain.servers import VmState
 from kilonova.store import operations, servers
+from kilonova.store.schema.servers import servers as table
 
 UNKNOWN = "00000000-0000-0000-0000-000000000000"
 
@@ -186,10 +189,19 @@ def test_delete(active: Any, member: Any, conductor: Any, bus: Any, database: An
     assert member.delete(f"/servers/{server_id}").status_code == 204
     assert member.delete(f"/servers/{server_id}").status_code == 204
     assert member.get(f"/servers/{server_id}").json["server"]["OS-EXT-STS:task_state"] == "deleting"
-    bus.close()
+    until(lambda: len(conductor.told) == 2, 10, "the conductor to be told twice")
     assert [method for method, _ in conductor.told] == ["build_instances", "delete_instance"]
     with database.write() as conn:
         assert operations.open_of_server(conn, server_id).kind == "delete"
         servers.mark_deleted(conn, server_id)
     assert member.delete(f"/servers/{server_id}").status_code == 404
     assert member.get(f"/servers/{server_id}").status_code == 404
+
+
+def test_a_deleted_server_keeps_no_user_data(create: Any, database: Any) -> None:
+    server_id = create(user_data="c2VjcmV0")
+    with database.write() as conn:
+        assert servers.mark_deleted(conn, server_id)
+    with database.read() as conn:
+        row = conn.execute(select(table.c.user_data, table.c.spec).where(table.c.id == server_id)).one()
+    assert (row.user_data, row.spec.user_data) == (None, None)
