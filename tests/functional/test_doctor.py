@@ -8,7 +8,9 @@ import pytest
 from click.testing import CliRunner
 
 from kilonova.cli import doctor as module
-from kilonova.cli.doctor import CHECKS, Check, Lacking, doctor
+from kilonova.cli.doctor import CHECKS, Check, doctor
+from kilonova.virt.libvirt import needs
+from kilonova.virt.libvirt.needs import Lacking
 
 
 def findings(*arguments: str) -> dict[str, dict[str, str]]:
@@ -30,6 +32,7 @@ def no_kvm_probe(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def no_programs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(needs.shutil, "which", lambda _name, path: None)  # /usr/sbin too
 
 
 @pytest.mark.usefixtures("no_kvm_probe", "no_programs")
@@ -43,6 +46,19 @@ def test_what_is_missing_comes_with_the_command_that_gets_it() -> None:
     (command,) = [line for line in result.output.splitlines() if "qemu-utils" in line]
     assert command.startswith("  apt-get install --no-install-recommends ")
     assert "dnsmasq-base" in command
+    assert command.split().count("util-linux") == 1
+
+
+@pytest.mark.usefixtures("no_kvm_probe", "no_programs")
+def test_a_start_that_fails_and_the_doctor_say_the_same() -> None:
+    found = findings()
+    for need in needs.NEEDS:
+        assert found[need.name]["command"] in ("", need.command)
+    assert needs.missing()
+    for line in needs.missing():
+        name = line.partition(" is missing")[0]
+        assert line == f"{name} is missing ({found[name]['found']}): {found[name]['command']}"
+    assert found["prlimit"]["state"] == "missing"
 
 
 def test_what_is_only_lesser_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:

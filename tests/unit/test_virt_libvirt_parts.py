@@ -14,7 +14,7 @@ import pytest
 from kilonova.config import Config, Libvirt
 from kilonova.domain.errors import BadRequest, BuildFailed, NotFound, Timeout, Unavailable
 from kilonova.domain.servers import PowerState
-from kilonova.virt.libvirt import config_drive, embed, host
+from kilonova.virt.libvirt import config_drive, embed, host, needs
 from kilonova.virt.libvirt.folder import Folder
 from kilonova.virt.libvirt.short_path import ROOM, ShortPath
 
@@ -176,8 +176,10 @@ def test_capacity_is_of_this_machine(tmp_path: Path) -> None:
 
 
 def test_what_is_missing_is_named_with_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host.shutil, "which", lambda tool, path: None if tool == "qemu-img" else tool)
-    assert "qemu-img is missing: apt-get install qemu-utils" in host.missing()
+    monkeypatch.setattr(needs.shutil, "which", lambda tool, path: None if tool == "qemu-img" else tool)
+    (line,) = [line for line in needs.missing() if line.startswith("qemu-img")]
+    assert line.startswith("qemu-img is missing (no qemu-img): apt-get install")
+    assert line.endswith("qemu-utils")
 
 
 # --- short paths

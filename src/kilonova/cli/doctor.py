@@ -27,6 +27,7 @@ from rich.table import Table
 from kilonova import passage
 from kilonova.virt.libvirt import kvm
 from kilonova.virt.libvirt.embed import EXAMPLE, QEMU_USER
+from kilonova.virt.libvirt.needs import APT, NEEDS, Lacking, Need
 
 
 class Where(NamedTuple):
@@ -34,10 +35,6 @@ class Where(NamedTuple):
 
     state: Path | None
     port: int | None
-
-
-class Lacking(Exception):
-    """A check did not pass; the message says what was found instead."""
 
 
 class NotAsked(Exception):
@@ -104,7 +101,6 @@ def doctor(state: Path | None, port: int | None, as_json: bool) -> None:
         sys.exit(1)
 
 
-_APT = "apt-get install --no-install-recommends "
 _STYLES = {"ok": "green", "missing": "bold red", "lesser": "yellow"}
 
 
@@ -126,9 +122,9 @@ def _print(findings: list[Finding], console: Console) -> None:
 
 def _merged(commands: list[str]) -> list[str]:
     """The same, with one call of apt-get for all packages."""
-    packages = [command.removeprefix(_APT) for command in commands if command.startswith(_APT)]
-    others = [command for command in commands if not command.startswith(_APT)]
-    return [_APT + " ".join(packages), *others] if packages else others
+    packages = dict.fromkeys(command.removeprefix(APT) for command in commands if command.startswith(APT))
+    others = [command for command in commands if not command.startswith(APT)]
+    return [APT + " ".join(packages), *others] if packages else others
 
 
 def _run(*command: str, text: str = "") -> str:
@@ -157,48 +153,6 @@ def _root(_: Where) -> str:
     if os.geteuid() != 0:
         raise Lacking(f"user {os.geteuid()}")
     return "yes"
-
-
-def _qemu(_: Where) -> str:
-    return _version(_run("qemu-system-x86_64", "--version"))
-
-
-def _qemu_img(_: Where) -> str:
-    return _version(_run("qemu-img", "--version"))
-
-
-def _libvirt(_: Where) -> str:
-    try:
-        import libvirt
-    except ImportError as error:
-        raise Lacking(str(error)) from error
-    number = libvirt.getVersion()
-    version = f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}"
-    if number < 9_000_000:
-        raise Lacking(version)
-    return f"{version}, libvirt-python {_distribution('libvirt-python')}"
-
-
-def _distribution(name: str) -> str:
-    from importlib.metadata import version
-
-    return version(name)
-
-
-def _libvirt_qemu_driver(_: Where) -> str:
-    places = [Path("/usr/lib"), Path("/usr/lib64"), *Path("/usr/lib").glob("*-linux-gnu")]
-    for place in places:
-        driver = place / "libvirt/connection-driver/libvirt_driver_qemu.so"
-        if driver.exists():
-            return "installed"
-    raise Lacking("not installed")
-
-
-def _libvirt_user(_: Where) -> str:
-    try:
-        return f"user {pwd.getpwnam(QEMU_USER).pw_uid}"
-    except KeyError as error:
-        raise Lacking(f"no user {QEMU_USER}") from error
 
 
 def _kvm(_: Where) -> str:
@@ -314,7 +268,11 @@ def _port(where: Where) -> str:
 
 
 def _apt(*packages: str) -> str:
-    return _APT + " ".join(packages)
+    return APT + " ".join(packages)
+
+
+def _check(need: Need) -> Check:
+    return Check(need.name, lambda _: need.look(), need.meaning, need.command)
 
 
 _KERNEL = "the kernel, or the container around us, does not allow it"
@@ -322,26 +280,7 @@ _KERNEL = "the kernel, or the container around us, does not allow it"
 CHECKS = (
     Check("Python", _python, "3.11 or later is needed", _apt("python3")),
     Check("root", _root, "only root may make networks for guests", "sudo -s"),
-    Check("QEMU", _qemu, "it runs the guests", _apt("qemu-system-x86")),
-    Check("qemu-img", _qemu_img, "it makes the disks", _apt("qemu-utils")),
-    Check(
-        "libvirt",
-        _libvirt,
-        "9.0 or later, with Python's binding, manages the guests",
-        "apt-get install gcc libc6-dev libvirt-dev pkg-config python3-dev; pip install 'kilonova[libvirt]'",
-    ),
-    Check(
-        "libvirt's QEMU driver",
-        _libvirt_qemu_driver,
-        "libvirt cannot use QEMU without it",
-        _apt("libvirt-daemon-driver-qemu"),
-    ),
-    Check(
-        "libvirt's user",
-        _libvirt_user,
-        "libvirt's QEMU driver does not start without it",
-        f"useradd --system --gid kvm --no-create-home --shell /usr/sbin/nologin {QEMU_USER}",
-    ),
+    *map(_check, NEEDS),
     Check("KVM", _kvm, "guests are emulated: they work, and are slower", "", needed=False),
     Check("dnsmasq", _dnsmasq, "it gives guests their addresses", _apt("dnsmasq-base")),
     Check("ip", _ip, "it shows, and here it tries, the devices of networks", _apt("iproute2")),

@@ -17,7 +17,7 @@ import libvirt
 
 from kilonova import log
 from kilonova.domain.errors import Unavailable
-from kilonova.virt.libvirt import host
+from kilonova.virt.libvirt import needs
 
 _log = log.get("virt.libvirt")
 _KEEPALIVE_INTERVAL, _KEEPALIVE_COUNT = 5, 3
@@ -86,7 +86,7 @@ class Connection:
         ensure_event_loop()
         if not self._connect():
             if self.is_embedded:
-                lacks = "".join(f"; {line}" for line in host.missing())
+                lacks = "".join(f"; {line}" for line in needs.missing())
                 raise Unavailable(f"libvirt ({self.uri}) cannot start: {self._last_error}{lacks}")
             _log.warning("libvirt_away", uri=self.uri, reason=self._last_error)
             self._lost.set()

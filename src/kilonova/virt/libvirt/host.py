@@ -1,9 +1,8 @@
-"""What the host is and holds, as it is reported; and what it lacks."""
+"""What the host is and holds, as it is reported."""
 
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
 import socket
 from contextlib import suppress
@@ -63,31 +62,3 @@ def supports_direct_io(folder: Path) -> bool:
     finally:
         path.unlink(missing_ok=True)
     return True
-
-
-def missing() -> list[str]:
-    """What the driver lacks on this machine, each with how to get it (Debian's and Ubuntu's names)."""
-    lacks = []
-    for tool, package in (
-        ("qemu-system-x86_64", "qemu-system-x86"),
-        ("qemu-img", "qemu-utils"),
-        ("prlimit", "util-linux"),
-        ("mkfs.ext4", "e2fsprogs"),
-        ("mkswap", "util-linux"),
-    ):
-        if shutil.which(tool, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin") is None:
-            lacks.append(f"{tool} is missing: apt-get install {package}")
-    try:
-        import libvirt  # noqa: F401
-    except ImportError:
-        lacks.append("libvirt's Python binding is missing: pip install 'kilonova[libvirt]'")
-    if os.geteuid() == 0:
-        try:
-            pwd.getpwnam("libvirt-qemu")
-        except KeyError:
-            lacks.append(
-                "the user libvirt-qemu, which guests run as, is missing: apt-get install "
-                "libvirt-daemon-system, or: groupadd --system libvirt-qemu && "
-                "useradd --system --no-create-home --gid kvm libvirt-qemu"
-            )
-    return lacks
