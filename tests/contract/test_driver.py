@@ -314,7 +314,6 @@ def test_unknown_guests_are_not_found(host: Host) -> None:
         lambda: host.driver.resume(spec, []),
         lambda: host.driver.power_off(unknown, 0, GO_ON),
         lambda: host.driver.console_output(unknown, None),
-        lambda: host.driver.vnc_port(unknown),
     ):
         with pytest.raises(NotFound):
             ask()

@@ -125,7 +125,6 @@ def test_a_guest_finds_its_machine_and_obeys_the_power_button(host: GuestHost, s
     said = host.await_console(spec.server_id, "login:")
     assert "from-config-drive" in said
     assert host.driver.console_output(spec.server_id, 1).count("\n") <= 1
-    assert host.driver.vnc_port(spec.server_id) is not None
 
     began = time.monotonic()
     host.driver.power_off(spec.server_id, BOOT_SECONDS, Cancel())

@@ -102,5 +102,3 @@ class Driver(Protocol):
 
     def console_output(self, server_id: str, lines: int | None) -> str:
         """The last ``lines`` lines (all that are kept if None) of the serial console."""
-
-    def vnc_port(self, server_id: str) -> int | None: ...

@@ -183,11 +183,6 @@ class FakeDriver:
             return text
         return "\n".join(text.split("\n")[-lines:]) if lines > 0 else ""
 
-    def vnc_port(self, server_id: str) -> int | None:
-        with self._changed:
-            self._get(server_id)
-        return None
-
     def guest_stops(self, server_id: str, power_state: PowerState = PowerState.SHUTDOWN) -> None:
         """For tests: the guest stops by itself, as after ``poweroff`` inside or a killed QEMU."""
         self._become(server_id, power_state)

@@ -11,7 +11,6 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
-from xml.etree import ElementTree as ET
 
 from kilonova import log
 from kilonova.cancel import Cancel
@@ -66,11 +65,6 @@ class LibvirtDriver:
         self._capabilities: str | None = None
         self._cache_mode = _cache_mode(config, self._folder)
         self._verdict = _verdict(config, self._folder)
-
-    @property
-    def kvm_verdict(self) -> kvm.KvmVerdict:
-        """Whether guests run under KVM, and why or why not."""
-        return self._verdict
 
     # --- the host
     def start(self, on_event: Callable[[GuestEvent], None]) -> None:
@@ -210,12 +204,6 @@ class LibvirtDriver:
         if not instance.path.exists():
             raise NotFound(f"there is no guest {server_id} on this host")
         return console.tail(instance.console, lines)
-
-    def vnc_port(self, server_id: str) -> int | None:
-        document = ET.fromstring(self._guests.document(server_id))  # noqa: S314 - libvirt's own document
-        graphics = document.find("./devices/graphics[@type='vnc']")
-        port = int(graphics.get("port", "-1")) if graphics is not None else -1
-        return port if port > 0 else None
 
     # --- inside
     @property

@@ -148,12 +148,6 @@ class Guests:
         except NotFound:
             return
 
-    def document(self, server_id: str) -> str:
-        """The XML of the domain as it is now."""
-        domain = self.get(server_id)
-        with translated(f"read guest {server_id}"):
-            return str(domain.XMLDesc(0))
-
     def _view(self, server_id: str, domain: Any) -> View | None:
         # A build marks its guest before it starts it and until after it resumed it, so the mark is looked
         # at on both sides of the state: a pause of the build's is never taken for a user's.
