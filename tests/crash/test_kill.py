@@ -85,3 +85,20 @@ def test_a_delete_cut_off_anywhere_ends_gone(up: Up, point: str) -> None:
     assert up.unexplained() == []
     _, ports = up.ask("GET", "/networking/v2.0/ports")
     assert [port["device_owner"] for port in ports["ports"]] in ([], ["network:dhcp"])
+
+
+@pytest.mark.parametrize("side", ["before", "after"])
+def test_the_end_of_a_failed_build_cut_off_anywhere_leaks_nothing(up: Up, side: str) -> None:
+    fails = "[fake]\nstep_failures = {ensure_disks = 1.0}\n[operations]\nmax_attempts = 1\n"
+    up.start(fails + dies_at(f"build.deallocate_networks.{side}"))
+    image, network = up.image(b"\0" * 512), up.network()
+    with contextlib.suppress(ConnectionError):
+        assert up.post_server(image, network)[0] == 202
+    assert up.wait() == -9
+
+    up.start(fails)
+    (made,) = up.ask("GET", "/compute/v2.1/servers")[1]["servers"]
+    server = up.settled(made["id"])
+    assert server["status"] == "ERROR"
+    assert server["fault"]["message"].startswith("create_disks failed")
+    assert up.unexplained() == []
