@@ -19,7 +19,7 @@ from kilonova.domain.identity import (
     User,
 )
 from kilonova.identity import passwords
-from kilonova.store import domains, projects, role_assignments, roles, users
+from kilonova.store import dialect, domains, projects, role_assignments, roles, users
 from kilonova.store.database import Database
 
 ROLES = ("admin", "member", "reader")
@@ -40,6 +40,7 @@ def bootstrap(db: Database, admin_password: str) -> None:
         admin_exists = users.by_name(conn, DEFAULT_DOMAIN, "admin") is not None
     password_hash = None if admin_exists else passwords.hashed(admin_password)
     with db.write(durable=True) as conn:
+        dialect.lock(conn, "bootstrap")  # of several that start at once the first one does it
         if domains.get(conn, DEFAULT_DOMAIN) is None:
             domains.create(conn, Domain(id=DEFAULT_DOMAIN, name="Default", description="The default domain"))
         admin_role = _roles(conn)

@@ -124,7 +124,11 @@ def statistics(conn: sa.Connection) -> Row:
         "disk_available_least": hosts.c.disk_available_least,
         "current_workload": _busy,
     }
-    columns = [sa.func.coalesce(sa.func.sum(column), 0).label(name) for name, column in summed.items()]
+    # A sum may be of a type without bounds; this one is a number like those that it is of.
+    columns = [
+        sa.cast(sa.func.coalesce(sa.func.sum(column), 0), sa.BigInteger).label(name)
+        for name, column in summed.items()
+    ]
     query = sa.select(sa.func.count().label("count"), *columns)
     query = query.select_from(hosts.join(services, services.c.id == hosts.c.service_id))
     return conn.execute(query.where(services.c.disabled.is_(False))).one()

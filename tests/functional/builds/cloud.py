@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, cast
 
 import falcon.testing
@@ -203,6 +202,14 @@ class Host:
         return not self.driver.leftovers() and not self.network.plugged()
 
 
+def first_start(db: Database) -> None:
+    """What a first start leaves, and a project."""
+    with db.write() as conn:
+        flavors.seed(conn)
+        domains.create(conn, Domain(id="default", name="Default"))
+        projects.create(conn, Project(id=PROJECT, domain_id="default", name="p"))
+
+
 class Images:
     """One small image."""
 
@@ -213,14 +220,9 @@ class Images:
 class Cloud:
     """``hosts`` of them; requests are a member's, or the admin's."""
 
-    def __init__(self, folder: Path, config: Config, hosts: int = 1) -> None:
+    def __init__(self, db: Database, config: Config, hosts: int = 1) -> None:
         self.config = config
-        self.db = Database(f"sqlite:///{folder / 'kilonova.db'}")
-        self.db.create()
-        with self.db.write() as conn:
-            flavors.seed(conn)
-            domains.create(conn, Domain(id="default", name="Default"))
-            projects.create(conn, Project(id=PROJECT, domain_id="default", name="p"))
+        self.db = db
         self.bus = Post()
         self.faults = Points()
         self.network = BuiltinNetwork(self.db, config)
@@ -350,6 +352,8 @@ class Cloud:
         return [line for check in CHECKS for (line,) in self.sql(check)]
 
     def sql(self, query: str, *values: Any) -> list[Any]:
+        if self.db.engine.name == "postgresql":
+            query = query.replace("%", "%%").replace("?", "%s")
         with self.db.write() as conn:
             result = conn.exec_driver_sql(query, values)
             return list(result) if result.returns_rows else []

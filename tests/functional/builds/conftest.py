@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
-from tests.functional.builds.cloud import Cloud
+from tests.functional.builds.cloud import Cloud, first_start
 
 from kilonova.config import Config
+from kilonova.store.database import Database
 
 MakeCloud = Callable[..., Cloud]
 
 
 @pytest.fixture
-def make_cloud(tmp_path: Path) -> Iterator[MakeCloud]:
+def make_cloud(new_database: Callable[..., Database]) -> Iterator[MakeCloud]:
     """``make_cloud(hosts=2, config=…)``"""
     made: list[Cloud] = []
 
     def make(hosts: int = 1, config: Config | None = None) -> Cloud:
-        folder = tmp_path / str(len(made))
-        folder.mkdir()
-        made.append(Cloud(folder, config or Config(), hosts))
+        made.append(Cloud(new_database(first_start), config or Config(), hosts))
         return made[-1]
 
     yield make

@@ -231,7 +231,7 @@ def test_a_good_build_forgives_a_host_its_failures(two: Cloud) -> None:
     server_id = two.active()
     (failed,) = [host for host in two.hosts.values() if host is not two.where(server_id)]
     assert failures_of(two, failed) == 1
-    two.sql("UPDATE services SET disabled = 1 WHERE host != ?", failed.name)
+    two.sql("UPDATE services SET disabled = TRUE WHERE host != ?", failed.name)
     two.sql("UPDATE hosts SET updated_at = updated_at + 1")
     two.active()
     assert failures_of(two, failed) == 0

@@ -86,7 +86,7 @@ class Build:
 @pytest.fixture
 def build(two: Cloud) -> Build:
     """h2 takes no builds, so that the one host is known."""
-    two.sql("UPDATE services SET disabled = 1 WHERE host = 'h2'")
+    two.sql("UPDATE services SET disabled = TRUE WHERE host = 'h2'")
     return Build(two)
 
 
