@@ -86,9 +86,11 @@ def activate(parts: Parts, message: Activate) -> Nothing:
     Asked again, because the answer was lost, it says yes again.
     """
     with parts.db.write() as conn:
-        if _is_done(conn, message):
+        try:
+            work = _owned(conn, message)
+        except StaleEpoch:
+            _looked_up(conn, message, operations.DONE)
             return Nothing()
-        work = _owned(conn, message)
         _record(conn, work, message.steps)
         servers.change(
             conn, work.server_id, vm_state=VmState.ACTIVE, task_state=None, launched_at=now(), fault=None
@@ -111,8 +113,9 @@ def finished(parts: Parts, message: Finished) -> Nothing:
 def _build_finished(parts: Parts, message: Finished) -> Nothing:
     error = message.error or "the host gave no reason"
     with parts.db.write() as conn:
-        if _is_done(conn, message):
-            _after_activation(conn, parts, message)
+        done = operations.get(conn, message.operation_id)
+        if done is not None and done.state == operations.DONE:
+            _after_activation(conn, parts, done, message)
             return Nothing()
         work = _owned(conn, message)
         _record(conn, work, message.steps)
@@ -127,9 +130,9 @@ def _build_finished(parts: Parts, message: Finished) -> Nothing:
     return Nothing()
 
 
-def _after_activation(conn: sa.Connection, parts: Parts, message: Finished) -> None:
+def _after_activation(conn: sa.Connection, parts: Parts, work: Row, message: Finished) -> None:
     """The guest was let run after the commit: note how that went, unless something newer has begun."""
-    work = _looked_up(conn, message, operations.DONE)
+    _check_mine(work, message)
     _record(conn, work, message.steps)
     active = frozenset({VmState.ACTIVE})
     values: dict[str, object] = {"power_state": message.power_state}
@@ -238,19 +241,16 @@ Words = OperationRef | Progress | Finished | Activate
 def _looked_up(conn: sa.Connection, message: Words, state: str) -> Row:
     """The operation, unchanged, if it is in that state and the host that speaks has it in this epoch."""
     work = operations.get(conn, message.operation_id)
-    mine = work is not None and work.epoch == message.epoch and work.owner == operations.agent(message.host)
-    if work is None or not mine or work.state != state:
+    if work is None or work.state != state:
         raise StaleEpoch(f"operation {message.operation_id} has moved on")
+    _check_mine(work, message)
     return work
 
 
-def _is_done(conn: sa.Connection, message: Words) -> bool:
-    """Whether the host that speaks has brought the operation to its good end, in this epoch."""
-    try:
-        _looked_up(conn, message, operations.DONE)
-    except StaleEpoch:
-        return False
-    return True
+def _check_mine(work: Row, message: Words) -> None:
+    """StaleEpoch unless the host that speaks owns the operation, or did when it ended, in this epoch."""
+    if work.epoch != message.epoch or work.owner != operations.agent(message.host):
+        raise StaleEpoch(f"operation {work.id} has moved on, or is not {message.host}'s")
 
 
 def _owned(conn: sa.Connection, message: Words, **values: object) -> Row:

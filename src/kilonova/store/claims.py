@@ -57,10 +57,14 @@ def claim(conn: sa.Connection, server_id: str, host: str, need: Capacity) -> Row
     return taken
 
 
+_IS_ON = sa.select(claims.c.server_id).where(
+    claims.c.server_id == given("server"), claims.c.host == given("on")
+)
+
+
 def is_on(conn: sa.Connection, server_id: str, host: str) -> bool:
     """Whether the server holds a share of that host."""
-    query = sa.select(claims.c.server_id).where(claims.c.server_id == server_id, claims.c.host == host)
-    return conn.execute(query).first() is not None
+    return conn.execute(_IS_ON, {"server": server_id, "on": host}).first() is not None
 
 
 _RELEASE = sa.delete(claims).where(claims.c.server_id == given("server")).returning(*claims.c)

@@ -253,14 +253,16 @@ def put_steps(
         conn.execute(_END_STEP, ended)
 
 
+_LAST_STEP_END = (
+    sa.select(sa.func.max(steps.c.finished_at))
+    .join(ops, ops.c.id == steps.c.operation_id)
+    .where(ops.c.server_id == given("server"), steps.c.host == given("on"))
+)
+
+
 def last_step_end(conn: sa.Connection, server_id: str, host: str) -> float:
     """When ``host`` last ended a step for a server, by the clock of that host; 0 if it never did."""
-    query = (
-        sa.select(sa.func.max(steps.c.finished_at))
-        .join(ops, ops.c.id == steps.c.operation_id)
-        .where(ops.c.server_id == server_id, steps.c.host == host)
-    )
-    return float(conn.execute(query).scalar() or 0.0)
+    return float(conn.execute(_LAST_STEP_END, {"server": server_id, "on": host}).scalar() or 0.0)
 
 
 def abandon_steps(conn: sa.Connection, operation_id: str, message: str) -> None:
