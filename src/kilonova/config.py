@@ -75,6 +75,11 @@ class Compute(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     build_workers: AtLeastOne = 8
     """Operations that one agent works on at once."""
 
+    def __post_init__(self) -> None:
+        """ValueError if every host would look down between two of its reports."""
+        if self.service_down_time <= self.report_interval:
+            raise ValueError("service_down_time must be longer than report_interval")
+
 
 class Operations(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     lease: Positive = 30.0

@@ -1,4 +1,8 @@
-"""perform_action: stop, start, reboot, pause, unpause, suspend, resume. One step each, named like it."""
+"""perform_action: stop, start, reboot, pause, unpause, suspend, resume. One step each, named like it.
+
+What was cut off in its midst is done again by the next owner. All but reboot look first whether it is done
+already; that a guest was rebooted cannot be seen, so it may be rebooted twice, and ends running.
+"""
 
 from __future__ import annotations
 

@@ -176,12 +176,19 @@ def try_elsewhere(conn: sa.Connection, parts: Parts, work: Row, message: str) ->
 def fail(parts: Parts, work: Row, message: str, details: object, step: StepRecord | None = None) -> None:
     """The build, which this conductor owns, ends in ERROR with a fault; its place and its ports are free.
 
-    The ports first: who dies here, or finds the network service away, leaves an operation that is open.
+    The ports first: who dies here, or finds the network service away, leaves an operation that is open and
+    is tried again.
     """
     with parts.db.write() as conn:
         lease.held(conn, work.id, work.epoch, lease_until=now() + parts.config.operations.lease)
     parts.faults.reach("build.deallocate_networks.before")
-    parts.network.deallocate_for_instance(work.server_id)
+    try:
+        parts.network.deallocate_for_instance(work.server_id)
+    except KilonovaError as error:
+        _log.warning("build_not_ended", error=error.message)
+        with parts.db.write() as conn:
+            lease.postpone(conn, work, error.message)
+        return
     parts.faults.reach("build.deallocate_networks.after")
     with parts.db.write() as conn:
         if step is not None:

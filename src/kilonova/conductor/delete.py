@@ -35,8 +35,10 @@ def delete_instance(parts: Parts, message: PerformOperation) -> None:
         except StaleEpoch:
             _log.info("delete_moved_on")
         except KilonovaError as error:
-            # Nothing is lost: the lease runs out and the sweeper tries again, until the deadline.
+            # Nothing is lost: the sweeper tries again soon, until the deadline.
             _log.warning("delete_failed", error=error.message)
+            with parts.db.write() as conn:
+                lease.postpone(conn, work, error.message)
 
 
 @repeated

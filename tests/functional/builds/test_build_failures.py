@@ -11,6 +11,7 @@ from tests.functional.builds.conftest import MakeCloud
 from tests.running import until
 
 from kilonova.config import Config, Fake, Operations
+from kilonova.domain.clock import now
 from kilonova.domain.errors import BuildAborted, BuildFailed, Unavailable
 
 STEPS = {
@@ -204,26 +205,69 @@ def used(cloud: Cloud) -> tuple[int, int]:
     return absolute["totalInstancesUsed"], absolute["totalCoresUsed"]
 
 
-def test_the_ports_of_a_failed_build_are_free_even_if_the_network_service_was_away(
+def away_once(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The network service is away the first time it should free ports; the servers it was asked for."""
+    free_ports = cloud.network.deallocate_for_instance
+    asked: list[str] = []
+
+    def deallocate(server_id: str) -> None:
+        asked.append(server_id)
+        if len(asked) == 1:
+            raise Unavailable("Neutron does not answer")
+        free_ports(server_id)
+
+    monkeypatch.setattr(cloud.network, "deallocate_for_instance", deallocate)
+    return asked
+
+
+def test_a_build_does_not_end_before_its_ports_are_free(
     cloud: Cloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The network service is away when the ports should be freed: the operation stays open until they are."""
     cloud.hosts["h1"].driver.failures["ensure_disks"] = [BuildAborted("no"), BuildAborted("no")]
-    real = cloud.network.deallocate_for_instance
-    calls: list[str] = []
-
-    def away_once(server_id: str) -> None:
-        calls.append(server_id)
-        if len(calls) == 1:
-            raise Unavailable("Neutron does not answer")
-        real(server_id)
-
-    monkeypatch.setattr(cloud.network, "deallocate_for_instance", away_once)
+    asked = away_once(cloud, monkeypatch)
     server_id = cloud.create(cloud.make_network())
-    until(lambda: len(calls) >= 1, PATIENCE, "the first try")
-    until(lambda: cloud.leases_run_out() or cloud.sweep() or len(calls) >= 2, PATIENCE, "the second try")
+    tried_again_soon(cloud, server_id)
     assert cloud.settled(server_id)["status"] == "ERROR"
+    assert asked == [server_id] * 2
     assert cloud.unexplained() == []
+
+
+def test_a_build_without_a_host_does_not_end_before_its_ports_are_free(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cloud.sql("UPDATE services SET disabled = 1")
+    away_once(cloud, monkeypatch)
+    server_id = cloud.create(cloud.make_network())
+    tried_again_soon(cloud, server_id)
+    server = cloud.settled(server_id)
+    assert server["status"] == "ERROR"
+    assert server["fault"]["message"].startswith("No valid host was found")
+    assert cloud.unexplained() == []
+
+
+def test_a_delete_does_not_end_before_the_ports_are_free(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server_id = cloud.active(cloud.make_network())
+    cloud.hosts["h1"].vanish()
+    away_once(cloud, monkeypatch)
+    cloud.delete(server_id)
+    tried_again_soon(cloud, server_id)
+    cloud.gone(server_id)
+    assert cloud.unexplained() == []
+
+
+def tried_again_soon(cloud: Cloud, server_id: str) -> None:
+    """It is nobody's, and its lease ends in seconds; then the sweeper finds it."""
+
+    def rests() -> bool:
+        work = cloud.open_operation(server_id)
+        return work.epoch > 0 and work.owner is None and work.lease_until > 0
+
+    until(rests, PATIENCE, "the operation to be put aside")
+    assert cloud.open_operation(server_id).lease_until < now() + cloud.config.operations.lease / 2
+    cloud.leases_run_out()
+    cloud.sweep()
 
 
 def test_a_good_build_forgives_a_host_its_failures(two: Cloud) -> None:
