@@ -131,6 +131,12 @@ def new_url(databases: Databases) -> Iterator[Callable[..., str]]:
 
 
 @pytest.fixture
+def up_database(database_kind: str, request: pytest.FixtureRequest) -> str:
+    """For a Kilonova in processes of its own: a new database's URL; none: SQLite in its state folder."""
+    return request.getfixturevalue("new_url")(None) if database_kind == "postgresql" else ""
+
+
+@pytest.fixture
 def new_database(new_url: Callable[..., str]) -> Iterator[Callable[..., Database]]:
     """Make a database and open it."""
     opened: list[Database] = []

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import shutil
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import psycopg
 import sqlalchemy as sa
@@ -101,6 +102,16 @@ class Catalog:
         name = next(self._names)
         self._connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
         return self._server.url(name)
+
+
+def connect(url: str) -> Any:
+    """A plain connection to a database, of its own driver; ``execute`` and ``with`` are the same of both."""
+    if url.startswith("sqlite"):
+        connection = sqlite3.connect(_path(url))
+        connection.row_factory = sqlite3.Row
+        return connection
+    plain = sa.make_url(url).set(drivername="postgresql")
+    return psycopg.connect(plain.render_as_string(hide_password=False))
 
 
 def _path(url: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -15,14 +14,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.databases import connect
+
 START_TIMEOUT = 60.0
 
 
 class Client:
-    """A Kilonova with its state in one folder, at ``url``. Requests are the admin's."""
+    """A Kilonova with its state in one folder, at ``url``. Requests are the admin's.
 
-    def __init__(self, state: Path) -> None:
+    ``database_url``: where its database is, if not in that folder.
+    """
+
+    def __init__(self, state: Path, database_url: str = "") -> None:
         self.state = state
+        self.database_url = database_url or f"sqlite:///{state / 'kilonova.db'}"
         self.url = ""
         self._token = ""
 
@@ -102,10 +107,9 @@ class Client:
 
     # --- the oracle
 
-    def database(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.state / "kilonova.db")
-        connection.row_factory = sqlite3.Row
-        return connection
+    def database(self) -> Any:
+        """A connection to the database, past Kilonova."""
+        return connect(self.database_url)
 
     def unexplained(self) -> list[str]:
         """What the database says that cannot be (the invariants of DESIGN.md); empty when all is well."""
@@ -116,8 +120,8 @@ class Client:
 class Up(Client):
     """`kilonova up` on one state folder; start() and kill() as often as wanted."""
 
-    def __init__(self, state: Path, driver: str = "fake", hosts: int = 1) -> None:
-        super().__init__(state)
+    def __init__(self, state: Path, driver: str = "fake", hosts: int = 1, database_url: str = "") -> None:
+        super().__init__(state, database_url)
         self.driver = driver
         self.hosts = hosts
         self._process: subprocess.Popen[str] | None = None
@@ -126,7 +130,7 @@ class Up(Client):
         """Run it until its line `ready`. ``config`` is TOML."""
         self.state.mkdir(exist_ok=True)
         file = self.state / "test.toml"
-        file.write_text(config)
+        file.write_text(f'{config}\n[database]\nconnection = "{self.database_url}"\n')
         arguments = ["up", "--state", str(self.state), "--port", "0", "--driver", self.driver]
         arguments += ["--hosts", str(self.hosts), "--config", str(file)]
         command = [sys.executable, "-c", "from kilonova.cli import main; main()", *arguments]

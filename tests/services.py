@@ -21,7 +21,7 @@ exchange = "{exchange}"
 heartbeat = 2.0
 
 [database]
-connection = "sqlite:///{state}/kilonova.db"
+connection = "{database}"
 
 [operations]
 lease = 3.0
@@ -50,11 +50,14 @@ class Services(Client):
         exchange: str,
         more: str = "",
         compute: tuple[str, ...] = ("--driver", "fake", "--hosts", "3"),
+        database_url: str = "",
     ) -> None:
-        super().__init__(state)
+        super().__init__(state, database_url)
         state.mkdir()
         self.config = state / "kilonova.toml"
-        self.config.write_text(CONFIG.format(state=state, bus=bus, exchange=exchange) + more)
+        self.config.write_text(
+            CONFIG.format(state=state, bus=bus, exchange=exchange, database=self.database_url) + more
+        )
         self._arguments = {"api": ("--port", "0"), "compute": compute}
         self._processes: dict[str, subprocess.Popen[str]] = {}
         self._ready: dict[str, threading.Event] = {}

@@ -43,8 +43,8 @@ DELETE_POINTS = [
 
 
 @pytest.fixture
-def up(tmp_path: Path) -> Iterator[Up]:
-    machine = Up(tmp_path / "state")
+def up(tmp_path: Path, up_database: str) -> Iterator[Up]:
+    machine = Up(tmp_path / "state", database_url=up_database)
     yield machine
     machine.kill()
 

@@ -1,4 +1,4 @@
-"""Four processes, a broker, one SQLite: builds end well whatever of it is killed meanwhile."""
+"""Four processes, a broker, a database: builds end well whatever of it is killed meanwhile."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ SLOW = "[fake.step_seconds]\nensure_base_image = 0.2\nensure_disks = 0.2\nensure
 
 
 @pytest.fixture
-def services(tmp_path: Path, rabbit: Rabbit) -> Iterator[Services]:
-    made = Services(tmp_path / "state", rabbit.url, f"kilonova-{uuid.uuid4()}", SLOW)
+def services(tmp_path: Path, rabbit: Rabbit, up_database: str) -> Iterator[Services]:
+    exchange = f"kilonova-{uuid.uuid4()}"
+    made = Services(tmp_path / "state", rabbit.url, exchange, SLOW, database_url=up_database)
     yield made
     made.close()
 
@@ -91,7 +92,8 @@ def test_builds_over_three_hosts(services: Services) -> None:
 def assert_without_a_database(services: Services) -> None:
     """The compute, after all it did; a conductor shows that one would see it."""
     maps = {name: Path(f"/proc/{services.pid(name)}/maps").read_text() for name in ("conductor", "compute")}
-    for module in ("sqlalchemy", "_sqlite3"):
+    driver = "_sqlite3" if services.database_url.startswith("sqlite") else "psycopg"
+    for module in ("sqlalchemy", driver):
         assert module in maps["conductor"]
         assert module not in maps["compute"]
 

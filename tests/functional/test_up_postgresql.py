@@ -1,0 +1,103 @@
+"""`kilonova up` on PostgreSQL: builds end well, also while the database restarts."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from tests.databases import Catalog
+from tests.postgresql import PostgreSQL
+from tests.running import Up, until
+
+SERVERS = 30
+CONFIG = """
+[operations]
+lease = 3.0
+sweep_interval = 0.5
+[quota]
+instances = -1
+cores = -1
+ram = -1
+[fake.step_seconds]
+ensure_base_image = 0.1
+ensure_disks = 0.1
+ensure_paused = 0.1
+destroy = 0.1
+"""
+
+
+@pytest.fixture
+def server() -> Iterator[PostgreSQL]:
+    """One that a test may stop."""
+    server = PostgreSQL()
+    try:
+        yield server.start()
+    finally:
+        server.remove()
+
+
+@pytest.fixture
+def up(tmp_path: Path, server: PostgreSQL) -> Iterator[Up]:
+    catalog = Catalog(server)
+    url = catalog.make()
+    catalog.close()
+    machine = Up(tmp_path / "state", hosts=3, database_url=url)
+    yield machine.start(CONFIG)
+    machine.kill()
+
+
+def post(up: Up, image: str, network: str) -> str:
+    """The server's id. 503 is tried again, as clients do."""
+    while True:
+        status, answer = up.post_server(image, network)
+        if status == 202:
+            return str(answer["server"]["id"])
+        assert status == 503, answer
+        time.sleep(0.1)
+
+
+def listed(up: Up) -> dict[str, str]:
+    """Server → status."""
+    status, answer = up.ask("GET", "/compute/v2.1/servers/detail")
+    return {server["id"]: server["status"] for server in answer["servers"]} if status == 200 else {"?": "?"}
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT])
+def test_the_database_restarts_while_servers_are_built_and_deleted(
+    up: Up, server: PostgreSQL, how: signal.Signals
+) -> None:
+    image, network = up.image(b"\0" * 512), up.network()
+    with ThreadPoolExecutor(8) as pool:
+        posts = [pool.submit(post, up, image, network) for _ in range(SERVERS)]
+        until(lambda: sum(one.done() for one in posts) > SERVERS // 3, 60, "some to be accepted")
+        server.stop(how)
+        server.start()
+        made = [one.result() for one in posts]
+    until(lambda: listed(up) == dict.fromkeys(made, "ACTIVE"), 60, f"all ACTIVE: {listed(up)}")
+    until(lambda: up.unexplained() == [], 10, "all to be explained")
+
+    for number, server_id in enumerate(made):
+        if number == SERVERS // 2:
+            server.stop(how)
+            server.start()
+        until(lambda: up.ask("DELETE", f"/compute/v2.1/servers/{server_id}")[0] in (204, 404), 30, "a 204")  # noqa: B023
+    until(lambda: listed(up) == {}, 60, "all to be gone")
+    assert up.unexplained() == []
+
+
+def test_killed_and_started_again(up: Up) -> None:
+    made = [post(up, up.image(b"\0" * 512), up.network()) for _ in range(1)]
+    up.kill()
+    up.start(CONFIG)
+    until(lambda: listed(up) == dict.fromkeys(made, "ACTIVE"), 60, f"all ACTIVE: {listed(up)}")
+    assert up.unexplained() == []
+
+
+def test_a_database_that_is_not_there_is_said(tmp_path: Path) -> None:
+    nowhere = f"postgresql://kilonova@/kilonova?host={tmp_path}"
+    with pytest.raises(AssertionError, match="did not start"):
+        Up(tmp_path / "state", database_url=nowhere).start(CONFIG)
