@@ -130,7 +130,9 @@ class Up(Client):
         """Run it until its line `ready`. ``config`` is TOML."""
         self.state.mkdir(exist_ok=True)
         file = self.state / "test.toml"
-        file.write_text(f'{config}\n[database]\nconnection = "{self.database_url}"\n')
+        if not self.database_url.startswith("sqlite"):
+            config += f'\n[database]\nconnection = "{self.database_url}"\n'
+        file.write_text(config)
         arguments = ["up", "--state", str(self.state), "--port", "0", "--driver", self.driver]
         arguments += ["--hosts", str(self.hosts), "--config", str(file)]
         command = [sys.executable, "-c", "from kilonova.cli import main; main()", *arguments]
