@@ -265,12 +265,13 @@ def test_an_upload_that_breaks_off(machine: Host) -> None:
     for name, value in {**headers, "Content-Length": str(1 << 20)}.items():
         connection.putheader(name, value)
     connection.endheaders(bytes(1000))
+
+    def shown() -> Any:
+        return up.ask("GET", f"/image/v2/images/{image}")[1]["status"]
+
+    until(lambda: shown() == "saving", 30, "the upload to begin")
     connection.close()
-
-    def is_queued() -> bool:
-        return bool(up.ask("GET", f"/image/v2/images/{image}")[1]["status"] == "queued")
-
-    until(is_queued, 60, "the image to be queued again")
+    until(lambda: shown() == "queued", 60, "the image to be queued again")
     assert list(up.state.glob(f"images/{image}*")) == []
     assert up.ask("PUT", path, TINY)[0] == 204
     machine.works(image)

@@ -231,10 +231,23 @@ def test_hard_reboot(servers: Servers) -> None:
 def test_stop_and_start(servers: Servers) -> None:
     first = servers.running(servers.first)
     first.act(os_stop=None)
-    first.becomes("SHUTOFF", within=59)  # it was asked, and its plug not pulled
+    first.becomes("SHUTOFF", within=59)
+    assert "Power down" in first.console()[-200:], "it was asked, and its plug not pulled"
     servers.all_is_well()
     first.act(os_start=None)
     first.becomes("ACTIVE")
+    servers.all_is_well()
+
+
+def test_stop_while_it_boots(servers: Servers) -> None:
+    """A power button that is pressed too early is not heard: it is pressed again."""
+    first = servers.first
+    if first.shown()["status"] == "SHUTOFF":
+        first.act(os_start=None)
+        first.becomes("ACTIVE")
+    first.act(os_stop=None)
+    first.becomes("SHUTOFF", within=75)
+    assert "Power down" in first.console()[-200:]
     servers.all_is_well()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
@@ -32,6 +33,7 @@ from kilonova.virt.libvirt.watch import Watch
 from kilonova.virt.libvirt.xml.domain import domain as domain_xml
 
 SOFT_REBOOT_SECONDS = 120.0
+_PRESS_AGAIN_SECONDS = 10.0
 _CACHE_MODES = ("none", "writethrough", "writeback", "directsync", "unsafe")
 _VIRT_TYPES = ("auto", "kvm", "qemu")
 _log = log.get("virt.libvirt")
@@ -234,10 +236,16 @@ class LibvirtDriver:
         self._folder.instance(server_id).awaits_start.unlink(missing_ok=True)
 
     def _shut_down(self, server_id: str, timeout: float, cancel: Cancel) -> bool:
-        """Press the power button and wait; True if the guest is off."""
-        if not self._guests.press_power_button(server_id):
-            return False
-        return bool(self._watch.wait(server_id, lambda: self._is_off(server_id), timeout, cancel))
+        """Press the power button and wait; True if the guest is off.
+
+        A guest that boots does not hear the button yet, so it is pressed again and again, as Nova does.
+        """
+        end = time.monotonic() + timeout
+        while (left := end - time.monotonic()) > 0 and self._guests.press_power_button(server_id):
+            pause = min(_PRESS_AGAIN_SECONDS, left)
+            if self._watch.wait(server_id, lambda: self._is_off(server_id), pause, cancel):
+                return True
+        return bool(self._is_off(server_id))
 
     def _is_off(self, server_id: str) -> bool | None:
         view = self._guests.look(server_id)
