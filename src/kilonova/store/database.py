@@ -41,13 +41,20 @@ class Kind(Protocol):
     def close(self) -> None: ...
 
 
+class _Local(threading.local):
+    """The transaction that this thread is in."""
+
+    conn: sa.Connection | None = None
+    writes = False
+
+
 class Database:
     """Safe in many threads. BadRequest: no such kind of database."""
 
     def __init__(self, url: str, options: Options | None = None) -> None:
         self.url = url
         self._kind = _kind(url, options or Options())
-        self._local = threading.local()
+        self._local = _Local()
         self.engine = self._kind.engine
 
     def create(self) -> None:
@@ -58,11 +65,16 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
         """A consistent view. Nesting shares the outer one; inside a write it is the write's own."""
-        if conn := getattr(self._local, "conn", None):
-            yield conn
+        local = self._local
+        if (joined := local.conn) is not None:
+            yield joined
             return
-        with self._kind.reading() as conn, self._joined(conn, writes=False):
-            yield conn
+        with self._kind.reading() as conn:
+            local.conn, local.writes = conn, False
+            try:
+                yield conn
+            finally:
+                local.conn = None
 
     @contextmanager
     def write(self, durable: bool = False) -> Iterator[sa.Connection]:
@@ -75,21 +87,17 @@ class Database:
         before it committed; Unavailable if it broke in the commit (nobody knows), or if there is no database;
         Timeout if a statement took too long; BadRequest for text or a number that the database cannot keep.
         """
-        if conn := getattr(self._local, "conn", None):
-            assert self._local.writes, "a write inside a read: the snapshot may be old"
-            yield conn
+        local = self._local
+        if (joined := local.conn) is not None:
+            assert local.writes, "a write inside a read: the snapshot may be old"
+            yield joined
             return
-        with self._kind.writing(durable) as conn, self._joined(conn, writes=True):
-            yield conn
-
-    @contextmanager
-    def _joined(self, conn: sa.Connection, writes: bool) -> Iterator[None]:
-        """Until it ends, what this thread begins joins this transaction."""
-        self._local.conn, self._local.writes = conn, writes
-        try:
-            yield
-        finally:
-            self._local.conn = None
+        with self._kind.writing(durable) as conn:
+            local.conn, local.writes = conn, True
+            try:
+                yield conn
+            finally:
+                local.conn = None
 
     def close(self) -> None:
         self._kind.close()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import chain, repeat
 from typing import Any
 
@@ -69,15 +69,11 @@ class PostgreSQL:
         )
         sa.event.listen(self.engine, "connect", self._configure)
 
-    @contextmanager
-    def reading(self) -> Iterator[sa.Connection]:
-        with self._transaction(_READ) as conn:
-            yield conn
+    def reading(self) -> AbstractContextManager[sa.Connection]:
+        return self._transaction(_READ)
 
-    @contextmanager
-    def writing(self, durable: bool) -> Iterator[sa.Connection]:
-        with self._transaction(_WRITE_DURABLE if durable else _WRITE) as conn:
-            yield conn
+    def writing(self, durable: bool) -> AbstractContextManager[sa.Connection]:
+        return self._transaction(_WRITE_DURABLE if durable else _WRITE)
 
     def close(self) -> None:
         self.engine.dispose()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import sqlalchemy as sa
@@ -30,10 +30,8 @@ class SQLite:
         )
         sa.event.listen(self.engine, "connect", _pragmas)
 
-    @contextmanager
-    def reading(self) -> Iterator[sa.Connection]:
-        with self._transaction("BEGIN", durable=False) as conn:
-            yield conn
+    def reading(self) -> AbstractContextManager[sa.Connection]:
+        return self._transaction("BEGIN", durable=False)
 
     @contextmanager
     def writing(self, durable: bool) -> Iterator[sa.Connection]:
