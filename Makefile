@@ -17,6 +17,7 @@ demo: ## boot a real virtual machine through the whole path, log in, show the tr
 
 test: install ## all tests; those that boot guests or change the network run as root only
 	@tools/install-packages test
+	@tools/mkguest
 	@.venv/bin/pytest
 
 bench: install ## measure, and compare with the promised figures
