@@ -128,21 +128,15 @@ class Held(msgspec.Struct, frozen=True):
     work: Work
 
 
-_template: Path | None = None
-
-
-def fresh_database(folder: Path) -> Database:
-    """A database with three hosts of six vCPUs each, copied from one that was made once."""
-    global _template  # noqa: PLW0603 - making the tables takes longer than a whole run of the machine
-    if _template is None:
-        made = Path(tempfile.mkdtemp(prefix="kilonova-")) / "template.db"
-        db = Database(f"sqlite:///{made}")
-        db.create()
-        for host in HOSTS:
-            reports.report(_parts("setup", db, Bus(), Ports()), Report(host=host, report=_report(host)))
-        db.close()
-        _template = made
-    return Database(f"sqlite:///{shutil.copy(_template, folder / 'k.db')}")
+def make_template(folder: Path) -> Path:
+    """A database with three hosts that have room for two servers each. Copies are quicker than making one."""
+    path = folder / "template.db"
+    db = Database(f"sqlite:///{path}")
+    db.create()
+    for host in HOSTS:
+        reports.report(_parts("setup", db, Bus(), Ports()), Report(host=host, report=_report(host)))
+    db.close()
+    return path
 
 
 def _report(host: str) -> HostReport:
@@ -168,13 +162,15 @@ def _parts(name: str, db: Database, bus: Bus, ports: Ports) -> Parts:
 
 
 class Protocol(RuleBasedStateMachine):
+    template: Path
+
     hands = Bundle("hands")
     held = Bundle("held")
 
     @initialize()
     def begin(self) -> None:
-        self.folder = Path(tempfile.mkdtemp())
-        self.db = fresh_database(self.folder)
+        self.folder = Path(tempfile.mkdtemp(dir=self.template.parent))
+        self.db = Database(f"sqlite:///{shutil.copy(self.template, self.folder / 'k.db')}")
         self.bus, self.ports = Bus(), Ports()
         self.bus.scheduler = Scheduler(self.db, CONFIG)
         self.parts = {name: _parts(name, self.db, self.bus, self.ports) for name in CONDUCTORS}
@@ -482,7 +478,8 @@ def _chosen(things: list[Any], which: int) -> Any:
     return things[which % len(things)]
 
 
-def test_the_protocol() -> None:
+def test_the_protocol(tmp_path: Path) -> None:
+    Protocol.template = make_template(tmp_path)
     run_state_machine_as_test(
         Protocol,
         settings=settings(
