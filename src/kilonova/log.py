@@ -40,3 +40,10 @@ def setup(stream: TextIO | None = None, level: str = "info", as_json: bool = Fal
 
 def get(name: str) -> Any:
     return structlog.get_logger(part=name)
+
+
+# Until a command calls setup(): what matters, on stderr, so that stdout belongs to whoever embeds us.
+structlog.configure(
+    wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+    logger_factory=lambda *_: structlog.WriteLogger(sys.stderr),
+)
