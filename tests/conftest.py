@@ -22,13 +22,16 @@ from kilonova.store.database import Database
 DEFAULT_DATABASE = os.environ.get("KILONOVA_TEST_DATABASE", "sqlite")
 ON_BOTH = {
     "test_database",
+    "test_identity_races",
     "test_identity_tokens",
     "test_keypairs",
     "test_migrations",
+    "test_network_races",
     "test_network_service",
     "test_ports",
     "test_quotas",
     "test_server_actions",
+    "test_server_races",
     "test_servers_create",
     "test_servers_list",
 }

@@ -15,8 +15,9 @@ def create(conn: sa.Connection, domain: Domain) -> None:
     identity.insert(conn, domains, domain)
 
 
-def get(conn: sa.Connection, domain_id: str) -> Domain | None:
-    return identity.one(conn, Domain, sa.select(domains).where(domains.c.id == domain_id))
+def get(conn: sa.Connection, domain_id: str, for_update: bool = False) -> Domain | None:
+    query = sa.select(domains).where(domains.c.id == domain_id)
+    return identity.one(conn, Domain, query, for_update)
 
 
 def by_name(conn: sa.Connection, name: str) -> Domain | None:

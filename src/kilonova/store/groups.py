@@ -15,8 +15,9 @@ def create(conn: sa.Connection, group: Group) -> None:
     identity.insert(conn, groups, group)
 
 
-def get(conn: sa.Connection, group_id: str) -> Group | None:
-    return identity.one(conn, Group, sa.select(groups).where(groups.c.id == group_id))
+def get(conn: sa.Connection, group_id: str, for_update: bool = False) -> Group | None:
+    query = sa.select(groups).where(groups.c.id == group_id)
+    return identity.one(conn, Group, query, for_update)
 
 
 def listed(conn: sa.Connection, *, name: str | None = None, domain_id: str | None = None) -> list[Group]:

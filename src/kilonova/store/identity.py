@@ -16,7 +16,10 @@ from kilonova.store import dialect
 T = TypeVar("T")
 
 
-def one(conn: sa.Connection, kind: type[T], query: sa.Select[Any]) -> T | None:
+def one(conn: sa.Connection, kind: type[T], query: sa.Select[Any], for_update: bool = False) -> T | None:
+    """``for_update``: nobody else changes it until the transaction ends."""
+    if for_update:
+        query = query.with_for_update(key_share=True)
     row = conn.execute(query).one_or_none()
     return None if row is None else codec.convert(row._mapping, kind)
 

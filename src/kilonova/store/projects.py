@@ -15,8 +15,9 @@ def create(conn: sa.Connection, project: Project) -> None:
     identity.insert(conn, projects, project)
 
 
-def get(conn: sa.Connection, project_id: str) -> Project | None:
-    return identity.one(conn, Project, sa.select(projects).where(projects.c.id == project_id))
+def get(conn: sa.Connection, project_id: str, for_update: bool = False) -> Project | None:
+    query = sa.select(projects).where(projects.c.id == project_id)
+    return identity.one(conn, Project, query, for_update)
 
 
 def by_name(conn: sa.Connection, domain_id: str, name: str) -> Project | None:

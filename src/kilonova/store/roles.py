@@ -25,8 +25,8 @@ def create(conn: sa.Connection, role: Role) -> None:
         conn.execute(sa.insert(roles).values(**row))
 
 
-def get(conn: sa.Connection, role_id: str) -> Role | None:
-    return identity.one(conn, Role, _ROLE.where(roles.c.id == role_id))
+def get(conn: sa.Connection, role_id: str, for_update: bool = False) -> Role | None:
+    return identity.one(conn, Role, _ROLE.where(roles.c.id == role_id), for_update)
 
 
 def listed(conn: sa.Connection, *, name: str | None = None, domain_id: str | None = None) -> list[Role]:

@@ -15,8 +15,9 @@ def create(conn: sa.Connection, user: User) -> None:
     identity.insert(conn, users, user)
 
 
-def get(conn: sa.Connection, user_id: str) -> User | None:
-    return identity.one(conn, User, sa.select(users).where(users.c.id == user_id))
+def get(conn: sa.Connection, user_id: str, for_update: bool = False) -> User | None:
+    query = sa.select(users).where(users.c.id == user_id)
+    return identity.one(conn, User, query, for_update)
 
 
 def by_name(conn: sa.Connection, domain_id: str, name: str) -> User | None:

@@ -83,7 +83,7 @@ def show(state: State, request: Request, domain_id: str) -> Reply:
 def update(state: State, request: Request, domain_id: str) -> Reply:
     given, extra = attributes(request, "domain", _Update)
     with state.db.write(durable=True) as conn:
-        domain = found(domains.get(conn, domain_id), "domain", domain_id)
+        domain = found(domains.get(conn, domain_id, for_update=True), "domain", domain_id)
         new = changes(given, "name", "description", "enabled", "tags")
         if domain_id == DEFAULT_DOMAIN and new.get("enabled") is False:
             raise Forbidden("The default domain cannot be disabled: the administrator lives in it.")

@@ -87,7 +87,7 @@ def show(state: State, request: Request, group_id: str) -> Reply:
 def update(state: State, request: Request, group_id: str) -> Reply:
     given, extra = attributes(request, "group", _Update)
     with state.db.write() as conn:
-        group = found(groups.get(conn, group_id), "group", group_id)
+        group = found(groups.get(conn, group_id, for_update=True), "group", group_id)
         same_or_unset("The domain of a group", given.domain_id, group.domain_id)
         groups.update(conn, group_id, changes(given, "name", "description") | {"extra": group.extra | extra})
         group = found(groups.get(conn, group_id), "group", group_id)

@@ -168,7 +168,7 @@ def show(state: State, request: Request, project_id: str) -> Reply:
 def update(state: State, request: Request, project_id: str) -> Reply:
     given, extra = attributes(request, "project", _Update)
     with state.db.write(durable=True) as conn:
-        project = found(projects.get(conn, project_id), "project", project_id)
+        project = found(projects.get(conn, project_id, for_update=True), "project", project_id)
         same_or_unset("The domain of a project", given.domain_id, project.domain_id)
         same_or_unset("is_domain", given.is_domain, False)
         if given.parent_id is not UNSET and given.parent_id != (project.parent_id or project.domain_id):
@@ -232,6 +232,6 @@ def remove_tag(state: State, request: Request, project_id: str, tag: str) -> Rep
 
 def _set_tags(state: State, project_id: str, change: Any) -> None:
     with state.db.write() as conn:
-        project = found(projects.get(conn, project_id), "project", project_id)
+        project = found(projects.get(conn, project_id, for_update=True), "project", project_id)
         new = list(dict.fromkeys(change(project.tags)))
         projects.update(conn, project_id, {"tags": convert(new, Tags)})

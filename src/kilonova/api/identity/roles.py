@@ -80,7 +80,7 @@ def show(state: State, request: Request, role_id: str) -> Reply:
 def update(state: State, request: Request, role_id: str) -> Reply:
     given, extra = attributes(request, "role", _Update)
     with state.db.write(durable=True) as conn:
-        role = found(roles.get(conn, role_id), "role", role_id)
+        role = found(roles.get(conn, role_id, for_update=True), "role", role_id)
         same_or_unset("The domain of a role", given.domain_id, role.domain_id)
         roles.update(conn, role_id, changes(given, "name", "description") | {"extra": role.extra | extra})
         role = found(roles.get(conn, role_id), "role", role_id)

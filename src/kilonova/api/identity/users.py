@@ -112,7 +112,7 @@ def update(state: State, request: Request, user_id: str) -> Reply:
     if given.password is not UNSET:
         new["password_hash"] = passwords.hashed(given.password) if given.password else None
     with state.db.write(durable=True) as conn:
-        user = found(users.get(conn, user_id), "user", user_id)
+        user = found(users.get(conn, user_id, for_update=True), "user", user_id)
         same_or_unset("The domain of a user", given.domain_id, user.domain_id)
         users.update(conn, user_id, new | {"extra": user.extra | _without_read_only(extra)})
         user = found(users.get(conn, user_id), "user", user_id)
