@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -220,3 +221,19 @@ def test_a_wrong_statement_is_an_error_of_ours(db: Database) -> None:
 def test_a_database_of_no_known_kind_is_refused(url: Any) -> None:
     with pytest.raises(BadRequest, match=r"\[database\] connection"):
         Database(url)
+
+
+def test_many_that_open_a_new_file_at_once_all_may(tmp_path: Path) -> None:
+    for number in range(15):
+        url, at_once = f"sqlite:///{tmp_path / str(number)}.db", threading.Barrier(6)
+
+        def open_it(url: str = url, at_once: threading.Barrier = at_once) -> None:
+            database = Database(url)
+            at_once.wait(PATIENCE)
+            with database.read() as conn:
+                conn.exec_driver_sql("SELECT 1")
+            database.close()
+
+        with ThreadPoolExecutor(6) as pool:
+            for opened in [pool.submit(open_it) for _ in range(6)]:
+                opened.result()

@@ -85,9 +85,24 @@ def _passes(error: sqlite3.OperationalError | sa.exc.OperationalError) -> bool:
 
 def _pragmas(raw: Any, _record: Any) -> None:
     raw.isolation_level = None
-    raw.execute("PRAGMA journal_mode=WAL")
+    _write_ahead(raw)
     raw.execute("PRAGMA synchronous=NORMAL")
     raw.execute("PRAGMA foreign_keys=ON")
     raw.execute("PRAGMA cache_size=-500")  # a connection a thread: keep each small, share pages by mmap
     raw.execute("PRAGMA mmap_size=268435456")
     regexp.register(raw)
+
+
+def _write_ahead(raw: Any) -> None:
+    """WAL mode, which stays with the file. Of several who open a new file at once all but one are told BUSY
+    at once, whatever their timeout: SQLite sees the deadlock. They wait for that one, as writers do."""
+    while True:
+        try:
+            raw.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                raise
+        else:
+            return
+        raw.execute("BEGIN IMMEDIATE")
+        raw.execute("ROLLBACK")
