@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import control_plane, guests, message_bus
+from bench import cluster, control_plane, guests, message_bus
 from bench.figure import Figure
 
 MEASURES: dict[str, Callable[[], list[Figure]]] = {
@@ -27,6 +27,7 @@ MEASURES: dict[str, Callable[[], list[Figure]]] = {
     "rest": control_plane.at_rest,
     "calls": message_bus.calls,
     "apart": message_bus.apart,
+    "cluster": cluster.cluster,
     "guests": guests.real_guests,
     "fetch": guests.one_fetch,
 }
@@ -51,7 +52,7 @@ def main() -> int:
 
 
 def _print(figures: list[Figure]) -> None:
-    table = Table("figure", "measured", "promised", "")
+    table = Table("figure", "measured", "promised", "", "Nova 34")
     for figure in figures:
         promised = ""
         if figure.at_most is not None:
@@ -60,7 +61,7 @@ def _print(figures: list[Figure]) -> None:
             promised = f"≥ {figure.at_least:g} {figure.unit}"
         verdict = "" if not promised else "[green]kept[/]" if figure.kept else "[red]broken[/]"
         note = f" ({figure.note})" if figure.note else ""
-        table.add_row(figure.name + note, f"{figure.value:,.1f} {figure.unit}", promised, verdict)
+        table.add_row(figure.name + note, f"{figure.value:,.1f} {figure.unit}", promised, verdict, figure.nova)
     Console(width=130).print(table)
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.running import Up
+from tests.running import Client, Up
 
 NO_LIMIT = "[quota]\ninstances = -1\ncores = -1\nram = -1\n"
 FLAVOR = "42"  # m1.nano
@@ -28,7 +28,7 @@ def cloud(driver: str = "fake", hosts: int = 10, config: str = NO_LIMIT) -> Iter
             up.stop()
 
 
-def load(up: Up, what: str, **order: Any) -> Any:
+def load(up: Client, what: str, **order: Any) -> Any:
     """Run bench.load against it."""
     text = json.dumps({"url": up.url, "token": up.token(), "what": what, **order})
     command = [sys.executable, "-m", "bench.load", text]

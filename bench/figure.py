@@ -16,6 +16,8 @@ class Figure:
     at_most: float | None = None
     at_least: float | None = None
     note: str = ""
+    nova: str = ""
+    """Nova's own on a machine like this, in the same unit, where it was measured."""
 
     @property
     def kept(self) -> bool:

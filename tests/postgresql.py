@@ -39,6 +39,12 @@ class PostgreSQL:
     def url(self, database: str = "postgres") -> str:
         return f"postgresql+psycopg://kilonova@/{database}?host={self.folder}"
 
+    @property
+    def pid(self) -> int:
+        """Of the server, whose children serve the connections."""
+        assert self._process is not None
+        return self._process.pid
+
     def start(self) -> PostgreSQL:
         """Returns when it takes connections."""
         settings = {"listen_addresses": "", "unix_socket_directories": str(self.folder)}

@@ -40,6 +40,12 @@ class Rabbit:
     def url_of(self, user: str) -> str:
         return f"amqp://{user}:{PASSWORD}@127.0.0.1:{self.port}/"
 
+    @property
+    def pid(self) -> int:
+        """Of the server, which is our child."""
+        assert self._server is not None
+        return self._server.pid
+
     def start(self) -> Rabbit:
         """Until it speaks AMQP."""
         epmd = ["epmd", "-port", str(self._epmd_port), "-address", "127.0.0.1"]

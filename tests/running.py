@@ -40,6 +40,11 @@ class Client:
         told = {"X-Auth-Token": self._token, "OpenStack-API-Version": "compute 2.90"} | (headers or {})
         return self._request(method, path, body, told)[:2]
 
+    def token(self) -> str:
+        if not self._token:
+            self._login()
+        return self._token
+
     def _login(self) -> None:
         rc = dict(re.findall(r"export (OS_\w+)='(.*)'", (self.state / "openrc").read_text()))
         domain = {"name": "Default"}
@@ -175,11 +180,6 @@ class Up(Client):
     def pid(self) -> int:
         assert self._process is not None
         return self._process.pid
-
-    def token(self) -> str:
-        if not self._token:
-            self._login()
-        return self._token
 
     def log(self) -> str:
         path = self.state / "kilonova.log"
