@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from tests.databases import Catalog, Databases, Files, Fill, no_rows
+from tests.namespaces import at_home, strays
 from tests.postgresql import PostgreSQL
 from tests.rabbit import Rabbit, installed
 
@@ -47,6 +48,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="needs root"))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def nobody_strays() -> Iterator[None]:
+    """Tests put their thread into networks of their own: after each module every thread is back."""
+    yield
+    assert strays() == []
+
+
 @pytest.fixture(scope="session")
 def embed_folder() -> Iterator[Path]:
     """The one folder of a libvirt driver in this process: ``qemu:///embed`` has one root a process.
@@ -70,7 +78,7 @@ def rabbit() -> Iterator[Rabbit]:
     folder = Path(tempfile.mkdtemp(prefix="kilonova-rabbit-"))
     broker = Rabbit(folder)
     try:
-        yield broker.start()
+        yield at_home(broker.start)
     finally:
         broker.stop()
         shutil.rmtree(folder)

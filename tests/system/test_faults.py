@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 from tests.host_oracle import HostOracle, real_machine
+from tests.namespaces import strays_of
 from tests.running import Up, until
 from tests.system.cloud import SERVERS, Cloud, Guest, real_cloud
 from tests.system.test_libvirt_daemon import LAUNCHER
@@ -466,6 +467,14 @@ def test_a_tap_is_deleted(guest: tuple[Cloud, Guest, str]) -> None:
     server.becomes("ACTIVE")
     server.awaits_boot()
     assert cloud.oracle.unexplained() == []
+
+
+def test_all_that_mending_left_no_thread_in_a_network_of_guests(guest: tuple[Cloud, Guest, str]) -> None:
+    """What a thread does inside a namespace ends with that thread."""
+    up = guest[0].up
+    until(
+        lambda: strays_of(up.pid) == [], REPAIRED, "every thread of kilonova up to be on the host's network"
+    )
 
 
 def test_it_goes_without_a_trace(guest: tuple[Cloud, Guest, str]) -> None:
