@@ -63,6 +63,11 @@ class Bus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """Our own certificate, for a broker that asks for one."""
 
 
+class Api(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    idempotency_key_lifetime: Positive = 86400.0
+    """How long an ``Idempotency-Key`` stands for the request that it came with first."""
+
+
 class Compute(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     report_interval: Positive = 10.0
     service_down_time: Positive = 60.0
@@ -177,6 +182,8 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     kill_at: str = ""
     kill_at_visit: AtLeastOne = 1
+    record: str = ""
+    """A file that gets a line for every fault point that the process reaches."""
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -187,6 +194,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     default_availability_zone: str = "nova"
     database: Database = Database()
     bus: Bus = Bus()
+    api: Api = Api()
     compute: Compute = Compute()
     operations: Operations = Operations()
     scheduler: Scheduler = Scheduler()

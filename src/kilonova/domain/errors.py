@@ -14,6 +14,7 @@ service's fault format. ``status`` is the HTTP status that the OpenStack API giv
     │   └── StaleEpoch              the operation moved on to another owner: stop, remove what you made
     ├── TooLarge 413
     ├── UnsupportedMedia 415
+    ├── Unprocessable 422           understood, and at odds with what was said before
     ├── BuildFailed 500             a step of a build failed; another host may do better
     │   ├── BuildAborted            … no other host can do better: bad image, no addresses left
     │   └── NoValidHost             no host passes the filters
@@ -76,6 +77,10 @@ class TooLarge(KilonovaError):
 
 class UnsupportedMedia(KilonovaError):
     status = 415
+
+
+class Unprocessable(KilonovaError):
+    status = 422
 
 
 class BuildFailed(KilonovaError):

@@ -15,8 +15,8 @@ runs it again.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, Protocol
 
 import sqlalchemy as sa
@@ -41,11 +41,24 @@ class Kind(Protocol):
     def close(self) -> None: ...
 
 
+class Together:
+    """Writes that are one transaction (Database.together)."""
+
+    conn: sa.Connection | None = None
+    """In the transaction; None as long as nothing was written."""
+
+    def __init__(self, first: Callable[[sa.Connection], None], closing: ExitStack) -> None:
+        self.first = first
+        self.closing = closing
+        self.after: list[Callable[[], object]] = []
+
+
 class _Local(threading.local):
     """The transaction that this thread is in."""
 
     conn: sa.Connection | None = None
     writes = False
+    together: Together | None = None
 
 
 class Database:
@@ -92,15 +105,57 @@ class Database:
             assert local.writes, "a write inside a read: the snapshot may be old"
             yield joined
             return
+        if local.together is not None:
+            yield self._begun(local.together)
+            return
+        after: list[Callable[[], object]] = []
         with self._kind.writing(durable) as conn:
+            conn.info[_AFTER] = after
             local.conn, local.writes = conn, True
             try:
                 yield conn
             finally:
                 local.conn = None
+        for function in after:
+            function()
+
+    @contextmanager
+    def together(self, first: Callable[[sa.Connection], None]) -> Iterator[Together]:
+        """What this thread writes in the block is one durable transaction: it begins with the first write,
+        by ``first(conn)``, and commits when the block ends. What is read before that is not part of it.
+        """
+        local = self._local
+        with ExitStack() as closing:
+            local.together = one = Together(first, closing)
+            try:
+                yield one
+            finally:
+                local.conn = local.together = None
+        for function in one.after:
+            function()
+
+    def _begun(self, one: Together) -> sa.Connection:
+        """The transaction of a together(), by its first write."""
+        conn = one.closing.enter_context(self._kind.writing(durable=True))
+        conn.info[_AFTER] = one.after
+        self._local.conn, self._local.writes = conn, True
+        one.first(conn)
+        one.conn = conn
+        return conn
 
     def close(self) -> None:
         self._kind.close()
+
+
+_AFTER = "kilonova.after"
+
+
+def after_commit(conn: sa.Connection, function: Callable[[], object]) -> None:
+    """Call it when this transaction, begun by ``write`` or ``together``, has committed; never if it does not.
+
+    ``function`` must not raise: what is committed was done.
+    """
+    conn.info[_AFTER].append(function)
 
 
 def _kind(url: str, options: Options) -> Kind:

@@ -50,6 +50,16 @@ def lock(conn: sa.Connection, *name: str) -> None:
         conn.execute(_LOCK, {"name": "/".join(name)})
 
 
+_TRY_LOCK = sa.text("SELECT pg_try_advisory_xact_lock(hashtextextended(:name, 0))")
+
+
+def try_lock(conn: sa.Connection, *name: str) -> bool:
+    """lock() without waiting: False if another transaction holds it."""
+    if not is_postgresql(conn):
+        return True
+    return bool(conn.execute(_TRY_LOCK, {"name": "/".join(name)}).scalar_one())
+
+
 def without_timeout(conn: sa.Connection) -> None:
     """The rest of this transaction may take as long as it takes."""
     if is_postgresql(conn):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kilonova.store.schema import flavors as _flavors
 from kilonova.store.schema import hosts as _hosts
+from kilonova.store.schema import idempotency as _idempotency
 from kilonova.store.schema import identity as _identity
 from kilonova.store.schema import images as _images
 from kilonova.store.schema import keypairs as _keypairs

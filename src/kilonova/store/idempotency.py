@@ -1,0 +1,47 @@
+"""Idempotency keys in the database: one row a request that was done, written in the transaction that did it."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from sqlalchemy import bindparam as given
+
+from kilonova.domain.clock import now
+from kilonova.domain.errors import RolledBack
+from kilonova.store import dialect
+from kilonova.store.database import Row
+from kilonova.store.schema.idempotency import idempotency_keys as keys
+
+_FIND = sa.select(keys).where(keys.c.id == given("key"), keys.c.created_at > given("oldest"))
+
+
+def find(conn: sa.Connection, key_id: str, lifetime: float) -> Row | None:
+    """What was answered to the request of that key, unless it is older than ``lifetime`` seconds."""
+    return conn.execute(_FIND, {"key": key_id, "oldest": now() - lifetime}).one_or_none()
+
+
+def reserve(conn: sa.Connection, key_id: str) -> bool:
+    """Until this transaction ends, no other does the request of that key. False: another is at it."""
+    return dialect.try_lock(conn, "idempotency", key_id)
+
+
+def keep(
+    conn: sa.Connection, key_id: str, *, fingerprint: str, request_id: str, answer: bytes, lifetime: float
+) -> None:
+    """INSERT … ON CONFLICT (id) DO UPDATE … WHERE it is too old. RolledBack: another was first."""
+    row = {"fingerprint": fingerprint, "request_id": request_id, "answer": answer, "created_at": now()}
+    query = dialect.insert(conn, keys).values(id=key_id, **row)
+    query = query.on_conflict_do_update(
+        index_elements=[keys.c.id], set_=row, where=keys.c.created_at <= now() - lifetime
+    )
+    if conn.execute(query.returning(keys.c.id)).first() is None:
+        raise RolledBack("Another request with this key was first.")
+
+
+def any_before(conn: sa.Connection, oldest: float) -> bool:
+    query = sa.select(keys.c.id).where(keys.c.created_at <= oldest).limit(1)
+    return conn.execute(query).first() is not None
+
+
+def purge(conn: sa.Connection, oldest: float) -> int:
+    """Forget what was answered before that time; how many."""
+    return conn.execute(sa.delete(keys).where(keys.c.created_at <= oldest)).rowcount
