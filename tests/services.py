@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -38,9 +39,11 @@ ram = -1
 
 
 class Services(Client):
-    """``api``, ``conductor``, ``scheduler`` and ``compute`` (three fake hosts by default), by these names.
+    """``api``, ``conductor``, ``scheduler`` and ``compute`` (three fake hosts by default), by these
+    names; more of them are ``api-2`` and so on.
 
-    ``more`` is TOML for all of them, ``compute`` the arguments of that one.
+    ``more`` is TOML for all of them, ``compute`` the arguments of that one. ``listening``: the socket that
+    all APIs share, handed to them as systemd does it.
     """
 
     def __init__(
@@ -51,8 +54,10 @@ class Services(Client):
         more: str = "",
         compute: tuple[str, ...] = ("--driver", "fake", "--hosts", "3"),
         database_url: str = "",
+        listening: socket.socket | None = None,
     ) -> None:
         super().__init__(state, database_url)
+        self._listening = listening
         state.mkdir()
         self.config = state / "kilonova.toml"
         self.config.write_text(
@@ -77,11 +82,20 @@ class Services(Client):
         self.wait_ready(name)
 
     def begin(self, name: str) -> None:
-        more = self._arguments.get(name, ())
-        command = [sys.executable, "-c", "from kilonova.cli import main; main()", name]
+        kind = name.partition("-")[0]
+        command = [sys.executable, "-c", "from kilonova.cli import main; main()", kind]
+        command += ["--config", str(self.config), *self._arguments.get(kind, ())]
+        given = self._listening.fileno() if self._listening is not None and kind == "api" else None
+        if given is not None:
+            hand_over = f'LISTEN_FDS=1 LISTEN_PID=$$ exec "$0" "$@" 3<&{given}'
+            command = ["bash", "-c", hand_over, *command]
         with (self.state / f"{name}.log").open("a") as log:
             self._processes[name] = process = subprocess.Popen(
-                [*command, "--config", str(self.config), *more], stdout=subprocess.PIPE, stderr=log, text=True
+                command,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                pass_fds=() if given is None else (given,),
             )
         self._ready[name] = threading.Event()
         self._said[name] = []
@@ -96,7 +110,7 @@ class Services(Client):
         for line in process.stdout:
             self._said[name].append(line)
             if line.startswith("ready"):
-                if name == "api" and (found := re.search(r"http://\S+", line)):
+                if name.startswith("api") and (found := re.search(r"http://\S+", line)):
                     self.url, self._token = found.group(), ""
                 self._ready[name].set()
         self._ready[name].set()

@@ -42,7 +42,7 @@ def _start(config: Config, stop: threading.Event, closing: ExitStack, address: s
     images, _ = parts.open_images(config, db, parts.image_folder(config, folder), closing)
     bus = open_bus(config, {}, process.say, stop, closing)
     parts.serve(server, config, db, bus, identity, images, closing)
-    url = parts.url_of(server, address)
+    url = server.url
     if not ours:
         return url
     folder.write_credentials(url, config.region)

@@ -69,6 +69,6 @@ class Machine:
         keep_alive(config, db, ["nova-conductor", "nova-scheduler"], closing)
 
         api.serve(server, config, db, bus, identity, images, closing)
-        url = api.url_of(server, address)
+        url = server.url
         state.write_credentials(url, config.region)
         return url

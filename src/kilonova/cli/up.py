@@ -12,7 +12,7 @@ from msgspec import structs
 from kilonova import log
 from kilonova.cli.machine import Machine
 from kilonova.cli.memory import share_one_heap
-from kilonova.cli.parts import agents
+from kilonova.cli.parts import agents, notify
 from kilonova.cli.parts.process import say
 from kilonova.cli.parts.stop import INTERRUPTED, Signals, Stopped
 from kilonova.cli.state import StateFolder
@@ -80,7 +80,9 @@ def _run(machine: Machine, folder: StateFolder, address: str, port: int, asked: 
     except Stopped:
         sys.exit(INTERRUPTED)
     say(f"ready: {url} (credentials: {folder.path / 'clouds.yaml'}, log: {folder.log})")
+    notify.ready(url)
     asked.wait()
+    notify.stopping()
     say("stopping; guests go on")
     machine.close()
     folder.close()

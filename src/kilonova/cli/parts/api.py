@@ -5,16 +5,10 @@ from __future__ import annotations
 import fcntl
 import re
 import threading
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
-
-import falcon
-from cheroot import wsgi
 
 from kilonova import log
-from kilonova.api import bodies
 from kilonova.api import compute as compute_api
 from kilonova.api import identity as identity_api
 from kilonova.api import image as image_api
@@ -22,6 +16,7 @@ from kilonova.api import network as network_api
 from kilonova.api.compute.state import ComputeAPI
 from kilonova.api.http import application
 from kilonova.bus.base import Bus
+from kilonova.cli.parts.http import Server
 from kilonova.cli.state import Folder
 from kilonova.config import Config
 from kilonova.domain.errors import BadRequest
@@ -33,19 +28,13 @@ from kilonova.network.builtin.service import BuiltinNetwork
 from kilonova.store import users
 from kilonova.store.database import Database
 
-_THREADS = 16
-_KEPT_CONNECTIONS = 1000
-"""Idle connections that stay open; with cheroot's default of 10 the eleventh client always connects anew."""
 
-
-def listen(address: str, port: int, closing: ExitStack) -> wsgi.Server:
+def listen(address: str, port: int, closing: ExitStack) -> Server:
     """A server that listens already, so that a port in use is known before anything has begun.
 
     BadRequest says which address it could not have, and why.
     """
-    server = wsgi.Server((address, port), _starting, numthreads=_THREADS, request_queue_size=512, timeout=30)
-    server.gateway = bodies.Gateway
-    server.keep_alive_conn_limit = _KEPT_CONNECTIONS
+    server = Server(address, port)
     try:
         server.prepare()
     except OSError as error:
@@ -92,7 +81,7 @@ def open_images(config: Config, db: Database, folder: Path, closing: ExitStack) 
 
 
 def serve(
-    server: wsgi.Server,
+    server: Server,
     config: Config,
     db: Database,
     bus: Bus,
@@ -114,12 +103,3 @@ def serve(
     )
     threading.Thread(target=server.serve, name="http", daemon=True).start()
     closing.callback(server.stop)
-
-
-def url_of(server: wsgi.Server, address: str) -> str:
-    return f"http://{address}:{server.bind_addr[1]}"
-
-
-def _starting(_environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
-    start_response(falcon.HTTP_503, [("Retry-After", "1")])
-    return [b"starting"]

@@ -13,6 +13,7 @@ import click
 
 from kilonova import log
 from kilonova.cli.memory import share_one_heap
+from kilonova.cli.parts import notify
 from kilonova.cli.parts.stop import INTERRUPTED, Signals, Stopped
 from kilonova.config import Config, load
 from kilonova.domain.errors import KilonovaError
@@ -57,7 +58,9 @@ def run(name: str, config_file: Path, log_level: str, start: Start) -> None:
         except Stopped:
             sys.exit(INTERRUPTED)
         say(f"ready: {name} {told}")
+        notify.ready(told)
         stop.wait()
+        notify.stopping()
         say(f"stopping: {name}")
 
 
