@@ -61,7 +61,8 @@ def _print(figures: list[Figure]) -> None:
             promised = f"≥ {figure.at_least:g} {figure.unit}"
         verdict = "" if not promised else "[green]kept[/]" if figure.kept else "[red]broken[/]"
         note = f" ({figure.note})" if figure.note else ""
-        table.add_row(figure.name + note, f"{figure.value:,.1f} {figure.unit}", promised, verdict, figure.nova)
+        measured = f"{figure.value:,.1f} {figure.unit}"
+        table.add_row(figure.name + note, measured, promised, verdict, figure.nova)
     Console(width=130).print(table)
 
 

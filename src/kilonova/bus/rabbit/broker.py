@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 import amqp
 
 from kilonova import __version__
+from kilonova.bus.rabbit.transport import Batched, batched
 from kilonova.config import Bus
 from kilonova.domain.errors import BadRequest
 
@@ -65,8 +66,14 @@ def _broker(url: str) -> Broker:
 class Connection(amqp.Connection):  # type: ignore[misc]
     # With connection.blocked, py-amqp would read from the socket before each publish.
     negotiate_capabilities: ClassVar = {**amqp.Connection.negotiate_capabilities, "connection.blocked": False}
+    transport: Batched
     user = ""
     """As whom it logged in: the broker refuses messages that say to be another's."""
+
+    def Transport(  # py-amqp calls it so
+        self, host: str, connect_timeout: float, ssl: Any, *_timeouts: Any, **options: Any
+    ) -> Batched:
+        return batched(host, connect_timeout, ssl, **options)
 
 
 def connect(broker: Broker, config: Bus, purpose: str) -> Connection:

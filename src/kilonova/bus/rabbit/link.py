@@ -103,7 +103,7 @@ class Link:
         """Until the link is closed, or the connection breaks (which raises)."""
         _log.info("broker_connected", link=self._name, broker=str(self._brokers[0]))
         self.up.set()
-        sock = connection.sock
+        sock, transport = connection.sock, connection.transport
         poll = select.poll()
         for descriptor in (sock.fileno(), self._jobs.bell):
             poll.register(descriptor, select.POLLIN)
@@ -118,17 +118,27 @@ class Link:
                     sock.settimeout(_FAREWELL)
                     connection.close()
                     return
-            while _pending(sock):
-                connection.blocking_read()
+            if transport.holds_frame:  # they came while a job waited for its own
+                _dispatch(connection)
+                continue
+            transport.flush()
             seconds = 0.05 if farewell else max(0.0, due - time.monotonic()) if beat else None
             for descriptor, _ in poll.poll(None if seconds is None else seconds * 1000):
                 if descriptor == self._jobs.bell:
                     self._jobs.heard()
                 else:
-                    connection.blocking_read()
+                    transport.receive()
+                    _dispatch(connection)
             if beat and time.monotonic() >= due:
                 connection.heartbeat_tick()
                 due = time.monotonic() + beat
+
+
+def _dispatch(connection: Connection) -> None:
+    """Everything that has come."""
+    transport = connection.transport
+    while transport.holds_frame or _pending(transport.sock):
+        connection.on_inbound_frame(transport.read_frame())
 
 
 def _pending(sock: socket.socket) -> bool:
