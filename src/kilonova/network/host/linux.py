@@ -185,6 +185,17 @@ def inside(namespace: str, work: Callable[[], T]) -> T:
     return _in_thread(lambda: (netns.setns(namespace, flags=0), work())[1])
 
 
+def aside(work: Callable[[], T]) -> T:
+    """``work()`` run in a new network namespace that has nothing in it, and goes when the work is done."""
+
+    def alone() -> T:
+        with making("a namespace"):
+            _unshare()
+        return work()
+
+    return _in_thread(alone)
+
+
 def together(one: Callable[[], None], other: Callable[[], None]) -> None:
     """Both at once, for two that mostly wait for the kernel; raises what either raised."""
     with ThreadPoolExecutor(1) as pool:
@@ -216,11 +227,15 @@ def ensure_namespace(name: str) -> list[str]:
 
 
 def _unshare_as(name: str) -> None:
+    _unshare()
+    netns.attach(name, threading.get_native_id())
+
+
+def _unshare() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(_CLONE_NEWNET) != 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
-    netns.attach(name, threading.get_native_id())
 
 
 def delete_namespace(name: str) -> None:

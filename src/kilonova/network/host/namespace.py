@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from kilonova.domain.network import Vif
-from kilonova.network.host import firewall, linux, names, nft, release
+from kilonova.network.host import audit, firewall, linux, names, nft, release
 from kilonova.network.host.plan import NetworkPlan, interface
 
 
@@ -58,7 +58,7 @@ def _ensure_uplink(ip: linux.Netlink, plan: NetworkPlan) -> list[str]:
     if forwarding.read_text().strip() != "1":
         forwarding.write_text("1")
     table = firewall.namespace_table()
-    if problems := nft.problems(table):
+    if problems := audit.problems(table):
         nft.apply(nft.replace(table))
         done += problems
     return done

@@ -1,8 +1,7 @@
-"""nftables: rule sets as data, changed in one atomic transaction, and compared with what is loaded.
+"""nftables: rule sets as data, changed in one atomic transaction.
 
-A Table here is what should be. Every rule has a comment, which serves twice: ``nft list ruleset`` explains
-itself to the operator, and comparing the comments chain by chain tells whether a rule is missing.
-The JSON is libnftables-json(5).
+A Table here is what should be; audit.py compares it with what is loaded. Every rule has a comment, by which
+``nft list ruleset`` explains itself to the operator. The JSON is libnftables-json(5).
 """
 
 from __future__ import annotations
@@ -175,33 +174,20 @@ def apply(commands: list[Command]) -> None:
     _run(["-f", "-"], json.dumps({"nftables": commands}))
 
 
-def problems(table: Table) -> list[str]:
-    """What is amiss with the table in the caller's namespace; empty if nothing is."""
+def listed(family: str, name: str) -> list[dict[str, Any]] | None:
+    """What is loaded under that name in the caller's namespace; None if there is no such table.
+
+    Empty if nft's own listing is no JSON (1.0.6 with a table's flags): then it is nothing that we made.
+    """
     try:
-        listed = json.loads(_run(["list", "table", table.family, table.name]))["nftables"]
+        text = _run(["list", "table", family, name])
     except BuildFailed:
-        return [f"firewall table {table.family} {table.name} was missing"]
-    wanted_rules = {chain.name: [rule.comment for rule in chain.rules] for chain in table.chains}
-    wanted_sets = {named.name: set(named.elements) for named in table.sets}
-    found = []
-    if _rules(listed) != wanted_rules:
-        found.append(f"firewall rules of {table.family} {table.name} were not as they should be")
-    if _sets(listed) != wanted_sets:
-        found.append(f"firewall sets of {table.family} {table.name} were not as they should be")
-    return found
-
-
-def _rules(listed: list[dict[str, Any]]) -> dict[str, list[str]]:
-    chains: dict[str, list[str]] = {c["chain"]["name"]: [] for c in listed if "chain" in c}
-    for entry in listed:
-        if rule := entry.get("rule"):
-            chains[rule["chain"]].append(rule.get("comment", ""))
-    return chains
-
-
-def _sets(listed: list[dict[str, Any]]) -> dict[str, set[str]]:
-    named = [entry.get("set") or entry["map"] for entry in listed if "set" in entry or "map" in entry]
-    return {one["name"]: {e[0] if isinstance(e, list) else e for e in one.get("elem", [])} for one in named}
+        return None
+    try:
+        entries: list[dict[str, Any]] = json.loads(text)["nftables"]
+    except json.JSONDecodeError:
+        return []
+    return entries
 
 
 def _run(arguments: list[str], text: str | None = None) -> str:

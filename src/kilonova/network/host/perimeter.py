@@ -13,7 +13,7 @@ from zlib import crc32
 from kilonova.config import Network
 from kilonova.domain.errors import BuildFailed
 from kilonova.domain.network import Vif
-from kilonova.network.host import firewall, links, names, nft
+from kilonova.network.host import audit, firewall, links, names, nft
 
 
 class Perimeter:
@@ -73,7 +73,7 @@ class Perimeter:
             done = self._ensure_forwarding()
             if not self._vifs or not rules:
                 return done
-            problems = [line for table in self._tables(self._vifs) for line in nft.problems(table)]
+            problems = [line for table in self._tables(self._vifs) for line in audit.problems(table)]
             if problems:
                 self._replace_all()
             return done + problems
