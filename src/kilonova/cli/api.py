@@ -15,6 +15,7 @@ from kilonova.cli.parts.bus import open_bus
 from kilonova.cli.parts.database import open_database
 from kilonova.cli.state import Folder
 from kilonova.config import Config
+from kilonova.engine.faults import FaultPoints
 from kilonova.identity.service import Identity
 
 
@@ -41,7 +42,7 @@ def _start(config: Config, stop: threading.Event, closing: ExitStack, address: s
     ours = parts.bootstrap(db, identity, folder)
     images, _ = parts.open_images(config, db, parts.image_folder(config, folder), closing)
     bus = open_bus(config, {}, process.say, stop, closing)
-    parts.serve(server, config, db, bus, identity, images, closing)
+    parts.serve(server, config, db, bus, identity, images, FaultPoints(config.faults), closing)
     url = server.url
     if not ours:
         return url

@@ -60,7 +60,7 @@ class Machine:
 
         faults = FaultPoints(config.faults)
         bus = open_bus(config, {agents.POOL: config.compute.build_workers}, self._say, self._stop, closing)
-        start_scheduler(config, db, bus, closing)
+        start_scheduler(config, db, bus, faults, closing)
         conductor = start_conductor(config, db, bus, faults, closing)
         names = agents.host_names(config, self._hosts)
         make = agents.host_maker(self._driver, config, state.folder("hosts"), store, self._say)
@@ -68,7 +68,7 @@ class Machine:
         sweep(conductor, closing)
         keep_alive(config, db, ["nova-conductor", "nova-scheduler"], closing)
 
-        api.serve(server, config, db, bus, identity, images, closing)
+        api.serve(server, config, db, bus, identity, images, faults, closing)
         url = server.url
         state.write_credentials(url, config.region)
         return url

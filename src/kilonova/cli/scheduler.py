@@ -13,6 +13,7 @@ from kilonova.cli.parts.bus import open_bus
 from kilonova.cli.parts.conductor import start_scheduler
 from kilonova.cli.parts.database import keep_alive, open_database
 from kilonova.config import Config
+from kilonova.engine.faults import FaultPoints
 
 
 @click.command(short_help="Run a scheduler as a process of its own.")
@@ -25,6 +26,6 @@ def scheduler(config_file: Path, log_level: str) -> None:
 def _start(config: Config, stop: threading.Event, closing: ExitStack) -> str:
     db = open_database(config, process.database_url(config), closing)
     bus = open_bus(config, {}, process.say, stop, closing)
-    start_scheduler(config, db, bus, closing)
+    start_scheduler(config, db, bus, FaultPoints(config.faults), closing)
     keep_alive(config, db, ["nova-scheduler"], closing)
     return ""

@@ -90,6 +90,7 @@ class Journal:
         clean = True
         for name, undo in reversed(self._undos):
             started = now()
+            self._parts.faults.reach(f"{self._work.kind}.undo_{name}.before")
             try:
                 undo()
             except Exception as error:  # noqa: BLE001 - the other undos must have their turn
@@ -101,6 +102,7 @@ class Journal:
                 self._untold.append(_record(f"undo {name}", started, "Error", words(error)))
             else:
                 self._untold.append(_record(f"undo {name}", started, "Success"))
+                self._parts.faults.reach(f"{self._work.kind}.undo_{name}.after")
         self._undos.clear()
         return clean
 

@@ -44,8 +44,10 @@ def _place(parts: Parts, work: Row) -> None:
     """Hand the build to its host, if it has one that lives; else find one."""
     if work.host is not None:
         if _still_there(parts, work):
+            parts.faults.reach("build.hand_over.before")
             _hand_over(parts, work, work.host, None)
             return
+        parts.faults.reach("build.leave.before")
         _leave(parts, work)
     started = now()
     try:

@@ -47,6 +47,7 @@ def progress(parts: Parts, message: Progress) -> Nothing:
         _record(conn, work, message.steps)
         if message.task_state is not None:
             servers.change(conn, work.server_id, task_state=message.task_state)
+    parts.faults.reach(f"{work.kind}.progress.after")
     return Nothing()
 
 
@@ -60,6 +61,7 @@ def allocate_networks(parts: Parts, message: OperationRef) -> Vifs:
     vifs = parts.network.allocate_for_instance(
         work.server_id, spec.project_id, spec.hostname, message.host, zone or "", spec.networks or []
     )
+    parts.faults.reach("build.set_vifs.before")
     try:
         with parts.db.write() as conn:
             _owned(conn, message)
@@ -67,6 +69,7 @@ def allocate_networks(parts: Parts, message: OperationRef) -> Vifs:
     except StaleEpoch:
         _free_if_gone(parts, work.server_id)
         raise
+    parts.faults.reach("build.set_vifs.after")
     return Vifs(vifs=vifs)
 
 
@@ -97,26 +100,26 @@ def activate(parts: Parts, message: Activate) -> Nothing:
         )
         lease.close(conn, work, operations.DONE)
         hosts.count_build(conn, message.host, failed=False)
+    parts.faults.reach("build.activate.after")
     return Nothing()
 
 
 @repeated
 def finished(parts: Parts, message: Finished) -> Nothing:
     """The end of a host's work, good or bad."""
-    if message.kind == "build":
-        return _build_finished(parts, message)
-    if message.kind == "delete":
-        return _delete_finished(parts, message)
-    return _action_finished(parts, message)
+    end = {"build": _build_finished, "delete": _delete_finished}.get(message.kind, _action_finished)
+    end(parts, message)
+    parts.faults.reach(f"{message.kind}.finished.after")
+    return Nothing()
 
 
-def _build_finished(parts: Parts, message: Finished) -> Nothing:
+def _build_finished(parts: Parts, message: Finished) -> None:
     error = message.error or "the host gave no reason"
     with parts.db.write() as conn:
         done = operations.get(conn, message.operation_id)
         if done is not None and done.state == operations.DONE:
             _after_activation(conn, parts, done, message)
-            return Nothing()
+            return
         work = _owned(conn, message)
         _record(conn, work, message.steps)
         again = message.retry and build.try_elsewhere(conn, parts, work, error)
@@ -124,10 +127,11 @@ def _build_finished(parts: Parts, message: Finished) -> Nothing:
             # Ours until its ports are free; if we die meanwhile, the host tries once more.
             lease.held(conn, work.id, work.epoch, owner=parts.name)
     if again:
+        parts.faults.reach("build.try_elsewhere.after")
         parts.bus.cast("conductor", "build_instances", PerformOperation(operation_id=work.id))
     else:
+        parts.faults.reach("build.fail.before")
         build.fail(parts, work, error, message.details)
-    return Nothing()
 
 
 def _after_activation(conn: sa.Connection, parts: Parts, work: Row, message: Finished) -> None:
@@ -144,7 +148,7 @@ def _after_activation(conn: sa.Connection, parts: Parts, work: Row, message: Fin
         parts.network.port_status(work.server_id, active=True)
 
 
-def _delete_finished(parts: Parts, message: Finished) -> Nothing:
+def _delete_finished(parts: Parts, message: Finished) -> None:
     with parts.db.read() as conn:
         work = _looked_up(conn, message, operations.OPEN)
     if message.error is None:
@@ -159,10 +163,9 @@ def _delete_finished(parts: Parts, message: Finished) -> Nothing:
         else:
             # It stays open: the sweeper tries again soon, until the deadline.
             lease.postpone(conn, work, message.error)
-    return Nothing()
 
 
-def _action_finished(parts: Parts, message: Finished) -> Nothing:
+def _action_finished(parts: Parts, message: Finished) -> None:
     with parts.db.write() as conn:
         work = _owned(conn, message)
         _record(conn, work, message.steps)
@@ -178,7 +181,6 @@ def _action_finished(parts: Parts, message: Finished) -> Nothing:
                 power_state=message.power_state,
                 fault=None,
             )
-    return Nothing()
 
 
 @repeated

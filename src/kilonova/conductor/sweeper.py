@@ -33,7 +33,7 @@ def sweep(parts: Parts) -> None:
         limbo = servers.in_limbo(conn, before)
     for row in expired:
         if row.deadline <= now():
-            _end(parts, row.id)
+            _end(parts, row.id, row.kind)
         else:
             _log.info("operation_taken_up_again", operation=row.id, kind=row.kind, host=row.host)
             method = METHOD_OF_KIND.get(row.kind, "perform_action")
@@ -42,21 +42,24 @@ def sweep(parts: Parts) -> None:
         _repair(parts, server_id, before)
 
 
-def _end(parts: Parts, operation_id: str) -> None:
+def _end(parts: Parts, operation_id: str, kind: str) -> None:
     """Past its deadline: take it from whoever has it, and end it with a fault that names the last step."""
     with parts.db.write() as conn:
         operations.expire_lease(conn, operation_id)
+    parts.faults.reach(f"{kind}.overdue.before")
     work = lease.take(parts.db, operation_id, parts.name, parts.config.operations.lease)
     if work is None:
         return
     message = _overdue(parts, work)
     _log.warning("operation_overdue", operation=work.id, server=work.server_id, error=message)
+    parts.faults.reach(f"{kind}.overdue.after")
     try:
         if work.kind == "delete" and not _host_lives(parts, work):
             delete.finish(parts, work)
             return
         if work.kind == "build":
             _free_ports(parts, work.server_id)
+        parts.faults.reach(f"{kind}.end_in_error.before")
         with parts.db.write() as conn:
             if work.kind == "build":
                 build.end_in_error(conn, work, message, None)

@@ -22,6 +22,7 @@ from kilonova.domain.context import RequestContext
 from kilonova.domain.errors import Conflict
 from kilonova.domain.messages import PerformOperation
 from kilonova.domain.servers import BuildSpec, TaskState, VmState
+from kilonova.engine.faults import NO_FAULTS, FaultPoints
 from kilonova.store import operations, servers, usage
 from kilonova.store.database import Database, Row
 
@@ -46,6 +47,7 @@ def create_servers(
     new: Sequence[NewServer],
     reservation_id: str,
     quota: dict[str, int],
+    faults: FaultPoints = NO_FAULTS,
 ) -> None:
     """Write the servers (BUILDING, SCHEDULING) and their operations, take their quota, ring the conductor.
 
@@ -59,8 +61,10 @@ def create_servers(
         servers.insert(conn, rows)
         servers.insert_tags(conn, {server.spec.server_id: server.tags for server in new})
         operations.insert(conn, works)
+    faults.reach("build.accept.after")
     for work in works:
         bus.cast("conductor", "build_instances", PerformOperation(operation_id=work["id"]))
+    faults.reach("build.ring.after")
 
 
 def act(
@@ -71,6 +75,7 @@ def act(
     server_id: str,
     action: str,
     payload: dict[str, Any] | None = None,
+    faults: FaultPoints = NO_FAULTS,
 ) -> None:
     """Begin an action of domain.actions on a server that the caller may touch.
 
@@ -88,10 +93,19 @@ def act(
         work = _operation(action, rule.record, server_id, server.project_id, context, deadline)
         work |= {"host": server.host, "payload": payload or {}}
         operations.insert(conn, [work])
+    faults.reach(f"{action}.accept.after")
     bus.cast("conductor", "perform_action", PerformOperation(operation_id=work["id"]))
+    faults.reach(f"{action}.ring.after")
 
 
-def delete_server(db: Database, bus: Bus, config: Config, context: RequestContext, server_id: str) -> None:
+def delete_server(
+    db: Database,
+    bus: Bus,
+    config: Config,
+    context: RequestContext,
+    server_id: str,
+    faults: FaultPoints = NO_FAULTS,
+) -> None:
     """Begin to delete: whatever is open for the server ends here. A second delete changes nothing."""
     with db.write(durable=True) as conn:
         operations.lock_open(conn, server_id)
@@ -105,7 +119,9 @@ def delete_server(db: Database, bus: Bus, config: Config, context: RequestContex
         work = _operation("delete", "delete", server_id, server.project_id, context, deadline)
         work["host"] = server.host
         operations.insert(conn, [work])
+    faults.reach("delete.accept.after")
     bus.cast("conductor", "delete_instance", PerformOperation(operation_id=work["id"]))
+    faults.reach("delete.ring.after")
 
 
 def _build(spec: BuildSpec, context: RequestContext, deadline: float) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from kilonova.config import Config
 from kilonova.domain.clock import now
 from kilonova.domain.errors import NoValidHost, StaleEpoch
 from kilonova.domain.messages import SelectDestinations, Selection
+from kilonova.engine.faults import NO_FAULTS, FaultPoints
 from kilonova.scheduler import filters, weighers
 from kilonova.scheduler.decide import decide
 from kilonova.scheduler.hosts import Hosts, HostState
@@ -24,9 +25,10 @@ _TRIES = 3
 class Scheduler:
     """Serves the topic ``scheduler``. One decision at a time: the next one sees what this one claimed."""
 
-    def __init__(self, db: Database, config: Config) -> None:
+    def __init__(self, db: Database, config: Config, faults: FaultPoints = NO_FAULTS) -> None:
         self._db = db
         self._config = config
+        self._faults = faults
         self._hosts = Hosts(db, config.compute.service_down_time)
         self._filters = chosen(Filter, filters.GROUP, filters.BUILT_IN, config.scheduler.enabled_filters)
         built_in = [weigher.name for weigher in weighers.BUILT_IN]
@@ -63,11 +65,13 @@ class Scheduler:
     def _claim(self, request: SelectDestinations, candidate: HostState) -> bool:
         """One transaction: the operation is still the asker's, an earlier claim is gone, this one fits."""
         server_id = request.spec.server_id
+        self._faults.reach("build.claim.before")
         with self._db.write() as conn:
             if not operations.seeks_host(conn, request.operation_id, request.epoch):
                 raise StaleEpoch(f"operation {request.operation_id} moved on, or has its host")
             claims.release(conn, server_id)
             row = claims.claim(conn, server_id, candidate.host, need_of(request.spec.flavor))
         if row is not None:
+            self._faults.reach("build.claim.after")
             self._hosts.claimed(row)
         return row is not None

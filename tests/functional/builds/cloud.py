@@ -226,13 +226,18 @@ class Cloud:
         self.bus = Post()
         self.faults = Points()
         self.network = BuiltinNetwork(self.db, config)
-        self.scheduler = Scheduler(self.db, config)
+        self.scheduler = Scheduler(self.db, config, self.faults)
         self.bus.serve("scheduler", self.scheduler.handlers())
         self.conductor = self.another_conductor("conductor.1")
         self.bus.serve("conductor", service.handlers(self.conductor), 4)
         self.hosts = {name: Host(name, self) for name in (f"h{i}" for i in range(1, hosts + 1))}
         state = ComputeAPI(
-            config=config, db=self.db, bus=self.bus, network=self.network, images=cast(Any, Images())
+            config=config,
+            db=self.db,
+            bus=self.bus,
+            network=self.network,
+            images=cast(Any, Images()),
+            faults=self.faults,
         )
         services = [compute_api.service(state), network_api.service(self.network)]
         self._client = falcon.testing.TestClient(application(services, _context))

@@ -60,7 +60,7 @@ def create(api: ComputeAPI, request: Request) -> Reply:
     spec = _spec(context, asked, flavor, image, networks, place, hints, public_key, password)
     servers = [_new_server(asked, spec, index, count) for index in range(count)]
     reservation_id = f"r-{_random(8).lower()}"
-    accept.create_servers(api.db, api.bus, api.config, context, servers, reservation_id, limits)
+    accept.create_servers(api.db, api.bus, api.config, context, servers, reservation_id, limits, api.faults)
     if asked.return_reservation_id:
         return Reply(202, {"reservation_id": reservation_id})
     return _accepted(request, asked, servers[0].spec.server_id, password)

@@ -73,14 +73,14 @@ def _reboot(api: ComputeAPI, request: Request, server_id: str, value: msgspec.Ra
 def _begin(api: ComputeAPI, request: Request, server_id: str, action: str, rule: str) -> Reply:
     with api.db.read() as conn:
         find(conn, request.context, server_id, rule)
-    accept.act(api.db, api.bus, api.config, request.context, server_id, action)
+    accept.act(api.db, api.bus, api.config, request.context, server_id, action, faults=api.faults)
     return Reply(202)
 
 
 def _force_delete(api: ComputeAPI, request: Request, server_id: str, _value: msgspec.Raw) -> Reply:
     with api.db.read() as conn:
         find(conn, request.context, server_id, "os-deferred-delete:force")
-    accept.delete_server(api.db, api.bus, api.config, request.context, server_id)
+    accept.delete_server(api.db, api.bus, api.config, request.context, server_id, api.faults)
     return Reply(202)
 
 

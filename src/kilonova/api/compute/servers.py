@@ -48,7 +48,7 @@ def delete(api: ComputeAPI, request: Request, server_id: str) -> Reply:
     with api.db.read() as conn:
         server = find(conn, request.context, server_id, "servers:delete")
     refuse_locked(request.context, server)
-    accept.delete_server(api.db, api.bus, api.config, request.context, server_id)
+    accept.delete_server(api.db, api.bus, api.config, request.context, server_id, api.faults)
     return Reply(204)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from kilonova.bus.base import Bus
 from kilonova.config import Config
+from kilonova.engine.faults import NO_FAULTS, FaultPoints
 from kilonova.network.base import NetworkService
 from kilonova.store.database import Database
 
@@ -23,3 +24,4 @@ class ComputeAPI:
     bus: Bus
     network: NetworkService
     images: Images
+    faults: FaultPoints = NO_FAULTS

@@ -21,6 +21,7 @@ from kilonova.cli.state import Folder
 from kilonova.config import Config
 from kilonova.domain.errors import BadRequest
 from kilonova.domain.identity import DEFAULT_DOMAIN
+from kilonova.engine.faults import FaultPoints
 from kilonova.identity.service import Identity
 from kilonova.image.file import FileStore
 from kilonova.image.service import Images
@@ -87,17 +88,19 @@ def serve(
     bus: Bus,
     identity: Identity,
     images: Images,
+    faults: FaultPoints,
     closing: ExitStack,
 ) -> None:
     """Answer requests from now on."""
     network = BuiltinNetwork(db, config)
+    compute = ComputeAPI(config=config, db=db, bus=bus, network=network, images=images, faults=faults)
     server.wsgi_app = application(
         [
             identity_api.service(identity),
             image_api.service(images),
             network_api.service(network),
             compute_api.versions_service(),
-            compute_api.service(ComputeAPI(config=config, db=db, bus=bus, network=network, images=images)),
+            compute_api.service(compute),
         ],
         identity.authenticate,
     )

@@ -17,8 +17,8 @@ from kilonova.store.database import Database
 _THREADS = 4
 
 
-def start_scheduler(config: Config, db: Database, bus: Bus, closing: ExitStack) -> None:
-    closing.callback(bus.serve("scheduler", Scheduler(db, config).handlers()).close)
+def start_scheduler(config: Config, db: Database, bus: Bus, faults: FaultPoints, closing: ExitStack) -> None:
+    closing.callback(bus.serve("scheduler", Scheduler(db, config, faults).handlers()).close)
 
 
 def start_conductor(config: Config, db: Database, bus: Bus, faults: FaultPoints, closing: ExitStack) -> Parts:
