@@ -1,0 +1,102 @@
+"""What can become of a server, well and badly, each story short. Together they pass every fault point."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from msgspec import structs
+from tests.functional.builds.cloud import PATIENCE, Cloud
+from tests.running import until
+
+from kilonova.config import Config, Operations
+from kilonova.domain.errors import BuildFailed
+
+CONFIG = structs.replace(Config(), operations=Operations(max_attempts=2))
+Story = Callable[[Cloud], None]
+"""On a cloud of its own: two hosts, CONFIG."""
+
+
+def a_whole_life(cloud: Cloud) -> None:
+    server_id = cloud.active(cloud.make_network(), config_drive=True)
+    for action in ("os-stop", "os-start", "pause", "unpause", "suspend", "resume"):
+        _does(cloud, server_id, action)
+    for kind in ("SOFT", "HARD"):
+        _does(cloud, server_id, "reboot", {"type": kind})
+    cloud.delete(server_id)
+    cloud.gone(server_id)
+
+
+def a_build_that_fails_on_every_host(cloud: Cloud) -> None:
+    for host in cloud.hosts.values():
+        host.driver.failures["ensure_paused"] = [BuildFailed("no")]
+    server_id = cloud.create(cloud.make_network())
+    assert cloud.settled(server_id)["status"] == "ERROR"
+    cloud.delete(server_id)
+    cloud.gone(server_id)
+
+
+def a_build_with_no_time(cloud: Cloud) -> None:
+    cloud.bus.lost["build_and_run_instance"] = 1
+    server_id = cloud.create(cloud.make_network())
+    _overdue(cloud, server_id, "build_and_run_instance")
+
+
+def an_action_with_no_time(cloud: Cloud) -> None:
+    server_id = cloud.active()
+    cloud.bus.lost["perform_action"] = 1
+    assert cloud.act(server_id, "os-stop") == 202
+    _overdue(cloud, server_id, "perform_action")
+
+
+def a_delete_with_no_time(cloud: Cloud) -> None:
+    server_id = cloud.active()
+    cloud.bus.lost["delete_instance"] = 1
+    cloud.delete(server_id)
+    _overdue(cloud, server_id, "delete_instance")
+
+
+def a_host_that_hears_of_its_build_the_second_time(cloud: Cloud) -> None:
+    cloud.bus.lost["build_and_run_instance"] = 1
+    server_id = cloud.create()
+    _placed(cloud, server_id)
+    cloud.leases_run_out()
+    cloud.sweep()
+    assert cloud.settled(server_id)["status"] == "ACTIVE"
+
+
+def a_host_that_is_left(cloud: Cloud) -> None:
+    cloud.bus.lost["build_and_run_instance"] = 1
+    server_id = cloud.create()
+    _placed(cloud, server_id)
+    cloud.hosts[cloud.open_operation(server_id).host].vanish()
+    cloud.conductor_forgets_liveness()
+    cloud.leases_run_out()
+    cloud.sweep()
+    assert cloud.settled(server_id)["status"] == "ACTIVE"
+
+
+STORIES: list[Story] = [
+    a_whole_life,
+    a_build_that_fails_on_every_host,
+    a_build_with_no_time,
+    an_action_with_no_time,
+    a_delete_with_no_time,
+    a_host_that_hears_of_its_build_the_second_time,
+    a_host_that_is_left,
+]
+
+
+def _does(cloud: Cloud, server_id: str, action: str, value: object = None) -> None:
+    assert cloud.act(server_id, action, value) == 202
+    cloud.settled(server_id)
+
+
+def _overdue(cloud: Cloud, server_id: str, lost: str) -> None:
+    until(lambda: not cloud.bus.lost[lost], PATIENCE, "the loss")
+    cloud.deadlines_pass()
+    cloud.sweep()
+    assert cloud.settled(server_id)["status"] == "ERROR"
+
+
+def _placed(cloud: Cloud, server_id: str) -> None:
+    until(lambda: cloud.open_operation(server_id).host, PATIENCE, "the host")

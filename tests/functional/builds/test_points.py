@@ -1,0 +1,26 @@
+"""Every boundary between two effects of an operation has a fault point; `make crash` kills at each of them."""
+
+from __future__ import annotations
+
+import pytest
+from tests.crash.test_kill import BUILD_POINTS, DELETE_POINTS
+from tests.functional.builds.conftest import MakeCloud
+from tests.functional.builds.stories import CONFIG, STORIES
+from tests.functional.builds.watch import watch
+
+pytestmark = pytest.mark.crash
+
+
+def test_no_boundary_is_without_a_name(make_cloud: MakeCloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = watch(monkeypatch)
+    for story in STORIES:
+        cloud = make_cloud(hosts=2, config=CONFIG)
+        story(cloud)
+        assert seen.unnamed == set(), story.__name__
+    assert {*BUILD_POINTS, *DELETE_POINTS} <= seen.points
+
+
+def test_a_boundary_without_a_name_is_seen(make_cloud: MakeCloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = watch(monkeypatch, forgotten="build.set_vifs.before")
+    STORIES[0](make_cloud(hosts=2, config=CONFIG))
+    assert seen.unnamed == {("allocate_networks", "write", "write")}
