@@ -171,8 +171,8 @@ def test_an_error_is_not_hidden_by_what_sqlite_rolled_back_already(db: Database)
 
 
 def limit_pages(db: Database, pages: int) -> None:
-    """No more than so many pages from here on, in this thread's connection: a disk that is full."""
-    with db.read() as conn:
+    """No more than so many pages from here on, in the connection that writes: a disk that is full."""
+    with db.write() as conn:
         conn.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
 
 
