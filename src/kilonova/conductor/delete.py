@@ -44,9 +44,9 @@ def delete_instance(parts: Parts, message: PerformOperation) -> None:
 @repeated
 def finish(parts: Parts, work: Row) -> None:
     """Nothing of the server is on a host any more: free its ports, then all the rest in one transaction."""
-    parts.faults.reach("delete.deallocate_networks.before")
+    parts.faults.reach("delete.finish.before")
     parts.network.deallocate_for_instance(work.server_id)
-    parts.faults.reach("delete.deallocate_networks.after")
+    parts.faults.reach("delete.finish.after")
     with parts.db.write() as conn:
         finish_records(conn, work)
 
