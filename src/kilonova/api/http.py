@@ -10,14 +10,16 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import falcon
 import msgspec
 
 from kilonova import log
-from kilonova.api import bodies
+from kilonova.api import bodies, idempotency
+from kilonova.api.idempotency import Once
+from kilonova.api.reply import Reply, encoded
 from kilonova.domain import codec
 from kilonova.domain.context import RequestContext
 from kilonova.domain.errors import (
@@ -30,23 +32,14 @@ from kilonova.domain.errors import (
 )
 from kilonova.store.repeat import repeat
 
+__all__ = ["Authenticate", "Handler", "Reply", "Request", "Route", "Service", "Version", "application"]
+
 MAX_BODY = 114_688
 """Bytes of a JSON body: Nova's osapi_max_request_body_size."""
 
 T = TypeVar("T")
 Version = tuple[int, int]
 _log = log.get("api")
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """A handler's answer. ``body``: anything msgspec can encode as JSON, bytes as they are, an iterable of
-    bytes as a stream, or None for no body."""
-
-    status: int = 200
-    body: Any = None
-    headers: Mapping[str, str] = field(default_factory=dict)
-    content_type: str = "application/json"
 
 
 @dataclass(slots=True)
@@ -95,11 +88,16 @@ class Request:
 
     def body(self, content_types: Sequence[str] = ("application/json",)) -> bytes:
         """All of it. UnsupportedMedia if it is none of ``content_types``; the first one is the default."""
+        body = self.any_body()
+        kind = (self.raw.content_type or content_types[0]).split(";")[0].strip()
+        if body and kind not in content_types:
+            raise UnsupportedMedia(f"Unsupported Content-Type: {kind}")
+        return body
+
+    def any_body(self) -> bytes:
+        """All of it, whatever it is said to be."""
         if self._body is None:
             self._body = self._read_body()
-        kind = (self.raw.content_type or content_types[0]).split(";")[0].strip()
-        if self._body and kind not in content_types:
-            raise UnsupportedMedia(f"Unsupported Content-Type: {kind}")
         return self._body
 
     def _read_body(self) -> bytes:
@@ -132,6 +130,8 @@ class Route:
     """Served without a token."""
     streamed: bool = False
     """Reads its body as it comes, so that it cannot be run again."""
+    creates: bool = False
+    """Makes something, by writes to the database alone: takes an Idempotency-Key."""
 
     def serves(self, version: Version) -> bool:
         return (self.since is None or version >= self.since) and (self.until is None or version <= self.until)
@@ -156,8 +156,10 @@ Authenticate = Callable[[str, str], RequestContext]
 """(token, request id) → context; raises Unauthorized."""
 
 
-def application(services: Iterable[Service], authenticate: Authenticate) -> falcon.App[Any, Any]:
-    """One WSGI application of all services."""
+def application(
+    services: Iterable[Service], authenticate: Authenticate, once: Once | None = None
+) -> falcon.App[Any, Any]:
+    """One WSGI application of all services. Without ``once`` an Idempotency-Key means nothing."""
     app: falcon.App[Any, Any] = falcon.App(request_type=_FalconRequest, middleware=[bodies.Drain()])
     app.req_options.strip_url_path_trailing_slash = True
     app.req_options.auto_parse_qs_csv = False
@@ -169,9 +171,9 @@ def application(services: Iterable[Service], authenticate: Authenticate) -> falc
         for route in service.routes:
             by_path.setdefault(route.path, {}).setdefault(route.method, []).append(route)
         for path, methods in by_path.items():
-            resource = _resource(service, methods, authenticate)
+            resource = _resource(service, methods, authenticate, once)
             app.add_route((service.prefix + path).rstrip("/") or "/", resource)
-        edge = _Edge(service, {}, authenticate)
+        edge = _Edge(service, {}, authenticate, once)
         app.add_sink(edge.missing, re.compile(re.escape(service.prefix) + r"(/|$)"))
     return app
 
@@ -182,9 +184,11 @@ class _FalconRequest(falcon.Request):
     __slots__ = ()
 
 
-def _resource(service: Service, methods: Mapping[str, list[Route]], authenticate: Authenticate) -> Any:
+def _resource(
+    service: Service, methods: Mapping[str, list[Route]], authenticate: Authenticate, once: Once | None
+) -> Any:
     """A Falcon resource whose on_get, on_post, … all lead to the same edge."""
-    edge = _Edge(service, methods, authenticate)
+    edge = _Edge(service, methods, authenticate, once)
     verbs = {f"on_{method.lower()}": _responder(edge, method) for method in methods}
     for method in ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"):
         verbs.setdefault(f"on_{method.lower()}", edge.not_allowed)
@@ -202,11 +206,16 @@ class _Edge:
     """Where an HTTP request becomes a handler's call, and an error becomes a fault."""
 
     def __init__(
-        self, service: Service, methods: Mapping[str, list[Route]], authenticate: Authenticate
+        self,
+        service: Service,
+        methods: Mapping[str, list[Route]],
+        authenticate: Authenticate,
+        once: Once | None,
     ) -> None:
         self._service = service
         self._methods = methods
         self._authenticate = authenticate
+        self._once = once
 
     def handle(
         self, method: str, req: falcon.Request, resp: falcon.Response, parameters: dict[str, str]
@@ -235,7 +244,19 @@ class _Edge:
     def _run(self, route: Route, request: Request, parameters: dict[str, str]) -> Reply:
         if not route.public:
             request._context = self._context(request.raw, request.request_id)
+        if route.creates and self._once is not None:
+            key = request.raw.get_header(idempotency.HEADER)
+            if key is not None:
+                return self._do_once(self._once, key, route, request, parameters)
         return route.handler(self._service.state, request, **parameters)
+
+    def _do_once(
+        self, once: Once, key: str, route: Route, request: Request, parameters: dict[str, str]
+    ) -> Reply:
+        raw = request.raw
+        what = idempotency.what(request.any_body(), raw.query_string, request.version)
+        asked = idempotency.Asked(request.context, route.method, raw.path, what)
+        return once.answer(key, asked, lambda: route.handler(self._service.state, request, **parameters))
 
     def not_allowed(self, req: falcon.Request, resp: falcon.Response, **_: str) -> None:
         request = self._request(req)
@@ -307,22 +328,20 @@ def _refuse_nul(req: falcon.Request, parameters: Mapping[str, str]) -> None:
 
 
 _REQUEST_ID = re.compile(r"req-[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
-_json = msgspec.json.Encoder()
 
 
 def _send(resp: falcon.Response, reply: Reply) -> None:
     resp.status = falcon.code_to_http_status(reply.status)
     for name, value in reply.headers.items():
         resp.set_header(name, value)
-    if reply.body is None:
+    body = encoded(reply).body
+    if body is None:
         return
     resp.content_type = reply.content_type
-    if isinstance(reply.body, bytes):
-        resp.data = reply.body
-    elif reply.content_type == "application/json":
-        resp.data = _json.encode(reply.body)
+    if isinstance(body, bytes):
+        resp.data = body
     else:
-        resp.stream = reply.body
+        resp.stream = body
 
 
 def _unexpected(req: falcon.Request, resp: falcon.Response, error: Exception, _params: Any) -> None:

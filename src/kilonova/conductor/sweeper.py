@@ -16,7 +16,7 @@ from kilonova.domain.errors import KilonovaError
 from kilonova.domain.messages import PerformOperation
 from kilonova.domain.servers import PowerState, VmState
 from kilonova.engine import lease
-from kilonova.store import claims, hosts, operations, servers
+from kilonova.store import claims, hosts, idempotency, operations, servers
 from kilonova.store.database import Row
 
 _log = log.get("sweeper")
@@ -31,6 +31,7 @@ def sweep(parts: Parts) -> None:
     with parts.db.read() as conn:
         expired = operations.expired(conn)
         limbo = servers.in_limbo(conn, before)
+        aged = idempotency.any_before(conn, _oldest_key(parts))
     for row in expired:
         if row.deadline <= now():
             _end(parts, row.id, row.kind)
@@ -40,6 +41,13 @@ def sweep(parts: Parts) -> None:
             parts.bus.cast("conductor", method, PerformOperation(operation_id=row.id))
     for server_id in limbo:
         _repair(parts, server_id, before)
+    if aged:
+        with parts.db.write() as conn:
+            idempotency.purge(conn, _oldest_key(parts))
+
+
+def _oldest_key(parts: Parts) -> float:
+    return now() - parts.config.api.idempotency_key_lifetime
 
 
 def _end(parts: Parts, operation_id: str, kind: str) -> None:

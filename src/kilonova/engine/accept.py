@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -24,7 +25,7 @@ from kilonova.domain.messages import PerformOperation
 from kilonova.domain.servers import BuildSpec, TaskState, VmState
 from kilonova.engine.faults import NO_FAULTS, FaultPoints
 from kilonova.store import operations, servers, usage
-from kilonova.store.database import Database, Row
+from kilonova.store.database import Database, Row, after_commit
 
 
 class NewServer(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,9 +62,13 @@ def create_servers(
         servers.insert(conn, rows)
         servers.insert_tags(conn, {server.spec.server_id: server.tags for server in new})
         operations.insert(conn, works)
+        after_commit(conn, partial(_ring, bus, faults, [work["id"] for work in works]))
+
+
+def _ring(bus: Bus, faults: FaultPoints, accepted: Sequence[str]) -> None:
     faults.reach("build.accept.after")
-    for work in works:
-        bus.cast("conductor", "build_instances", PerformOperation(operation_id=work["id"]))
+    for operation_id in accepted:
+        bus.cast("conductor", "build_instances", PerformOperation(operation_id=operation_id))
     faults.reach("build.ring.after")
 
 

@@ -1,4 +1,4 @@
-"""Idempotency keys in the database: one row a request that was done, written in the transaction that did it."""
+"""Idempotency keys in the database: a row for each request that was done, written as part of doing it."""
 
 from __future__ import annotations
 

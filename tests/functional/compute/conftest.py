@@ -13,12 +13,14 @@ from msgspec import structs
 from kilonova.api import compute
 from kilonova.api.compute.state import ComputeAPI
 from kilonova.api.http import application
+from kilonova.api.idempotency import Once
 from kilonova.bus.local import LocalBus
 from kilonova.config import Config
 from kilonova.domain.context import RequestContext
 from kilonova.domain.errors import Unauthorized
 from kilonova.domain.hosts import Capacity, HostReport
 from kilonova.domain.identity import Domain, Project
+from kilonova.engine.faults import FaultPoints
 from kilonova.store import domains, flavors, hosts, projects
 from kilonova.store.database import Database
 
@@ -112,7 +114,8 @@ def state(database: Database, config: Config) -> ComputeAPI:
 @pytest.fixture
 def client(state: ComputeAPI) -> falcon.testing.TestClient:
     services = [compute.versions_service(), compute.service(state)]
-    return falcon.testing.TestClient(application(services, authenticate))
+    once = Once(state.db, state.config.api.idempotency_key_lifetime, FaultPoints(state.config.faults))
+    return falcon.testing.TestClient(application(services, authenticate, once))
 
 
 @pytest.fixture

@@ -196,4 +196,4 @@ def _random(length: int) -> str:
     return text
 
 
-ROUTES = [Route("POST", "/servers", create)]
+ROUTES = [Route("POST", "/servers", create, creates=True)]

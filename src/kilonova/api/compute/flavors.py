@@ -150,7 +150,7 @@ def _minimum(request: Request, name: str) -> int | None:
 
 ROUTES = [
     Route("GET", "/flavors", index),
-    Route("POST", "/flavors", create),
+    Route("POST", "/flavors", create, creates=True),
     Route("GET", "/flavors/detail", detail),
     Route("GET", "/flavors/{flavor_id}", show),
     Route("PUT", "/flavors/{flavor_id}", update, since=(2, 55)),

@@ -159,7 +159,7 @@ def _ssh_only(kind: str) -> None:
 
 ROUTES = [
     Route("GET", "/os-keypairs", index),
-    Route("POST", "/os-keypairs", create),
+    Route("POST", "/os-keypairs", create, creates=True),
     Route("GET", "/os-keypairs/{name}", show),
     Route("DELETE", "/os-keypairs/{name}", delete),
 ]

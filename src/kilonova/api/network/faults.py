@@ -18,6 +18,7 @@ _BY_STATUS = {
     409: "HTTPConflict",
     413: "HTTPRequestEntityTooLarge",
     415: "HTTPUnsupportedMediaType",
+    422: "HTTPUnprocessableEntity",
     503: "HTTPServiceUnavailable",
 }
 

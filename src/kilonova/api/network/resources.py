@@ -68,7 +68,7 @@ def routes(resource: Resource) -> list[Route]:
     one = f"{several}/{{item_id}}"
     return [
         Route("GET", several, index),
-        Route("POST", several, create),
+        Route("POST", several, create, creates=True),
         Route("GET", one, show),
         Route("PUT", one, update),
         Route("DELETE", one, delete),

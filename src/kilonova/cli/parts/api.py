@@ -15,6 +15,7 @@ from kilonova.api import image as image_api
 from kilonova.api import network as network_api
 from kilonova.api.compute.state import ComputeAPI
 from kilonova.api.http import application
+from kilonova.api.idempotency import Once
 from kilonova.bus.base import Bus
 from kilonova.cli.parts.http import Server
 from kilonova.cli.state import Folder
@@ -103,6 +104,7 @@ def serve(
             compute_api.service(compute),
         ],
         identity.authenticate,
+        Once(db, config.api.idempotency_key_lifetime, faults),
     )
     threading.Thread(target=server.serve, name="http", daemon=True).start()
     closing.callback(server.stop)
