@@ -79,11 +79,25 @@ def test_the_next_owner_has_a_higher_epoch(db: Database) -> None:
     second = take(db, operation, "c2")
     assert (first.epoch, second.epoch) == (1, 2)
     with db.write() as conn, pytest.raises(StaleEpoch):
-        lease.held(conn, operation, first.epoch, message="too late")
+        lease.kept(conn, first, message="too late")
     assert got(db, operation).message is None
     with db.write() as conn:
-        lease.held(conn, operation, second.epoch, message="in time")
+        lease.kept(conn, second, message="in time")
     assert got(db, operation).message == "in time"
+
+
+def test_an_epoch_that_was_given_twice_is_the_last_owners(db: Database) -> None:
+    """A database that crashed has forgotten the first taking, which was not synced to its disk yet."""
+    operation = add(db)
+    forgotten = take(db, operation, "c1")
+    with db.write() as conn:
+        conn.exec_driver_sql("UPDATE operations SET epoch = 0, owner = NULL, lease_until = 0")
+    again = take(db, operation, "c2")
+    assert again.epoch == forgotten.epoch
+    with db.write() as conn, pytest.raises(StaleEpoch):
+        lease.hand_to_host(conn, forgotten, "h1", 30)
+    with db.write() as conn:
+        assert lease.hand_to_host(conn, again, "h2", 30).host == "h2"
 
 
 def test_an_owner_may_act_after_its_lease_until_another_took_it(db: Database) -> None:
@@ -91,7 +105,7 @@ def test_an_owner_may_act_after_its_lease_until_another_took_it(db: Database) ->
     operation = add(db)
     work = take(db, operation, seconds=-1)
     with db.write() as conn:
-        lease.held(conn, operation, work.epoch, message="slow but alone")
+        lease.kept(conn, work, message="slow but alone")
     assert got(db, operation).message == "slow but alone"
 
 
@@ -133,7 +147,7 @@ def test_what_has_ended_is_nobodys_and_has_no_secrets(db: Database, state: str) 
     assert row.finished_at is not None
     assert lease.take(db, operation, "c2", 30) is None
     with db.write() as conn, pytest.raises(StaleEpoch):
-        lease.held(conn, operation, work.epoch)
+        lease.kept(conn, work)
 
 
 def test_a_refused_owner_changes_nothing_of_its_transaction(db: Database) -> None:
@@ -143,8 +157,8 @@ def test_a_refused_owner_changes_nothing_of_its_transaction(db: Database) -> Non
 
     def writes_two() -> None:
         with db.write() as conn:
-            lease.held(conn, other, take(db, other).epoch, message="written first")
-            lease.held(conn, operation, stale.epoch)
+            lease.kept(conn, take(db, other), message="written first")
+            lease.kept(conn, stale)
 
     with pytest.raises(StaleEpoch):
         writes_two()
@@ -243,7 +257,7 @@ def test_a_server_has_one_open_operation(db: Database) -> None:
 def test_steps_told_twice_are_written_once(db: Database) -> None:
     operation = add(db)
     begun = StepRecord(name="create_disks", started_at=1.0)
-    ended = StepRecord(name="create_disks", started_at=1.0, finished_at=2.0, result="Success", known=True)
+    ended = StepRecord(name="create_disks", started_at=1.0, finished_at=2.0, result="Success")
     whole = StepRecord(name="undo create_disks", started_at=3.0, finished_at=4.0, result="Success")
     for told in ([begun], [begun], [ended, whole], [ended, whole]):
         with db.write() as conn:
@@ -262,7 +276,7 @@ def test_the_end_of_a_step_does_not_touch_another_epochs(db: Database) -> None:
         for epoch in (1, 2):
             begun = StepRecord(name="create_disks", started_at=float(epoch))
             operations.put_steps(conn, operation, epoch, "h1", [begun])
-        ended = StepRecord(name="create_disks", started_at=2.0, finished_at=5.0, result="Error", known=True)
+        ended = StepRecord(name="create_disks", started_at=2.0, finished_at=5.0, result="Error")
         operations.put_steps(conn, operation, 2, "h1", [ended])
         steps = operations.steps_of(conn, [operation])
     assert [step.finished_at for step in steps] == [None, 5.0]

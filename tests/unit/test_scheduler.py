@@ -138,7 +138,7 @@ def test_nothing_is_moved_for_an_operation_that_has_its_host(db: Database) -> No
     scheduler = Scheduler(db, Config())
     scheduler.select_destinations(asked)
     with db.write() as conn:
-        lease.held(conn, asked.operation_id, 1, host="h1")
+        lease.held(conn, asked.operation_id, 1, "c1", host="h1")
     with pytest.raises(StaleEpoch):
         scheduler.select_destinations(asked)
     assert used(db) == {"h1": (1, 1)}

@@ -84,7 +84,7 @@ def _leave(parts: Parts, work: Row) -> None:
     """Its host is gone: at once it has no place and no claim there, so that nothing is built unclaimed
     if the host comes back."""
     with parts.db.write() as conn:
-        lease.held(conn, work.id, work.epoch, host=None)
+        lease.kept(conn, work, host=None)
         claims.release(conn, work.server_id)
         servers.change(conn, work.server_id, host=None, task_state=TaskState.SCHEDULING)
 
@@ -105,7 +105,7 @@ def _select(parts: Parts, work: Row) -> Selection:
 def _claim(parts: Parts, work: Row, spec: BuildSpec, host: str) -> str | None:
     """Claim an alternate: its zone, or None if it is down or full now."""
     with parts.db.write() as conn:
-        lease.held(conn, work.id, work.epoch)
+        lease.kept(conn, work)
         claims.release(conn, work.server_id)
         if not hosts.takes_builds(conn, host, parts.config.compute.service_down_time):
             return None
@@ -182,7 +182,7 @@ def fail(parts: Parts, work: Row, message: str, details: object, step: StepRecor
     is tried again.
     """
     with parts.db.write() as conn:
-        lease.held(conn, work.id, work.epoch, lease_until=now() + parts.config.operations.lease)
+        lease.kept(conn, work, lease_until=now() + parts.config.operations.lease)
     parts.faults.reach("build.deallocate_networks.before")
     try:
         parts.network.deallocate_for_instance(work.server_id)

@@ -125,7 +125,7 @@ def _build_finished(parts: Parts, message: Finished) -> None:
         again = message.retry and build.try_elsewhere(conn, parts, work, error)
         if not again:
             # Ours until its ports are free; if we die meanwhile, the host tries once more.
-            lease.held(conn, work.id, work.epoch, owner=parts.name)
+            work = lease.kept(conn, work, owner=parts.name)
     if again:
         parts.faults.reach("build.try_elsewhere.after")
         parts.bus.cast("conductor", "build_instances", PerformOperation(operation_id=work.id))
@@ -257,10 +257,8 @@ def _check_mine(work: Row, message: Words) -> None:
 
 def _owned(conn: sa.Connection, message: Words, **values: object) -> Row:
     """The operation, if the host that speaks owns it in this epoch."""
-    work = lease.held(conn, message.operation_id, message.epoch, **values)
-    if work.owner != operations.agent(message.host):
-        raise StaleEpoch(f"operation {work.id} is not {message.host}'s")
-    return work
+    owner = operations.agent(message.host)
+    return lease.held(conn, message.operation_id, message.epoch, owner, **values)
 
 
 def _record(conn: sa.Connection, work: Row, steps: list[StepRecord]) -> None:

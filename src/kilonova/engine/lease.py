@@ -31,32 +31,37 @@ def take(db: Database, operation_id: str, owner: str, lease: float) -> Row | Non
         return row
 
 
-def held(conn: sa.Connection, operation_id: str, epoch: int, **values: Any) -> Row:
-    """The operation, changed, if this epoch still owns it; StaleEpoch if it moved on or ended."""
-    row = operations.hold(conn, operation_id, epoch, **values)
+def held(conn: sa.Connection, operation_id: str, epoch: int, owner: str | None, /, **values: Any) -> Row:
+    """The operation, changed, if ``owner`` still has it in this epoch; StaleEpoch if it moved on or ended."""
+    row = operations.hold(conn, operation_id, epoch, owner, **values)
     if row is None:
-        raise StaleEpoch(f"operation {operation_id} has moved on from epoch {epoch}")
+        raise StaleEpoch(f"operation {operation_id} has moved on from epoch {epoch} of {owner}")
     return row
+
+
+def kept(conn: sa.Connection, work: Row, **values: Any) -> Row:
+    """The same of an operation as it was when it was last taken, handed on or changed."""
+    return held(conn, work.id, work.epoch, work.owner, **values)
 
 
 def hand_to_host(conn: sa.Connection, work: Row, host: str, lease: float, **values: Any) -> Row:
     """The conductor gives the operation to the agent of ``host``: same epoch, another owner, a new lease."""
     owner = operations.agent(host)
-    return held(conn, work.id, work.epoch, owner=owner, host=host, lease_until=now() + lease, **values)
+    return kept(conn, work, owner=owner, host=host, lease_until=now() + lease, **values)
 
 
 def give_back(conn: sa.Connection, work: Row, **values: Any) -> Row:
     """Nobody's again, at once: the next take() succeeds."""
-    return held(conn, work.id, work.epoch, owner=None, lease_until=0.0, **values)
+    return kept(conn, work, owner=None, lease_until=0.0, **values)
 
 
 def postpone(conn: sa.Connection, work: Row, message: str) -> Row:
     """Nobody's, and for a moment nobody may take it: what it needs is away, or has just failed."""
-    return held(conn, work.id, work.epoch, owner=None, lease_until=now() + PAUSE, message=message)
+    return kept(conn, work, owner=None, lease_until=now() + PAUSE, message=message)
 
 
 def close(conn: sa.Connection, work: Row, state: str, message: str | None = None) -> Row:
     """The end: done or failed. Nothing that names this operation is obeyed after; its secrets are gone."""
     if state == operations.FAILED:
         operations.abandon_steps(conn, work.id, message or "the operation failed")
-    return held(conn, work.id, work.epoch, state=state, message=message, payload={}, finished_at=now())
+    return kept(conn, work, state=state, message=message, payload={}, finished_at=now())

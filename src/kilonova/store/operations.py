@@ -13,14 +13,19 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import bindparam as given
 
+from kilonova import metrics
 from kilonova.domain.clock import now
 from kilonova.domain.messages import StepRecord
 from kilonova.store import dialect
-from kilonova.store.database import Row
+from kilonova.store.database import Row, after_commit
 from kilonova.store.schema.operations import operations as ops
 from kilonova.store.schema.operations import steps
 
 OPEN, DONE, FAILED, SUPERSEDED = "open", "done", "failed", "superseded"
+
+_ended = metrics.Histogram(
+    "operation_seconds", "From accepted to ended.", ("kind", "state"), bounds=metrics.SLOW
+)
 
 _INSERT = ops.insert()
 
@@ -67,23 +72,51 @@ def take(conn: sa.Connection, operation_id: str, owner: str, lease: float) -> Ro
     return conn.execute(_TAKE, values).one_or_none()
 
 
-def hold(conn: sa.Connection, operation_id: str, epoch: int, **values: Any) -> Row | None:
-    """Change an operation that one still owns: what it is now, without its JSON columns. None if it moved on
-    to another epoch or ended."""
+def hold(
+    conn: sa.Connection, operation_id: str, epoch: int, owner: str | None, /, **values: Any
+) -> Row | None:
+    """Change an operation that ``owner`` still owns: what it is now, without its JSON columns. None if it moved
+    on to another owner or epoch, or ended.
+
+    The owner is asked for beside the epoch because a database that crashes may forget the last epochs that it
+    gave (they are not synced to the disk one by one), and give them again to another.
+    """
     given_values = {f"new_{name}": value for name, value in values.items()}
-    given_values |= {"operation": operation_id, "held": epoch, "at": now()}
-    return conn.execute(_hold(tuple(values)), given_values).one_or_none()
+    given_values |= {"operation": operation_id, "held": epoch, "by": owner, "at": now()}
+    row = conn.execute(_hold(tuple(values)), given_values).one_or_none()
+    if row is not None and "state" in values:
+        _note_end(conn, row, values["state"])
+    return row
+
+
+def _note_end(conn: sa.Connection, row: Row, state: str) -> None:
+    kind, created_at = row.kind, row.created_at
+    after_commit(conn, lambda: _ended.observe(now() - created_at, kind, state))
 
 
 @cache
 def _hold(names: tuple[str, ...]) -> Any:
-    """UPDATE operations SET … WHERE id = … AND state = 'open' AND epoch = … RETURNING …"""
+    """UPDATE operations SET … WHERE id = … AND state = 'open' AND epoch = … AND owner = … RETURNING …"""
     changed = {name: given(f"new_{name}", type_=ops.c[name].type) for name in names}
     return (
         sa.update(ops)
-        .where(ops.c.id == given("operation"), ops.c.state == OPEN, ops.c.epoch == given("held"))
+        .where(
+            ops.c.id == given("operation"),
+            ops.c.state == OPEN,
+            ops.c.epoch == given("held"),
+            ops.c.owner == given("by"),
+        )
         .values(updated_at=given("at"), **changed)
-        .returning(ops.c.id, ops.c.server_id, ops.c.kind, ops.c.owner, ops.c.host, ops.c.epoch, ops.c.attempt)
+        .returning(
+            ops.c.id,
+            ops.c.server_id,
+            ops.c.kind,
+            ops.c.owner,
+            ops.c.host,
+            ops.c.epoch,
+            ops.c.attempt,
+            ops.c.created_at,
+        )
     )
 
 
@@ -132,17 +165,18 @@ _SUPERSEDE = (
         finished_at=given("at"),
         updated_at=given("at"),
     )
-    .returning(ops.c.id)
+    .returning(ops.c.id, ops.c.kind, ops.c.created_at)
 )
 
 
 def supersede(conn: sa.Connection, server_id: str, reason: str) -> bool:
     """End whatever is open for a server; its owner learns by the epoch. False if nothing was open."""
     values = {"server": server_id, "reason": reason, "at": now()}
-    ended = conn.execute(_SUPERSEDE, values).scalar_one_or_none()
+    ended = conn.execute(_SUPERSEDE, values).one_or_none()
     if ended is None:
         return False
-    abandon_steps(conn, ended, reason)
+    _note_end(conn, ended, SUPERSEDED)
+    abandon_steps(conn, ended.id, reason)
     return True
 
 
@@ -194,32 +228,29 @@ _PUT_STEP: dict[str, Any] = {}
 
 
 def _put_step(conn: sa.Connection) -> Any:
-    """INSERT INTO steps … ON CONFLICT DO NOTHING, made once for each dialect."""
+    """INSERT INTO steps … ON CONFLICT … DO UPDATE SET finished_at = …, … WHERE it has not ended.
+
+    Made once for each dialect.
+    """
     if conn.dialect.name not in _PUT_STEP:
-        _PUT_STEP[conn.dialect.name] = dialect.insert(conn, steps).on_conflict_do_nothing()
+        query = dialect.insert(conn, steps)
+        ends = {name: query.excluded[name] for name in ("finished_at", "result", "message", "details")}
+        _PUT_STEP[conn.dialect.name] = query.on_conflict_do_update(
+            index_elements=[steps.c.operation_id, steps.c.epoch, steps.c.name, steps.c.started_at],
+            set_=ends,
+            where=sa.and_(steps.c.finished_at.is_(None), query.excluded.finished_at.is_not(None)),
+        )
     return _PUT_STEP[conn.dialect.name]
-
-
-_END_STEP = (
-    sa.update(steps)
-    .where(
-        steps.c.operation_id == given("operation"),
-        steps.c.epoch == given("held"),
-        steps.c.name == given("step"),
-        steps.c.finished_at.is_(None),
-    )
-    .values(finished_at=given("at"), result=given("how"), message=given("said"), details=given("trace"))
-)
 
 
 def put_steps(
     conn: sa.Connection, operation_id: str, epoch: int, host: str | None, told: Sequence[StepRecord]
 ) -> None:
-    """Write the journal: steps that began in one INSERT; the ends of those known before as UPDATEs.
+    """Write the journal: what began is inserted, what ended is inserted or, if its beginning was, completed.
 
     Told twice, they are written once.
     """
-    fresh = [
+    rows = [
         {
             "operation_id": operation_id,
             "epoch": epoch,
@@ -232,25 +263,9 @@ def put_steps(
             "details": step.details,
         }
         for step in told
-        if not step.known
     ]
-    if fresh:
-        conn.execute(_put_step(conn), fresh)
-    ended = [
-        {
-            "operation": operation_id,
-            "held": epoch,
-            "step": step.name,
-            "at": step.finished_at,
-            "how": step.result,
-            "said": step.message,
-            "trace": step.details,
-        }
-        for step in told
-        if step.known
-    ]
-    if ended:
-        conn.execute(_END_STEP, ended)
+    if rows:
+        conn.execute(_put_step(conn), rows)
 
 
 _LAST_STEP_END = (
