@@ -2,10 +2,10 @@
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help install demo test bench check format lock clean
+.PHONY: help install demo demo-cluster test bench check format lock clean
 
 help: ## what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: ## .venv with everything, system packages included (as root, on Debian)
 	@tools/install
@@ -14,6 +14,12 @@ demo: ## boot a real virtual machine through the whole path, log in, show the tr
 	@tools/install
 	@tools/mkguest
 	@.venv/bin/python demo/demo.py
+
+demo-cluster: ## four machines on this one: build servers, kill -9 one of everything meanwhile, clean up
+	@tools/install
+	@tools/install-packages test
+	@tools/mkguest
+	@.venv/bin/python demo/cluster.py
 
 test: install ## all tests; those that boot guests or change the network run as root only
 	@tools/install-packages test

@@ -29,9 +29,16 @@ def step(title: str) -> Iterator[None]:
 
 
 def run(
-    *command: str | Path, environment: Mapping[str, str], timeout: float, shown: str | None = None
+    *command: str | Path,
+    environment: Mapping[str, str],
+    timeout: float,
+    shown: str | None = None,
+    quiet: bool = False,
 ) -> str:
-    """The command's output. DemoFailed says what it said, if it fails or does not end."""
+    """The command's output. DemoFailed says what it said, if it fails or does not end.
+
+    ``quiet``: it is not shown, being one of many looks.
+    """
     words = [str(word) for word in command]
     line = shown or shlex.join(words)
     started = time.monotonic()
@@ -54,7 +61,8 @@ def run(
         raise DemoFailed(
             f"$ {line}\nended with status {done.returncode}:\n{done.stdout}{done.stderr}".rstrip()
         )
-    say(f"  $ {line}  {_dim(f'({time.monotonic() - started:.1f} s)')}")
+    if not quiet:
+        say(f"  $ {line}  {_dim(f'({time.monotonic() - started:.1f} s)')}")
     return done.stdout
 
 

@@ -17,6 +17,7 @@ COMMANDS = {
     "trace": "kilonova.cli.trace",
     "doctor": "kilonova.cli.doctor",
     "db": "kilonova.cli.db",
+    "cluster": "kilonova.cli.cluster",
 }
 """Command → the module that holds a click command of that name; loaded when it is asked for."""
 

@@ -1,4 +1,4 @@
-"""A small client of our own API for the commands that show things: password login, then GET.
+"""A small client of our own API for the commands: password login, then mostly GET.
 
 Credentials come from the state folder of `kilonova up` or from the OS_* variables that clients use.
 """
@@ -47,8 +47,9 @@ class Client:
             "identity": {"methods": ["password"], "password": {"user": {**user, "domain": user_domain}}},
             "scope": {"project": {"name": env["OS_PROJECT_NAME"], "domain": project_domain}},
         }
-        root = env["OS_AUTH_URL"].rstrip("/").removesuffix("/v3")
-        headers, body = _request(f"{root}/v3/auth/tokens", {"auth": auth}, {})
+        self.identity = f"{env['OS_AUTH_URL'].rstrip('/').removesuffix('/v3')}/v3"
+        """Where the identity service is."""
+        headers, body = _request("POST", f"{self.identity}/auth/tokens", {"auth": auth}, {})
         self._headers = {
             "X-Auth-Token": headers["X-Subject-Token"],
             "OpenStack-API-Version": f"compute {MICROVERSION}",
@@ -65,7 +66,11 @@ class Client:
     def get(self, path: str, **query: str) -> Any:
         """The JSON body; ClickException with the API's own message when it refuses."""
         suffix = f"?{urllib.parse.urlencode(query)}" if query else ""
-        return _request(f"{self._compute}{path}{suffix}", None, self._headers)[1]
+        return self.ask("GET", f"{self._compute}{path}{suffix}")
+
+    def ask(self, method: str, url: str, body: Any = None) -> Any:
+        """The JSON answer, None if it is empty; ClickException as get()."""
+        return _request(method, url, body, self._headers)[1]
 
     def server(self, name_or_id: str) -> Any:
         """The server of that id, else the only one of that name (in all projects, for an admin)."""
@@ -79,16 +84,17 @@ class Client:
         return found[0]
 
 
-def _request(url: str, body: Any, headers: Mapping[str, str]) -> tuple[Mapping[str, str], Any]:
+def _request(method: str, url: str, body: Any, headers: Mapping[str, str]) -> tuple[Mapping[str, str], Any]:
     data = None if body is None else json.dumps(body).encode()
     if not url.startswith(("http://", "https://")):
         raise click.ClickException(f"{url} is not an http address")
     request = urllib.request.Request(  # noqa: S310 - the scheme is checked above
-        url, data, {"Content-Type": "application/json", **headers}
+        url, data, {"Content-Type": "application/json", **headers}, method=method
     )
     try:
         with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:  # noqa: S310
-            return answer.headers, json.load(answer)
+            raw = answer.read()
+            return answer.headers, json.loads(raw) if raw else None
     except urllib.error.HTTPError as error:
         raise click.ClickException(f"{url}: {error.code} {_message(error)}") from error
     except OSError as error:
