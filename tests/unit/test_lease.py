@@ -150,6 +150,20 @@ def test_what_has_ended_is_nobodys_and_has_no_secrets(db: Database, state: str) 
         lease.kept(conn, work)
 
 
+def test_what_is_done_has_no_step_without_an_end(db: Database) -> None:
+    """The host told of the end, and the database crashed before that was on its disk."""
+    operation = add(db)
+    work = take(db, operation)
+    with db.write() as conn:
+        operations.put_steps(conn, operation, work.epoch, "h1", [StepRecord(name="destroy", started_at=1.0)])
+    with db.write() as conn:
+        lease.close(conn, work, operations.DONE)
+    with db.read() as conn:
+        (step,) = operations.steps_of(conn, [operation])
+    assert step.result == "Success"
+    assert step.finished_at is not None
+
+
 def test_a_refused_owner_changes_nothing_of_its_transaction(db: Database) -> None:
     operation, other = add(db), add(db)
     stale = take(db, operation, seconds=-1)

@@ -27,7 +27,7 @@ def take(db: Database, operation_id: str, owner: str, lease: float) -> Row | Non
     with db.write() as conn:
         row = operations.take(conn, operation_id, owner, lease)
         if row is not None and row.epoch > 1:
-            operations.abandon_steps(conn, operation_id, "cut off: the operation was taken up again")
+            operations.end_steps(conn, operation_id, "Error", "cut off: the operation was taken up again")
         return row
 
 
@@ -63,5 +63,7 @@ def postpone(conn: sa.Connection, work: Row, message: str) -> Row:
 def close(conn: sa.Connection, work: Row, state: str, message: str | None = None) -> Row:
     """The end: done or failed. Nothing that names this operation is obeyed after; its secrets are gone."""
     if state == operations.FAILED:
-        operations.abandon_steps(conn, work.id, message or "the operation failed")
+        operations.end_steps(conn, work.id, "Error", message or "the operation failed")
+    else:
+        operations.end_steps(conn, work.id, "Success", "its end was told, and lost as the database crashed")
     return kept(conn, work, state=state, message=message, payload={}, finished_at=now())

@@ -75,7 +75,7 @@ def take(conn: sa.Connection, operation_id: str, owner: str, lease: float) -> Ro
 def hold(
     conn: sa.Connection, operation_id: str, epoch: int, owner: str | None, /, **values: Any
 ) -> Row | None:
-    """Change an operation that ``owner`` still owns: what it is now, without its JSON columns. None if it moved
+    """Change an operation that ``owner`` still has: what it is now, without JSON columns. None if it moved
     on to another owner or epoch, or ended.
 
     The owner is asked for beside the epoch because a database that crashes may forget the last epochs that it
@@ -176,7 +176,7 @@ def supersede(conn: sa.Connection, server_id: str, reason: str) -> bool:
     if ended is None:
         return False
     _note_end(conn, ended, SUPERSEDED)
-    abandon_steps(conn, ended.id, reason)
+    end_steps(conn, ended.id, "Error", reason)
     return True
 
 
@@ -194,6 +194,14 @@ def expired(conn: sa.Connection, limit: int = 1000) -> Sequence[Row]:
 def open_on_host(conn: sa.Connection, host: str) -> Sequence[Row]:
     query = sa.select(ops).where(ops.c.state == OPEN, ops.c.host == host)
     return conn.execute(query).all()
+
+
+_BUSY_ON_HOST = sa.select(ops.c.server_id).where(ops.c.state == OPEN, ops.c.host == given("on"))
+
+
+def busy_on_host(conn: sa.Connection, host: str) -> set[str]:
+    """The servers that this host has work for."""
+    return set(conn.execute(_BUSY_ON_HOST, {"on": host}).scalars())
 
 
 def open_by_host(conn: sa.Connection) -> dict[str, int]:
@@ -280,14 +288,16 @@ def last_step_end(conn: sa.Connection, server_id: str, host: str) -> float:
     return float(conn.execute(_LAST_STEP_END, {"server": server_id, "on": host}).scalar() or 0.0)
 
 
-def abandon_steps(conn: sa.Connection, operation_id: str, message: str) -> None:
+_END_STEPS = (
+    sa.update(steps)
+    .where(steps.c.operation_id == given("operation"), steps.c.finished_at.is_(None))
+    .values(finished_at=given("at"), result=given("how"), message=given("said"))
+)
+
+
+def end_steps(conn: sa.Connection, operation_id: str, result: str, message: str) -> None:
     """End every step of an operation that nobody will end any more."""
-    query = (
-        sa.update(steps)
-        .where(steps.c.operation_id == operation_id, steps.c.finished_at.is_(None))
-        .values(finished_at=now(), result="Error", message=message)
-    )
-    conn.execute(query)
+    conn.execute(_END_STEPS, {"operation": operation_id, "at": now(), "how": result, "said": message})
 
 
 def steps_of(conn: sa.Connection, operation_ids: Sequence[str]) -> Sequence[Row]:
