@@ -2,7 +2,7 @@
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-cluster test bench check format lock clean
+.PHONY: help install demo demo-cluster test crash bench check format lock clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,10 @@ test: install ## all tests; those that boot guests or change the network run as 
 	@tools/install-packages test
 	@tools/mkguest
 	@.venv/bin/pytest
+
+crash: install ## kill services at every fault point, then at random; look at what is left
+	@tools/install-packages test
+	@.venv/bin/python -m crash
 
 bench: install ## measure, and compare with the promised figures
 	@tools/install-packages test

@@ -1,0 +1,58 @@
+"""`make crash`: everything dies everywhere; print what was done and what was found, exit 1 if anything was.
+
+python -m crash [points | random] [--seed N] [--seconds N] [--only SCENARIO]
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+
+from rich.console import Console
+from rich.table import Table
+
+from crash.points import Outcome, kill_at_every_point
+
+_WIDTH = 130
+
+
+def main() -> int:
+    asked = _arguments()
+    console = Console(width=_WIDTH)
+    well = True
+    if asked.what in {"points", "all"}:
+        well = _points(console, asked.only)
+    return 0 if well else 1
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m crash", description="Kill everything, and look what is left."
+    )
+    parser.add_argument("what", nargs="?", choices=["points", "random", "all"], default="all")
+    parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="of the random run")
+    parser.add_argument("--seconds", type=float, default=60.0, help="how long the random run breaks things")
+    parser.add_argument("--only", default="", help="scenarios with this in their name")
+    return parser.parse_args()
+
+
+def _points(console: Console, only: str) -> bool:
+    def tell(outcome: Outcome) -> None:
+        console.print(f"  {outcome.victim:14}{outcome.point:44}{outcome.wrong or 'well'}", highlight=False)
+
+    console.print("kill -9 at every fault point")
+    outcomes = kill_at_every_point(tell, only)
+    wrong = [outcome for outcome in outcomes if outcome.wrong]
+    table = Table("scenario", "points", "found")
+    for scenario in dict.fromkeys(outcome.scenario for outcome in outcomes):
+        of_it = [outcome for outcome in outcomes if outcome.scenario == scenario]
+        found = "; ".join(f"{outcome.point}: {outcome.wrong}" for outcome in of_it if outcome.wrong)
+        table.add_row(scenario, str(len(of_it)), f"[red]{found}[/]" if found else "[green]nothing[/]")
+    console.print(table)
+    console.print(f"{len(outcomes)} points, {len(wrong)} with findings")
+    return not wrong
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,163 @@
+"""kill -9 at every fault point: of whichever service comes there, in the midst of what it does.
+
+Which points there are is seen, not listed: every scenario runs once undisturbed, and the services write down
+what they reach. `tests/functional/builds/watch.py` finds the same points by another way, in one process; one
+that no scenario reaches is an error.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.functional.builds.cloud import Cloud, first_start
+from tests.functional.builds.stories import CONFIG, STORIES
+from tests.functional.builds.watch import watch
+from tests.running import until
+
+from crash.cluster import Cluster, backends
+from crash.oracle import settle
+from crash.scenarios import SCENARIOS, Scenario, enable, server_name, state_of
+from kilonova import log
+from kilonova.store.database import Database
+
+_COUNTS = {"api": 1, "conductor": 1, "scheduler": 1, "compute": 2}
+_MORE = {"compute": {"service_down_time": 3.0}}
+_PATIENCE = 60.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """``wrong`` empty: all was well after it."""
+
+    scenario: str
+    point: str
+    victim: str
+    wrong: str = ""
+
+
+Tell = Callable[[Outcome], None]
+
+
+def kill_at_every_point(tell: Tell, only: str = "") -> list[Outcome]:
+    """One outcome a point, in the first scenario that comes there. ``only``: part of a scenario's name."""
+    expected = points_in_one_process()
+    with tempfile.TemporaryDirectory(prefix="kilonova-crash-") as folder, backends() as (rabbit, pg, url):
+        cluster = Cluster(
+            Path(folder), rabbit, pg, url, _COUNTS, compute={"compute-1": ("--hosts", "2")}, more=_MORE
+        )
+        try:
+            return _Points(cluster, tell).all([one for one in SCENARIOS if only in one.name], expected)
+        finally:
+            cluster.close()
+
+
+def points_in_one_process() -> set[str]:
+    """All that the stories of tests/functional/builds pass."""
+    log.setup(level="critical")
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
+        seen = watch(patch)
+        for number, story in enumerate(STORIES):
+            db = Database(f"sqlite:///{folder}/{number}.db")
+            db.create()
+            first_start(db)
+            cloud = Cloud(db, CONFIG, hosts=2)
+            try:
+                story(cloud)
+            finally:
+                cloud.close()
+    return seen.points
+
+
+class _Points:
+    def __init__(self, cluster: Cluster, tell: Tell) -> None:
+        self._cluster = cluster
+        self._tell = tell
+        self._known: set[str] = set()
+        self._outcomes: list[Outcome] = []
+
+    def all(self, scenarios: list[Scenario], expected: set[str]) -> list[Outcome]:
+        self._cluster.start()
+        self._cluster.furnish()
+        enable(self._cluster, "host-2", False)
+        for scenario in scenarios:
+            for point, victim in self._new_points(scenario):
+                self._told(Outcome(scenario.name, point, victim, self._kill_at(scenario, point, victim)))
+            self._clear(scenario)
+        if len(scenarios) == len(SCENARIOS):
+            for point in sorted(expected - self._known):
+                self._told(Outcome("none", point, "nobody", "no scenario comes there"))
+        return self._outcomes
+
+    def _told(self, outcome: Outcome) -> None:
+        self._outcomes.append(outcome)
+        self._tell(outcome)
+
+    def _new_points(self, scenario: Scenario) -> list[tuple[str, str]]:
+        """(point, who comes there) of an undisturbed run, but for those of earlier scenarios."""
+        services = self._cluster.services
+        for name, service in services.items():
+            service.record.unlink(missing_ok=True)
+            self._configure(scenario, name, {"record": str(service.record)})
+        self._cluster.start()
+        self._do(scenario)
+        found: list[tuple[str, str]] = []
+        for name, service in services.items():
+            lines = service.record.read_text().splitlines() if service.record.exists() else []
+            new = [point for point in dict.fromkeys(lines) if point not in self._known]
+            self._known.update(new)
+            found += [(point, name) for point in new]
+            self._configure(scenario, name, {})
+        return found
+
+    def _do(self, scenario: Scenario) -> None:
+        server = server_name(scenario)
+        scenario.prepare(self._cluster, server)
+        scenario.run(self._cluster, server)
+        self._ends(scenario, server)
+
+    def _kill_at(self, scenario: Scenario, point: str, victim: str) -> str:
+        cluster, service = self._cluster, self._cluster.services[victim]
+        server = server_name(scenario)
+        try:
+            scenario.prepare(cluster, server)
+            self._configure(scenario, victim, {"kill_at": point})
+            cluster.restart(victim)
+            scenario.run(cluster, server)
+            reached = service.wait_dead(_PATIENCE)
+            self._configure(scenario, victim, {})
+            cluster.restart(victim)
+            if not reached:
+                return f"nobody came to {point}"
+            self._ends(scenario, server)
+        except AssertionError as error:
+            self._configure(scenario, victim, {})
+            cluster.start()  # whatever it left stopped
+            return str(error)
+        return ""
+
+    def _ends(self, scenario: Scenario, server: str) -> None:
+        """Well, and nothing is left of it. AssertionError."""
+        cluster = self._cluster
+        until(
+            lambda: state_of(cluster, server) == scenario.goal, _PATIENCE, f"{server} to be {scenario.goal}"
+        )
+        settle(cluster, _PATIENCE)
+
+    def _configure(self, scenario: Scenario, name: str, faults: dict[str, Any]) -> None:
+        options = scenario.options.get(self._cluster.services[name].kind, {})
+        self._cluster.configure(name, {**options, "faults": faults} if faults else options)
+
+    def _clear(self, scenario: Scenario) -> None:
+        """Delete all servers of it, as they are without its options."""
+        cluster = self._cluster
+        for name in cluster.services:
+            cluster.configure(name)
+        cluster.start()
+        cluster.delete_all()
+        settle(cluster, _PATIENCE)
+        assert all(not servers for servers in cluster.on_hosts().values()), cluster.on_hosts()

@@ -1,0 +1,186 @@
+"""What users ask for and what goes wrong with it, one at a time: each a way to some of the fault points."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.running import until
+
+from crash.cluster import NOT_NOW, Cluster
+
+Options = Mapping[str, Mapping[str, Any]]
+
+_PATIENCE = 60.0
+_LOOK = 15.0
+_FIRST = {"host-1-1", "host-1-2"}
+"""The hosts of compute-1; compute-2 has one, which takes no builds but in one scenario."""
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """``prepare`` makes the server of that name, ``run`` does it, also if a service dies in it; it ends in
+    the vm_state ``goal`` (``deleted``: gone). ``options`` by kind of service."""
+
+    name: str
+    goal: str
+    run: Callable[[Cluster, str], None]
+    prepare: Callable[[Cluster, str], None] = lambda _cluster, _server: None
+    options: Mapping[str, Options] = field(default_factory=dict)
+
+
+def server_name(scenario: Scenario) -> str:
+    return f"{scenario.name}-{next(_numbers)}"
+
+
+def state_of(cluster: Cluster, server: str) -> str:
+    """Its vm_state, or deleted; with an asterisk while something is done to it. Empty: there is none."""
+    with cluster.database() as db:
+        query = f"SELECT vm_state, task_state, deleted_at FROM servers WHERE name = '{server}'"
+        row = db.execute(query).fetchone()
+    if row is None:
+        return ""
+    vm_state, task_state, deleted_at = row
+    if deleted_at is not None:
+        return "deleted"
+    return vm_state if task_state is None else f"{vm_state}*"
+
+
+def id_of(cluster: Cluster, server: str) -> str:
+    with cluster.database() as db:
+        row = db.execute(f"SELECT id FROM servers WHERE name = '{server}'").fetchone()
+    assert row is not None, f"{server} was never accepted"
+    return str(row[0])
+
+
+# --- what is asked
+
+
+def _build(cluster: Cluster, server: str) -> None:
+    with suppress(*NOT_NOW):
+        body = {
+            "name": server,
+            "imageRef": cluster.image_id,
+            "flavorRef": "42",
+            "networks": [{"uuid": cluster.network_id}],
+            "config_drive": True,
+        }
+        status, answer = cluster.ask("POST", "/compute/v2.1/servers", {"server": body})
+        assert status == 202, answer
+
+
+def _delete(cluster: Cluster, server: str) -> None:
+    with suppress(*NOT_NOW):
+        status, answer = cluster.ask("DELETE", f"/compute/v2.1/servers/{id_of(cluster, server)}")
+        assert status == 204, answer
+
+
+def _action(name: str, value: object = None) -> Callable[[Cluster, str], None]:
+    def act(cluster: Cluster, server: str) -> None:
+        path = f"/compute/v2.1/servers/{id_of(cluster, server)}/action"
+        with suppress(*NOT_NOW):
+            status, answer = cluster.ask("POST", path, {name: value})
+            assert status == 202, answer
+
+    return act
+
+
+def _settled(state: str, *ways: Callable[[Cluster, str], None]) -> Callable[[Cluster, str], None]:
+    """Do these one after the other; in the end the server is in that state."""
+
+    def prepare(cluster: Cluster, server: str) -> None:
+        for way in ways:
+            way(cluster, server)
+            until(lambda: state_of(cluster, server)[-1:] not in {"", "*"}, _PATIENCE, f"{server}")
+        assert state_of(cluster, server) == state, state_of(cluster, server)
+
+    return prepare
+
+
+def _placed_on(cluster: Cluster, server: str, hosts: set[str]) -> None:
+    """Wait until its build was given to one of these; not for ever: who has to give it may die of that."""
+    query = "SELECT host FROM servers WHERE name = '{server}'"
+
+    def placed() -> bool:
+        with cluster.database() as db:
+            row = db.execute(query.format(server=server)).fetchone()
+        return row is not None and row[0] in hosts
+
+    with suppress(AssertionError):
+        until(placed, _LOOK, f"{server} to be placed")
+
+
+def _handed_over_twice(cluster: Cluster, server: str) -> None:
+    """The host does not hear of its build before it starts again."""
+    compute = cluster.services["compute-1"]
+    compute.send(signal.SIGSTOP)
+    _build(cluster, server)
+    _placed_on(cluster, server, _FIRST)
+    compute.kill()
+    compute.begin()
+
+
+def _left(cluster: Cluster, server: str) -> None:
+    """The host dies with the build, and another one is there."""
+    dead = cluster.services["compute-2"]
+    for host in _FIRST:
+        enable(cluster, host, False)
+    enable(cluster, "host-2", True)
+    dead.send(signal.SIGSTOP)
+    try:
+        _build(cluster, server)
+        _placed_on(cluster, server, {"host-2"})
+        for host in _FIRST:
+            enable(cluster, host, True)
+        enable(cluster, "host-2", False)
+        _placed_on(cluster, server, _FIRST)
+    finally:
+        dead.send(signal.SIGCONT)
+
+
+def enable(cluster: Cluster, host: str, enabled: bool) -> None:
+    """Whether the host takes new builds."""
+    _, answer = cluster.ask("GET", f"/compute/v2.1/os-services?binary=nova-compute&host={host}")
+    (service,) = answer["services"]
+    body = {"status": "enabled" if enabled else "disabled"}
+    status, answer = cluster.ask("PUT", f"/compute/v2.1/os-services/{service['id']}", body)
+    assert status == 200, answer
+
+
+_active = _settled("active", _build)
+_stopped = _settled("stopped", _build, _action("os-stop"))
+_FAILS: Mapping[str, Options] = {
+    "compute": {"fake": {"step_failures": {"ensure_paused": 1.0}}},
+    "conductor": {"operations": {"max_attempts": 2}},
+}
+_QUICK = {"operations": {"build_timeout": 2.0, "action_timeout": 2.0}}
+
+
+def _slow(step: str) -> Mapping[str, Options]:
+    return {"api": _QUICK, "compute": {"fake": {"step_seconds": {step: 5.0}}}}
+
+
+SCENARIOS = [
+    Scenario("build", "active", _build),
+    Scenario("delete", "deleted", _delete, _active),
+    Scenario("stop", "stopped", _action("os-stop"), _active),
+    Scenario("start", "active", _action("os-start"), _stopped),
+    Scenario("reboot-soft", "active", _action("reboot", {"type": "SOFT"}), _active),
+    Scenario("reboot-hard", "active", _action("reboot", {"type": "HARD"}), _active),
+    Scenario("pause", "paused", _action("pause"), _active),
+    Scenario("unpause", "active", _action("unpause"), _settled("paused", _build, _action("pause"))),
+    Scenario("suspend", "suspended", _action("suspend"), _active),
+    Scenario("resume", "active", _action("resume"), _settled("suspended", _build, _action("suspend"))),
+    Scenario("build-heard-late", "active", _handed_over_twice),
+    Scenario("build-of-a-host-that-dies", "active", _left),
+    Scenario("build-fails", "error", _build, options=_FAILS),
+    Scenario("delete-of-what-failed", "deleted", _delete, _settled("error", _build), _FAILS),
+    Scenario("build-takes-too-long", "error", _build, options=_slow("ensure_disks")),
+    Scenario("stop-takes-too-long", "error", _action("os-stop"), _active, _slow("power_off")),
+    Scenario("delete-takes-too-long", "error", _delete, _active, _slow("destroy")),
+]
