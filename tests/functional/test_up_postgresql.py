@@ -105,6 +105,25 @@ def test_killed_and_started_again(up: Up) -> None:
     assert up.unexplained() == []
 
 
+def test_the_schema_grows_while_servers_are_built(up: Up) -> None:
+    """As an upgrade of the next release does, before its services replace these; these restart meanwhile."""
+    image, network = up.image(b"\0" * 512), up.network()
+    with ThreadPoolExecutor(4) as pool:
+        posts = [pool.submit(post, up, image, network) for _ in range(SERVERS)]
+        until(lambda: sum(one.done() for one in posts) > SERVERS // 3, 60, "some to be accepted")
+        with up.database() as db:
+            db.execute("ALTER TABLE servers ADD COLUMN later TEXT")
+            db.execute("ALTER TABLE operations ADD COLUMN later INTEGER NOT NULL DEFAULT 0")
+            db.execute("CREATE TABLE later (id TEXT PRIMARY KEY)")
+            db.execute("UPDATE alembic_version SET version_num = '9999'")
+            db.commit()
+        made = [one.result() for one in posts]
+    up.kill()
+    up.start(CONFIG)
+    all_active(up, made)
+    assert up.unexplained() == []
+
+
 def test_a_database_that_is_not_there_is_said(tmp_path: Path) -> None:
     nowhere = f"postgresql://kilonova@/kilonova?host={tmp_path}"
     with pytest.raises(AssertionError, match="did not start"):

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import re
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config as AlembicConfig
+from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
@@ -69,3 +74,109 @@ def test_services_that_start_at_once_upgrade_once(new_url: Callable[..., str]) -
 
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(start, range(4))) == [HEAD] * 4
+
+
+REVISIONS = [script.revision for script in reversed(list(ScriptDirectory(str(FOLDER)).walk_revisions()))]
+
+
+def test_revisions_are_numbered_in_their_order() -> None:
+    """A program knows by the number whether a database is ahead of it."""
+    assert sorted(REVISIONS) == REVISIONS
+
+
+def one_row_each(db: Database) -> dict[str, Any]:
+    """Put a row into every table, as it is now; table → the row. The same words everywhere: so they refer to
+    each other."""
+    with db.write() as conn:
+        found = sa.MetaData()
+        found.reflect(conn)
+        rows = {}
+        for table in found.sorted_tables:
+            if table.name == "alembic_version":
+                continue
+            row = {column.name: value(column.type.python_type) for column in table.columns}
+            conn.execute(table.delete())
+            conn.execute(table.insert(), [row])
+            rows[table.name] = row
+    return rows
+
+
+def value(kind: type) -> Any:
+    return {str: "1", int: 1, float: 1.0, bool: True, bytes: b"1"}[kind]
+
+
+@pytest.mark.parametrize("revision", REVISIONS[:-1])
+def test_data_of_every_earlier_revision_is_there_at_the_newest(
+    new_database: Callable[..., Database], revision: str
+) -> None:
+    db = new_database(None)
+    migrate.upgrade(db, revision)
+    rows = one_row_each(db)
+    migrate.upgrade(db)
+    assert migrate.current(db) == HEAD
+    with db.read() as conn:
+        for name, row in rows.items():
+            table = sa.table(name, *(sa.column(column) for column in row))
+            (kept,) = conn.execute(sa.select(table)).mappings()
+            assert dict(kept) == row, name
+
+
+@pytest.mark.parametrize("revision", REVISIONS[1:])
+def test_a_revision_takes_nothing_from_the_services_that_still_run(revision: str) -> None:
+    """Expand now, contract a release later: what the release before writes must go on to be taken."""
+    said = io.StringIO()
+    config = AlembicConfig(output_buffer=said)
+    config.set_main_option("script_location", str(FOLDER))
+    before = REVISIONS[REVISIONS.index(revision) - 1]
+    script = ScriptDirectory.from_config(config)
+
+    def steps(_revision: Any, _context: Any) -> Any:
+        return script._upgrade_revs(revision, before)
+
+    options = {"as_sql": True, "starting_rev": before, "output_buffer": said, "fn": steps}
+    context = MigrationContext.configure(dialect_name="postgresql", opts=options)
+    with Operations.context(context), context.begin_transaction():
+        context.run_migrations()
+    ddl = said.getvalue()
+    assert f"version_num='{revision}'" in ddl
+    assert takes_away(ddl) == []
+
+
+def takes_away(ddl: str) -> list[str]:
+    """Statements that the services of the release before would trip over."""
+    statements = [" ".join(statement.split()) for statement in ddl.split(";")]
+    return [statement for statement in statements if TAKES_AWAY.search(statement)]
+
+
+TAKES_AWAY = re.compile(
+    r"\b(DROP|RENAME|SET NOT NULL|ALTER COLUMN \w+ TYPE)\b"
+    r"|^ALTER TABLE .* ADD (CONSTRAINT|CHECK|UNIQUE)"
+    r"|^ALTER TABLE \w+ ADD COLUMN (?!.*\bDEFAULT\b).*NOT NULL"
+)
+
+
+@pytest.mark.parametrize(
+    ("ddl", "bad"),
+    [
+        ("CREATE TABLE a (b TEXT NOT NULL)", False),
+        ("ALTER TABLE a ADD COLUMN b TEXT", False),
+        ("ALTER TABLE a ADD COLUMN b INTEGER DEFAULT 0 NOT NULL", False),
+        ("ALTER TABLE a ADD COLUMN b INTEGER NOT NULL", True),
+        ("ALTER TABLE a DROP COLUMN b", True),
+        ("ALTER TABLE a RENAME b TO c", True),
+        ("DROP TABLE a", True),
+        ("ALTER TABLE a ALTER COLUMN b SET NOT NULL", True),
+    ],
+)
+def test_what_takes_away_is_seen(ddl: str, bad: bool) -> None:
+    assert bool(takes_away(ddl)) is bad
+
+
+def test_a_database_that_is_ahead_is_left_as_it_is(new_database: Callable[..., Database]) -> None:
+    db = new_database(None)
+    migrate.upgrade(db)
+    with db.write() as conn:
+        conn.execute(sa.text("ALTER TABLE servers ADD COLUMN later TEXT"))
+        conn.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+    migrate.upgrade(db)
+    assert migrate.current(db) == "9999"

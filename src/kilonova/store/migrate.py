@@ -7,9 +7,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from kilonova import log
 from kilonova.store import dialect
 from kilonova.store.database import Database
 from kilonova.store.migrations import HEAD
+
+_log = log.get("database")
 
 
 def current(db: Database) -> str | None:
@@ -21,9 +24,18 @@ def current(db: Database) -> str | None:
 
 
 def upgrade(db: Database, revision: str = "head") -> None:
-    """Run every revision that is missing, in one transaction. Of several at once the first one does it."""
-    if revision == "head" and current(db) == HEAD:
-        return
+    """Run every revision that is missing, in one transaction. Of several at once the first one does it.
+
+    A database that is ahead is left as it is: in a rolling upgrade, services of the last release go on until
+    they are replaced, and start again too. Revisions only add to what those know.
+    """
+    if revision == "head":
+        found = current(db)
+        if found == HEAD:
+            return
+        if found is not None and found > HEAD:
+            _log.warning("database_is_newer", found=found, known=HEAD)
+            return
     _alembic(db, "upgrade", revision)
 
 
