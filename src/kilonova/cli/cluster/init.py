@@ -87,6 +87,7 @@ def init(address: str, database: str, root: Path) -> None:
     files = Files(root)
     here = root == Path("/")
     files.install_units(machine.CONTROL)
+    files.install_user()
     if here:
         machine.make_user(USER)
     password = _configuration(files, database or LOCAL_DATABASE)
@@ -103,7 +104,7 @@ def init(address: str, database: str, root: Path) -> None:
         make_database()
     machine.run("systemctl", "restart", "rabbitmq-server", needs="rabbitmq-server")
     broker.tell(broker.control_plane(USER, password))
-    machine.enable("kilonova-api.socket", *machine.CONTROL, "kilonova.target")
+    machine.enable(machine.CONTROL)
     click.echo(f"The control node serves at http://{host}:{API_PORT}. Its admin: . /var/lib/kilonova/openrc")
     click.echo("Add a host: kilonova cluster add-host NAME")
 

@@ -65,7 +65,7 @@ def join(file: Path, root: Path) -> None:
     check_broker(ticket, files.etc / "ca.pem")
     if root != Path("/"):
         return
-    machine.enable("kilonova-compute.service", "kilonova.target")
+    machine.enable(machine.COMPUTE)
     click.echo(f"{ticket.host} is a compute host: openstack compute service list shows it. Remove {file}.")
 
 

@@ -13,9 +13,14 @@ import click
 
 import kilonova
 
-_UNITS = ("kilonova.target", "kilonova-api.socket")
-CONTROL = ("kilonova-api.service", "kilonova-conductor.service", "kilonova-scheduler.service")
+CONTROL = (
+    "kilonova-api.socket",
+    "kilonova-api.service",
+    "kilonova-conductor.service",
+    "kilonova-scheduler.service",
+)
 COMPUTE = ("kilonova-compute.service",)
+TARGET = "kilonova.target"
 _TIMEOUT = 120.0
 
 
@@ -66,12 +71,14 @@ class Files:
         click.echo(f"wrote {path}")
 
     def install_units(self, wanted: tuple[str, ...]) -> None:
-        """systemd's units, and the user they run as."""
-        source = _source()
-        for name in (*_UNITS, *wanted):
-            self.write(self.root / "etc/systemd/system" / name, (source / name).read_text())
+        """systemd's units."""
+        for name in (*wanted, TARGET):
+            self.write(self.root / "etc/systemd/system" / name, (_source() / name).read_text())
+
+    def install_user(self) -> None:
+        """The user whom the control plane runs as, and what it may read, for systemd at each boot."""
         for kind in ("sysusers", "tmpfiles"):
-            text = (source / f"kilonova.{kind}").read_text()
+            text = (_source() / f"kilonova.{kind}").read_text()
             self.write(self.root / f"etc/{kind}.d/kilonova.conf", text)
 
 
@@ -96,14 +103,15 @@ def make_user(name: str) -> None:
         ) from error
 
 
-def enable(*units: str) -> None:
+def enable(units: tuple[str, ...]) -> None:
     """Now and at each boot; returns when they serve. ClickException tells the end of the log otherwise."""
     run("systemctl", "daemon-reload", needs="systemd")
-    run("systemctl", "enable", *units, needs="systemd")
-    for unit in units:
+    run("systemctl", "enable", *units, TARGET, needs="systemd")
+    for unit in (*units, TARGET):
         click.echo(f"starting {unit}")
         try:
-            run("systemctl", "restart", unit, needs="systemd")
+            # What runs already may have an older configuration; all of a target is more than was asked for.
+            run("systemctl", "start" if unit == TARGET else "restart", unit, needs="systemd")
         except click.ClickException as error:
             log = run(
                 "journalctl", "--no-pager", "--lines=15", "--output=cat", f"--unit={unit}", needs="systemd"

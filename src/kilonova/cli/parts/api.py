@@ -44,7 +44,7 @@ def listen(address: str, port: int, closing: ExitStack) -> Server:
         reasons = dict.fromkeys(re.findall(r"\[Errno -?\d+\] ([^)]+)\)", str(error)))
         raise BadRequest(f"cannot listen on {address}:{port}: {', '.join(reasons) or error}") from error
     closing.callback(server.stop)  # for a start that fails; serve() stops it sooner
-    log.get("http").info("listening", address=address, port=server.bind_addr[1])
+    log.get("http").info("listening", url=server.url)
     return server
 
 
