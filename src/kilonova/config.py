@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, ip_address
 from pathlib import Path
 from typing import Annotated
 
@@ -177,6 +177,29 @@ class ServiceUser(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     project_domain_name: str = "Default"
 
 
+class Monitoring(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """For load balancers and Prometheus: /healthz, /readyz and /metrics of this process."""
+
+    listen: str = ""
+    """``address:port``, port 0 takes a free one; empty: nothing listens. Whoever reaches it may read it."""
+    metrics_on_api: bool = False
+    """/metrics on the API's own address too, for everybody who reaches that."""
+
+    def __post_init__(self) -> None:
+        """ValueError if it is no address with a port."""
+        if self.listen:
+            _check("listen", address_and_port, self.listen)
+
+
+def address_and_port(text: str) -> tuple[str, int]:
+    """``127.0.0.1:9464``, ``[::1]:9464``. ValueError: it is not that."""
+    address, colon, port = text.rpartition(":")
+    address = address.removeprefix("[").removesuffix("]")
+    if not colon or not address or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"{text!r} is no address:port")
+    return str(ip_address(address)), int(port)
+
+
 class Faults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """For tests: the fault point at which the process kills itself, and at which visit of it."""
 
@@ -205,6 +228,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     image: Image = Image()
     token: Token = Token()
     service_user: ServiceUser = ServiceUser()
+    monitoring: Monitoring = Monitoring()
     faults: Faults = Faults()
 
 

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import falcon
 import msgspec
 
-from kilonova import log
+from kilonova import log, metrics
 from kilonova.api import bodies, idempotency
 from kilonova.api.idempotency import Once
 from kilonova.api.reply import Reply, encoded
@@ -36,6 +36,12 @@ __all__ = ["Authenticate", "Handler", "Reply", "Request", "Route", "Service", "V
 
 MAX_BODY = 114_688
 """Bytes of a JSON body: Nova's osapi_max_request_body_size."""
+
+_OTHER = "other"
+"""The label of what has no route: clients make up paths and methods without end."""
+_WHERE = ("service", "method", "route")
+_requests = metrics.Counter("http_requests", "Requests, by what was answered.", (*_WHERE, "status"))
+_request_seconds = metrics.Histogram("http_request_seconds", "From a request's head to its answer.", _WHERE)
 
 T = TypeVar("T")
 Version = tuple[int, int]
@@ -132,6 +138,8 @@ class Route:
     """Reads its body as it comes, so that it cannot be run again."""
     creates: bool = False
     """Makes something, by writes to the database alone: takes an Idempotency-Key."""
+    quiet: bool = False
+    """Asked every few seconds by programs: no line in the log."""
 
     def serves(self, version: Version) -> bool:
         return (self.since is None or version >= self.since) and (self.until is None or version <= self.until)
@@ -222,6 +230,7 @@ class _Edge:
     ) -> None:
         request = self._request(req)
         began = time.perf_counter()
+        route = None
         with log.bound(request_id=request.request_id):
             try:
                 if self._service.negotiate is not None:
@@ -239,7 +248,10 @@ class _Edge:
                 _log.exception("request_failed", method=method, path=req.path)
                 self._fail(request, resp, 500, "Unexpected API Error. The log has the details.", None)
             self._finish(request, resp)
-            self._note(method, request, resp, time.perf_counter() - began)
+            seconds = time.perf_counter() - began
+            self._count(method, route, resp, seconds)
+            if route is None or not route.quiet:
+                self._note(method, request, resp, seconds)
 
     def _run(self, route: Route, request: Request, parameters: dict[str, str]) -> Reply:
         if not route.public:
@@ -263,6 +275,7 @@ class _Edge:
         resp.set_header("Allow", ", ".join(self._methods))
         self._fail(request, resp, 405, f"The method {req.method} is not allowed here", None)
         self._finish(request, resp)
+        self._count(_OTHER, None, resp)
 
     def missing(self, req: falcon.Request, resp: falcon.Response, **_: Any) -> None:
         request = self._request(req)
@@ -272,6 +285,7 @@ class _Edge:
         except Unauthorized as error:
             self._fail(request, resp, 401, error.message, error)
         self._finish(request, resp)
+        self._count(_OTHER, None, resp)
 
     def _request(self, req: falcon.Request) -> Request:
         req.context.root = f"{req.prefix}{self._service.prefix}"
@@ -312,6 +326,12 @@ class _Edge:
             user=known.user_id if known else None,
             project=known.project_id if known else None,
         )
+
+    def _count(self, method: str, route: Route | None, resp: falcon.Response, seconds: float = 0.0) -> None:
+        where = self._service.name, method, self._service.prefix + route.path if route is not None else _OTHER
+        _requests.add(*where, str(resp.status_code))
+        if route is not None:
+            _request_seconds.observe(seconds, *where)
 
     def _finish(self, request: Request, resp: falcon.Response) -> None:
         resp.set_header("X-OpenStack-Request-ID", request.request_id)

@@ -8,6 +8,7 @@ lost or doubled, and the operations table recovers it (invariant 2).
 
 from __future__ import annotations
 
+import time
 import typing
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -15,11 +16,15 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
-from kilonova import log
+from kilonova import log, metrics
 from kilonova.domain import codec
 from kilonova.domain.errors import BadRequest, KilonovaError, by_name
 
 _log = log.get("bus")
+
+_calls = metrics.Histogram("bus_call_seconds", "Calls, until answered.", ("topic", "method", "outcome"))
+_lost = metrics.Counter("bus_casts_lost", "Casts that never left, or that nobody serves.", ("topic",))
+_set_aside = metrics.Counter("bus_messages_set_aside", "Messages that could not be read.", ("topic",))
 
 Reply = TypeVar("Reply")
 
@@ -52,6 +57,13 @@ class Subscription(Protocol):
 
 
 class Bus(Protocol):
+    @property
+    def problem(self) -> str:
+        """Why it is not connected."""
+
+    def connected(self, timeout: float) -> bool:
+        """Whether messages can travel, at the latest in so many seconds."""
+
     def call(
         self, topic: str, method: str, request: msgspec.Struct, reply: type[Reply], timeout: float = 60.0
     ) -> Reply:
@@ -67,6 +79,34 @@ class Bus(Protocol):
 
     def serve(self, topic: str, handlers: Mapping[str, Handler], workers: int | str = 1) -> Subscription:
         """Answer messages on ``topic`` with ``workers`` threads, or with the shared pool of that name."""
+
+
+class Timed:
+    """``with Timed(topic, method):`` around a call; its outcome is ``ok`` or the name of what it raised."""
+
+    __slots__ = ("_began", "_labels")
+
+    def __init__(self, topic: str, method: str) -> None:
+        self._labels = kind_of(topic), method
+
+    def __enter__(self) -> None:
+        self._began = time.perf_counter()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        _calls.observe(time.perf_counter() - self._began, *self._labels, kind.__name__ if kind else "ok")
+
+
+def kind_of(topic: str) -> str:
+    """For a metric's label: ``compute`` for every ``compute.<host>``."""
+    return topic.partition(".")[0]
+
+
+def cast_lost(topic: str) -> None:
+    _lost.add(kind_of(topic))
+
+
+def message_set_aside(topic: str) -> None:
+    _set_aside.add(kind_of(topic))
 
 
 class Unreadable(Exception):

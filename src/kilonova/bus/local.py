@@ -14,7 +14,18 @@ from queue import SimpleQueue
 import msgspec
 
 from kilonova import log
-from kilonova.bus.base import Dispatcher, Handler, Reply, Unreadable, decode_answer, refusal, sealed
+from kilonova.bus.base import (
+    Dispatcher,
+    Handler,
+    Reply,
+    Timed,
+    Unreadable,
+    cast_lost,
+    decode_answer,
+    message_set_aside,
+    refusal,
+    sealed,
+)
 from kilonova.domain.errors import Unavailable
 
 _log = log.get("bus")
@@ -27,18 +38,25 @@ class LocalBus:
         self._pools = {name: _Pool(name, size) for name, size in (pools or {}).items()}
         self._topics: dict[str, _Topic] = {}
 
+    problem = ""
+
+    def connected(self, timeout: float) -> bool:
+        return True
+
     def call(
         self, topic: str, method: str, request: msgspec.Struct, reply: type[Reply], timeout: float = 60.0
     ) -> Reply:
         served = self._topics.get(topic)
         if served is None:
             raise Unavailable(f"nobody serves {topic}")
-        return decode_answer(served.answer(sealed(method, request)), reply)
+        with Timed(topic, method):
+            return decode_answer(served.answer(sealed(method, request)), reply)
 
     def cast(self, topic: str, method: str, request: msgspec.Struct) -> None:
         served = self._topics.get(topic)
         if served is None:
             _log.warning("cast_lost", topic=topic, method=method)
+            cast_lost(topic)
             return
         served.pool.submit(served, sealed(method, request))
 
@@ -96,6 +114,7 @@ class _Topic:
             self._dispatcher.work(self._dispatcher.read(message))
         except Unreadable as error:
             _log.warning("message_unreadable", topic=self.name, reason=str(error))
+            message_set_aside(self.name)
         finally:
             self._leave()
 

@@ -17,9 +17,11 @@ from kilonova.cli.state import Folder
 from kilonova.config import Config
 from kilonova.engine.faults import FaultPoints
 from kilonova.identity.service import Identity
+from kilonova.monitoring.watch import Watch
 
 
 @click.command(short_help="Run the APIs as a process of their own.")
+@process.config_option(required=True)
 @process.options
 @click.option("--address", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
@@ -29,20 +31,23 @@ from kilonova.identity.service import Identity
     show_default=True,
     help="Port to listen on; 0 takes a free one.",
 )
-def api(config_file: Path, log_level: str, address: str, port: int) -> None:
+def api(options: process.Options, config_file: Path, address: str, port: int) -> None:
     """Answer Compute, Identity, Image and Network API requests until Ctrl-C. As many as wanted may run."""
-    process.run("api", config_file, log_level, partial(_start, address=address, port=port))
+    start = partial(_start, address=address, port=port)
+    process.run("api", config_file, options, ("database", "bus"), start)
 
 
-def _start(config: Config, stop: threading.Event, closing: ExitStack, address: str, port: int) -> str:
+def _start(
+    config: Config, stop: threading.Event, watch: Watch, closing: ExitStack, address: str, port: int
+) -> str:
     server = parts.listen(address, port, closing)
-    db = open_database(config, process.database_url(config), closing)
+    db = open_database(config, process.database_url(config), watch, closing)
     folder = Folder(Path(config.state))
     identity = Identity(db, config, parts.key_folder(config, folder))
     ours = parts.bootstrap(db, identity, folder)
     images, _ = parts.open_images(config, db, parts.image_folder(config, folder), closing)
-    bus = open_bus(config, {}, process.say, stop, closing)
-    parts.serve(server, config, db, bus, identity, images, FaultPoints(config.faults), closing)
+    bus = open_bus(config, {}, watch, process.say, stop, closing)
+    parts.serve(server, config, db, bus, identity, images, FaultPoints(config.faults), watch, closing)
     url = server.url
     if not ours:
         return url

@@ -15,9 +15,11 @@ from kilonova.cli.parts.bus import open_bus
 from kilonova.config import Config
 from kilonova.engine.faults import FaultPoints
 from kilonova.image.http import HttpImages
+from kilonova.monitoring.watch import Watch
 
 
 @click.command(short_help="Run the agent of this host as a process of its own.")
+@process.config_option(required=True)
 @process.options
 @click.option("--driver", type=click.Choice(["libvirt", "fake"]), default="libvirt", show_default=True)
 @click.option(
@@ -27,13 +29,15 @@ from kilonova.image.http import HttpImages
     show_default=True,
     help="Compute hosts in this process (fake driver only).",
 )
-def compute(config_file: Path, log_level: str, driver: str, hosts: int) -> None:
+def compute(options: process.Options, config_file: Path, driver: str, hosts: int) -> None:
     """Run the agent of this host until Ctrl-C. Guests go on after it."""
     agents.check(driver, hosts)
-    process.run("compute", config_file, log_level, partial(_start, driver=driver, hosts=hosts))
+    process.run("compute", config_file, options, ("bus",), partial(_start, driver=driver, hosts=hosts))
 
 
-def _start(config: Config, stop: threading.Event, closing: ExitStack, driver: str, hosts: int) -> str:
+def _start(
+    config: Config, stop: threading.Event, watch: Watch, closing: ExitStack, driver: str, hosts: int
+) -> str:
     folder = Path(config.state).absolute() / "hosts"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     names = agents.host_names(config, hosts)
@@ -41,7 +45,8 @@ def _start(config: Config, stop: threading.Event, closing: ExitStack, driver: st
         _hold(folder / f"{name}.lock", closing)
     images = None if driver == "fake" else HttpImages(config.service_user, config.region)
     make = agents.host_maker(driver, config, folder, images, process.say)
-    bus = open_bus(config, {agents.POOL: config.compute.build_workers}, process.say, stop, closing)
+    pools = {agents.POOL: config.compute.build_workers}
+    bus = open_bus(config, pools, watch, process.say, stop, closing)
     process.say("waiting for a conductor")
     agents.start_agents(config, bus, FaultPoints(config.faults), names, make, stop, closing)
     return ", ".join(names if hosts < 5 else [*names[:2], "…", names[-1]])

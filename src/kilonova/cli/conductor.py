@@ -11,22 +11,25 @@ import click
 from kilonova.cli.parts import conductor as parts
 from kilonova.cli.parts import process
 from kilonova.cli.parts.bus import open_bus
-from kilonova.cli.parts.database import keep_alive, open_database
+from kilonova.cli.parts.database import count_work, keep_alive, open_database
 from kilonova.config import Config
 from kilonova.engine.faults import FaultPoints
+from kilonova.monitoring.watch import Watch
 
 
 @click.command(short_help="Run a conductor as a process of its own.")
+@process.config_option(required=True)
 @process.options
-def conductor(config_file: Path, log_level: str) -> None:
+def conductor(options: process.Options, config_file: Path) -> None:
     """Run a conductor until Ctrl-C. As many as wanted may run; they share the work."""
-    process.run("conductor", config_file, log_level, _start)
+    process.run("conductor", config_file, options, ("database", "bus"), _start)
 
 
-def _start(config: Config, stop: threading.Event, closing: ExitStack) -> str:
-    db = open_database(config, process.database_url(config), closing)
-    bus = open_bus(config, {}, process.say, stop, closing)
+def _start(config: Config, stop: threading.Event, watch: Watch, closing: ExitStack) -> str:
+    db = open_database(config, process.database_url(config), watch, closing)
+    bus = open_bus(config, {}, watch, process.say, stop, closing)
     running = parts.start_conductor(config, db, bus, FaultPoints(config.faults), closing)
     parts.sweep(running, closing)
+    count_work(config, db, watch)
     keep_alive(config, db, ["nova-conductor"], closing)
     return f"({running.name})"

@@ -8,12 +8,13 @@ from contextlib import ExitStack
 from kilonova.cli.parts import agents, api
 from kilonova.cli.parts.bus import Say, open_bus
 from kilonova.cli.parts.conductor import start_conductor, start_scheduler, sweep
-from kilonova.cli.parts.database import keep_alive, open_database
+from kilonova.cli.parts.database import count_work, keep_alive, open_database
 from kilonova.cli.parts.stop import go_on
 from kilonova.cli.state import StateFolder
 from kilonova.config import Config
 from kilonova.engine.faults import FaultPoints
 from kilonova.identity.service import Identity
+from kilonova.monitoring.watch import Watch
 from kilonova.store import operations
 
 
@@ -22,12 +23,20 @@ class Machine:
     start() has ended. close() stops all that start() began."""
 
     def __init__(
-        self, config: Config, state: StateFolder, driver: str, hosts: int, say: Say, stop: threading.Event
+        self,
+        config: Config,
+        state: StateFolder,
+        driver: str,
+        hosts: int,
+        watch: Watch,
+        say: Say,
+        stop: threading.Event,
     ) -> None:
         self._config = config
         self._state = state
         self._driver = driver
         self._hosts = hosts
+        self._watch = watch
         self._say = say
         self._stop = stop
         self._closing = ExitStack()
@@ -45,10 +54,11 @@ class Machine:
         self._closing.close()
 
     def _start(self, address: str, port: int) -> str:
-        config, state, closing = self._config, self._state, self._closing
+        config, state, watch, closing = self._config, self._state, self._watch, self._closing
         server = api.listen(address, port, closing)
 
-        db = open_database(config, config.database.connection or f"sqlite:///{state.database}", closing)
+        database_url = config.database.connection or f"sqlite:///{state.database}"
+        db = open_database(config, database_url, watch, closing)
         if not config.bus.url:
             # We hold the state folder's lock: whoever owned an operation is dead.
             with db.write() as conn:
@@ -59,16 +69,18 @@ class Machine:
         images, store = api.open_images(config, db, api.image_folder(config, state), closing)
 
         faults = FaultPoints(config.faults)
-        bus = open_bus(config, {agents.POOL: config.compute.build_workers}, self._say, self._stop, closing)
+        pools = {agents.POOL: config.compute.build_workers}
+        bus = open_bus(config, pools, watch, self._say, self._stop, closing)
         start_scheduler(config, db, bus, faults, closing)
         conductor = start_conductor(config, db, bus, faults, closing)
         names = agents.host_names(config, self._hosts)
         make = agents.host_maker(self._driver, config, state.folder("hosts"), store, self._say)
         agents.start_agents(config, bus, faults, names, make, self._stop, closing)
         sweep(conductor, closing)
+        count_work(config, db, watch)
         keep_alive(config, db, ["nova-conductor", "nova-scheduler"], closing)
 
-        api.serve(server, config, db, bus, identity, images, faults, closing)
+        api.serve(server, config, db, bus, identity, images, faults, watch, closing)
         url = server.url
         state.write_credentials(url, config.region)
         return url

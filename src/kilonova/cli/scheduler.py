@@ -14,18 +14,20 @@ from kilonova.cli.parts.conductor import start_scheduler
 from kilonova.cli.parts.database import keep_alive, open_database
 from kilonova.config import Config
 from kilonova.engine.faults import FaultPoints
+from kilonova.monitoring.watch import Watch
 
 
 @click.command(short_help="Run a scheduler as a process of its own.")
+@process.config_option(required=True)
 @process.options
-def scheduler(config_file: Path, log_level: str) -> None:
+def scheduler(options: process.Options, config_file: Path) -> None:
     """Run a scheduler until Ctrl-C. As many as wanted may run; a claim is one transaction."""
-    process.run("scheduler", config_file, log_level, _start)
+    process.run("scheduler", config_file, options, ("database", "bus"), _start)
 
 
-def _start(config: Config, stop: threading.Event, closing: ExitStack) -> str:
-    db = open_database(config, process.database_url(config), closing)
-    bus = open_bus(config, {}, process.say, stop, closing)
+def _start(config: Config, stop: threading.Event, watch: Watch, closing: ExitStack) -> str:
+    db = open_database(config, process.database_url(config), watch, closing)
+    bus = open_bus(config, {}, watch, process.say, stop, closing)
     start_scheduler(config, db, bus, FaultPoints(config.faults), closing)
     keep_alive(config, db, ["nova-scheduler"], closing)
     return ""

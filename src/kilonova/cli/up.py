@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
@@ -12,12 +13,13 @@ from msgspec import structs
 from kilonova import log
 from kilonova.cli.machine import Machine
 from kilonova.cli.memory import share_one_heap
-from kilonova.cli.parts import agents, notify
+from kilonova.cli.parts import agents, notify, process
 from kilonova.cli.parts.process import say
 from kilonova.cli.parts.stop import INTERRUPTED, Signals, Stopped
 from kilonova.cli.state import StateFolder
-from kilonova.config import load
 from kilonova.domain.errors import KilonovaError
+from kilonova.monitoring.health import State
+from kilonova.monitoring.watch import Watch
 
 
 @click.command(short_help="Run everything in one process, on this machine.")
@@ -44,44 +46,49 @@ from kilonova.domain.errors import KilonovaError
     show_default=True,
     help="Compute hosts in this process (fake driver only).",
 )
-@click.option(
-    "--config",
-    "config_file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="TOML file with Nova's option names.",
-)
-@click.option(
-    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
-)
+@process.config_option(required=False)
+@process.options
 def up(
-    state: Path, address: str, port: int, driver: str, hosts: int, config_file: Path | None, log_level: str
+    options: process.Options,
+    state: Path,
+    address: str,
+    port: int,
+    driver: str,
+    hosts: int,
+    config_file: Path | None,
 ) -> None:
     """Run the API, conductor, scheduler and compute of this machine until Ctrl-C. Guests go on after it."""
     agents.check(driver, hosts)
-    try:
-        config = load(config_file)
-    except KilonovaError as error:
-        raise click.ClickException(error.message) from error
+    config = process.loaded(config_file, options)
     share_one_heap()
     stop = Signals().asked
     folder = StateFolder(state)
     config = structs.replace(config, state=str(folder.path))
     with folder.log.open("a", buffering=1) as file:
-        log.setup(file, log_level)
-        machine = Machine(config, folder, driver, hosts, say, stop)
-        _run(machine, folder, address, port, stop)
+        log.setup(file, options.log_level, as_json=options.log_format == "json")
+        with ExitStack() as closing:
+            try:
+                watch = process.watched("up", ("database", "bus"), config, closing)
+            except KilonovaError as error:
+                raise click.ClickException(error.message) from error
+            machine = Machine(config, folder, driver, hosts, watch, say, stop)
+            _run(machine, folder, watch, address, port, stop)
 
 
-def _run(machine: Machine, folder: StateFolder, address: str, port: int, asked: threading.Event) -> None:
+def _run(
+    machine: Machine, folder: StateFolder, watch: Watch, address: str, port: int, asked: threading.Event
+) -> None:
     try:
         url = machine.start(address, port)
     except (KilonovaError, OSError) as error:
         raise click.ClickException(str(error)) from error
     except Stopped:
         sys.exit(INTERRUPTED)
+    watch.health.state = State.READY
     say(f"ready: {url} (credentials: {folder.path / 'clouds.yaml'}, log: {folder.log})")
     notify.ready(url)
     asked.wait()
+    watch.health.state = State.STOPPING
     notify.stopping()
     say("stopping; guests go on")
     machine.close()

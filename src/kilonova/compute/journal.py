@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 import msgspec
 
-from kilonova import log
+from kilonova import log, metrics
 from kilonova.compute.insist import insist
 from kilonova.compute.parts import Parts, Reply
 from kilonova.domain.clock import now
@@ -23,6 +23,7 @@ from kilonova.domain.messages import Nothing, Progress, StepRecord, Work
 from kilonova.domain.servers import TaskState
 
 _log = log.get("compute")
+_steps = metrics.Histogram("step_seconds", "Steps of work on a host.", ("step", "result"), metrics.SLOW)
 
 _FOLDERS = re.compile(r"(?<![\w:/.])/(?!dev/|proc/|sys/|usr/)(?:[^/\s'\"]+/)+")
 """Of a path in a message, all but its last part."""
@@ -71,9 +72,11 @@ class Journal:
             yield
         except Exception as error:
             self._failed_step, self.trace = name, traceback.format_exc()
+            _steps.observe(now() - started, name, "Error")
             self._untold.append(_record(name, started, "Error", words(error), self.trace, known=known))
             raise
         self._untold.append(_record(name, started, "Success", known=known))
+        _steps.observe(now() - started, name, "Success")
         self._parts.faults.reach(f"{self._work.kind}.{name}.after")
 
     def failure(self, error: Exception) -> str:

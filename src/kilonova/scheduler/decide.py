@@ -5,10 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 
+from kilonova import metrics
 from kilonova.domain.errors import NoValidHost
 from kilonova.domain.messages import SelectDestinations
 from kilonova.scheduler.hosts import HostState
 from kilonova.scheduler.rules import Filter, Hosts, Weigher
+
+_rejected = metrics.Counter("scheduler_hosts_rejected", "Hosts turned away, by the filter.", ("filter",))
 
 
 def decide(
@@ -25,6 +28,7 @@ def decide(
         passed = rule.passing(request, left)
         if len(passed) != len(left):
             turned_away.append(_reason(rule, request, left, passed))
+            _rejected.add(rule.name, amount=len(left) - len(passed))
         if not passed:
             raise _no_valid_host(len(hosts), turned_away)
         left = passed

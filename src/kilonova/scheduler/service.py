@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 
+from kilonova import log, metrics
 from kilonova.bus.base import Handler
 from kilonova.config import Config
 from kilonova.domain.clock import now
@@ -17,6 +19,9 @@ from kilonova.scheduler.rules import Filter, Weigher, chosen, need_of
 from kilonova.store import claims, operations
 from kilonova.store.database import Database
 from kilonova.store.repeat import repeated
+
+_log = log.get("scheduler")
+_decisions = metrics.Histogram("scheduler_decision_seconds", "From the request to the claim.", ("outcome",))
 
 _TRIES = 3
 """Decisions anew when every host of the first one was taken by others meanwhile."""
@@ -44,6 +49,20 @@ class Scheduler:
 
         NoValidHost says why there is none. StaleEpoch: the operation that asks moved on; nothing was claimed.
         """
+        began = time.perf_counter()
+        outcome = "error"
+        try:
+            selection = self._selected(request)
+            outcome = "selected"
+        except (NoValidHost, StaleEpoch) as error:
+            outcome = "no_valid_host" if isinstance(error, NoValidHost) else "stale"
+            raise
+        finally:
+            _decisions.observe(time.perf_counter() - began, outcome)
+        _log.info("host_selected", server=request.spec.server_id, host=selection.host)
+        return selection
+
+    def _selected(self, request: SelectDestinations) -> Selection:
         with self._lock:
             for _ in range(_TRIES):
                 candidates = self._decide(request)

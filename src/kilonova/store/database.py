@@ -38,6 +38,8 @@ class Kind(Protocol):
 
     def writing(self, durable: bool) -> AbstractContextManager[sa.Connection]: ...
 
+    def connections(self) -> tuple[int, int]: ...
+
     def close(self) -> None: ...
 
 
@@ -142,6 +144,15 @@ class Database:
         one.first(conn)
         one.conn = conn
         return conn
+
+    def check(self) -> None:
+        """It answers. Unavailable, or an error of the driver's, if it does not."""
+        with self.read() as conn:
+            conn.exec_driver_sql("SELECT 1")
+
+    def connections(self) -> tuple[int, int]:
+        """Open connections of this process: in use, idle."""
+        return self._kind.connections()
 
     def close(self) -> None:
         self._kind.close()

@@ -75,6 +75,10 @@ class PostgreSQL:
     def writing(self, durable: bool) -> AbstractContextManager[sa.Connection]:
         return self._transaction(_WRITE_DURABLE if durable else _WRITE)
 
+    def connections(self) -> tuple[int, int]:
+        pool: Any = self.engine.pool
+        return pool.checkedout(), pool.checkedin()
+
     def close(self) -> None:
         self.engine.dispose()
 

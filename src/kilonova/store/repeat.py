@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
-from kilonova import log
+from kilonova import log, metrics
 from kilonova.domain.errors import RolledBack
 
 Arguments = ParamSpec("Arguments")
@@ -19,6 +19,7 @@ Result = TypeVar("Result")
 TIMES = 5
 
 _log = log.get("database")
+_done_again = metrics.Counter("database_done_again", "Done again, as another transaction was in the way.")
 
 
 def repeat(
@@ -30,6 +31,7 @@ def repeat(
             return function(*args, **kwargs)
         except RolledBack:
             _log.info("done_again", what=function.__qualname__)
+            _done_again.add()
     return function(*args, **kwargs)
 
 

@@ -65,6 +65,10 @@ class SQLite:
         self._opened.append(conn)
         return conn
 
+    def connections(self) -> tuple[int, int]:
+        idle = len(self._idle) + (self._write_conn is not None and not self._writer.locked())
+        return len(self._opened) - idle, idle
+
     def close(self) -> None:
         for conn in self._opened:
             conn.close()

@@ -132,3 +132,8 @@ def cast_key(topic: str) -> str:
 
 def call_key(topic: str) -> str:
     return f"call.{topic}"
+
+
+def topic_of(key: str) -> str:
+    """The topic that such a key names."""
+    return key.removeprefix("call.")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import msgspec
 
 from kilonova import log
-from kilonova.bus.base import Dispatcher, Handler, Reply, decode_answer, sealed
+from kilonova.bus.base import Dispatcher, Handler, Reply, Timed, decode_answer, sealed
 from kilonova.bus.rabbit.broker import Names, brokers
 from kilonova.bus.rabbit.deliveries import Deliveries
 from kilonova.bus.rabbit.jobs import Jobs
@@ -61,7 +61,8 @@ class RabbitBus:
     ) -> Reply:
         if not self._asking.up.wait(min(PATIENCE, timeout)):
             raise Unavailable(f"the message broker is away ({self.problem})")
-        return decode_answer(self._requests.call(topic, sealed(method, request), timeout), reply)
+        with Timed(topic, method):
+            return decode_answer(self._requests.call(topic, sealed(method, request), timeout), reply)
 
     def cast(self, topic: str, method: str, request: msgspec.Struct) -> None:
         self._requests.cast(topic, method, sealed(method, request))

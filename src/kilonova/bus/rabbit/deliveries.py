@@ -14,7 +14,8 @@ from typing import Any
 import amqp
 
 from kilonova import log
-from kilonova.bus.rabbit.broker import Connection, Names, call_key, cast_key
+from kilonova.bus.base import message_set_aside
+from kilonova.bus.rabbit.broker import Connection, Names, call_key, cast_key, topic_of
 from kilonova.bus.rabbit.jobs import Job
 from kilonova.bus.rabbit.lanes import Lane
 from kilonova.bus.rabbit.requests import declare_exchange
@@ -134,6 +135,7 @@ class Deliveries:
         if not _alive(message):
             return
         self.unreadable += 1
+        message_set_aside(topic_of(message.delivery_info["routing_key"]))
         sender, key = message.properties.get("user_id"), message.delivery_info["routing_key"]
         _log.warning("message_unreadable", key=key, sender=sender, reason=reason, so_far=self.unreadable)
         try:

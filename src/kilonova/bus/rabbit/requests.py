@@ -18,6 +18,7 @@ from typing import Any
 import amqp
 
 from kilonova import log
+from kilonova.bus.base import cast_lost
 from kilonova.bus.rabbit.broker import Connection, Names, call_key, cast_key
 from kilonova.bus.rabbit.jobs import Job
 from kilonova.domain.errors import Timeout, Unavailable
@@ -154,6 +155,7 @@ class Requests:
 
     def _give_up(self, cast: _Cast, reason: str) -> None:
         self.lost_casts += 1
+        cast_lost(cast.topic)
         _log.warning("cast_lost", topic=cast.topic, method=cast.method, reason=reason)
 
     def _publish(self, channel: Any, key: str, body: bytes, **properties: str) -> None:

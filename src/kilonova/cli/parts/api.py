@@ -10,6 +10,7 @@ from pathlib import Path
 
 from kilonova import log
 from kilonova.api import compute as compute_api
+from kilonova.api import health
 from kilonova.api import identity as identity_api
 from kilonova.api import image as image_api
 from kilonova.api import network as network_api
@@ -26,6 +27,7 @@ from kilonova.engine.faults import FaultPoints
 from kilonova.identity.service import Identity
 from kilonova.image.file import FileStore
 from kilonova.image.service import Images
+from kilonova.monitoring.watch import Watch
 from kilonova.network.builtin.service import BuiltinNetwork
 from kilonova.store import users
 from kilonova.store.database import Database
@@ -90,6 +92,7 @@ def serve(
     identity: Identity,
     images: Images,
     faults: FaultPoints,
+    watch: Watch,
     closing: ExitStack,
 ) -> None:
     """Answer requests from now on."""
@@ -102,6 +105,7 @@ def serve(
             network_api.service(network),
             compute_api.versions_service(),
             compute_api.service(compute),
+            *health.services(watch),
         ],
         identity.authenticate,
         Once(db, config.api.idempotency_key_lifetime, faults),

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 
+import sqlalchemy as sa
 from sqlalchemy.exc import DatabaseError
 
 from kilonova.cli.parts.agents import own_name
 from kilonova.config import Config
 from kilonova.domain.errors import Unavailable
 from kilonova.engine.ticker import Ticker
-from kilonova.store import flavors, hosts, migrate
+from kilonova.monitoring.watch import Watch
+from kilonova.store import counts, flavors, hosts, migrate
 from kilonova.store.database import Database
 
 
-def open_database(config: Config, url: str, closing: ExitStack) -> Database:
+def open_database(config: Config, url: str, watch: Watch, closing: ExitStack) -> Database:
     """With the schema of this program. Unavailable: it is there, and cannot be used."""
     db = Database(url, config.database)
     closing.callback(db.close)
+    watch.health.watch("database", db.check)
+    watch.gauge("database_connections", "Connections to the database.", ["state"], lambda: _connections(db))
     try:
         migrate.upgrade(db)
         with db.write() as conn:
@@ -25,6 +31,25 @@ def open_database(config: Config, url: str, closing: ExitStack) -> Database:
     except DatabaseError as error:
         raise Unavailable(f"the database {db.engine.url} cannot be used: {error.orig}") from error
     return db
+
+
+def count_work(config: Config, db: Database, watch: Watch) -> None:
+    """What waits and who is there: the same whichever process tells it, so only conductors do."""
+
+    def read(count: Callable[[sa.Connection], dict[str, int]]) -> dict[tuple[str, ...], float]:
+        with db.read() as conn:
+            return {(name,): number for name, number in count(conn).items()}
+
+    down_time = config.compute.service_down_time
+    watch.gauge("operations_open", "Under way.", ["kind"], lambda: read(counts.open_operations))
+    watch.gauge(
+        "hosts", "Compute hosts.", ["state"], lambda: read(partial(counts.hosts, down_time=down_time))
+    )
+
+
+def _connections(db: Database) -> dict[tuple[str, ...], float]:
+    in_use, idle = db.connections()
+    return {("in_use",): in_use, ("idle",): idle}
 
 
 def keep_alive(config: Config, db: Database, binaries: list[str], closing: ExitStack) -> None:

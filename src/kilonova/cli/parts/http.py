@@ -122,6 +122,9 @@ def given_socket() -> socket.socket | None:
     return given
 
 
-def _starting(_environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+def _starting(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+    if environ["PATH_INFO"] == "/healthz":
+        start_response(falcon.HTTP_200, [])
+        return [b"starting"]
     start_response(falcon.HTTP_503, [("Retry-After", "1")])
     return [b"starting"]

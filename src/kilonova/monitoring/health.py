@@ -1,0 +1,54 @@
+"""Whether a process can do its work: it has started, and all that it needs is there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from typing import Any
+
+from kilonova.domain.errors import KilonovaError
+from kilonova.monitoring.question import Question
+
+_PATIENCE = 2.0
+"""Seconds that one thing has to answer; who asks us does not wait long either."""
+
+
+class State(StrEnum):
+    STARTING = "starting"
+    READY = "ready"
+    STOPPING = "stopping"
+
+
+class Health:
+    """Of one process. ``needs`` are the names of what it cannot work without."""
+
+    def __init__(self, service: str, needs: Sequence[str]) -> None:
+        self._service = service
+        self._parts: dict[str, Question[None] | None] = dict.fromkeys(needs)
+        self.state = State.STARTING
+
+    def watch(self, name: str, check: Callable[[], None]) -> None:
+        """From now on that part can be asked: ``check`` raises if it is not there."""
+        self._parts[name] = Question(check)
+
+    def report(self, *, reasons: bool) -> tuple[bool, dict[str, Any]]:
+        """(ready, what to show). ``reasons`` are not for everybody: they name hosts and users."""
+        problems = {name: self._problem(question) for name, question in self._parts.items()}
+        ready = self.state is State.READY and not any(problems.values())
+        shown: dict[str, Any] = {"service": self._service, "ready": ready, "state": self.state.value}
+        shown["parts"] = {name: "down" if problem else "up" for name, problem in problems.items()}
+        if reasons:
+            shown["problems"] = {name: problem for name, problem in problems.items() if problem}
+        return ready, shown
+
+    def _problem(self, question: Question[None] | None) -> str:
+        """Empty: there is none."""
+        if question is None:
+            return "not connected yet"
+        try:
+            question.answer(_PATIENCE)
+        except KilonovaError as error:
+            return error.message or type(error).__name__
+        except Exception as error:  # noqa: BLE001 - whatever it is, the part cannot be used
+            return f"{type(error).__name__}: {error}"
+        return ""
