@@ -8,13 +8,17 @@ from __future__ import annotations
 import argparse
 import random
 import sys
+from collections import Counter
 
 from rich.console import Console
 from rich.table import Table
 
 from crash.points import Outcome, kill_at_every_point
+from crash.storm import storm
 
 _WIDTH = 130
+_BUILDS = 50
+_LOGS = "build/crash"
 
 
 def main() -> int:
@@ -23,6 +27,8 @@ def main() -> int:
     well = True
     if asked.what in {"points", "all"}:
         well = _points(console, asked.only)
+    if asked.what in {"random", "all"}:
+        well = _random(console, asked.seed, asked.seconds) and well
     return 0 if well else 1
 
 
@@ -35,6 +41,35 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=60.0, help="how long the random run breaks things")
     parser.add_argument("--only", default="", help="scenarios with this in their name")
     return parser.parse_args()
+
+
+def _random(console: Console, seed: int, seconds: float) -> bool:
+    console.print(f"random faults for {seconds:g} s, --seed {seed}")
+    report = storm(
+        seed, seconds, _BUILDS, lambda text: console.print(f"  {text}", highlight=False), keep=_LOGS
+    )
+    console.print(_counted("injected", report.injected))
+    console.print(_counted("messages, there and back", report.messages))
+    console.print(_counted("asked for, and accepted", report.asked))
+    console.print(_counted("servers at the end", report.ended))
+    if report.faults:
+        console.print(_counted("what those in error say", report.faults))
+    if report.wrong:
+        console.print(f"[red]found[/] (--seed {seed}; logs in {_LOGS}):")
+        for line in report.wrong:
+            console.print(line, highlight=False, markup=False)
+    else:
+        console.print(
+            f"[green]nothing found[/]; all was at its end {report.seconds:.1f} s after the last fault"
+        )
+    return not report.wrong
+
+
+def _counted(title: str, counts: Counter[str]) -> Table:
+    table = Table(title, "count")
+    for what, count in counts.most_common():
+        table.add_row(what, str(count))
+    return table
 
 
 def _points(console: Console, only: str) -> bool:
