@@ -71,10 +71,17 @@ def run_and_fail(journal: Journal, name: str, error: Exception, **more: Any) -> 
         raise error
 
 
-def shape(steps: list[StepRecord]) -> list[tuple[str, str | None, bool]]:
-    return [(step.name, step.result, step.known) for step in steps]
+def shape(steps: list[StepRecord]) -> list[tuple[str, str | None]]:
+    return [(step.name, step.result) for step in steps]
 
 
+@pytest.fixture
+def old_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every answer of the conductor is too old to count at the next step."""
+    monkeypatch.setattr("kilonova.compute.journal._FRESH", 0.0)
+
+
+@pytest.mark.usefixtures("old_answers")
 def test_each_boundary_is_told_once(journal: Journal, conductor: Conductor) -> None:
     with journal.step("fetch_image", shows=TaskState.SPAWNING):
         pass
@@ -83,10 +90,70 @@ def test_each_boundary_is_told_once(journal: Journal, conductor: Conductor) -> N
     first, second = conductor.told
     assert (first.host, first.operation_id, first.epoch) == ("h1", "o", 1)
     assert (first.task_state, second.task_state) == (TaskState.SPAWNING, None)
-    assert shape(first.steps) == [("fetch_image", None, False)]
-    assert shape(second.steps) == [("fetch_image", "Success", True), ("create_disks", None, False)]
-    assert shape(journal.untold()) == [("create_disks", "Success", True)]
+    assert shape(first.steps) == [("fetch_image", None)]
+    assert shape(second.steps) == [("fetch_image", "Success"), ("create_disks", None)]
+    assert shape(journal.untold()) == [("create_disks", "Success")]
     assert journal.untold() == []
+
+
+def test_short_steps_are_told_together(journal: Journal, conductor: Conductor) -> None:
+    for name in ("fetch_image", "create_disks", "create_domain"):
+        with journal.step(name):
+            pass
+    (only,) = conductor.told
+    assert shape(only.steps) == [("fetch_image", None)]
+    told = [("fetch_image", "Success"), ("create_disks", "Success"), ("create_domain", "Success")]
+    assert shape(journal.untold()) == told
+
+
+def test_what_the_user_shall_see_is_told_at_once(journal: Journal, conductor: Conductor) -> None:
+    with journal.step("allocate_networks"):
+        pass
+    with journal.step("fetch_image", shows=TaskState.SPAWNING):
+        pass
+    assert [told.task_state for told in conductor.told] == [None, TaskState.SPAWNING]
+
+
+def test_a_step_that_takes_long_is_told_while_it_runs(journal: Journal, conductor: Conductor) -> None:
+    with journal.step("fetch_image"):
+        assert journal.look()
+        assert len(conductor.told) == 1  # it knows of it
+    with journal.step("create_disks"):
+        assert journal.look()
+        assert journal.look()
+    _, late = conductor.told
+    assert shape(late.steps) == [("fetch_image", "Success"), ("create_disks", None)]
+    assert shape(journal.untold()) == [("create_disks", "Success")]
+
+
+def test_who_looks_hears_that_the_work_moved_on(
+    journal: Journal, conductor: Conductor, cancel: threading.Event
+) -> None:
+    with journal.step("fetch_image"):
+        pass
+    conductor.errors = [StaleEpoch("moved on")]
+    with journal.step("create_disks"):
+        assert journal.look()
+    assert cancel.is_set()
+
+
+def test_what_could_not_be_told_by_a_look_is_told_by_the_next(journal: Journal, conductor: Conductor) -> None:
+    with journal.step("fetch_image"):
+        pass
+    conductor.errors = [Unavailable("away")]
+    with journal.step("create_disks"):
+        assert journal.look()
+        assert journal.look()
+    assert conductor.told[-1] == conductor.told[-2]
+
+
+def test_closed_there_is_nothing_to_look_at(journal: Journal, conductor: Conductor) -> None:
+    with journal.step("fetch_image"):
+        pass
+    with journal.step("create_disks"):
+        journal.close()
+        assert not journal.look()
+    assert len(conductor.told) == 1
 
 
 def test_times_do_not_go_backwards(journal: Journal) -> None:
@@ -119,7 +186,7 @@ def test_a_step_after_the_commit_is_not_told_before_the_end(journal: Journal, co
     with journal.after_commit("wait_for_boot"):
         pass
     assert conductor.told == []
-    assert shape(journal.untold()) == [("wait_for_boot", "Success", False)]
+    assert shape(journal.untold()) == [("wait_for_boot", "Success")]
 
 
 # --- no longer ours
@@ -155,13 +222,14 @@ def test_what_is_asked_again_is_told_again(journal: Journal, conductor: Conducto
     assert first.steps == second.steps
 
 
+@pytest.mark.usefixtures("old_answers")
 def test_what_was_not_heard_stays_to_be_told(journal: Journal, conductor: Conductor) -> None:
     with journal.step("create_disks"):
         pass
     conductor.errors = [KilonovaError("it met an unexpected error")]
     with pytest.raises(KilonovaError), journal.step("plug_vifs"):
         pass
-    assert ("create_disks", "Success", True) in shape(journal.untold())
+    assert ("create_disks", "Success") in shape(journal.untold())
 
 
 # --- undo
@@ -176,9 +244,9 @@ def test_undo_goes_backwards(journal: Journal) -> None:
     assert journal.undo()
     assert order == ["create_domain", "plug_vifs", "create_disks"]
     assert shape(journal.untold()) == [
-        ("undo create_domain", "Success", False),
-        ("undo plug_vifs", "Success", False),
-        ("undo create_disks", "Success", False),
+        ("undo create_domain", "Success"),
+        ("undo plug_vifs", "Success"),
+        ("undo create_disks", "Success"),
     ]
 
 

@@ -50,6 +50,15 @@ def test_the_first_call_can_come_sooner(ticker: Ticker) -> None:
     assert count.enough.wait(PATIENCE)
 
 
+def test_once_is_once_and_others_go_on(ticker: Ticker) -> None:
+    once, often = Count(), Count(enough=5)
+    ticker.every(0.01, often)
+    ticker.after(0.001, once)
+    assert once.enough.wait(PATIENCE)
+    assert often.enough.wait(PATIENCE)
+    assert once.calls == 1
+
+
 def test_a_slow_one_added_first_does_not_hide_a_quick_one(ticker: Ticker) -> None:
     slow, quick = Count(), Count()
     ticker.every(3600, slow)

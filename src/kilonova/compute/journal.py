@@ -1,16 +1,21 @@
 """The journal of one piece of work: its steps, told to the conductor as they pass, and their undo.
 
 ``with journal.step("plug_vifs", undo=…)``: the step's begin and end are recorded; if the work fails later,
-the undos run in reverse. Telling the conductor of a step also asks whether the work is still ours.
+the undos run in reverse. Telling the conductor of a step also asks whether the work is still ours. What was
+asked a moment ago is not asked again: short steps are told together, with the next word that is said, and a
+step that takes longer is told while it runs (``look``).
 """
 
 from __future__ import annotations
 
+import math
 import re
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import msgspec
 
@@ -25,6 +30,13 @@ from kilonova.domain.servers import TaskState
 _log = log.get("compute")
 _steps = metrics.Histogram("step_seconds", "Steps of work on a host.", ("step", "result"), metrics.SLOW)
 
+Ask = Callable[[str, msgspec.Struct, Any], Any]
+
+LOOK = 0.5
+"""Seconds after which a step that still runs is told, if it was not."""
+_FRESH = 1.0
+"""Seconds for which an answer of the conductor counts: who slept longer (SIGSTOP) asks before he acts."""
+
 _FOLDERS = re.compile(r"(?<![\w:/.])/(?!dev/|proc/|sys/|usr/)(?:[^/\s'\"]+/)+")
 """Of a path in a message, all but its last part."""
 
@@ -36,6 +48,12 @@ class Journal:
         self._parts = parts
         self._work = work
         self._cancel = cancel
+        self._lock = threading.Lock()
+        """Of what is told and what is not: look() is another thread's."""
+        self._fresh_until = -math.inf
+        self._open = True
+        self._begun: StepRecord | None = None
+        """The step that runs, while the conductor does not know of it."""
         self._untold: list[StepRecord] = []
         self._undos: list[tuple[str, Callable[[], None]]] = []
         self._failed_step: str | None = None
@@ -54,30 +72,61 @@ class Journal:
             raise StaleEpoch(f"operation {self._work.operation_id} has moved on")
         if undo is not None:
             self._undos.append((name, undo))
-        started = now()
-        self._tell(StepRecord(name=name, started_at=started), shows)
-        with self._recorded(name, started, known=True):
+        begun = StepRecord(name=name, started_at=now())
+        with self._lock:
+            if shows is None and time.monotonic() < self._fresh_until:
+                self._begun = begun
+            else:
+                self._tell(begun, shows, self.ask)
+        with self._recorded(name, begun.started_at):
             yield
 
     @contextmanager
     def after_commit(self, name: str) -> Iterator[None]:
         """A step of work whose operation is closed already: told with the message that ends the work."""
-        with self._recorded(name, now(), known=False):
+        with self._recorded(name, now()):
             yield
 
     @contextmanager
-    def _recorded(self, name: str, started: float, known: bool) -> Iterator[None]:
+    def _recorded(self, name: str, started: float) -> Iterator[None]:
         self._parts.faults.reach(f"{self._work.kind}.{name}.before")
         try:
             yield
         except Exception as error:
             self._failed_step, self.trace = name, traceback.format_exc()
             _steps.observe(now() - started, name, "Error")
-            self._untold.append(_record(name, started, "Error", words(error), self.trace, known=known))
+            self._ended(_record(name, started, "Error", words(error), self.trace))
             raise
-        self._untold.append(_record(name, started, "Success", known=known))
+        self._ended(_record(name, started, "Success"))
         _steps.observe(now() - started, name, "Success")
         self._parts.faults.reach(f"{self._work.kind}.{name}.after")
+
+    def _ended(self, step: StepRecord) -> None:
+        with self._lock:
+            self._begun = None
+            self._untold.append(step)
+
+    def look(self) -> bool:
+        """Tell the step that runs, if it was not told. To be called each LOOK seconds until it returns False,
+        which is after close()."""
+        if not self._lock.acquire(blocking=False):
+            return True  # it is being told
+        try:
+            if self._open and self._begun is not None:
+                self._tell(self._begun, None, self._parts.ask)
+                self._begun = None
+        except StaleEpoch:
+            self._cancel.set()
+        except KilonovaError as error:
+            _log.warning("step_not_told", error=error.message)
+        finally:
+            self._lock.release()
+        return self._open
+
+    def close(self) -> None:
+        """The work has ended, or was let go."""
+        with self._lock:
+            self._open = False
 
     def failure(self, error: Exception) -> str:
         """Which step failed and why, for the fault that the user sees."""
@@ -85,7 +134,8 @@ class Journal:
 
     def untold(self) -> list[StepRecord]:
         """What the conductor does not know yet, for the message that ends the work."""
-        steps, self._untold = self._untold, []
+        with self._lock:
+            steps, self._untold = self._untold, []
         return steps
 
     def undo(self) -> bool:
@@ -113,7 +163,7 @@ class Journal:
         """The conductor's answer, however long it takes, until the work's own deadline."""
         return insist(lambda: self._parts.ask(method, message, reply), self._work.deadline, self._cancel)
 
-    def _tell(self, begun: StepRecord, shows: TaskState | None) -> None:
+    def _tell(self, begun: StepRecord, shows: TaskState | None, ask: Ask) -> None:
         message = Progress(
             host=self._parts.host,
             operation_id=self._work.operation_id,
@@ -121,8 +171,10 @@ class Journal:
             steps=[*self._untold, begun],
             task_state=shows,
         )
-        self.ask("progress", message, Nothing)
+        asked = time.monotonic()
+        ask("progress", message, Nothing)
         self._untold.clear()
+        self._fresh_until = asked + min(_FRESH, self._parts.config.operations.lease / 4)
 
 
 def _record(
@@ -131,7 +183,6 @@ def _record(
     result: str,
     message: str | None = None,
     details: str | None = None,
-    known: bool = False,
 ) -> StepRecord:
     return StepRecord(
         name=name,
@@ -140,7 +191,6 @@ def _record(
         result=result,
         message=message,
         details=details,
-        known=known,
     )
 
 

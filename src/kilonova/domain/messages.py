@@ -77,7 +77,8 @@ class FromHost(Message, frozen=True, kw_only=True):
 
 
 class StepRecord(Message, frozen=True, kw_only=True):
-    """One step as it went; times are epoch seconds of the host."""
+    """One step as it went; times are epoch seconds of the host. Told at its beginning, it is told again, as
+    a whole, at its end."""
 
     name: str
     started_at: float
@@ -85,8 +86,6 @@ class StepRecord(Message, frozen=True, kw_only=True):
     result: str | None = None
     message: str | None = None
     details: str | None = None
-    known: bool = False
-    """Its beginning was reported before."""
 
 
 class Progress(FromHost, frozen=True, kw_only=True):

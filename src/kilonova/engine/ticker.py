@@ -1,4 +1,4 @@
-"""A ticker: one thread that calls functions at their intervals, for as many hosts as there are."""
+"""A ticker: one thread that calls functions when it is time, for as many hosts as there are."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ _log = log.get("ticker")
 
 
 class Ticker:
-    """``every(seconds, function)``; a function that raises is logged and called again next time."""
+    """``every(seconds, function)``; a function that raises is logged and called again next time.
+
+    ``after(seconds, function)`` calls it once.
+    """
 
     def __init__(self, name: str) -> None:
-        self._due: list[tuple[float, int, float, Callable[[], object]]] = []
+        self._due: list[tuple[float, int, float | None, Callable[[], object]]] = []
         self._order = itertools.count()
         self._changed = threading.Condition()
         self._closing = False
@@ -27,10 +30,17 @@ class Ticker:
 
     def every(self, seconds: float, function: Callable[[], object], first: float | None = None) -> None:
         """Begin to call ``function``, first after ``first`` seconds (one interval by default)."""
+        self._push(seconds if first is None else first, seconds, function)
+
+    def after(self, seconds: float, function: Callable[[], object]) -> None:
+        self._push(seconds, None, function)
+
+    def _push(self, first: float, seconds: float | None, function: Callable[[], object]) -> None:
         with self._changed:
-            due = time.monotonic() + (seconds if first is None else first)
-            heapq.heappush(self._due, (due, next(self._order), seconds, function))
-            self._changed.notify()
+            entry = (time.monotonic() + first, next(self._order), seconds, function)
+            heapq.heappush(self._due, entry)
+            if self._due[0] is entry:
+                self._changed.notify()
 
     def close(self) -> None:
         """Stop; returns when the call under way has ended."""
@@ -54,10 +64,10 @@ class Ticker:
             while not self._closing:
                 wait = self._due[0][0] - time.monotonic() if self._due else None
                 if wait is not None and wait <= 0:
-                    due, order, seconds, function = self._due[0]
-                    heapq.heapreplace(
-                        self._due, (max(due, time.monotonic() - seconds) + seconds, order, seconds, function)
-                    )
+                    due, order, seconds, function = heapq.heappop(self._due)
+                    if seconds is not None:
+                        again = max(due, time.monotonic() - seconds) + seconds
+                        heapq.heappush(self._due, (again, order, seconds, function))
                     return function
                 self._changed.wait(wait)
             return None

@@ -155,12 +155,17 @@ class Ticks:
 
     def __init__(self) -> None:
         self._functions: list[Callable[[], object]] = []
+        self._once: list[Callable[[], object]] = []
 
     def every(self, _seconds: float, function: Callable[[], object]) -> None:
         self._functions.append(function)
 
+    def after(self, _seconds: float, function: Callable[[], object]) -> None:
+        self._once.append(function)
+
     def tick(self) -> None:
-        for function in self._functions:
+        once, self._once = self._once, []
+        for function in [*self._functions, *once]:
             function()
 
 

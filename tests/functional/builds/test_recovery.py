@@ -334,6 +334,7 @@ def test_a_build_that_outlives_its_deadline_names_its_step(make_cloud: MakeCloud
     gate = cloud.hosts["h1"].driver.gate("ensure_disks")
     server_id = cloud.create(cloud.make_network())
     gate.wait_until_reached()
+    cloud.hosts["h1"].leases.tick()  # the step is told once it has run for a while
     cloud.keep_sweeping()
     server = cloud.settled(server_id)
     assert server["status"] == "ERROR"
