@@ -62,11 +62,8 @@ def start_rabbitmq(machine: Machine, passwords: Passwords) -> None:
         raise DemoFailed("RabbitMQ is missing: run tools/install-packages test")
     folder = machine.disk / "rabbitmq"
     folder.mkdir(mode=0o700)
-    known: dict[str, list[object]] = {}
     of_hosts = [broker.host(name, password) for name, password in passwords.hosts.items()]
-    for part in (broker.control_plane("kilonova", passwords.broker), *of_hosts):
-        for kind, entries in part.items():
-            known.setdefault(kind, []).extend(entries)
+    known = broker.merged(broker.control_plane("kilonova", passwords.broker), *of_hosts)
     (folder / "definitions.json").write_text(json.dumps(known))
     (folder / "enabled_plugins").write_text("[].\n")
     inside = f"{DISK}/rabbitmq"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import os
 import shutil
@@ -12,6 +10,8 @@ import socket
 import subprocess
 import time
 from pathlib import Path
+
+from kilonova.cli.cluster import broker
 
 SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 """Debian's wrapper in PATH would change to the user rabbitmq and its folders."""
@@ -22,7 +22,8 @@ START_TIMEOUT = 120.0
 class Rabbit:
     """start(), stop(), kill(), start() again: the same ports, users and durable queues.
 
-    Users: ``kilonova`` may do everything; ``compute.h1`` what the agent of the host h1 needs.
+    Users, as `kilonova cluster` makes them: ``kilonova``, the control plane's, and ``compute.h1``, for the
+    agent of the host h1.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -107,7 +108,10 @@ class Rabbit:
 
     def _configure(self) -> dict[str, str]:
         folder = self.folder.absolute()
-        (folder / "definitions.json").write_text(json.dumps(_definitions()))
+        definitions = broker.merged(
+            broker.control_plane("kilonova", PASSWORD, "/"), broker.host("h1", PASSWORD, "/")
+        )
+        (folder / "definitions.json").write_text(json.dumps(definitions))
         (folder / "enabled_plugins").write_text("[].\n")
         (folder / "rabbitmq.conf").write_text(
             f"listeners.tcp.1 = 127.0.0.1:{self.port}\nload_definitions = {folder}/definitions.json\n"
@@ -140,45 +144,6 @@ class Rabbit:
 
 def installed() -> bool:
     return SERVER.exists() and shutil.which("epmd") is not None
-
-
-def _definitions() -> dict[str, object]:
-    own = r"^kilonova\.(call\.)?compute\.h1$"
-    return {
-        "vhosts": [{"name": "/"}],
-        "users": [_user("kilonova"), _user("compute.h1")],
-        "permissions": [
-            {"user": "kilonova", "vhost": "/", "configure": ".*", "write": ".*", "read": ".*"},
-            {
-                "user": "compute.h1",
-                "vhost": "/",
-                "configure": own,
-                "write": rf"{own}|^kilonova$|^amq\.default$",
-                "read": rf"{own}|^kilonova$",
-            },
-        ],
-        "topic_permissions": [
-            {
-                "user": "compute.h1",
-                "vhost": "/",
-                "exchange": "kilonova",
-                "write": r"^(call\.)?conductor$",
-                "read": r"^(call\.)?compute\.h1$",
-            }
-        ],
-    }
-
-
-def _user(name: str) -> dict[str, object]:
-    """With RabbitMQ's hash of the password: four bytes of salt, SHA-256 of salt and password."""
-    salt = b"salt"
-    digest = base64.b64encode(salt + hashlib.sha256(salt + PASSWORD.encode()).digest()).decode()
-    return {
-        "name": name,
-        "password_hash": digest,
-        "hashing_algorithm": "rabbit_password_hashing_sha256",
-        "tags": [],
-    }
 
 
 def _free_ports(count: int) -> list[int]:

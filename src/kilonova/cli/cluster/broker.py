@@ -19,16 +19,16 @@ VHOST = "kilonova"
 EXCHANGE = "kilonova"
 
 
-def control_plane(user: str, password: str) -> dict[str, Any]:
+def control_plane(user: str, password: str, vhost: str = VHOST) -> dict[str, Any]:
     """The virtual host with the exchange, which hosts may not make, and the user of api, conductor and
     scheduler, who may do everything there."""
     everything = {"configure": ".*", "write": ".*", "read": ".*"}
-    exchange = {"name": EXCHANGE, "vhost": VHOST, "type": "topic", "durable": True, "auto_delete": False}
+    exchange = {"name": EXCHANGE, "vhost": vhost, "type": "topic", "durable": True, "auto_delete": False}
     return {
-        "vhosts": [{"name": VHOST}],
+        "vhosts": [{"name": vhost}],
         "exchanges": [{**exchange, "internal": False, "arguments": {}}],
         "users": [_user(user, password)],
-        "permissions": [{"user": user, "vhost": VHOST, **everything}],
+        "permissions": [{"user": user, "vhost": vhost, **everything}],
     }
 
 
@@ -36,7 +36,7 @@ def host_user(host: str) -> str:
     return f"compute.{host}"
 
 
-def host(name: str, password: str) -> dict[str, Any]:
+def host(name: str, password: str, vhost: str = VHOST) -> dict[str, Any]:
     """The user of that host's agent."""
     user, escaped = host_user(name), re.escape(name)
     own = rf"^{EXCHANGE}\.(call\.)?compute\.{escaped}$"
@@ -49,8 +49,8 @@ def host(name: str, password: str) -> dict[str, Any]:
     topics = {"write": r"^(call\.)?conductor$", "read": rf"^(call\.)?compute\.{escaped}$"}
     return {
         "users": [_user(user, password)],
-        "permissions": [{"user": user, "vhost": VHOST, **permissions}],
-        "topic_permissions": [{"user": user, "vhost": VHOST, "exchange": EXCHANGE, **topics}],
+        "permissions": [{"user": user, "vhost": vhost, **permissions}],
+        "topic_permissions": [{"user": user, "vhost": vhost, "exchange": EXCHANGE, **topics}],
     }
 
 
@@ -64,6 +64,15 @@ def _user(name: str, password: str) -> dict[str, Any]:
         "hashing_algorithm": "rabbit_password_hashing_sha256",
         "tags": "",
     }
+
+
+def merged(*parts: dict[str, Any]) -> dict[str, Any]:
+    """Several as one."""
+    whole: dict[str, Any] = {}
+    for part in parts:
+        for kind, entries in part.items():
+            whole.setdefault(kind, []).extend(entries)
+    return whole
 
 
 def tell(definitions: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import tomllib
 from pathlib import Path
 
@@ -57,12 +58,12 @@ def join(file: Path, root: Path) -> None:
     """Make this machine a compute host, by the FILE that `kilonova cluster add-host` has written."""
     machine.must_be_root()
     ticket = read(file)
+    check_broker(ticket)
     files = Files(root)
     files.install_units(machine.COMPUTE)
     files.write(files.etc / "ca.pem", ticket.ca.lstrip())
     words = {name: json.dumps(value) for name, value in msgspec.structs.asdict(ticket).items()}
     files.write(files.etc / "compute.toml", _COMPUTE.format(**words | {"ca": _CA}), 0o600)
-    check_broker(ticket, files.etc / "ca.pem")
     if root != Path("/"):
         return
     machine.enable(machine.COMPUTE)
@@ -77,13 +78,17 @@ def read(file: Path) -> Ticket:
         raise click.ClickException(f"{file} was not written by kilonova cluster add-host: {error}") from error
 
 
-def check_broker(ticket: Ticket, ca: Path) -> None:
+def check_broker(ticket: Ticket) -> None:
     """The broker is there, is who it should be, and knows this host. ClickException: it is not so."""
-    config = Bus(url=ticket.bus, ssl_ca_file=str(ca))
-    try:
-        (broker,) = brokers(config.url)
-        connect(broker, config, "kilonova cluster join").close()
-    except (BadRequest, ValueError) as error:
-        raise click.ClickException(f"the file names no broker: {error}") from error
-    except Exception as error:  # py-amqp and ssl have no common kind of error
-        raise click.ClickException(f"cannot reach the broker {broker}: {error}") from error
+    with tempfile.NamedTemporaryFile("w") as ca:
+        ca.write(ticket.ca)
+        ca.flush()
+        config = Bus(url=ticket.bus, ssl_ca_file=ca.name)
+        try:
+            (broker,) = brokers(config.url)
+        except (BadRequest, ValueError) as error:
+            raise click.ClickException(f"the file names no broker: {error}") from error
+        try:
+            connect(broker, config, "kilonova cluster join").close()
+        except Exception as error:  # py-amqp and ssl have no common kind of error
+            raise click.ClickException(f"cannot reach the broker {broker}: {error}") from error

@@ -1,0 +1,98 @@
+"""The units in packaging/: systemd understands them, and they start what there is."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from configparser import RawConfigParser
+from pathlib import Path
+
+import click
+import pytest
+
+from kilonova.cli import main
+
+FOLDER = Path(__file__).resolve().parents[2] / "packaging/systemd"
+SERVICES = sorted(path.name for path in FOLDER.glob("*.service"))
+WITH_GUESTS = ("kilonova-compute.service", "kilonova-up.service")
+MOUNTS_OF_ITS_OWN = {
+    *(
+        "ProtectSystem",
+        "ProtectHome",
+        "PrivateTmp",
+        "PrivateDevices",
+        "PrivateMounts",
+        "ProtectProc",
+        "ProcSubset",
+    ),
+    *("ProtectKernelTunables", "ProtectKernelModules", "ProtectKernelLogs", "ProtectControlGroups"),
+    *(
+        "ReadOnlyPaths",
+        "ReadWritePaths",
+        "InaccessiblePaths",
+        "TemporaryFileSystem",
+        "BindPaths",
+        "RootDirectory",
+    ),
+    *("DynamicUser", "RuntimeDirectory", "PrivateNetwork", "ProtectHostname", "RestrictNamespaces"),
+}
+"""Options by which a service would not see the network namespaces of its last run, or could make none."""
+CLOSES_DEVICES = {"DevicePolicy", "DeviceAllow", "ProtectClock"}
+
+
+def read(name: str) -> RawConfigParser:
+    parser = RawConfigParser(strict=True, interpolation=None)
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.read_string((FOLDER / name).read_text())
+    return parser
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_what_it_starts_exists_and_takes_these_options(name: str) -> None:
+    program, command, *arguments = read(name)["Service"]["ExecStart"].split()
+    assert program == "kilonova"
+    context = click.Context(main)
+    found = main.get_command(context, command)
+    assert found is not None
+    known = {option for parameter in found.params for option in parameter.opts}
+    assert {word for word in arguments if word.startswith("--")} <= known
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_it_says_when_it_serves_and_comes_back(name: str) -> None:
+    service = read(name)["Service"]
+    assert (service["Type"], service["Restart"]) == ("notify", "always")
+
+
+@pytest.mark.parametrize("name", WITH_GUESTS)
+def test_guests_outlive_it(name: str) -> None:
+    service = read(name)["Service"]
+    assert (service["KillMode"], service["OOMPolicy"]) == ("process", "continue")
+    assert set(service) & (MOUNTS_OF_ITS_OWN | CLOSES_DEVICES) == set()
+
+
+@pytest.mark.parametrize("name", sorted(set(SERVICES) - set(WITH_GUESTS)))
+def test_the_control_plane_is_no_root_and_reads_only_its_own(name: str) -> None:
+    service = read(name)["Service"]
+    assert (service["User"], service["CapabilityBoundingSet"]) == ("kilonova", "")
+    assert service["ProtectSystem"] == "strict"
+    assert not any("compute.toml" in value for value in service.values())
+
+
+def test_systemd_understands_them(tmp_path: Path) -> None:
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("needs systemd-analyze")
+    for path in FOLDER.glob("kilonova*"):
+        if path.suffix in {".service", ".socket", ".target"}:
+            # Whether kilonova is in systemd's path is not asked here.
+            (tmp_path / path.name).write_text(path.read_text().replace("=kilonova ", "=/bin/true "))
+    units = [str(path) for path in tmp_path.iterdir()]
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", *units],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    ours = [line for line in done.stderr.splitlines() if "kilonova" in line]
+    assert (done.returncode, ours) == (0, []), done.stderr
