@@ -6,6 +6,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from kilonova.store.schema.base import Json
+
 
 def is_postgresql(conn: sa.Connection) -> bool:
     return conn.dialect.name == "postgresql"
@@ -20,6 +22,14 @@ def insert(conn: sa.Connection, table: sa.Table) -> Any:
     from sqlalchemy.dialects import sqlite
 
     return sqlite.insert(table)
+
+
+def among(conn: sa.Connection, column: sa.Column[str], parameter: str) -> sa.ColumnElement[bool]:
+    """``column IN (…)`` where one parameter is the whole list: IN itself is written anew for each length."""
+    if is_postgresql(conn):
+        return column == sa.any_(sa.bindparam(parameter, type_=sa.ARRAY(sa.Text)))
+    listed = sa.func.json_each(sa.bindparam(parameter, type_=Json())).table_valued("value")
+    return column.in_(sa.select(listed.c.value))
 
 
 def insert_new(conn: sa.Connection, table: sa.Table, row: dict[str, Any]) -> bool:

@@ -51,7 +51,7 @@ def rows(
         else:
             query = query.where(column.regexp_match(pattern))
     if not tests:
-        return list(conn.execute(query.limit(limit)))
+        return list(conn.execute(query.limit(limit)).all())  # all(): in one go, not row by row
     first = len(query.selected_columns)
     query = query.add_columns(*(value.label(f"tested_{n}") for n, (value, _) in enumerate(tests)))
     with conn.execute(query.execution_options(stream_results=True)) as found:

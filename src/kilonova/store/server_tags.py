@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import sqlalchemy as sa
 
+from kilonova.store import dialect
 from kilonova.store.schema.servers import server_tags as table
+
+_OF: dict[str, sa.Select[Any]] = {}
+"""Each database's statement of of(), made once."""
 
 
 def of(conn: sa.Connection, server_ids: Sequence[str]) -> dict[str, list[str]]:
     """The tags of these servers, one query; a server without tags is not in it."""
-    query = sa.select(table.c.server_id, table.c.tag).where(table.c.server_id.in_(server_ids))
+    query = _OF.get(conn.dialect.name)
+    if query is None:
+        query = _OF[conn.dialect.name] = (
+            sa.select(table.c.server_id, table.c.tag)
+            .where(dialect.among(conn, table.c.server_id, "server_ids"))
+            .order_by(table.c.server_id, table.c.tag)
+        )
     found: dict[str, list[str]] = {}
-    for server_id, tag in conn.execute(query.order_by(table.c.server_id, table.c.tag)):
+    for server_id, tag in conn.execute(query, {"server_ids": list(server_ids)}):
         found.setdefault(server_id, []).append(tag)
     return found
 

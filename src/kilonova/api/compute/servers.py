@@ -18,7 +18,8 @@ def listed(api: ComputeAPI, request: Request) -> Reply:
     with api.db.read() as conn:
         rows = server_lists.page(conn, wanted, server_lists.BRIEF)
     servers = [
-        {"id": row.id, "name": row.name, "links": links.resource(request, "servers", row.id)} for row in rows
+        {"id": server_id, "name": name, "links": links.resource(request, "servers", server_id)}
+        for server_id, name, *_ in rows
     ]
     last = rows[-1].id if rows else ""
     return Reply(body={"servers": servers} | links.page(request, "servers", "servers", rows, last))
