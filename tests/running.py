@@ -129,6 +129,7 @@ class Up(Client):
         super().__init__(state, database_url)
         self.driver = driver
         self.hosts = hosts
+        self.said = ""
         self._process: subprocess.Popen[str] | None = None
 
     def start(self, config: str = "") -> Up:
@@ -151,6 +152,7 @@ class Up(Client):
                 assert found is not None
                 self.url = found.group()
                 self._token = ""
+                self.said = "".join(said)
                 return self
         raise AssertionError(f"kilonova up did not start: {said} {self.log()[-3000:]}")
 

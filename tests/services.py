@@ -64,6 +64,8 @@ class Services(Client):
             CONFIG.format(state=state, bus=bus, exchange=exchange, database=self.database_url) + more
         )
         self._arguments = {"api": ("--port", "0"), "compute": compute}
+        self.arguments: tuple[str, ...] = ()
+        """Of every service."""
         self._processes: dict[str, subprocess.Popen[str]] = {}
         self._ready: dict[str, threading.Event] = {}
         self._said: dict[str, list[str]] = {}
@@ -84,7 +86,7 @@ class Services(Client):
     def begin(self, name: str) -> None:
         kind = name.partition("-")[0]
         command = [sys.executable, "-c", "from kilonova.cli import main; main()", kind]
-        command += ["--config", str(self.config), *self._arguments.get(kind, ())]
+        command += ["--config", str(self.config), *self._arguments.get(kind, ()), *self.arguments]
         given = self._listening.fileno() if self._listening is not None and kind == "api" else None
         if given is not None:
             hand_over = f'LISTEN_FDS=1 LISTEN_PID=$$ exec "$0" "$@" 3<&{given}'

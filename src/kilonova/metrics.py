@@ -80,7 +80,7 @@ def enable() -> CollectorRegistry:
 
     with _lock:
         if _registry is None:
-            disable_created_metrics()
+            disable_created_metrics()  # type: ignore[no-untyped-call]
             _registry = CollectorRegistry(auto_describe=False)
             for metric in _declared:
                 metric.make(_registry)

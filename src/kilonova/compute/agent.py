@@ -175,6 +175,7 @@ class Agent:
                 self._failed(task.work, journal, error)
             return None
         self._finish(task.work, journal, power_state=told)
+        _log.info("work_done", kind=task.work.kind, host=self._parts.host)
         return told
 
     def _failed(self, work: Work, journal: Journal, error: Exception) -> None:

@@ -142,6 +142,7 @@ def _hand_over(
             operations.put_steps(conn, work.id, work.epoch, None, [step])
         server = servers.for_host(conn, work.server_id)
     parts.faults.reach("build.hand_over.after")
+    _log.info("build_handed_over", host=host, attempt=handed.attempt)
     parts.bus.cast(
         f"compute.{host}",
         "build_and_run_instance",

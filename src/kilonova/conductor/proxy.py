@@ -100,6 +100,7 @@ def activate(parts: Parts, message: Activate) -> Nothing:
         )
         lease.close(conn, work, operations.DONE)
         hosts.count_build(conn, message.host, failed=False)
+    _log.info("server_active", operation=work.id, server=work.server_id, host=message.host)
     parts.faults.reach("build.activate.after")
     return Nothing()
 

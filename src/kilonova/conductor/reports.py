@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kilonova import log
 from kilonova.conductor.parts import Parts
 from kilonova.domain.messages import (
     FromHost,
@@ -57,5 +58,6 @@ def ready(parts: Parts, message: Ready) -> Nothing:
         waiting = operations.open_on_host(conn, message.host)
     for work in waiting:
         method = METHOD_OF_KIND.get(work.kind, "perform_action")
-        parts.bus.cast("conductor", method, PerformOperation(operation_id=work.id))
+        with log.bound(request_id=work.request_id):
+            parts.bus.cast("conductor", method, PerformOperation(operation_id=work.id))
     return Nothing()

@@ -33,12 +33,13 @@ def sweep(parts: Parts) -> None:
         limbo = servers.in_limbo(conn, before)
         aged = idempotency.any_before(conn, _oldest_key(parts))
     for row in expired:
-        if row.deadline <= now():
-            _end(parts, row.id, row.kind)
-        else:
-            _log.info("operation_taken_up_again", operation=row.id, kind=row.kind, host=row.host)
-            method = METHOD_OF_KIND.get(row.kind, "perform_action")
-            parts.bus.cast("conductor", method, PerformOperation(operation_id=row.id))
+        with log.bound(request_id=row.request_id):
+            if row.deadline <= now():
+                _end(parts, row.id, row.kind)
+            else:
+                _log.info("operation_taken_up_again", operation=row.id, kind=row.kind, host=row.host)
+                method = METHOD_OF_KIND.get(row.kind, "perform_action")
+                parts.bus.cast("conductor", method, PerformOperation(operation_id=row.id))
     for server_id in limbo:
         _repair(parts, server_id, before)
     if aged:
