@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from random import Random
 from typing import NamedTuple
 
-_LONGEST_DELAY = 3.0
-
 
 class Fate(NamedTuple):
     """``kind`` empty: nothing happens to it. ``seconds``: how long it is delayed."""
@@ -29,6 +27,8 @@ class Rates:
     duplicate: float = 0.02
     delay: float = 0.02
     reorder: float = 0.02
+    longest_delay: float = 3.0
+    """Seconds."""
 
 
 class Fates:
@@ -50,7 +50,7 @@ class Fates:
 
     def draw(self, random: Random) -> Fate:
         rates = self._rates
-        drawn, seconds = random.random(), random.uniform(0.1, _LONGEST_DELAY)
+        drawn, seconds = random.random(), random.uniform(0.05, rates.longest_delay)
         if self._calm:
             return LUCKY
         fate = LUCKY
