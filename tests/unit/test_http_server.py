@@ -1,0 +1,148 @@
+"""The HTTP server's stop: what came is answered, and clients hear in time to connect anew."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from kilonova.cli.parts import http as parts
+
+GIVEN = """
+import os, sys
+from kilonova.cli.parts.http import Server
+server = Server("127.0.0.1", 0)
+server.prepare()
+print(server.url, sorted(name for name in os.environ if name.startswith("LISTEN")))
+server.stop()
+"""
+
+
+class App:
+    """Answers /slow when it is told to, everything else at once."""
+
+    def __init__(self) -> None:
+        self.began, self.go_on = threading.Event(), threading.Event()
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        if environ["PATH_INFO"] == "/slow":
+            self.began.set()
+            assert self.go_on.wait(30)
+        start_response("200 OK", [("Content-Length", "2")])
+        return [b"ok"]
+
+
+@pytest.fixture
+def app() -> App:
+    return App()
+
+
+@pytest.fixture
+def server(app: App) -> Iterator[parts.Server]:
+    made = parts.Server("127.0.0.1", 0)
+    made.prepare()
+    made.wsgi_app = app
+    threading.Thread(target=made.serve, daemon=True).start()
+    yield made
+    app.go_on.set()
+    made.stop()
+
+
+def connect(server: parts.Server) -> http.client.HTTPConnection:
+    return http.client.HTTPConnection(*server.bind_addr, timeout=30)
+
+
+def ask(connection: http.client.HTTPConnection, path: str = "/") -> bool:
+    """Whether the answer says that the connection ends."""
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    assert (answer.status, answer.read()) == (200, b"ok")
+    return answer.will_close
+
+
+def stopping(server: parts.Server) -> threading.Thread:
+    """It has begun to stop, and accepts no more."""
+    address = server.bind_addr
+    thread = threading.Thread(target=server.stop)
+    thread.start()
+    while True:
+        try:
+            socket.create_connection(address, timeout=5).close()
+        except OSError:
+            return thread
+
+
+def test_a_request_under_way_gets_its_answer(server: parts.Server, app: App) -> None:
+    one = connect(server)
+    closes: list[bool] = []
+    asking = threading.Thread(target=lambda: closes.append(ask(one, "/slow")))
+    asking.start()
+    assert app.began.wait(30)
+    stop = stopping(server)
+    assert stop.is_alive()
+    app.go_on.set()
+    asking.join(30)
+    stop.join(30)
+    assert closes == [True]
+    assert not stop.is_alive()
+
+
+def test_a_client_with_a_kept_connection_is_told_to_connect_anew(
+    server: parts.Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts, "_IDLE_GRACE", 30.0)
+    one = connect(server)
+    assert not ask(one)
+    stop = stopping(server)
+    assert ask(one), "the answer does not say that the connection ends"
+    stop.join(20)
+    assert not stop.is_alive(), "it waited for nobody"
+
+
+def test_a_client_that_says_nothing_more_does_not_hold_it_up(server: parts.Server) -> None:
+    one = connect(server)
+    assert not ask(one)
+    stop = stopping(server)
+    stop.join(30)
+    assert not stop.is_alive()
+    with pytest.raises((OSError, http.client.HTTPException)):
+        ask(one)
+
+
+def test_a_socket_that_was_handed_over_is_served_and_left_open() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        handed = f'LISTEN_FDS=1 LISTEN_FDNAMES=api LISTEN_PID=$$ exec "$0" "$@" 3<&{held.fileno()}'
+        command = ["bash", "-c", handed, sys.executable, "-c", GIVEN]
+        done = subprocess.run(
+            command, pass_fds=(held.fileno(),), capture_output=True, text=True, timeout=60, check=False
+        )
+        host, port = held.getsockname()
+        assert done.stdout == f"http://{host}:{port} []\n", done.stderr
+        socket.create_connection((host, port), timeout=5).close()
+
+
+def test_a_socket_for_another_process_is_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LISTEN_PID", str(os.getppid()))
+    monkeypatch.setenv("LISTEN_FDS", "1")
+    assert parts.given_socket() is None
+    assert "LISTEN_PID" not in os.environ, "cheroot would take it"
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [("127.0.0.1", "http://127.0.0.1:"), ("0.0.0.0", "http://127.0.0.1:"), ("::1", "http://[::1]:")],
+)
+def test_the_url_is_one_that_leads_to_it(address: str, expected: str) -> None:
+    server = parts.Server(address, 0)
+    server.prepare()
+    try:
+        assert server.url == f"{expected}{server.bind_addr[1]}"
+    finally:
+        server.stop()
