@@ -27,7 +27,6 @@ SERVERS = 1000
 _AT_ONCE = 32
 _PROCESSES = {"conductor": 1, "scheduler": 1, "compute": 1, "api": 1}
 """How many of each: as many as are best on two cores, where more of them only take each other's turns."""
-_ARGUMENTS = {"api": ["--port", "0"], "compute": ["--driver", "fake", "--hosts", str(HOSTS)]}
 _CONFIG = """
 state = "{state}"
 host = "host"
@@ -41,8 +40,9 @@ connection = "{database}"
 class Cluster(Client):
     """start() until all are ready; cpu() of each since they began; stop()."""
 
-    def __init__(self, folder: Path, rabbit: Rabbit, postgresql: PostgreSQL) -> None:
+    def __init__(self, folder: Path, rabbit: Rabbit, postgresql: PostgreSQL, hosts: int) -> None:
         super().__init__(folder, postgresql.url())
+        self._arguments = {"api": ["--port", "0"], "compute": ["--driver", "fake", "--hosts", str(hosts)]}
         self._rabbit = rabbit
         self._postgresql = postgresql
         self._processes: list[tuple[str, subprocess.Popen[str]]] = []
@@ -59,7 +59,7 @@ class Cluster(Client):
 
     def _start(self, service: str, number: int, config: Path) -> None:
         command = [sys.executable, "-c", "from kilonova.cli import main; main()", service]
-        command += ["--config", str(config), *_ARGUMENTS.get(service, [])]
+        command += ["--config", str(config), *self._arguments.get(service, [])]
         with (self.state / f"{service}-{number}.log").open("w") as log:
             process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
         self._processes.append((service, process))
@@ -91,7 +91,7 @@ def cluster() -> list[Figure]:
     """1,000 servers over 100 hosts at concurrency 32, then their deletes; before that one at a time."""
     if not installed() or shutil.which("psql") is None:
         return []
-    with _cluster() as running:
+    with running_cluster() as running:
         image = running.image(b"\0" * 65536)
         warm = load(running, "create", image=image, flavor=FLAVOR, count=100, threads=8)
         load(running, "delete", ids=warm["ids"], threads=8)
@@ -128,10 +128,10 @@ def cluster() -> list[Figure]:
 
 
 @contextmanager
-def _cluster() -> Iterator[Cluster]:
+def running_cluster(hosts: int = HOSTS) -> Iterator[Cluster]:
     with tempfile.TemporaryDirectory(prefix="kilonova-cluster-") as folder:
         rabbit, postgresql = Rabbit(Path(folder) / "rabbit"), PostgreSQL()
-        running = Cluster(Path(folder) / "state", rabbit, postgresql)
+        running = Cluster(Path(folder) / "state", rabbit, postgresql, hosts)
         try:
             rabbit.start()
             postgresql.start()

@@ -23,6 +23,7 @@ from kilonova.store.database import Database
 DEFAULT_DATABASE = os.environ.get("KILONOVA_TEST_DATABASE", "sqlite")
 ON_BOTH = {
     "test_database",
+    "test_gathered_reports",
     "test_idempotency",
     "test_identity_races",
     "test_identity_tokens",

@@ -36,7 +36,7 @@ def host_servers(parts: Parts, message: FromHost) -> HostServers:
     """What the records say is on the host that asks."""
     with parts.db.read() as conn:
         rows = servers.on_host(conn, message.host)
-        busy = {row.server_id for row in operations.open_on_host(conn, message.host)}
+        busy = operations.busy_on_host(conn, message.host)
     return HostServers(
         servers={
             row.id: PlacedServer(

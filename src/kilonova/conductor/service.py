@@ -10,6 +10,7 @@ from typing import Any
 from kilonova import log
 from kilonova.bus.base import Handler
 from kilonova.conductor import actions, build, delete, proxy, reports, sweeper
+from kilonova.conductor.gather import Reports
 from kilonova.conductor.parts import Parts
 
 _log = log.get("conductor")
@@ -31,9 +32,12 @@ MESSAGES: dict[str, Callable[[Parts, Any], Any]] = {
 }
 
 
-def handlers(parts: Parts) -> dict[str, Handler]:
-    """What the bus serves on the topic ``conductor``."""
-    return {name: partial(function, parts) for name, function in MESSAGES.items()}
+def handlers(parts: Parts, gathered: Reports | None = None) -> dict[str, Handler]:
+    """What the bus serves on the topic ``conductor``. Reports are gathered there, or written as they come."""
+    functions: dict[str, Handler] = {name: partial(function, parts) for name, function in MESSAGES.items()}
+    if gathered is not None:
+        functions["report"] = gathered.report
+    return functions
 
 
 class Sweeper:

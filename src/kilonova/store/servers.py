@@ -165,14 +165,19 @@ def mark_deleted(conn: sa.Connection, server_id: str) -> bool:
     return True
 
 
+_ON_HOST = (
+    sa.select(servers.c.id, servers.c.vm_state, servers.c.task_state, servers.c.power_state, servers.c.vifs)
+    .where(servers.c.host == given("on"), servers.c.deleted_at.is_(None))
+    .order_by(servers.c.id)
+)
+_THESE_ON_HOST = _ON_HOST.where(servers.c.id.in_(given("only", expanding=True)))
+
+
 def on_host(conn: sa.Connection, host: str, only: Sequence[str] | None = None) -> Sequence[Row]:
     """Every live server placed on ``host`` (of those in ``only``, if given), one query."""
-    query = sa.select(
-        servers.c.id, servers.c.vm_state, servers.c.task_state, servers.c.power_state, servers.c.vifs
-    ).where(servers.c.host == host, servers.c.deleted_at.is_(None))
-    if only is not None:
-        query = query.where(servers.c.id.in_(only))
-    return conn.execute(query.order_by(servers.c.id)).all()
+    if only is None:
+        return conn.execute(_ON_HOST, {"on": host}).all()
+    return conn.execute(_THESE_ON_HOST, {"on": host, "only": only}).all()
 
 
 def in_limbo(conn: sa.Connection, before: float, for_update: bool = False) -> Sequence[str]:

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 
 from kilonova.bus.base import Bus
 from kilonova.conductor import service
+from kilonova.conductor.gather import Reports
 from kilonova.conductor.parts import Parts
 from kilonova.config import Config
 from kilonova.engine.faults import FaultPoints
@@ -31,7 +32,9 @@ def start_conductor(config: Config, db: Database, bus: Bus, faults: FaultPoints,
         network=BuiltinNetwork(db, config),
         faults=faults,
     )
-    closing.callback(bus.serve("conductor", service.handlers(parts), _THREADS).close)
+    gathered = Reports(parts)
+    closing.callback(gathered.close)
+    closing.callback(bus.serve("conductor", service.handlers(parts, gathered), _THREADS).close)
     return parts
 
 

@@ -1,0 +1,77 @@
+"""The reports of many hosts as few transactions.
+
+A host says each report interval that it lives, mostly with nothing new; a thousand hosts are a hundred such
+messages a second. What has come within half a second is written as one. Who dies before that has lost signs
+of life that come again, and a host counts as dead only after several of them.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from kilonova import log
+from kilonova.conductor import reports
+from kilonova.conductor.parts import Parts
+from kilonova.domain.hosts import HostReport
+from kilonova.domain.messages import Nothing, Report
+from kilonova.store import hosts
+from kilonova.store.repeat import repeat
+
+_log = log.get("conductor")
+
+_SECONDS = 0.5
+"""How long a report may wait for others; little beside the seconds between two of a host."""
+
+
+class Reports:
+    """Its thread writes what report() took in, until closed."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._waiting: dict[str, Report] = {}
+        """By host: its newest."""
+        self._came = threading.Condition()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="reports", daemon=True)
+        self._thread.start()
+
+    def report(self, message: Report) -> Nothing:
+        """An agent that has just begun goes on when it is written; all others need not know."""
+        if message.starting:
+            return reports.report(self._parts, message)
+        with self._came:
+            self._waiting[message.host] = message
+            self._came.notify()
+        return Nothing()
+
+    def close(self) -> None:
+        """Returns when what came is written."""
+        with self._came:
+            self._closing.set()
+            self._came.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            with self._came:
+                self._came.wait_for(lambda: self._waiting or self._closing.is_set())
+            self._closing.wait(_SECONDS)
+            with self._came:
+                gathered, self._waiting = self._waiting, {}
+            if gathered:
+                self._write(gathered)
+            elif self._closing.is_set():
+                return
+
+    def _write(self, gathered: dict[str, Report]) -> None:
+        # In one order, so that two conductors do not wait for each other.
+        told = [gathered[host].report for host in sorted(gathered)]
+        try:
+            repeat(self._written, told)
+        except Exception:  # noqa: BLE001 - the loop must outlive a database that is away
+            _log.exception("reports_lost", hosts=len(told))
+
+    def _written(self, told: list[HostReport]) -> None:
+        config = self._parts.config
+        with self._parts.db.write() as conn:
+            hosts.report_all(conn, told, config.default_availability_zone, config.compute)

@@ -1,0 +1,163 @@
+"""Reports of many hosts as one transaction: everything is written, and little is done for what is not new."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import pytest
+import sqlalchemy as sa
+from tests.running import until
+
+from kilonova.conductor.gather import Reports
+from kilonova.conductor.parts import Parts
+from kilonova.config import Config
+from kilonova.domain.clock import now
+from kilonova.domain.errors import Unavailable
+from kilonova.domain.hosts import Capacity, HostReport
+from kilonova.domain.messages import Report
+from kilonova.engine.faults import NO_FAULTS
+from kilonova.store import host_lists, hosts
+from kilonova.store.database import Database, Row
+
+
+class Flaky:
+    """A database that is away as long as it is told to be."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self.away = False
+        self.refused = 0
+
+    @contextmanager
+    def write(self) -> Iterator[sa.Connection]:
+        if self.away:
+            self.refused += 1
+            raise Unavailable("away")
+        with self._db.write() as conn:
+            yield conn
+
+
+@pytest.fixture
+def db(new_database: Callable[..., Database]) -> Database:
+    return new_database()
+
+
+@pytest.fixture
+def flaky(db: Database) -> Flaky:
+    return Flaky(db)
+
+
+@pytest.fixture
+def reports(flaky: Flaky) -> Iterator[Reports]:
+    nothing = cast(Any, None)
+    parts = Parts("c", Config(), cast(Database, flaky), bus=nothing, network=nothing, faults=NO_FAULTS)
+    made = Reports(parts)
+    yield made
+    made.close()
+
+
+def told(host: str, vcpus: int = 4) -> HostReport:
+    return HostReport(
+        host=host,
+        hypervisor_hostname=host,
+        hypervisor_type="QEMU",
+        hypervisor_version=1,
+        host_ip="192.0.2.1",
+        total=Capacity(vcpus=vcpus, memory_mb=4096, disk_gb=100),
+        cpu_info={"model": "x"},
+    )
+
+
+def known(db: Database) -> dict[str, Row]:
+    with db.read() as conn:
+        return {row.host: row for row in hosts.with_services(conn)}
+
+
+@contextmanager
+def statements(db: Database) -> Iterator[list[str]]:
+    said: list[str] = []
+
+    def note(_c: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        said.append(statement)
+
+    sa.event.listen(db.engine, "before_cursor_execute", note)
+    yield said
+    sa.event.remove(db.engine, "before_cursor_execute", note)
+
+
+def test_what_came_is_written_at_the_latest_at_the_end(db: Database, reports: Reports) -> None:
+    began = now()
+    for number in range(20):
+        reports.report(Report(host=f"h{number}", report=told(f"h{number}")))
+    reports.close()
+    assert {f"h{number}" for number in range(20)} == known(db).keys()
+    assert all(row.last_seen >= began for row in known(db).values())
+
+
+def test_it_is_written_by_itself(db: Database, reports: Reports) -> None:
+    for vcpus in (4, 8):  # and goes on
+        reports.report(Report(host="h", report=told("h", vcpus)))
+        until(lambda vcpus=vcpus: "h" in known(db) and known(db)["h"].vcpus_limit == vcpus * 4, 30, "it")
+
+
+def test_the_newest_of_a_host_counts(db: Database, reports: Reports) -> None:
+    for vcpus in (4, 6, 5):
+        reports.report(Report(host="h", report=told("h", vcpus)))
+    reports.close()
+    assert known(db)["h"].vcpus_limit == 20
+
+
+def test_who_begins_finds_it_written(db: Database, reports: Reports) -> None:
+    reports.report(Report(host="h", report=told("h"), starting=True))
+    assert "h" in known(db)
+
+
+def test_nothing_new_costs_two_statements_and_changes_no_host(db: Database) -> None:
+    many = [told(f"h{number}") for number in range(50)]
+    with db.write() as conn:
+        hosts.report_all(conn, many, "nova", Config().compute)
+    before = known(db)
+    with statements(db) as said, db.write() as conn:
+        hosts.report_all(conn, many, "nova", Config().compute)
+    assert len([one for one in said if one.split()[0] in ("SELECT", "UPDATE", "INSERT")]) == 2
+    for host, row in known(db).items():
+        assert row.last_seen > before[host].last_seen
+        assert (row.generation, row.updated_at) == (before[host].generation, before[host].updated_at)
+
+
+def test_what_changed_is_a_new_generation(db: Database) -> None:
+    many = [told("a"), told("b")]
+    with db.write() as conn:
+        hosts.report_all(conn, many, "nova", Config().compute)
+    before = known(db)
+    with db.write() as conn:
+        hosts.report_all(conn, [told("a"), told("b", vcpus=8)], "nova", Config().compute)
+    assert known(db)["a"].generation == before["a"].generation
+    assert known(db)["b"].generation > before["b"].generation
+    assert known(db)["b"].vcpus_limit == 32
+
+
+def test_who_was_forgotten_is_known_again(db: Database) -> None:
+    one = told("h")
+    with db.write() as conn:
+        hosts.report_all(conn, [one], "nova", Config().compute)
+        (service,) = host_lists.all_services(conn)
+        host_lists.delete_service(conn, service.id)
+    assert known(db) == {}
+    with db.write() as conn:
+        hosts.report_all(conn, [one, told("g")], "nova", Config().compute)
+    assert known(db).keys() == {"g", "h"}
+
+
+def test_a_database_that_is_away_costs_only_what_came_meanwhile(
+    db: Database, flaky: Flaky, reports: Reports
+) -> None:
+    flaky.away = True
+    reports.report(Report(host="h", report=told("h")))
+    until(lambda: flaky.refused, 30, "the attempt")
+    flaky.away = False
+    reports.report(Report(host="g", report=told("g")))
+    reports.close()
+    assert known(db).keys() == {"g"}
