@@ -11,7 +11,7 @@ from kilonova.bus.base import Handler, Subscription
 from kilonova.compute import actions, build, delete
 from kilonova.compute.build import FailedAfterCommit
 from kilonova.compute.insist import ConductorAway, insist
-from kilonova.compute.journal import Journal, words
+from kilonova.compute.journal import LOOK, Journal, words
 from kilonova.compute.parts import Parts
 from kilonova.compute.power import PowerWatch
 from kilonova.compute.reconcile import is_placed_here, reconcile
@@ -48,6 +48,7 @@ class Agent:
         self._running = Running()
         self._power = PowerWatch(parts, self._running)
         self._subscription: Subscription | None = None
+        self._looks: Ticker | None = None
         self._stopping = threading.Event()
         self._untidy = threading.Event()
         """The host is not as the records have it, for want of a hypervisor that answers."""
@@ -62,6 +63,7 @@ class Agent:
         parts = self._parts
         parts.network.start(self._metadata)
         parts.driver.start(self._power.on_event)
+        self._looks = leases
         stop = stop or self._stopping
         insist(lambda: self._report(starting=True), math.inf, stop)
         insist(lambda: reconcile(parts, self._running), math.inf, stop)
@@ -135,6 +137,7 @@ class Agent:
     def _do_in_turn(self, task: Task, perform: Perform) -> PowerState | None:
         """The power state that the conductor was told at the end; None if it was told none."""
         journal = Journal(self._parts, task.work, task.cancel)
+        self._look_later(journal)
         try:
             return self._run(task, journal, perform)
         except StaleEpoch:
@@ -142,7 +145,17 @@ class Agent:
         except (ConductorAway, KilonovaError) as error:
             # Its end could not be told: the operation is open, and its next owner finds what is done.
             _log.warning("work_left", kind=task.work.kind, error=str(error))
+        finally:
+            journal.close()
         return None
+
+    def _look_later(self, journal: Journal) -> None:
+        def look() -> None:
+            if journal.look():
+                self._look_later(journal)
+
+        if self._looks is not None:
+            self._looks.after(LOOK, look)
 
     def _run(self, task: Task, journal: Journal, perform: Perform) -> PowerState | None:
         """Do the work and tell its end. What fails in the doing is undone; never what was done."""
@@ -162,6 +175,7 @@ class Agent:
                 self._failed(task.work, journal, error)
             return None
         self._finish(task.work, journal, power_state=told)
+        _log.info("work_done", kind=task.work.kind, host=self._parts.host)
         return told
 
     def _failed(self, work: Work, journal: Journal, error: Exception) -> None:
