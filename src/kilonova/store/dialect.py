@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
 from kilonova.store.schema.base import Json
+
+Statement = TypeVar("Statement", bound=sa.Executable)
 
 
 def is_postgresql(conn: sa.Connection) -> bool:
@@ -22,6 +26,23 @@ def insert(conn: sa.Connection, table: sa.Table) -> Any:
     from sqlalchemy.dialects import sqlite
 
     return sqlite.insert(table)
+
+
+def once(make: Callable[[sa.Connection], Statement]) -> Callable[[sa.Connection], Statement]:
+    """A decorator: a statement with parameters, made once for each kind of database.
+
+    Where it runs with every request, making it costs more than running it.
+    """
+    made: dict[str, Statement] = {}
+
+    @wraps(make)
+    def statement(conn: sa.Connection) -> Statement:
+        found = made.get(conn.dialect.name)
+        if found is None:
+            found = made[conn.dialect.name] = make(conn)
+        return found
+
+    return statement
 
 
 def among(conn: sa.Connection, column: sa.Column[str], parameter: str) -> sa.ColumnElement[bool]:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
 
 from kilonova.domain.errors import BadRequest, NotFound
 from kilonova.domain.servers import TaskState, VmState
-from kilonova.store import regexp
+from kilonova.store import dialect, regexp
 from kilonova.store.database import Row
 from kilonova.store.schema.base import Json
 from kilonova.store.schema.hosts import hosts, services
@@ -76,15 +77,20 @@ def get(
 
     ``gone_too``: deleted ones as well.
     """
-    query = sa.select(*columns).where(servers.c.id == server_id)
-    if not gone_too:
-        query = query.where(servers.c.deleted_at.is_(None))
-    if project_id is not None:
-        query = query.where(servers.c.project_id == project_id)
-    row = conn.execute(query).one_or_none()
+    query = _one(tuple(columns), project_id is not None, gone_too)
+    row = conn.execute(query, {"server_id": server_id, "owner": project_id}).one_or_none()
     if row is None:
         raise NotFound(f"Instance {server_id} could not be found.")
     return row
+
+
+@cache
+def _one(columns: tuple[Any, ...], owned: bool, gone_too: bool) -> sa.Select[Any]:
+    """SELECT … FROM servers WHERE id = :server_id [AND deleted_at IS NULL] [AND project_id = :owner]"""
+    query = sa.select(*columns).where(servers.c.id == sa.bindparam("server_id"))
+    if not gone_too:
+        query = query.where(servers.c.deleted_at.is_(None))
+    return query.where(servers.c.project_id == sa.bindparam("owner")) if owned else query
 
 
 def page(conn: sa.Connection, wanted: ServerQuery, columns: Sequence[Any] = DETAIL) -> list[Row]:
@@ -108,24 +114,24 @@ def page(conn: sa.Connection, wanted: ServerQuery, columns: Sequence[Any] = DETA
 
 
 def host_states(conn: sa.Connection, names: Collection[str]) -> dict[str, Row]:
-    """Host → (hypervisor_hostname, disabled, forced_down, last_seen), one query for all of them.
-
-    SELECT … FROM hosts JOIN services ON services.id = hosts.service_id WHERE hosts.host IN (…)
-    """
+    """Host → (hypervisor_hostname, disabled, forced_down, last_seen), one query for all of them."""
     if not names:
         return {}
-    query = (
-        sa.select(
-            hosts.c.host,
-            hosts.c.hypervisor_hostname,
-            services.c.disabled,
-            services.c.forced_down,
-            services.c.last_seen,
-        )
-        .join(services, services.c.id == hosts.c.service_id)
-        .where(hosts.c.host.in_(names))
+    return {row.host: row for row in conn.execute(_host_states(conn), {"names": list(names)})}
+
+
+@dialect.once
+def _host_states(conn: sa.Connection) -> sa.Select[Any]:
+    """SELECT … FROM hosts JOIN services ON services.id = hosts.service_id WHERE hosts.host IN (:names)"""
+    query = sa.select(
+        hosts.c.host,
+        hosts.c.hypervisor_hostname,
+        services.c.disabled,
+        services.c.forced_down,
+        services.c.last_seen,
     )
-    return {row.host: row for row in conn.execute(query)}
+    joined = query.join(services, services.c.id == hosts.c.service_id)
+    return joined.where(dialect.among(conn, hosts.c.host, "names"))
 
 
 def availability_zones(conn: sa.Connection) -> set[str]:

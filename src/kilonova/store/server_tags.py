@@ -10,23 +10,20 @@ import sqlalchemy as sa
 from kilonova.store import dialect
 from kilonova.store.schema.servers import server_tags as table
 
-_OF: dict[str, sa.Select[Any]] = {}
-"""Each database's statement of of(), made once."""
-
 
 def of(conn: sa.Connection, server_ids: Sequence[str]) -> dict[str, list[str]]:
     """The tags of these servers, one query; a server without tags is not in it."""
-    query = _OF.get(conn.dialect.name)
-    if query is None:
-        query = _OF[conn.dialect.name] = (
-            sa.select(table.c.server_id, table.c.tag)
-            .where(dialect.among(conn, table.c.server_id, "server_ids"))
-            .order_by(table.c.server_id, table.c.tag)
-        )
     found: dict[str, list[str]] = {}
-    for server_id, tag in conn.execute(query, {"server_ids": list(server_ids)}):
+    for server_id, tag in conn.execute(_of(conn), {"server_ids": list(server_ids)}):
         found.setdefault(server_id, []).append(tag)
     return found
+
+
+@dialect.once
+def _of(conn: sa.Connection) -> sa.Select[Any]:
+    """SELECT server_id, tag FROM server_tags WHERE server_id IN (:server_ids) ORDER BY server_id, tag"""
+    wanted = dialect.among(conn, table.c.server_id, "server_ids")
+    return sa.select(table.c.server_id, table.c.tag).where(wanted).order_by(table.c.server_id, table.c.tag)
 
 
 def replace(conn: sa.Connection, server_id: str, tags: Iterable[str]) -> None:
