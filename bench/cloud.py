@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,3 +49,17 @@ def pss_mib(pid: int) -> float:
     """Proportional set size of a process."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
+
+
+def idle_mib(up: Up) -> float:
+    """Its memory (PSS) when nothing was asked of it for some seconds."""
+    time.sleep(3)  # a look at the idle process, not a wait for anything
+    return pss_mib(up.pid)
+
+
+def start_again(up: Up) -> float:
+    """Stop it, and start it on the same state: seconds from exec to its line ``ready``."""
+    up.stop()
+    began = time.perf_counter()
+    up.start(NO_LIMIT)
+    return time.perf_counter() - began
