@@ -14,7 +14,8 @@ from kilonova.config import Monitoring, address_and_port
 from kilonova.domain.errors import BadRequest, Timeout, Unavailable
 from kilonova.monitoring.gauges import Gauges
 from kilonova.monitoring.health import Health, State
-from kilonova.monitoring.listener import Listener, Page
+from kilonova.monitoring.listener import Listener
+from kilonova.monitoring.page import Page
 from kilonova.monitoring.question import Question
 
 

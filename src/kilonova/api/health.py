@@ -7,7 +7,7 @@ from typing import Any
 
 from kilonova.api.http import Reply, Request, Route, Service
 from kilonova.domain.errors import KilonovaError
-from kilonova.monitoring.listener import Page
+from kilonova.monitoring.page import Page
 from kilonova.monitoring.watch import Watch
 
 

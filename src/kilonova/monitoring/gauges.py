@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from kilonova import __version__, log, metrics
-from kilonova.monitoring.listener import Page
+from kilonova.monitoring.page import Page
 from kilonova.monitoring.question import Question
 
 _PATIENCE = 2.0

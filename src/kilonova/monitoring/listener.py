@@ -9,23 +9,12 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import NamedTuple
 
 from kilonova.domain.errors import BadRequest
+from kilonova.monitoring.page import Page, Pages
 
 _READ_TIMEOUT = 5.0
-
-
-class Page(NamedTuple):
-    status: int
-    content_type: str
-    body: bytes
-
-
-Pages = Mapping[str, Callable[[], Page]]
-"""Path → what is there."""
 
 
 class Listener:

@@ -10,7 +10,7 @@ import msgspec
 from kilonova import metrics
 from kilonova.config import Monitoring, address_and_port
 from kilonova.monitoring.health import Health
-from kilonova.monitoring.listener import Page
+from kilonova.monitoring.page import Page
 
 _JSON = "application/json"
 
