@@ -58,6 +58,10 @@ class Subscription(Protocol):
 
 class Bus(Protocol):
     @property
+    def up_since(self) -> float:
+        """Since when messages come without a break, in epoch seconds; infinite while none can."""
+
+    @property
     def problem(self) -> str:
         """Why it is not connected."""
 

@@ -34,6 +34,8 @@ _log = log.get("bus")
 class LocalBus:
     """See bus.base.Bus. ``pools`` names thread pools that several topics share (many hosts, few threads)."""
 
+    up_since = 0.0
+
     def __init__(self, pools: Mapping[str, int] | None = None) -> None:
         self._pools = {name: _Pool(name, size) for name, size in (pools or {}).items()}
         self._topics: dict[str, _Topic] = {}

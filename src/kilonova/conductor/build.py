@@ -6,6 +6,7 @@ again with the next host; when nothing is left to try, the server gets its fault
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,7 +14,7 @@ import sqlalchemy as sa
 from kilonova import log
 from kilonova.conductor.parts import Parts
 from kilonova.domain.clock import now
-from kilonova.domain.errors import KilonovaError, StaleEpoch, Unavailable
+from kilonova.domain.errors import KilonovaError, NoValidHost, StaleEpoch, Unavailable
 from kilonova.domain.messages import PerformOperation, SelectDestinations, Selection, StepRecord, Work
 from kilonova.domain.servers import BuildSpec, PowerState, TaskState, VmState
 from kilonova.engine import lease
@@ -58,13 +59,28 @@ def _place(parts: Parts, work: Row) -> None:
     except StaleEpoch:
         raise
     except Unavailable as error:
-        _log.warning("build_postponed", error=error.message)
-        with parts.db.write() as conn:
-            lease.postpone(conn, work, error.message)
+        _postpone(parts, work, error)
     except KilonovaError as error:
+        if isinstance(error, NoValidHost) and _may_report_soon(parts):
+            _postpone(parts, work, error)
+            return
         message = error.message if work.message is None else f"{error.message} Before that: {work.message}"
         _log.warning("build_failed", error=message)
         fail(parts, work, message, error.details, _decision(started, "Error", error.message))
+
+
+def _postpone(parts: Parts, work: Row, error: KilonovaError) -> None:
+    _log.warning("build_postponed", error=error.message)
+    with parts.db.write() as conn:
+        lease.postpone(conn, work, error.message)
+
+
+def _may_report_soon(parts: Parts) -> bool:
+    """Whether there are hosts that seem down only because nobody could hear them."""
+    if parts.silence == math.inf:
+        with parts.db.read() as conn:
+            return hosts.any_silent(conn, parts.config.compute.service_down_time)
+    return False
 
 
 def _decision(started: float, result: str, message: str | None = None) -> StepRecord:
@@ -76,7 +92,7 @@ def _decision(started: float, result: str, message: str | None = None) -> StepRe
 def _still_there(parts: Parts, work: Row) -> bool:
     """A build that was on a host when its owner was lost goes on there, if the host lives."""
     with parts.db.read() as conn:
-        return hosts.is_up(conn, work.host, parts.config.compute.service_down_time)
+        return hosts.is_up(conn, work.host, parts.silence)
 
 
 @repeated

@@ -59,4 +59,4 @@ def finish_records(conn: sa.Connection, work: Row) -> None:
 
 def _up(parts: Parts, host: str) -> bool:
     with parts.db.read() as conn:
-        return hosts.is_up(conn, host, parts.config.compute.service_down_time)
+        return hosts.is_up(conn, host, parts.silence)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from kilonova.bus.base import Bus
+from kilonova.conductor.hearing import Hearing
 from kilonova.config import Config
 from kilonova.engine.faults import FaultPoints
 from kilonova.network.base import NetworkService
@@ -21,3 +23,11 @@ class Parts:
     bus: Bus
     network: NetworkService
     faults: FaultPoints
+    hearing: Hearing | None = None
+    """None: every host could always be heard."""
+
+    @property
+    def silence(self) -> float:
+        """Seconds after which a silent host is taken for dead; infinite while it may have had no chance."""
+        heard = self.hearing is None or self.hearing.long_enough()
+        return self.config.compute.service_down_time if heard else math.inf

@@ -57,6 +57,8 @@ class Sweeper:
         while True:
             try:
                 sweeper.sweep(self._parts)
+                if self._parts.hearing is not None:
+                    self._parts.hearing.again()
             except Exception:  # noqa: BLE001 - the loop must outlive a database that is away
                 _log.exception("sweep_failed")
             if self._closing.wait(self._parts.config.operations.sweep_interval):

@@ -145,6 +145,17 @@ def takes_builds(conn: sa.Connection, host: str, service_down_time: float) -> bo
     return conn.execute(_TAKES_BUILDS, {"on": host, "since": since}).first() is not None
 
 
+def any_silent(conn: sa.Connection, service_down_time: float) -> bool:
+    """Whether a compute that would take builds gave no sign of life lately."""
+    query = sa.select(services.c.id).where(
+        services.c.binary == "nova-compute",
+        services.c.forced_down.is_(False),
+        services.c.disabled.is_(False),
+        services.c.last_seen < now() - service_down_time,
+    )
+    return conn.execute(query.limit(1)).first() is not None
+
+
 def zone(conn: sa.Connection, host: str) -> str:
     """The availability zone of a compute's service."""
     query = sa.select(services.c.availability_zone).where(

@@ -25,6 +25,7 @@ from kilonova.bus.local import LocalBus
 from kilonova.compute.agent import Agent
 from kilonova.compute.parts import Parts as ComputeParts
 from kilonova.conductor import service, sweeper
+from kilonova.conductor.hearing import Hearing
 from kilonova.conductor.parts import Parts as ConductorParts
 from kilonova.config import Config, Faults
 from kilonova.domain.context import RequestContext
@@ -110,6 +111,15 @@ class Points(FaultPoints):
             self.deadly = ""
             self.died.set()
             raise Died(point)
+
+
+class Ears(Hearing):
+    """Every host could be heard for long, unless a test sets ``after_break``."""
+
+    after_break = False
+
+    def long_enough(self) -> bool:
+        return not self.after_break
 
 
 class Post(LocalBus):
@@ -230,6 +240,7 @@ class Cloud:
         self.db = db
         self.bus = Post()
         self.faults = Points()
+        self.hearing = Ears(config, self.bus)
         self.network = BuiltinNetwork(self.db, config)
         self.scheduler = Scheduler(self.db, config, self.faults)
         self.bus.serve("scheduler", self.scheduler.handlers())
@@ -260,6 +271,7 @@ class Cloud:
             bus=self.bus,
             network=self.network,
             faults=self.faults,
+            hearing=self.hearing,
         )
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Every boundary between two effects of an operation has a fault point; `make crash` kills at each of them."""
+"""Every boundary between two effects of an operation has a fault point. `make crash` kills at every one."""
 
 from __future__ import annotations
 

@@ -217,6 +217,62 @@ def test_a_build_on_a_host_that_dies_goes_elsewhere(two: Cloud) -> None:
     assert two.unexplained() == []
 
 
+def test_who_could_not_be_heard_is_not_taken_for_dead(two: Cloud) -> None:
+    """After a while without a broker, a database or a conductor every host is silent, and lives."""
+    two.bus.lost["build_and_run_instance"] = 1
+    server_id = two.create(two.make_network())
+    until(lambda: two.open_operation(server_id).host, PATIENCE, "a host")
+    first = two.where(server_id)
+    nobody_is_heard(two)
+    two.leases_run_out()
+    two.sweep()
+    assert two.settled(server_id)["status"] == "ACTIVE"
+    assert two.where(server_id) is first
+    assert two.unexplained() == []
+
+
+def test_a_build_waits_for_hosts_that_could_not_be_heard(two: Cloud) -> None:
+    nobody_is_heard(two)
+    server_id = two.create(two.make_network())
+    until(lambda: two.open_operation(server_id).message, PATIENCE, "the postponement")
+    assert two.server(server_id)["status"] == "BUILD"
+    for host in two.hosts.values():
+        host.reports.tick()
+    two.conductor_forgets_liveness()
+    until(lambda: two.sql("SELECT min(last_seen) FROM services")[0][0] > 0, PATIENCE, "the reports")
+    two.leases_run_out()
+    two.sweep()
+    assert two.settled(server_id)["status"] == "ACTIVE"
+    assert two.unexplained() == []
+
+
+def test_a_delete_on_a_host_that_could_not_be_heard_is_its_to_do(two: Cloud) -> None:
+    server_id = two.active(two.make_network())
+    host = two.where(server_id)
+    nobody_is_heard(two)
+    two.delete(server_id)
+    two.gone(server_id)
+    assert host.is_empty()
+
+
+@pytest.mark.parametrize("silent", [True, False])
+def test_who_stays_silent_is_taken_for_dead(two: Cloud, silent: bool) -> None:
+    """What no host can build fails at once, if there is none that may yet be heard."""
+    nobody_is_heard(two)
+    if silent:
+        two.hearing.after_break = False
+    else:
+        two.sql("UPDATE services SET disabled = true")
+    server_id = two.create(two.make_network())
+    assert two.settled(server_id)["status"] == "ERROR"
+
+
+def nobody_is_heard(cloud: Cloud) -> None:
+    cloud.hearing.after_break = True
+    cloud.sql("UPDATE services SET last_seen = 0")
+    cloud.conductor_forgets_liveness()
+
+
 def test_a_host_that_comes_back_removes_what_is_not_its_any_more(two: Cloud) -> None:
     server_id = two.active(two.make_network())
     host = two.where(server_id)

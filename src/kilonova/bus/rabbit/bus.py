@@ -48,6 +48,10 @@ class RabbitBus:
         return self._asking.problem if not self._asking.up.is_set() else self._serving.problem
 
     @property
+    def up_since(self) -> float:
+        return self._serving.up_since
+
+    @property
     def unreadable(self) -> int:
         """Messages that this process could not read, and set aside."""
         return self._deliveries.unreadable

@@ -6,6 +6,7 @@ with growing pauses, and whoever uses the link declares again what they need.
 
 from __future__ import annotations
 
+import math
 import random
 import select
 import socket
@@ -20,6 +21,7 @@ from kilonova import log
 from kilonova.bus.rabbit.broker import Broker, Connection, connect
 from kilonova.bus.rabbit.jobs import Jobs
 from kilonova.config import Bus
+from kilonova.domain.clock import now
 
 _log = log.get("bus")
 
@@ -51,6 +53,8 @@ class Link:
 
     def __init__(self, name: str, brokers: Sequence[Broker], config: Bus, user: User, jobs: Jobs) -> None:
         self.up = threading.Event()
+        self.up_since = math.inf
+        """Epoch seconds; infinite while there is no connection."""
         self.problem = "not connected yet"
         self._name = name
         self._brokers = deque(brokers)
@@ -81,6 +85,7 @@ class Link:
                 self._brokers.rotate(-1)
             finally:
                 self.up.clear()
+                self.up_since = math.inf
                 self._user.lost()
                 if connection is not None:
                     connection.collect()
@@ -102,6 +107,7 @@ class Link:
     def _work(self, connection: Connection) -> None:
         """Until the link is closed, or the connection breaks (which raises)."""
         _log.info("broker_connected", link=self._name, broker=str(self._brokers[0]))
+        self.up_since = now()
         self.up.set()
         sock, transport = connection.sock, connection.transport
         poll = select.poll()

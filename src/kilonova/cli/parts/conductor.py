@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from kilonova.bus.base import Bus
 from kilonova.conductor import service
 from kilonova.conductor.gather import Reports
+from kilonova.conductor.hearing import Hearing
 from kilonova.conductor.parts import Parts
 from kilonova.config import Config
 from kilonova.engine.faults import FaultPoints
@@ -31,6 +32,7 @@ def start_conductor(config: Config, db: Database, bus: Bus, faults: FaultPoints,
         bus=bus,
         network=BuiltinNetwork(db, config),
         faults=faults,
+        hearing=Hearing(config, bus),
     )
     gathered = Reports(parts)
     closing.callback(gathered.close)
