@@ -153,9 +153,13 @@ class Cluster(Client):
         return found
 
 
+Backends = tuple[Rabbit, PostgreSQL, str]
+"""A broker, a database server, and the URL of a new database on it."""
+
+
 @contextmanager
-def backends() -> Iterator[tuple[Rabbit, PostgreSQL, str]]:
-    """A broker, a database server, and the URL of a new database on it."""
+def backends() -> Iterator[Backends]:
+    """Both of our own."""
     with tempfile.TemporaryDirectory(prefix="kilonova-crash-rabbit-") as folder:
         rabbit, postgresql = Rabbit(Path(folder)), PostgreSQL()
         try:

@@ -32,6 +32,8 @@ class Scenario:
     run: Callable[[Cluster, str], None]
     prepare: Callable[[Cluster, str], None] = lambda _cluster, _server: None
     options: Mapping[str, Options] = field(default_factory=dict)
+    late: str = ""
+    """Where it may end too, if the conductor that was to say that it takes too long dies of that."""
 
 
 def server_name(scenario: Scenario) -> str:
@@ -158,11 +160,14 @@ _FAILS: Mapping[str, Options] = {
     "compute": {"fake": {"step_failures": {"ensure_paused": 1.0}}},
     "conductor": {"operations": {"max_attempts": 2}},
 }
-_QUICK = {"operations": {"build_timeout": 2.0, "action_timeout": 2.0}}
 
 
-def _slow(step: str) -> Mapping[str, Options]:
-    return {"api": _QUICK, "compute": {"fake": {"step_seconds": {step: 5.0}}}}
+def _slow(step: str, timeout: str) -> Mapping[str, Options]:
+    """Work that takes longer than it may."""
+    return {
+        "api": {"operations": {timeout: 2.0}},
+        "compute": {"fake": {"step_seconds": {step: 5.0}}},
+    }
 
 
 SCENARIOS = [
@@ -180,7 +185,18 @@ SCENARIOS = [
     Scenario("build-of-a-host-that-dies", "active", _left),
     Scenario("build-fails", "error", _build, options=_FAILS),
     Scenario("delete-of-what-failed", "deleted", _delete, _settled("error", _build), _FAILS),
-    Scenario("build-takes-too-long", "error", _build, options=_slow("ensure_disks")),
-    Scenario("stop-takes-too-long", "error", _action("os-stop"), _active, _slow("power_off")),
-    Scenario("delete-takes-too-long", "error", _delete, _active, _slow("destroy")),
+    Scenario(
+        "build-takes-too-long", "error", _build, options=_slow("ensure_disks", "build_timeout"), late="active"
+    ),
+    Scenario(
+        "stop-takes-too-long",
+        "error",
+        _action("os-stop"),
+        _active,
+        _slow("power_off", "action_timeout"),
+        late="stopped",
+    ),
+    Scenario(
+        "delete-takes-too-long", "error", _delete, _active, _slow("destroy", "action_timeout"), late="deleted"
+    ),
 ]

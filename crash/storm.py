@@ -10,11 +10,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from crash import plan as plans
-from crash.cluster import Cluster, backends
+from crash.cluster import Backends, Cluster, backends
 from crash.fates import Fates, Rates
 from crash.oracle import settle, statuses
 from crash.plan import Fault, plan
@@ -50,11 +51,20 @@ class Report:
 Say = Callable[[str], None]
 
 
-def storm(seed: int, seconds: float, builds: int, say: Say, every: float = 1.0, keep: str = "") -> Report:
-    """``keep``: a folder for the logs if anything is wrong."""
+def storm(
+    seed: int,
+    seconds: float,
+    builds: int,
+    say: Say,
+    every: float = 1.0,
+    keep: str = "",
+    among: Callable[[], AbstractContextManager[Backends]] = backends,
+) -> Report:
+    """``every``: seconds between two kills. ``keep``: a folder for the logs if anything is wrong. ``among``: a
+    broker and a database server that may be stopped and started."""
     fates = Fates(str(seed), Rates())
     report = Report(seed, messages=fates.counts)
-    with tempfile.TemporaryDirectory(prefix="kilonova-crash-") as folder, backends() as (rabbit, pg, url):
+    with tempfile.TemporaryDirectory(prefix="kilonova-crash-") as folder, among() as (rabbit, pg, url):
         cluster = Cluster(Path(folder), rabbit, pg, url, COUNTS, fates, {"fake": SLOW})
         try:
             cluster.start()
