@@ -60,8 +60,10 @@ def storm(
     keep: str = "",
     among: Callable[[], AbstractContextManager[Backends]] = backends,
 ) -> Report:
-    """``every``: seconds between two kills. ``keep``: a folder for the logs if anything is wrong. ``among``: a
-    broker and a database server that may be stopped and started."""
+    """``every``: seconds between two kills. ``keep``: a folder for the logs if anything is wrong.
+
+    ``among``: a broker and a database server that may be stopped and started.
+    """
     fates = Fates(str(seed), Rates())
     report = Report(seed, messages=fates.counts)
     with tempfile.TemporaryDirectory(prefix="kilonova-crash-") as folder, among() as (rabbit, pg, url):
