@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 from sqlalchemy import bindparam as given
 
@@ -27,14 +29,28 @@ def reserve(conn: sa.Connection, key_id: str) -> bool:
 def keep(
     conn: sa.Connection, key_id: str, *, fingerprint: str, request_id: str, answer: bytes, lifetime: float
 ) -> None:
-    """INSERT … ON CONFLICT (id) DO UPDATE … WHERE it is too old. RolledBack: another was first."""
-    row = {"fingerprint": fingerprint, "request_id": request_id, "answer": answer, "created_at": now()}
-    query = dialect.insert(conn, keys).values(id=key_id, **row)
-    query = query.on_conflict_do_update(
-        index_elements=[keys.c.id], set_=row, where=keys.c.created_at <= now() - lifetime
-    )
-    if conn.execute(query.returning(keys.c.id)).first() is None:
+    """The answer of the request that this transaction does. RolledBack: another was first."""
+    at = now()
+    row = {"id": key_id, "fingerprint": fingerprint, "request_id": request_id, "answer": answer}
+    values = {**row, "created_at": at, "oldest": at - lifetime}
+    if conn.execute(_keep(conn), values).first() is None:
         raise RolledBack("Another request with this key was first.")
+
+
+_KEEP: dict[str, Any] = {}
+
+
+def _keep(conn: sa.Connection) -> Any:
+    """INSERT … ON CONFLICT (id) DO UPDATE … WHERE it is too old; made once for each dialect."""
+    if conn.dialect.name not in _KEEP:
+        query = dialect.insert(conn, keys)
+        query = query.values({column.name: given(column.name) for column in keys.c})
+        _KEEP[conn.dialect.name] = query.on_conflict_do_update(
+            index_elements=[keys.c.id],
+            set_={column.name: query.excluded[column.name] for column in keys.c if column.name != "id"},
+            where=keys.c.created_at <= given("oldest"),
+        ).returning(keys.c.id)
+    return _KEEP[conn.dialect.name]
 
 
 def any_before(conn: sa.Connection, oldest: float) -> bool:
