@@ -9,7 +9,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,16 +58,18 @@ def storm(
     say: Say,
     every: float = 1.0,
     keep: str = "",
+    counts: Mapping[str, int] = COUNTS,
     among: Callable[[], AbstractContextManager[Backends]] = backends,
 ) -> Report:
-    """``every``: seconds between two kills. ``keep``: a folder for the logs if anything is wrong.
+    """``every``: seconds between two kills. ``counts``: how many of each service.
 
-    ``among``: a broker and a database server that may be stopped and started.
+    ``keep``: a folder for the logs if anything is wrong. ``among``: a broker and a database server that may
+    be stopped and started.
     """
     fates = Fates(str(seed), Rates())
     report = Report(seed, messages=fates.counts)
     with tempfile.TemporaryDirectory(prefix="kilonova-crash-") as folder, among() as (rabbit, pg, url):
-        cluster = Cluster(Path(folder), rabbit, pg, url, COUNTS, fates, {"fake": SLOW})
+        cluster = Cluster(Path(folder), rabbit, pg, url, counts, fates, {"fake": SLOW})
         try:
             cluster.start()
             cluster.furnish()
