@@ -8,7 +8,6 @@ from typing import Protocol
 
 from kilonova.domain.errors import BadRequest
 from kilonova.domain.images import ImageData
-from kilonova.image.inspect import Inspector
 
 BLOCK = 1 << 20
 
@@ -28,6 +27,8 @@ class Upload:
     """
 
     def __init__(self, source: Source, disk_format: str, container_format: str, expected: int | None) -> None:
+        from kilonova.image.inspect import Inspector  # what it is made of takes a tenth of a start to load
+
         self._source = source
         self._inspector = Inspector(disk_format, container_format)
         self._expected = expected
