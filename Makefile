@@ -17,7 +17,7 @@ demo: ## boot a real virtual machine through the whole path, log in, show the tr
 
 demo-cluster: ## four machines on this one: build servers, kill -9 one of everything meanwhile, clean up
 	@tools/install
-	@tools/install-packages test
+	@tools/install-packages control
 	@tools/mkguest
 	@.venv/bin/python demo/cluster.py
 

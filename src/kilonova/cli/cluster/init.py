@@ -1,8 +1,8 @@
 """`kilonova cluster init`: this machine becomes the control node.
 
-PostgreSQL and RabbitMQ are the distribution's, on this machine, and run. Kilonova's services log in to
-PostgreSQL as the system's user kilonova (peer), and to RabbitMQ over the loopback with a password; hosts
-reach RabbitMQ by TLS alone.
+PostgreSQL and RabbitMQ are the distribution's, on this machine. Kilonova's services log in to PostgreSQL as
+the system's user kilonova (peer), and to RabbitMQ over the loopback with a password; hosts reach RabbitMQ by
+TLS alone.
 """
 
 from __future__ import annotations
@@ -101,7 +101,9 @@ def init(address: str, database: str, root: Path) -> None:
     if not here:
         return
     if not database:
+        machine.run("systemctl", "enable", "--now", "postgresql", needs="postgresql")
         make_database()
+    machine.run("systemctl", "enable", "rabbitmq-server", needs="rabbitmq-server")
     machine.run("systemctl", "restart", "rabbitmq-server", needs="rabbitmq-server")
     broker.tell(broker.control_plane(USER, password))
     machine.enable(machine.CONTROL)
