@@ -26,7 +26,18 @@ def cloud(driver: str = "fake", hosts: int = 10, config: str = NO_LIMIT) -> Iter
         try:
             yield up
         finally:
-            up.stop()
+            try:
+                if driver == "libvirt":
+                    _delete_all(up)  # guests outlive the process, also after a measure that failed
+            finally:
+                up.stop()
+
+
+def _delete_all(up: Up) -> None:
+    servers = "/compute/v2.1/servers"
+    for server in up.ask("GET", servers)[1]["servers"]:
+        up.ask("DELETE", f"{servers}/{server['id']}")
+    until(lambda: not up.ask("GET", servers)[1]["servers"], 60, "the servers to go")
 
 
 def load(up: Client, what: str, **order: Any) -> Any:
