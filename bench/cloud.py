@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.running import Client, Up
+from tests.running import Client, Up, until
 
 NO_LIMIT = "[quota]\ninstances = -1\ncores = -1\nram = -1\n"
 FLAVOR = "42"  # m1.nano
