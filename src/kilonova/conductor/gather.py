@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 
 from kilonova import log
+from kilonova.bus.base import quick
 from kilonova.conductor import reports
 from kilonova.conductor.parts import Parts
 from kilonova.domain.hosts import HostReport
@@ -35,6 +36,7 @@ class Reports:
         self._thread = threading.Thread(target=self._run, name="reports", daemon=True)
         self._thread.start()
 
+    @quick  # as casts; who begins calls
     def report(self, message: Report) -> Nothing:
         """An agent that has just begun goes on when it is written; all others need not know."""
         if message.starting:

@@ -137,7 +137,11 @@ class Requests:
             cast = self._outbox.popleft()
             self._sent += 1
             self._unconfirmed[self._sent] = cast
-            properties = {"correlation_id": str(self._sent), "expiration": _ms(CAST_LIFE)}
+            properties = {
+                "correlation_id": str(self._sent),
+                "expiration": _ms(CAST_LIFE),
+                "type": cast.method,
+            }
             self._publish(self._casts, cast_key(cast.topic), cast.message, **properties)
 
     def _confirmed(self, taken: bool, number: int, multiple: bool) -> None:

@@ -49,7 +49,10 @@ class Topic:
 
     def cast_came(self, message: Any) -> None:
         self._took()
-        self.pool.casts.put(lambda: self._finally(self._work, message))
+        if message.properties.get("type") in self._dispatcher.quick:
+            self._finally(self._work, message)
+        else:
+            self.pool.casts.put(lambda: self._finally(self._work, message))
 
     def call_came(self, message: Any) -> None:
         self._took()
