@@ -14,11 +14,11 @@ import pytest
 from tests.rabbit import Rabbit
 
 from kilonova import log
-from kilonova.bus.base import Bus
+from kilonova.bus.base import Bus, quick
 from kilonova.bus.local import LocalBus
 from kilonova.bus.rabbit import RabbitBus
 from kilonova.config import Bus as Options
-from kilonova.domain.errors import BadRequest, Conflict, KilonovaError, StaleEpoch, Unavailable
+from kilonova.domain.errors import BadRequest, Conflict, KilonovaError, StaleEpoch, Timeout, Unavailable
 
 WAIT = 20.0
 
@@ -151,6 +151,27 @@ def test_casts_are_worked_on_and_a_bad_one_stops_nothing(make_bus: MakeBus) -> N
     assert sorted(seen) == [number for number in range(100) if number % 7 != 3]
 
 
+def test_casts_of_a_quick_handler_are_worked_on_too(make_bus: MakeBus) -> None:
+    server, client = make_bus(), make_bus()
+    seen: list[int] = []
+    all_seen = threading.Event()
+
+    @quick
+    def note(ask: Ask) -> None:
+        if ask.number == 3:
+            raise ValueError(ask.number)
+        seen.append(ask.number)
+        if len(seen) == 49:
+            all_seen.set()
+
+    server.serve("conductor", {"note": note, "echo": echo})
+    for number in range(50):
+        client.cast("conductor", "note", Ask(number=number))
+    assert client.call("conductor", "echo", Ask(text="between"), Told).text == "between"
+    assert all_seen.wait(WAIT), len(seen)
+    assert seen == [number for number in range(50) if number != 3]
+
+
 def test_a_topic_has_so_many_workers(make_bus: MakeBus) -> None:
     server, client = make_bus(), make_bus()
     together = threading.Barrier(3)
@@ -210,6 +231,26 @@ def test_a_call_is_answered_while_every_worker_is_busy(make_bus: MakeBus) -> Non
         assert begun.acquire(timeout=WAIT)
     assert client.call("compute.h", "echo", Ask(text="console"), Told, timeout=WAIT).text == "console"
     end.set()
+
+
+def test_who_calls_waits_no_longer_than_it_said(make_bus: MakeBus) -> None:
+    server, client = make_bus(), make_bus()
+    begun, end, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def slow(ask: Ask) -> Told:
+        begun.set()
+        end.wait(WAIT)
+        ended.set()
+        return Told(text=ask.text)
+
+    server.serve("compute.h", {"slow": slow, "echo": echo}, 2)
+    with pytest.raises(Timeout, match=r"compute\.h"):
+        client.call("compute.h", "slow", Ask(), Told, timeout=0.1)
+    assert begun.wait(WAIT)
+    assert client.call("compute.h", "echo", Ask(text="others"), Told, timeout=WAIT).text == "others"
+    assert not ended.is_set()
+    end.set()
+    assert ended.wait(WAIT), "what was begun goes on"
 
 
 def test_a_handler_may_ask_on(make_bus: MakeBus) -> None:

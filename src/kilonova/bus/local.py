@@ -1,14 +1,15 @@
 """The in-process bus of ``kilonova up``: the same verbs, threads instead of a broker.
 
-A cast goes through a queue to a pool of threads. A call runs in the caller's own thread: nothing is gained
-by waking another while this one waits. Both encode and decode, like a broker would.
+A cast goes through a queue to a pool of threads. A call runs in a thread that is kept for such, because who
+calls may wait no longer than its timeout, whatever the handler is stuck in. Both encode and decode, like a
+broker would.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import Counter
-from collections.abc import Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
 from queue import SimpleQueue
 
 import msgspec
@@ -26,7 +27,7 @@ from kilonova.bus.base import (
     refusal,
     sealed,
 )
-from kilonova.domain.errors import Unavailable
+from kilonova.domain.errors import Timeout, Unavailable
 
 _log = log.get("bus")
 
@@ -39,6 +40,7 @@ class LocalBus:
     def __init__(self, pools: Mapping[str, int] | None = None) -> None:
         self._pools = {name: _Pool(name, size) for name, size in (pools or {}).items()}
         self._topics: dict[str, _Topic] = {}
+        self._calls = _Calls()
 
     problem = ""
 
@@ -52,7 +54,11 @@ class LocalBus:
         if served is None:
             raise Unavailable(f"nobody serves {topic}")
         with Timed(topic, method):
-            return decode_answer(served.answer(sealed(method, request)), reply)
+            message = sealed(method, request)
+            answer = self._calls.answer(lambda: served.answer(message), timeout)
+            if answer is None:
+                raise Timeout(f"{topic} did not answer within {timeout:g} seconds")
+            return decode_answer(answer, reply)
 
     def cast(self, topic: str, method: str, request: msgspec.Struct) -> None:
         served = self._topics.get(topic)
@@ -78,6 +84,7 @@ class LocalBus:
             topic.close()
         for pool in self._pools.values():
             pool.close()
+        self._calls.close()
 
 
 class _Topic:
@@ -103,7 +110,9 @@ class _Topic:
         if not self._enter():
             raise Unavailable(f"nobody serves {self.name}")
         try:
-            return self._dispatcher.answer(self._dispatcher.read(message))
+            request = self._dispatcher.read(message)
+            with log.bound(request_id=request.request_id):
+                return self._dispatcher.answer(request)
         except Unreadable as error:
             return refusal(error)
         finally:
@@ -166,3 +175,58 @@ class _Pool:
         while (job := self._queue.get()) is not None:
             topic, message = job
             topic.work(message)
+
+
+class _Calls:
+    """Threads for calls: as many as there were calls at once, for a handler may call on. The last that became
+    idle is taken first."""
+
+    def __init__(self) -> None:
+        self._idle: deque[SimpleQueue[_Call | None]] = deque()
+        self._closed = False
+
+    def answer(self, ask: Callable[[], bytes], timeout: float) -> bytes | None:
+        """What ``ask`` returns or raises; None if it does neither in time."""
+        call = _Call(ask)
+        try:
+            self._idle.pop().put(call)
+        except IndexError:
+            threading.Thread(target=self._run, args=(call,), name="bus-call", daemon=True).start()
+        if not call.ended.acquire(timeout=timeout):
+            return None
+        if call.error is not None:
+            raise call.error
+        return call.answer
+
+    def close(self) -> None:
+        """The idle threads end, and the others when they have answered."""
+        self._closed = True
+        while self._idle:
+            self._idle.pop().put(None)
+
+    def _run(self, call: _Call | None) -> None:
+        waiting: SimpleQueue[_Call | None] = SimpleQueue()
+        while call is not None:
+            call.run()
+            self._idle.append(waiting)  # before the caller goes on, and perhaps calls again
+            call.ended.release()
+            if self._closed:
+                return
+            call = waiting.get()
+
+
+class _Call:
+    __slots__ = ("answer", "ask", "ended", "error")
+
+    def __init__(self, ask: Callable[[], bytes]) -> None:
+        self.ask = ask
+        self.answer: bytes | None = None
+        self.error: BaseException | None = None
+        self.ended = threading.Lock()
+        self.ended.acquire()
+
+    def run(self) -> None:
+        try:
+            self.answer = self.ask()
+        except BaseException as error:  # noqa: BLE001 - it is the caller's
+            self.error = error
