@@ -31,6 +31,7 @@ ON_BOTH = {
     "test_migrations",
     "test_network_races",
     "test_network_service",
+    "test_oracle",
     "test_ports",
     "test_quotas",
     "test_server_actions",

@@ -198,16 +198,26 @@ CHECKS = [
        WHERE server_id NOT IN (SELECT id FROM servers WHERE deleted_at IS NULL AND host = claims.host)""",
     """SELECT 'no claim of ' || id FROM servers WHERE deleted_at IS NULL AND host IS NOT NULL
        AND id NOT IN (SELECT server_id FROM claims WHERE host = servers.host)""",
-    """SELECT 'host ' || host || ' counts wrong' FROM hosts WHERE vcpus_used !=
-       (SELECT coalesce(sum(vcpus), 0) FROM claims WHERE claims.host = hosts.host)""",
+    *(
+        f"""SELECT 'host ' || host || ' counts {used} wrong' FROM hosts WHERE {used} !=
+            (SELECT {claimed} FROM claims WHERE claims.host = hosts.host)"""
+        for used, claimed in (
+            ("vcpus_used", "coalesce(sum(vcpus), 0)"),
+            ("memory_mb_used", "coalesce(sum(memory_mb), 0)"),
+            ("disk_gb_used", "coalesce(sum(disk_gb), 0)"),
+            ("servers", "count(*)"),
+        )
+    ),
     """SELECT 'usage of ' || project_id || ' counts wrong' FROM project_usage WHERE instances !=
        (SELECT count(*) FROM servers
         WHERE deleted_at IS NULL AND servers.project_id = project_usage.project_id)""",
     """SELECT 'port of no server ' || id FROM ports WHERE device_owner LIKE 'compute:%'
        AND device_id NOT IN (SELECT id FROM servers WHERE deleted_at IS NULL AND host IS NOT NULL)""",
+    """SELECT 'port ' || ports.id || ' is elsewhere than its server' FROM ports JOIN servers
+       ON servers.id = device_id WHERE deleted_at IS NULL AND servers.host != ports.host""",
     """SELECT 'step without an end: ' || name FROM steps
        WHERE finished_at IS NULL AND epoch = (SELECT epoch FROM operations WHERE id = operation_id)
-       AND (SELECT state FROM operations WHERE id = operation_id) IN ('done', 'failed')""",
+       AND (SELECT state FROM operations WHERE id = operation_id) != 'open'""",
 ]
 
 
