@@ -126,6 +126,10 @@ class Services(Client):
     def pid(self, name: str) -> int:
         return self._processes[name].pid
 
+    def wait(self, name: str) -> int:
+        """Until it has ended by itself: the exit status."""
+        return self._processes.pop(name).wait(60)
+
     def kill(self, name: str) -> None:
         self._end(name, signal.SIGKILL)
 

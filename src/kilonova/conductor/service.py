@@ -41,7 +41,8 @@ def handlers(parts: Parts, gathered: Reports | None = None) -> dict[str, Handler
 
 
 class Sweeper:
-    """Runs sweep() now and then each ``sweep_interval`` seconds, until closed."""
+    """Runs sweep() now, then each ``sweep_interval`` seconds and whenever a lease may have run out, until
+    closed."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
@@ -55,11 +56,13 @@ class Sweeper:
 
     def _run(self) -> None:
         while True:
+            pause = self._parts.config.operations.sweep_interval
             try:
                 sweeper.sweep(self._parts)
+                pause = sweeper.pause(self._parts)
                 if self._parts.hearing is not None:
                     self._parts.hearing.again()
             except Exception:  # noqa: BLE001 - the loop must outlive a database that is away
                 _log.exception("sweep_failed")
-            if self._closing.wait(self._parts.config.operations.sweep_interval):
+            if self._closing.wait(pause):
                 return

@@ -24,6 +24,9 @@ _log = log.get("sweeper")
 _LIMBO_AGE = 10.0
 """Seconds that a transitional state without an operation is left alone: its transaction may be young."""
 
+_SHORTEST_PAUSE = 0.2
+"""Seconds: leases that end together are one round."""
+
 
 def sweep(parts: Parts) -> None:
     """One round. Safe from any number of conductors at once: taking an operation decides who does it."""
@@ -45,6 +48,16 @@ def sweep(parts: Parts) -> None:
     if aged:
         with parts.db.write() as conn:
             idempotency.purge(conn, _oldest_key(parts))
+
+
+def pause(parts: Parts) -> float:
+    """Seconds until the next round: sweep_interval, or less if a lease runs out before."""
+    longest = parts.config.operations.sweep_interval
+    with parts.db.read() as conn:
+        lease_end = operations.next_lease_end(conn)
+    if lease_end is None:
+        return longest
+    return min(longest, max(_SHORTEST_PAUSE, lease_end - now()))
 
 
 def _oldest_key(parts: Parts) -> float:

@@ -191,6 +191,17 @@ def expired(conn: sa.Connection, limit: int = 1000) -> Sequence[Row]:
     return conn.execute(query).all()
 
 
+_NEXT_LEASE_END = sa.select(sa.func.min(ops.c.lease_until)).where(
+    ops.c.state == OPEN, ops.c.lease_until > given("after")
+)
+
+
+def next_lease_end(conn: sa.Connection) -> float | None:
+    """When the next lease of an open operation runs out, if its owner does not renew it."""
+    found: float | None = conn.execute(_NEXT_LEASE_END, {"after": now()}).scalar_one()
+    return found
+
+
 def open_on_host(conn: sa.Connection, host: str) -> Sequence[Row]:
     query = sa.select(ops).where(ops.c.state == OPEN, ops.c.host == host)
     return conn.execute(query).all()

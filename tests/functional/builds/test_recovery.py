@@ -30,6 +30,15 @@ def test_a_lost_word_of_a_build_costs_time_only(cloud: Cloud, method: str) -> No
     assert cloud.unexplained() == []
 
 
+def test_what_nobody_works_on_is_taken_up_as_its_lease_ends(make_cloud: MakeCloud) -> None:
+    """However far away the next regular round is."""
+    cloud = make_cloud(config=Config(operations=Operations(lease=2.0, sweep_interval=3600.0)))
+    cloud.bus.lost["build_instances"] = 1
+    server_id = cloud.create()
+    cloud.keep_sweeping()
+    assert cloud.settled(server_id)["status"] == "ACTIVE"
+
+
 @pytest.mark.parametrize("method", ["perform_action", "delete_instance"])
 @pytest.mark.parametrize("lost", [1, 2])
 def test_a_lost_word_of_an_action_costs_time_only(cloud: Cloud, method: str, lost: int) -> None:
