@@ -8,7 +8,6 @@ prints the seconds from defineXML until the domain runs, one a round.
 from __future__ import annotations
 
 import sys
-import threading
 import time
 import uuid
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import BinaryIO
 import libvirt
 
 from kilonova import log
+from kilonova.cancel import Cancel
 from kilonova.config import Config
 from kilonova.domain.servers import BuildSpec, Flavor, ImageRef
 from kilonova.virt.libvirt.driver import LibvirtDriver
@@ -48,7 +48,7 @@ def main() -> None:
         flavor=Flavor(id="42", name="m1.nano", vcpus=1, memory_mb=128, root_gb=1),
         image=reference,
     )
-    driver.ensure_base_image(spec, threading.Event())
+    driver.ensure_base_image(spec, Cancel())
     driver.ensure_disks(spec)
     driver.ensure_paused(spec, [])
     connection = driver._connection.get()

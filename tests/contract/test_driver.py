@@ -182,7 +182,7 @@ def test_destroy_undoes_half_a_build(host: Host, spec: BuildSpec) -> None:
 
 
 def test_a_cancelled_build_stops(host: Host, spec: BuildSpec) -> None:
-    cancelled = threading.Event()
+    cancelled = Cancel()
     cancelled.set()
     with pytest.raises(StaleEpoch):
         host.driver.ensure_base_image(_other_image(spec), cancelled)

@@ -12,6 +12,7 @@ import sys
 import threading
 from pathlib import Path
 
+from kilonova.cancel import Cancel
 from kilonova.config import Config, Libvirt
 from kilonova.domain.servers import BuildSpec, Flavor, ImageRef
 from kilonova.virt.libvirt import reaper
@@ -54,7 +55,7 @@ def build(driver: LibvirtDriver, server_id: str) -> None:
         flavor=Flavor(id="1", name="tiny", vcpus=1, memory_mb=64, root_gb=1),
         image=ImageRef(id="00000000-0000-0000-0000-000000000001", disk_format="raw", size=len(IMAGE)),
     )
-    driver.ensure_base_image(spec, threading.Event())
+    driver.ensure_base_image(spec, Cancel())
     driver.ensure_disks(spec)
     driver.ensure_paused(spec, [])
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from kilonova.cancel import Cancel
 from kilonova.config import Config, Libvirt
 from kilonova.domain.errors import Unavailable
 from kilonova.domain.servers import BuildSpec, Flavor, ImageRef, PowerState
@@ -143,7 +144,7 @@ def test_a_daemon_that_is_away_and_comes_back(daemon: Daemon, spec: BuildSpec) -
     driver.start(told)
     try:
         # Away when a build begins: what needs no libvirt is done, the rest says so at once.
-        driver.ensure_base_image(spec, threading.Event())
+        driver.ensure_base_image(spec, Cancel())
         driver.ensure_disks(spec)
         assert_away(driver, spec)
 

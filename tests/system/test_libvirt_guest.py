@@ -76,7 +76,7 @@ class GuestHost:
             project_id=spec.project_id,
             user_data=user_data,
         )
-        self.driver.ensure_base_image(spec, threading.Event())
+        self.driver.ensure_base_image(spec, Cancel())
         self.driver.ensure_disks(spec)
         self.driver.ensure_config_drive(spec, metadata)
         self.driver.ensure_paused(spec, [])

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from kilonova.cancel import Cancel
 from kilonova.config import Config, Fake
 from kilonova.domain.errors import BuildFailed, StaleEpoch, Unavailable
 from kilonova.domain.servers import BuildSpec, Flavor, ImageRef, PowerState
 from kilonova.virt.base import Guest, GuestEvent
 from kilonova.virt.fake import FakeDriver
 
-GO_ON = threading.Event()
+GO_ON = Cancel()
 IMAGE = ImageRef(id=str(uuid.UUID(int=1)), disk_format="raw", size=1)
 FLAVOR = Flavor(id="1", name="f", vcpus=1, memory_mb=64, root_gb=1)
 
@@ -61,7 +62,7 @@ def test_a_step_takes_the_time_it_is_told() -> None:
 
 def test_a_long_step_can_be_cancelled() -> None:
     driver = FakeDriver("h", Config(fake=Fake(step_seconds={"ensure_base_image": 60.0})))
-    cancel = threading.Event()
+    cancel = Cancel()
     threading.Timer(0.05, cancel.set).start()
     with pytest.raises(StaleEpoch):
         driver.ensure_base_image(make_spec(), cancel)

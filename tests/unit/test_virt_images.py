@@ -16,12 +16,13 @@ from typing import BinaryIO
 import msgspec
 import pytest
 
+from kilonova.cancel import Cancel
 from kilonova.domain.errors import BuildAborted, BuildFailed, KilonovaError, NotFound, StaleEpoch
 from kilonova.domain.servers import ImageRef
 from kilonova.virt.libvirt.folder import Folder
 from kilonova.virt.libvirt.images import ImageCache, virtual_size
 
-GO_ON = threading.Event()
+GO_ON = Cancel()
 
 
 class Source:
@@ -172,7 +173,7 @@ def test_an_image_that_the_store_lost_is_fatal(folder: Folder) -> None:
 
 
 def test_cancel_stops_the_fetch_and_leaves_nothing(folder: Folder) -> None:
-    cancel = threading.Event()
+    cancel = Cancel()
     source = Source(bytes(4 << 20))
     source.before_read = cancel.set
     with pytest.raises(StaleEpoch):
@@ -182,7 +183,7 @@ def test_cancel_stops_the_fetch_and_leaves_nothing(folder: Folder) -> None:
 
 def test_cancel_stops_the_wait_for_another_fetch(folder: Folder) -> None:
     source = Source(bytes(1 << 20))
-    fetching, finish, cancel = threading.Event(), threading.Event(), threading.Event()
+    fetching, finish, cancel = threading.Event(), threading.Event(), Cancel()
 
     def hold() -> None:
         fetching.set()

@@ -7,10 +7,9 @@ only what is missing, so that a build which was cut off anywhere goes on by runn
 
 from __future__ import annotations
 
-import threading
-
 from msgspec import structs
 
+from kilonova.cancel import Cancel
 from kilonova.compute.journal import Journal
 from kilonova.compute.parts import Parts
 from kilonova.domain.messages import Activate, Nothing, OperationRef, Vifs, Work
@@ -29,7 +28,7 @@ class FailedAfterCommit(Exception):
         self.cause = cause
 
 
-def build_and_run_instance(parts: Parts, work: Work, journal: Journal, cancel: threading.Event) -> PowerState:
+def build_and_run_instance(parts: Parts, work: Work, journal: Journal, cancel: Cancel) -> PowerState:
     """Build the server; its power state at the end. Raises what the failing step raised."""
     spec = _with_secrets(work)
     vifs = _networks(parts, work, journal)
@@ -53,7 +52,7 @@ def _networks(parts: Parts, work: Work, journal: Journal) -> list[Vif]:
 
 
 def _create_image(
-    parts: Parts, work: Work, spec: BuildSpec, vifs: list[Vif], journal: Journal, cancel: threading.Event
+    parts: Parts, work: Work, spec: BuildSpec, vifs: list[Vif], journal: Journal, cancel: Cancel
 ) -> None:
     """The base image on this host, and the server's own disks over it."""
     driver = parts.driver

@@ -7,7 +7,6 @@ that it could not find again on the host after kill -9.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Protocol
 
@@ -59,7 +58,7 @@ class Driver(Protocol):
         """Server ids that have anything on this host: a domain, a folder, a disk. guests() and more."""
 
     # The build, in the order of the document: create_image, get_guest_xml, create_domain.
-    def ensure_base_image(self, spec: BuildSpec, cancel: threading.Event) -> None:
+    def ensure_base_image(self, spec: BuildSpec, cancel: Cancel) -> None:
         """The image is on this host, verified: fetched once however many builds wait for it."""
 
     def ensure_disks(self, spec: BuildSpec) -> None:

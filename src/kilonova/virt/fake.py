@@ -95,7 +95,7 @@ class FakeDriver:
             return set(self._servers)
 
     # --- the build
-    def ensure_base_image(self, spec: BuildSpec, cancel: threading.Event) -> None:
+    def ensure_base_image(self, spec: BuildSpec, cancel: Cancel) -> None:
         if spec.image is not None and spec.image.id not in self._images:
             self._step("ensure_base_image", cancel)
             self._images.add(spec.image.id)

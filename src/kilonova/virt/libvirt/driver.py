@@ -7,7 +7,6 @@ watch. Here is the order in which it happens. Nothing is kept that is not found 
 from __future__ import annotations
 
 import socket
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -123,7 +122,7 @@ class LibvirtDriver:
         return self._folder.server_ids() | {guest.server_id for guest in self.guests()}
 
     # --- the build
-    def ensure_base_image(self, spec: BuildSpec, cancel: threading.Event) -> None:
+    def ensure_base_image(self, spec: BuildSpec, cancel: Cancel) -> None:
         hardware(spec)  # a wish that cannot be met is better refused before gigabytes are fetched
         if spec.image is not None:
             self._images.ensure(spec.image, cancel)

@@ -1,31 +1,28 @@
 """The host's cache of images: each is fetched exactly once, however many builds wait for it.
 
 A file in ``_base`` is complete and verified, or it is not there: it is written beside, hashed and inspected
-on the way, synced, and renamed. Two locks guard the fetch: one of this process, and one in the file system
-for another process over the same folder.
+on the way, synced, and renamed. One at a time fetches it (turns.py), of this process or another one over the
+same folder.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from oslo_utils.imageutils import format_inspector
 
 from kilonova import log
+from kilonova.cancel import Cancel
 from kilonova.domain.errors import BuildAborted, BuildFailed, KilonovaError, NotFound, StaleEpoch, Unavailable
 from kilonova.domain.servers import ImageRef
 from kilonova.virt.libvirt.folder import Folder
+from kilonova.virt.libvirt.turns import Turn
 
 _CHUNK = 1 << 20
-_LOOK_FOR_CANCEL = 0.2  # seconds; a lock cannot be waited for together with an event
 BOOTABLE_FORMATS = {"qcow2": "qcow2", "raw": "raw", "iso": "raw"}
 """Image format → what QEMU calls it. Others must be converted before they are uploaded."""
 _log = log.get("virt.images")
@@ -41,15 +38,15 @@ class ImageCache:
     def __init__(self, folder: Folder, source: ImageSource) -> None:
         self._folder = folder
         self._source = source
-        self._locks: dict[str, threading.Lock] = {}
+        self._turns: dict[str, Turn] = {}
         self.fetches = 0
         """Images really fetched since the start."""
 
     def path(self, image: ImageRef) -> Path:
         return self._folder.image(image.id, image.os_hash_value)
 
-    def ensure(self, image: ImageRef, cancel: threading.Event) -> Path:
-        """The verified file of the image. StaleEpoch soon after ``cancel`` is set.
+    def ensure(self, image: ImageRef, cancel: Cancel) -> Path:
+        """The verified file of the image. StaleEpoch as soon as ``cancel`` is set.
 
         BuildAborted if the image is bad; BuildFailed if this host could not get it; Unavailable if the
         image service does not answer.
@@ -59,13 +56,13 @@ class ImageCache:
         path = self.path(image)
         if path.exists():
             return path
-        lock = self._locks.setdefault(path.name, threading.Lock())
-        with _held(lock, cancel), _file_lock(path.with_suffix(".lock"), cancel):
+        turn = self._turns.setdefault(path.name, Turn(path.with_suffix(".lock")))
+        with turn.taken(cancel):
             if not path.exists():
                 self._fetch(image, path, cancel)
         return path
 
-    def _fetch(self, image: ImageRef, path: Path, cancel: threading.Event) -> None:
+    def _fetch(self, image: ImageRef, path: Path, cancel: Cancel) -> None:
         part = path.with_suffix(".part")
         self.fetches += 1
         try:
@@ -85,7 +82,7 @@ class ImageCache:
         _log.info("image_fetched", image=image.id, size=image.size)
 
 
-def _copy(image: ImageRef, source: BinaryIO, target: BinaryIO, cancel: threading.Event) -> None:
+def _copy(image: ImageRef, source: BinaryIO, target: BinaryIO, cancel: Cancel) -> None:
     """Copy, hash and inspect in one pass; raise if the bytes are not the image, or not what they say."""
     digest = hashlib.sha512()
     inspected = format_inspector.InspectWrapper(source)
@@ -152,33 +149,3 @@ def _sync_folder(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-@contextmanager
-def _held(lock: threading.Lock, cancel: threading.Event) -> Iterator[None]:
-    while not lock.acquire(timeout=_LOOK_FOR_CANCEL):
-        _stop_if(cancel)
-    try:
-        _stop_if(cancel)
-        yield
-    finally:
-        lock.release()
-
-
-@contextmanager
-def _file_lock(path: Path, cancel: threading.Event) -> Iterator[None]:
-    """Released by the kernel when the holder closes it or dies."""
-    with path.open("w") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                cancel.wait(_LOOK_FOR_CANCEL)
-                _stop_if(cancel)
-        yield
-
-
-def _stop_if(cancel: threading.Event) -> None:
-    if cancel.is_set():
-        raise StaleEpoch("the build moved on while it waited for its image")
