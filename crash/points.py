@@ -122,6 +122,7 @@ class _Points:
         server = server_name(scenario)
         scenario.prepare(self._cluster, server)
         scenario.run(self._cluster, server)
+        scenario.again(self._cluster, server)
         self._ends(scenario, server)
 
     def _kill_at(self, scenario: Scenario, point: str, victim: str) -> str:
@@ -137,6 +138,7 @@ class _Points:
             cluster.restart(victim)
             if not reached:
                 return f"nobody came to {point}"
+            scenario.again(cluster, server)
             self._ends(scenario, server)
         except AssertionError as error:
             self._configure(scenario, victim, {})

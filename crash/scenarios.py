@@ -32,6 +32,8 @@ class Scenario:
     run: Callable[[Cluster, str], None]
     prepare: Callable[[Cluster, str], None] = lambda _cluster, _server: None
     options: Mapping[str, Options] = field(default_factory=dict)
+    again: Callable[[Cluster, str], None] = lambda _cluster, _server: None
+    """What the user does when all services are there again."""
     late: str = ""
     """Where it may end too, if the conductor that was to say that it takes too long dies of that."""
 
@@ -63,7 +65,7 @@ def id_of(cluster: Cluster, server: str) -> str:
 # --- what is asked
 
 
-def _build(cluster: Cluster, server: str) -> None:
+def _build(cluster: Cluster, server: str, **headers: str) -> None:
     with suppress(*NOT_NOW):
         body = {
             "name": server,
@@ -72,8 +74,20 @@ def _build(cluster: Cluster, server: str) -> None:
             "networks": [{"uuid": cluster.network_id}],
             "config_drive": True,
         }
-        status, answer = cluster.ask("POST", "/compute/v2.1/servers", {"server": body})
+        status, answer = cluster.ask("POST", "/compute/v2.1/servers", {"server": body}, headers)
         assert status == 202, answer
+
+
+def _build_with_key(cluster: Cluster, server: str) -> None:
+    _build(cluster, server, **{"Idempotency-Key": server})
+
+
+def _build_again_with_key(cluster: Cluster, server: str) -> None:
+    """The answer was perhaps lost: asked once more, and made once."""
+    _build_with_key(cluster, server)
+    with cluster.database() as db:
+        count = db.execute(f"SELECT count(*) FROM servers WHERE name = '{server}'").fetchone()[0]
+    assert count == 1, f"{count} servers of one key"
 
 
 def _delete(cluster: Cluster, server: str) -> None:
@@ -172,6 +186,7 @@ def _slow(step: str, timeout: str) -> Mapping[str, Options]:
 
 SCENARIOS = [
     Scenario("build", "active", _build),
+    Scenario("build-with-key", "active", _build_with_key, again=_build_again_with_key),
     Scenario("delete", "deleted", _delete, _active),
     Scenario("stop", "stopped", _action("os-stop"), _active),
     Scenario("start", "active", _action("os-start"), _stopped),
