@@ -11,6 +11,7 @@ from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Network, ip_address
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -64,8 +65,27 @@ class Bus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 class Api(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    public_endpoint: str = ""
+    """The root that clients reach all services under, ``https://cloud.example.org/openstack``, if a proxy
+    stands before the API; empty: the address that each request was sent to."""
     idempotency_key_lifetime: Positive = 86400.0
     """How long an ``Idempotency-Key`` stands for the request that it came with first."""
+
+    def __post_init__(self) -> None:
+        """ValueError if it is no URL that others could be built on."""
+        if self.public_endpoint:
+            _check("public_endpoint", root_url, self.public_endpoint)
+
+
+def root_url(text: str) -> None:
+    """``https://host:port/path``. ValueError: it is not that."""
+    parts = urlsplit(text)
+    printable = all(33 <= ord(letter) < 127 for letter in text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or not printable:
+        raise ValueError(f"{text!r} is no http:// or https:// URL")
+    if parts.query or parts.fragment or parts.username is not None or "?" in text or "#" in text:
+        raise ValueError(f"{text!r} has more than a scheme, a host, a port and a path")
+    _ = parts.port  # ValueError
 
 
 class Compute(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -17,6 +17,7 @@ from kilonova.api import network as network_api
 from kilonova.api.compute.state import ComputeAPI
 from kilonova.api.http import application
 from kilonova.api.idempotency import Once
+from kilonova.api.public import known_as
 from kilonova.bus.base import Bus
 from kilonova.cli.parts.http import Server
 from kilonova.cli.state import Folder
@@ -98,7 +99,7 @@ def serve(
     """Answer requests from now on."""
     network = BuiltinNetwork(db, config)
     compute = ComputeAPI(config=config, db=db, bus=bus, network=network, images=images, faults=faults)
-    server.wsgi_app = application(
+    answer = application(
         [
             identity_api.service(identity),
             image_api.service(images),
@@ -110,5 +111,6 @@ def serve(
         identity.authenticate,
         Once(db, config.api.idempotency_key_lifetime, faults),
     )
+    server.wsgi_app = known_as(config.api.public_endpoint, answer)
     threading.Thread(target=server.serve, name="http", daemon=True).start()
     closing.callback(server.stop)
