@@ -38,6 +38,7 @@ ON_BOTH = {
     "test_server_races",
     "test_servers_create",
     "test_servers_list",
+    "test_statement",
 }
 """Modules whose subject is not the same on two databases: conditions, orders, patterns, races."""
 

@@ -254,7 +254,7 @@ def test_who_is_overdue_is_found_though_its_lease_is_kept(db: Database) -> None:
 
 
 def test_a_server_has_one_open_operation(db: Database) -> None:
-    from sqlalchemy.exc import IntegrityError
+    from sqlite3 import IntegrityError
 
     server = str(uuid.uuid4())
     first = add(db, server_id=server)

@@ -118,6 +118,7 @@ class Hand(msgspec.Struct, frozen=True):
 
     conductor: str
     work: Any
+    spec: Any
     selection: Any = None
 
 
@@ -258,11 +259,11 @@ class Protocol(RuleBasedStateMachine):
         if expired:
             with self.db.write() as conn:
                 operations.expire_lease(conn, work.id)
-        taken = lease.take(self.db, work.id, name, CONFIG.operations.lease)
+        taken, spec = build._take(self.parts[name], work.id)
         if taken is None:
             return multiple()
         self._obeyed(taken.id, taken.epoch, name)
-        return Hand(name, taken)
+        return Hand(name, taken, spec)
 
     @rule(target=hands, hand=consumes(hands))
     def conductor_goes_on(self, hand: Hand) -> Any:
@@ -295,7 +296,7 @@ class Protocol(RuleBasedStateMachine):
         try:
             if hand.work.host is not None:
                 build._leave(parts, hand.work)
-            selection = build._select(parts, hand.work)
+            selection = build._select(parts, hand.work, hand.spec)
         except NoValidHost as error:
             build.fail(parts, hand.work, error.message, error.details)
             selection = None

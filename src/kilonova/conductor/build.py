@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from kilonova import log
 from kilonova.conductor.parts import Parts
 from kilonova.domain.clock import now
-from kilonova.domain.errors import KilonovaError, NoValidHost, StaleEpoch, Unavailable
+from kilonova.domain.errors import KilonovaError, NotFound, NoValidHost, StaleEpoch, Unavailable
 from kilonova.domain.messages import PerformOperation, SelectDestinations, Selection, StepRecord, Work
 from kilonova.domain.servers import BuildSpec, PowerState, TaskState, VmState
 from kilonova.engine import lease
@@ -28,12 +28,12 @@ _log = log.get("conductor")
 
 def build_instances(parts: Parts, message: PerformOperation) -> None:
     """Bring one build a step further: to a host, or to its end."""
-    work = lease.take(parts.db, message.operation_id, parts.name, parts.config.operations.lease)
+    work, spec = _take(parts, message.operation_id)
     if work is None:
         return
     with log.bound(operation=work.id, server=work.server_id):
         try:
-            _place(parts, work)
+            _place(parts, work, spec)
         except StaleEpoch:
             _log.info("build_moved_on")
         except KilonovaError as error:
@@ -41,7 +41,15 @@ def build_instances(parts: Parts, message: PerformOperation) -> None:
             _log.warning("build_not_ended", error=error.message)
 
 
-def _place(parts: Parts, work: Row) -> None:
+@repeated
+def _take(parts: Parts, operation_id: str) -> tuple[Row | None, BuildSpec | None]:
+    """The operation, if it is ours now, and what to build, in one transaction."""
+    with parts.db.write() as conn:
+        work = lease.take(parts.db, operation_id, parts.name, parts.config.operations.lease)
+        return work, None if work is None else servers.find_spec(conn, work.server_id)
+
+
+def _place(parts: Parts, work: Row, spec: BuildSpec | None) -> None:
     """Hand the build to its host, if it has one that lives; else find one."""
     if work.host is not None:
         if _still_there(parts, work):
@@ -53,7 +61,9 @@ def _place(parts: Parts, work: Row) -> None:
     started = now()
     try:
         parts.faults.reach("build.select_destinations.before")
-        selection = _select(parts, work)
+        if spec is None:
+            raise NotFound(f"Instance {work.server_id} could not be found.")
+        selection = _select(parts, work, spec)
         parts.faults.reach("build.select_destinations.after")
         _hand_over(parts, work, selection.host, selection, started)
     except StaleEpoch:
@@ -105,10 +115,8 @@ def _leave(parts: Parts, work: Row) -> None:
         servers.change(conn, work.server_id, host=None, task_state=TaskState.SCHEDULING)
 
 
-def _select(parts: Parts, work: Row) -> Selection:
+def _select(parts: Parts, work: Row, spec: BuildSpec) -> Selection:
     """An alternate of an earlier decision if one can still be claimed, else a new decision."""
-    with parts.db.read() as conn:
-        spec = servers.spec(conn, work.server_id)
     for alternate in work.alternates:
         if alternate not in work.tried_hosts and (zone := _claim(parts, work, spec, alternate)):
             rest = [name for name in work.alternates if name != alternate]
@@ -144,19 +152,17 @@ def _hand_over(
                 "alternates": selection.alternates,
             }
         handed = lease.hand_to_host(conn, work, host, parts.config.operations.lease, **values)
-        if selection is not None and not claims.is_on(conn, work.server_id, host):
-            raise Unavailable("The place that was chosen was given away.")
-        if selection is not None:
-            servers.change(
-                conn,
-                work.server_id,
-                host=host,
-                availability_zone=selection.availability_zone,
-                task_state=TaskState.NETWORKING,
+        if selection is None:
+            server = servers.for_host(conn, work.server_id)
+        else:
+            placed = servers.place(
+                conn, work.server_id, host, selection.availability_zone, TaskState.NETWORKING
             )
+            if placed is None:
+                raise Unavailable("The place that was chosen was given away.")
+            server = placed
             step = _decision(started or now(), "Success")
             operations.put_steps(conn, work.id, work.epoch, None, [step])
-        server = servers.for_host(conn, work.server_id)
     parts.faults.reach("build.hand_over.after")
     _log.info("build_handed_over", host=host, attempt=handed.attempt)
     parts.bus.cast(

@@ -23,12 +23,12 @@ _log = log.get("conductor")
 
 def delete_instance(parts: Parts, message: PerformOperation) -> None:
     """Bring one delete a step further: to its host, or to its end."""
-    work = lease.take(parts.db, message.operation_id, parts.name, parts.config.operations.lease)
+    work, up = _take(parts, message.operation_id)
     if work is None:
         return
     with log.bound(operation=work.id, server=work.server_id):
         try:
-            if work.host is not None and _up(parts, work.host):
+            if up:
                 hand_over(parts, work, "delete_instance")
             else:
                 finish(parts, work)
@@ -39,6 +39,16 @@ def delete_instance(parts: Parts, message: PerformOperation) -> None:
             _log.warning("delete_failed", error=error.message)
             with parts.db.write() as conn:
                 lease.postpone(conn, work, error.message)
+
+
+@repeated
+def _take(parts: Parts, operation_id: str) -> tuple[Row | None, bool]:
+    """The operation, if it is ours now, and whether its host lives, in one transaction."""
+    with parts.db.write() as conn:
+        work = lease.take(parts.db, operation_id, parts.name, parts.config.operations.lease)
+        if work is None or work.host is None:
+            return work, False
+        return work, hosts.is_up(conn, work.host, parts.silence)
 
 
 @repeated
@@ -55,8 +65,3 @@ def finish_records(conn: sa.Connection, work: Row) -> None:
     lease.close(conn, work, operations.DONE)
     claims.release(conn, work.server_id)
     servers.mark_deleted(conn, work.server_id)
-
-
-def _up(parts: Parts, host: str) -> bool:
-    with parts.db.read() as conn:
-        return hosts.is_up(conn, host, parts.silence)

@@ -90,15 +90,15 @@ def activate(parts: Parts, message: Activate) -> Nothing:
     """
     with parts.db.write() as conn:
         try:
-            work = _owned(conn, message)
+            work = _owned(conn, message, **lease.ending(operations.DONE))
         except StaleEpoch:
             _looked_up(conn, message, operations.DONE)
             return Nothing()
         _record(conn, work, message.steps)
+        lease.end_lost_steps(conn, work)
         servers.change(
             conn, work.server_id, vm_state=VmState.ACTIVE, task_state=None, launched_at=now(), fault=None
         )
-        lease.close(conn, work, operations.DONE)
         hosts.count_build(conn, message.host, failed=False)
     _log.info("server_active", operation=work.id, server=work.server_id, host=message.host)
     parts.faults.reach("build.activate.after")
@@ -256,7 +256,7 @@ def _check_mine(work: Row, message: Words) -> None:
         raise StaleEpoch(f"operation {work.id} has moved on, or is not {message.host}'s")
 
 
-def _owned(conn: sa.Connection, message: Words, **values: object) -> Row:
+def _owned(conn: sa.Connection, message: Words, /, **values: object) -> Row:
     """The operation, if the host that speaks owns it in this epoch."""
     owner = operations.agent(message.host)
     return lease.held(conn, message.operation_id, message.epoch, owner, **values)

@@ -65,5 +65,15 @@ def close(conn: sa.Connection, work: Row, state: str, message: str | None = None
     if state == operations.FAILED:
         operations.end_steps(conn, work.id, "Error", message or "the operation failed")
     else:
-        operations.end_steps(conn, work.id, "Success", "its end was told, and lost as the database crashed")
-    return kept(conn, work, state=state, message=message, payload={}, finished_at=now())
+        end_lost_steps(conn, work)
+    return kept(conn, work, **ending(state, message))
+
+
+def ending(state: str, message: str | None = None) -> dict[str, Any]:
+    """What ends an operation, for held(): who ends it so also calls end_lost_steps()."""
+    return {"state": state, "message": message, "payload": {}, "finished_at": now()}
+
+
+def end_lost_steps(conn: sa.Connection, work: Row) -> None:
+    """Of an operation that went well: no step stays without an end."""
+    operations.end_steps(conn, work.id, "Success", "its end was told, and lost as the database crashed")

@@ -1,11 +1,13 @@
 """The hosts as the scheduler sees them: in memory, kept current by what changed in the database.
 
-Each decision first reads the rows that changed since the last one (an indexed query that mostly finds
-nothing), so any number of schedulers see each other's claims. Liveness is read anew every few seconds.
+A decision first reads the rows that changed since the last look (an indexed query), so any number of
+schedulers see each other's claims. What is seen counts for a moment: under load every host changes all the
+time, and a claim that does not fit is refused anyway. Liveness is read anew every few seconds.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from kilonova.domain.clock import now
@@ -16,6 +18,9 @@ from kilonova.store.database import Database, Row
 
 _FULL_REFRESH = 5.0
 """Seconds between two reads of every host; service_down_time is a minute by default."""
+
+_FRESH = 0.1
+"""Seconds for which a look counts where others write side by side (PostgreSQL)."""
 
 _OVERLAP = 1.0
 """Seconds read again each time where writers run side by side (PostgreSQL): one may commit after another
@@ -52,20 +57,33 @@ class Hosts:
         self._db = db
         self._down_time = service_down_time
         self._by_name: dict[str, HostState] = {}
-        self._overlap = 0.0 if db.engine.dialect.name == "sqlite" else _OVERLAP
+        alone = db.engine.dialect.name == "sqlite"
+        self._overlap, self._fresh = (0.0, 0.0) if alone else (_OVERLAP, _FRESH)
+        self._looked_at = -math.inf
+        self._by_memory = False
+        """The last decision was made without a look."""
         self._changes_until = 0.0
         self._full_at = 0.0
 
     def current(self, started: float) -> list[HostState]:
         """Every host, as of ``started`` (epoch seconds)."""
+        self._by_memory = False
         if not 0 <= started - self._full_at <= _FULL_REFRESH:  # the clock may have been set back
             self._full_at = started
             self._read_all()
+        elif 0 <= started - self._looked_at < self._fresh:
+            self._by_memory = True
         else:
             with self._db.read() as conn:
                 for row in store.with_services(conn, self._changes_until - self._overlap):
                     self.put(row)
+            self._looked_at = started
         return list(self._by_name.values())
+
+    def look_again(self) -> bool:
+        """What was seen has proved old: the next decision looks. False if the last one did."""
+        self._looked_at = -math.inf
+        return self._by_memory
 
     def _read_all(self) -> None:
         with self._db.read() as conn:

@@ -14,6 +14,7 @@ from kilonova.domain.messages import SelectDestinations, Selection
 from kilonova.engine.faults import NO_FAULTS, FaultPoints
 from kilonova.scheduler import filters, weighers
 from kilonova.scheduler.decide import decide
+from kilonova.scheduler.filters.compute import COMPUTE
 from kilonova.scheduler.hosts import Hosts, HostState
 from kilonova.scheduler.rules import Filter, Weigher, chosen, need_of
 from kilonova.store import claims, operations
@@ -36,6 +37,7 @@ class Scheduler:
         self._faults = faults
         self._hosts = Hosts(db, config.compute.service_down_time)
         self._filters = chosen(Filter, filters.GROUP, filters.BUILT_IN, config.scheduler.enabled_filters)
+        self._only_enabled = any(rule is COMPUTE for rule in self._filters)
         built_in = [weigher.name for weigher in weighers.BUILT_IN]
         named = dict.fromkeys([*built_in, *config.scheduler.weights])
         self._weighers = chosen(Weigher, weighers.GROUP, weighers.BUILT_IN, list(named))
@@ -74,9 +76,18 @@ class Scheduler:
                             alternates=[other.host for other in rest],
                             availability_zone=candidate.availability_zone,
                         )
+                self._hosts.look_again()
         raise NoValidHost("No valid host was found. Every host that fits was taken meanwhile.")
 
     def _decide(self, request: SelectDestinations) -> list[HostState]:
+        try:
+            return self._decided(request)
+        except NoValidHost:
+            if not self._hosts.look_again():
+                raise
+            return self._decided(request)
+
+    def _decided(self, request: SelectDestinations) -> list[HostState]:
         multipliers = self._config.scheduler.weights
         return decide(request, self._hosts.current(now()), self._filters, self._weighers, multipliers)
 
@@ -89,7 +100,8 @@ class Scheduler:
             if not operations.seeks_host(conn, request.operation_id, request.epoch):
                 raise StaleEpoch(f"operation {request.operation_id} moved on, or has its host")
             claims.release(conn, server_id)
-            row = claims.claim(conn, server_id, candidate.host, need_of(request.spec.flavor))
+            need = need_of(request.spec.flavor)
+            row = claims.claim(conn, server_id, candidate.host, need, self._only_enabled)
         if row is not None:
             self._faults.reach("build.claim.after")
             self._hosts.claimed(row)

@@ -9,9 +9,10 @@ from sqlalchemy import bindparam as given
 from kilonova.domain.clock import now
 from kilonova.domain.hosts import Capacity
 from kilonova.store.database import Row
-from kilonova.store.schema.hosts import claims, hosts
+from kilonova.store.schema.hosts import claims, hosts, services
+from kilonova.store.statement import Statement
 
-_CLAIM = (
+_TAKE = (
     sa.update(hosts)
     .where(
         hosts.c.host == given("on"),
@@ -40,35 +41,46 @@ _CLAIM = (
         hosts.c.failed_builds,
     )
 )
-_INSERT = claims.insert()
+_CLAIM = Statement(_TAKE)
+_CLAIM_ENABLED = Statement(
+    _TAKE.where(
+        sa.exists().where(services.c.id == hosts.c.service_id, services.c.disabled.is_(False)),
+    )
+)
+_INSERT = Statement(claims.insert())
 
 
-def claim(conn: sa.Connection, server_id: str, host: str, need: Capacity) -> Row | None:
+def claim(
+    conn: sa.Connection, server_id: str, host: str, need: Capacity, only_enabled: bool = False
+) -> Row | None:
     """Take ``need`` of ``host`` for a server, if it is still free; what the host has after, or None.
 
     UPDATE hosts SET vcpus_used = vcpus_used + n …, generation = generation + 1
     WHERE host = … AND vcpus_used + n <= vcpus_limit AND …
+
+    ``only_enabled``: and nobody has disabled its service.
     """
     at = now()
-    taken = conn.execute(_CLAIM, {"on": host, "at": at, **_amounts(need)}).one_or_none()
+    query = _CLAIM_ENABLED if only_enabled else _CLAIM
+    taken = query.row(conn, {"on": host, "at": at, **_amounts(need)})
     if taken is not None:
         row = {"server_id": server_id, "host": host, "created_at": at, **structs.asdict(need)}
-        conn.execute(_INSERT, row)
+        _INSERT.insert(conn, [row])
     return taken
 
 
-_IS_ON = sa.select(claims.c.server_id).where(
-    claims.c.server_id == given("server"), claims.c.host == given("on")
+_IS_ON = Statement(
+    sa.select(claims.c.server_id).where(claims.c.server_id == given("server"), claims.c.host == given("on"))
 )
 
 
 def is_on(conn: sa.Connection, server_id: str, host: str) -> bool:
     """Whether the server holds a share of that host."""
-    return conn.execute(_IS_ON, {"server": server_id, "on": host}).first() is not None
+    return _IS_ON.row(conn, {"server": server_id, "on": host}) is not None
 
 
-_RELEASE = sa.delete(claims).where(claims.c.server_id == given("server")).returning(*claims.c)
-_GIVE_BACK = (
+_RELEASE = Statement(sa.delete(claims).where(claims.c.server_id == given("server")).returning(*claims.c))
+_GIVE_BACK = Statement(
     sa.update(hosts)
     .where(hosts.c.host == given("on"))
     .values(
@@ -84,9 +96,9 @@ _GIVE_BACK = (
 
 def release(conn: sa.Connection, server_id: str) -> None:
     """Give back all that a server holds, on whatever host. Safe to call again."""
-    for row in sorted(conn.execute(_RELEASE, {"server": server_id}), key=lambda row: str(row.host)):
+    for row in sorted(_RELEASE.rows(conn, {"server": server_id}), key=lambda row: str(row.host)):
         freed = Capacity(vcpus=row.vcpus, memory_mb=row.memory_mb, disk_gb=row.disk_gb)
-        conn.execute(_GIVE_BACK, {"on": row.host, "at": now(), **_amounts(freed)})
+        _GIVE_BACK.count(conn, {"on": row.host, "at": now(), **_amounts(freed)})
 
 
 def _amounts(capacity: Capacity) -> dict[str, int]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy import bindparam as given
 
 from kilonova.domain.clock import now
 from kilonova.domain.errors import BadRequest, Conflict, NotFound
@@ -12,6 +14,7 @@ from kilonova.domain.servers import Flavor
 from kilonova.store import dialect, paging, regexp
 from kilonova.store.database import Row
 from kilonova.store.schema.flavors import flavor_access, flavor_seed, flavors
+from kilonova.store.statement import Statement
 
 DEFAULTS = (
     Flavor(id="1", name="m1.tiny", vcpus=1, memory_mb=512, root_gb=1),
@@ -60,15 +63,19 @@ def get(
 
     SELECT … FROM flavors WHERE id = :id AND (is_public OR EXISTS (access of the project))
     """
-    query = sa.select(*_FIELDS).where(flavors.c.id == flavor_id)
-    if project_id is not None:
-        query = query.where(flavors.c.is_public | _granted(project_id))
-    if for_update:
-        query = query.with_for_update(key_share=True)
-    row = conn.execute(query).one_or_none()
+    query = _get(project_id is not None, for_update)
+    row = query.row(conn, {"flavor": flavor_id, "project": project_id})
     if row is None:
         raise NotFound(f"Flavor {flavor_id} could not be found.")
     return _flavor(row)
+
+
+@cache
+def _get(of_project: bool, for_update: bool) -> Statement:
+    query = sa.select(*_FIELDS).where(flavors.c.id == given("flavor"))
+    if of_project:
+        query = query.where(flavors.c.is_public | _granted(given("project")))
+    return Statement(query.with_for_update(key_share=True) if for_update else query)
 
 
 def listed(
@@ -152,7 +159,7 @@ def revoke(conn: sa.Connection, flavor_id: str, project_id: str) -> None:
         raise NotFound(f"Flavor access not found for {flavor_id} / {project_id} combination.")
 
 
-def _granted(project_id: str | None) -> sa.ColumnElement[bool]:
+def _granted(project_id: Any) -> sa.ColumnElement[bool]:
     return sa.exists().where(
         flavor_access.c.flavor_id == flavors.c.id, flavor_access.c.project_id == project_id
     )
@@ -166,7 +173,7 @@ def _position(conn: sa.Connection, key: sa.ColumnElement[Any], marker: str) -> t
 
 
 def _flavor(row: Row) -> Flavor:
-    return Flavor(**{name: row._mapping[name] for name in Flavor.__struct_fields__})
+    return Flavor(**{name: getattr(row, name) for name in Flavor.__struct_fields__})
 
 
 def _row(flavor: Flavor) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from kilonova.domain.hosts import HostReport
 from kilonova.store import dialect
 from kilonova.store.database import Row
 from kilonova.store.schema.hosts import hosts, services
+from kilonova.store.statement import Statement
 
 
 def seen(conn: sa.Connection, binary: str, host: str, zone: str) -> str:
@@ -104,7 +105,7 @@ def _values(told: HostReport, rules: Compute) -> dict[str, object]:
     }
 
 
-_WITH_SERVICE = sa.select(
+_SELECT = sa.select(
     *(column for column in hosts.c if column.name not in {"cpu_info", "id", "service_id"}),
     services.c.last_seen,
     services.c.disabled,
@@ -113,36 +114,36 @@ _WITH_SERVICE = sa.select(
 ).join(services, services.c.id == hosts.c.service_id)
 
 
-_CHANGED = _WITH_SERVICE.where(hosts.c.updated_at >= given("since"))
+_WITH_SERVICE = Statement(_SELECT)
+_CHANGED = Statement(_SELECT.where(hosts.c.updated_at >= given("since")))
 
 
 def with_services(conn: sa.Connection, changed_since: float | None = None) -> Sequence[Row]:
     """Hosts with the liveness of their service: all, or those that changed since then."""
     if changed_since is None:
-        return conn.execute(_WITH_SERVICE).all()
-    return conn.execute(_CHANGED, {"since": changed_since}).all()
+        return _WITH_SERVICE.rows(conn)
+    return _CHANGED.rows(conn, {"since": changed_since})
 
 
-_IS_UP = sa.select(services.c.id).where(
+_SELECT_UP = sa.select(services.c.id).where(
     services.c.binary == "nova-compute",
     services.c.host == given("on"),
     services.c.forced_down.is_(False),
     services.c.last_seen >= given("since"),
 )
+_IS_UP = Statement(_SELECT_UP)
+_TAKES_BUILDS = Statement(_SELECT_UP.where(services.c.disabled.is_(False)))
 
 
 def is_up(conn: sa.Connection, host: str, service_down_time: float) -> bool:
     """Whether the agent of ``host`` gave a sign of life lately and was not forced down."""
-    return conn.execute(_IS_UP, {"on": host, "since": now() - service_down_time}).first() is not None
-
-
-_TAKES_BUILDS = _IS_UP.where(services.c.disabled.is_(False))
+    return _IS_UP.row(conn, {"on": host, "since": now() - service_down_time}) is not None
 
 
 def takes_builds(conn: sa.Connection, host: str, service_down_time: float) -> bool:
     """Whether it is up, and nobody disabled it: what it has stays, but nothing new is placed there."""
     since = now() - service_down_time
-    return conn.execute(_TAKES_BUILDS, {"on": host, "since": since}).first() is not None
+    return _TAKES_BUILDS.row(conn, {"on": host, "since": since}) is not None
 
 
 def any_silent(conn: sa.Connection, service_down_time: float) -> bool:
@@ -164,12 +165,12 @@ def zone(conn: sa.Connection, host: str) -> str:
     return str(conn.execute(query).scalar_one())
 
 
-_BUILD_FAILED = (
+_BUILD_FAILED = Statement(
     sa.update(hosts)
     .where(hosts.c.host == given("on"))
     .values(failed_builds=hosts.c.failed_builds + 1, updated_at=given("at"))
 )
-_BUILD_DONE = (
+_BUILD_DONE = Statement(
     sa.update(hosts)
     .where(hosts.c.host == given("on"), hosts.c.failed_builds > 0)
     .values(failed_builds=0, updated_at=given("at"))
@@ -178,4 +179,4 @@ _BUILD_DONE = (
 
 def count_build(conn: sa.Connection, host: str, failed: bool) -> None:
     """Remember a failed build of a host (the build-failure weigher shuns it); a good one clears it."""
-    conn.execute(_BUILD_FAILED if failed else _BUILD_DONE, {"on": host, "at": now()})
+    (_BUILD_FAILED if failed else _BUILD_DONE).count(conn, {"on": host, "at": now()})

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy import bindparam as given
 
 from kilonova.domain.clock import now
 from kilonova.domain.images import Image, ImageStatus, ImageViewer
 from kilonova.store import dialect
 from kilonova.store.schema.images import image_members, image_properties, image_tags, images
+from kilonova.store.statement import Statement
 
 COLUMNS = [column for column in images.c if column.name != "deleted_at"]
 _GONE = (ImageStatus.PENDING_DELETE, ImageStatus.DELETED)
-LIVE = images.c.status.not_in(_GONE)
+LIVE = sa.and_(*(images.c.status != gone for gone in _GONE))
 
 
 def insert(conn: sa.Connection, image: Image) -> bool:
@@ -31,27 +34,50 @@ def get(conn: sa.Connection, viewer: ImageViewer, image_id: str, for_update: boo
 
     ``for_update``: nobody else changes it, its properties, tags or members until the transaction ends.
     """
-    query = sa.select(*COLUMNS).where(images.c.id == image_id, LIVE, visible(viewer))
+    row = _get(viewer.is_admin, viewer.project_id is not None, for_update).row(
+        conn, {"image": image_id, "viewer": viewer.project_id}
+    )
+    if row is None:
+        return None
+    properties = {found.name: found.value for found in _PROPERTIES.rows(conn, {"image": image_id})}
+    return _image(row, properties, [found.value for found in _TAGS.rows(conn, {"image": image_id})])
+
+
+@cache
+def _get(is_admin: bool, has_project: bool, for_update: bool) -> Statement:
+    """Of a viewer of this kind."""
+    viewer: Any = given("viewer") if has_project else None
+    query = sa.select(*COLUMNS).where(images.c.id == given("image"), LIVE, _visible(is_admin, viewer, "all"))
     if for_update:
         query = query.with_for_update(of=images, key_share=True)
-    found = load(conn, conn.execute(query).all())
-    return found[0] if found else None
+    return Statement(query)
+
+
+_PROPERTIES = Statement(sa.select(image_properties).where(image_properties.c.image_id == given("image")))
+_TAGS = Statement(
+    sa.select(image_tags).where(image_tags.c.image_id == given("image")).order_by(image_tags.c.value)
+)
 
 
 def visible(viewer: ImageViewer, member_status: str = "all") -> sa.ColumnElement[bool]:
     """visibility IN (public, community) OR owner = me OR (shared AND I am a member of it)."""
-    if viewer.is_admin:
+    return _visible(viewer.is_admin, viewer.project_id, member_status)
+
+
+def _visible(is_admin: bool, project: Any, member_status: str) -> sa.ColumnElement[bool]:
+    """``project``: its id, a bind parameter, or None."""
+    if is_admin:
         return sa.true()
-    offered = images.c.visibility.in_(("public", "community"))
-    if viewer.project_id is None:
+    offered = sa.or_(images.c.visibility == "public", images.c.visibility == "community")
+    if project is None:
         return offered
     membership = (
         sa.select(sa.literal(1))
-        .where(image_members.c.image_id == images.c.id, image_members.c.member_id == viewer.project_id)
+        .where(image_members.c.image_id == images.c.id, image_members.c.member_id == project)
         .where(sa.true() if member_status == "all" else image_members.c.status == member_status)
     )
     shared = sa.and_(images.c.visibility == "shared", membership.exists())
-    return sa.or_(offered, images.c.owner == viewer.project_id, shared)
+    return sa.or_(offered, images.c.owner == project, shared)
 
 
 def load(conn: sa.Connection, rows: Sequence[sa.Row[Any]]) -> list[Image]:
@@ -107,7 +133,7 @@ def in_status(conn: sa.Connection, status: ImageStatus) -> list[str]:
 
 
 def _image(row: sa.Row[Any], properties: dict[str, str], tags: list[str]) -> Image:
-    fields = dict(row._mapping)
+    fields = row._asdict()
     fields["status"] = ImageStatus(fields["status"])
     return Image(**fields, properties=properties, tags=tags)
 

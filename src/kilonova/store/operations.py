@@ -1,7 +1,6 @@
 """Operations and steps in the database: the engine's queries, one function each, explained.
 
-The statements of a build's path are made once, with bind parameters: making them anew at each call would cost
-more than SQLite does.
+Those of a build's path are Statements: making them anew at each call would cost more than SQLite does.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from kilonova.store import dialect
 from kilonova.store.database import Row, after_commit
 from kilonova.store.schema.operations import operations as ops
 from kilonova.store.schema.operations import steps
+from kilonova.store.statement import Statement
 
 OPEN, DONE, FAILED, SUPERSEDED = "open", "done", "failed", "superseded"
 
@@ -27,36 +27,37 @@ _ended = metrics.Histogram(
     "operation_seconds", "From accepted to ended.", ("kind", "state"), bounds=metrics.SLOW
 )
 
-_INSERT = ops.insert()
+_INSERT = Statement(ops.insert())
 
 
 def insert(conn: sa.Connection, rows: Sequence[dict[str, Any]]) -> None:
-    conn.execute(_INSERT, rows)
+    _INSERT.insert(conn, rows)
 
 
-_GET = sa.select(ops).where(ops.c.id == given("operation"))
+_GET = Statement(sa.select(ops).where(ops.c.id == given("operation")))
 
 
 def get(conn: sa.Connection, operation_id: str) -> Row | None:
-    return conn.execute(_GET, {"operation": operation_id}).one_or_none()
+    return _GET.row(conn, {"operation": operation_id})
 
 
-_OPEN_OF_SERVER = sa.select(ops).where(ops.c.server_id == given("server"), ops.c.state == OPEN)
+_SELECT_OPEN = sa.select(ops).where(ops.c.server_id == given("server"), ops.c.state == OPEN)
+_OPEN_OF_SERVER = Statement(_SELECT_OPEN)
+_LOCK_OPEN = Statement(_SELECT_OPEN.with_only_columns(ops.c.id).with_for_update(key_share=True))
 
 
 def open_of_server(conn: sa.Connection, server_id: str) -> Row | None:
     """The one open operation of a server, if any."""
-    return conn.execute(_OPEN_OF_SERVER, {"server": server_id}).one_or_none()
+    return _OPEN_OF_SERVER.row(conn, {"server": server_id})
 
 
 def lock_open(conn: sa.Connection, server_id: str) -> None:
     """Before one locks a server to end what is open for it: an operation is locked before its server."""
     if dialect.is_postgresql(conn):
-        query = _OPEN_OF_SERVER.with_only_columns(ops.c.id).with_for_update(key_share=True)
-        conn.execute(query, {"server": server_id})
+        _LOCK_OPEN.row(conn, {"server": server_id})
 
 
-_TAKE = (
+_TAKE = Statement(
     sa.update(ops)
     .where(ops.c.id == given("operation"), ops.c.state == OPEN, ops.c.lease_until <= given("at"))
     .values(owner=given("by"), lease_until=given("until"), epoch=ops.c.epoch + 1, updated_at=given("at"))
@@ -69,7 +70,7 @@ def take(conn: sa.Connection, operation_id: str, owner: str, lease: float) -> Ro
     whoever owned it before is refused from now on. None if somebody else was quicker."""
     at = now()
     values = {"operation": operation_id, "at": at, "by": owner, "until": at + lease}
-    return conn.execute(_TAKE, values).one_or_none()
+    return _TAKE.row(conn, values)
 
 
 def hold(
@@ -83,7 +84,7 @@ def hold(
     """
     given_values = {f"new_{name}": value for name, value in values.items()}
     given_values |= {"operation": operation_id, "held": epoch, "by": owner, "at": now()}
-    row = conn.execute(_hold(tuple(values)), given_values).one_or_none()
+    row = _hold(tuple(values)).row(conn, given_values)
     if row is not None and "state" in values:
         _note_end(conn, row, values["state"])
     return row
@@ -95,10 +96,10 @@ def _note_end(conn: sa.Connection, row: Row, state: str) -> None:
 
 
 @cache
-def _hold(names: tuple[str, ...]) -> Any:
+def _hold(names: tuple[str, ...]) -> Statement:
     """UPDATE operations SET … WHERE id = … AND state = 'open' AND epoch = … AND owner = … RETURNING …"""
     changed = {name: given(f"new_{name}", type_=ops.c[name].type) for name in names}
-    return (
+    return Statement(
         sa.update(ops)
         .where(
             ops.c.id == given("operation"),
@@ -120,7 +121,7 @@ def _hold(names: tuple[str, ...]) -> Any:
     )
 
 
-_SEEKS_HOST = (
+_SEEKS_HOST = Statement(
     sa.select(ops.c.id)
     .where(
         ops.c.id == given("operation"),
@@ -134,7 +135,7 @@ _SEEKS_HOST = (
 
 def seeks_host(conn: sa.Connection, operation_id: str, epoch: int) -> bool:
     """Whether this epoch still owns it and has no host yet; it stays so until the transaction ends."""
-    return conn.execute(_SEEKS_HOST, {"operation": operation_id, "held": epoch}).first() is not None
+    return _SEEKS_HOST.row(conn, {"operation": operation_id, "held": epoch}) is not None
 
 
 def renew(conn: sa.Connection, held: dict[str, int], owner: str, until: float) -> set[str]:
@@ -154,7 +155,7 @@ def renew(conn: sa.Connection, held: dict[str, int], owner: str, until: float) -
     return set(conn.execute(query).scalars())
 
 
-_SUPERSEDE = (
+_SUPERSEDE = Statement(
     sa.update(ops)
     .where(ops.c.server_id == given("server"), ops.c.state == OPEN)
     .values(
@@ -172,7 +173,7 @@ _SUPERSEDE = (
 def supersede(conn: sa.Connection, server_id: str, reason: str) -> bool:
     """End whatever is open for a server; its owner learns by the epoch. False if nothing was open."""
     values = {"server": server_id, "reason": reason, "at": now()}
-    ended = conn.execute(_SUPERSEDE, values).one_or_none()
+    ended = _SUPERSEDE.row(conn, values)
     if ended is None:
         return False
     _note_end(conn, ended, SUPERSEDED)
@@ -207,12 +208,12 @@ def open_on_host(conn: sa.Connection, host: str) -> Sequence[Row]:
     return conn.execute(query).all()
 
 
-_BUSY_ON_HOST = sa.select(ops.c.server_id).where(ops.c.state == OPEN, ops.c.host == given("on"))
+_BUSY_ON_HOST = Statement(sa.select(ops.c.server_id).where(ops.c.state == OPEN, ops.c.host == given("on")))
 
 
 def busy_on_host(conn: sa.Connection, host: str) -> set[str]:
     """The servers that this host has work for."""
-    return set(conn.execute(_BUSY_ON_HOST, {"on": host}).scalars())
+    return {row.server_id for row in _BUSY_ON_HOST.rows(conn, {"on": host})}
 
 
 def open_by_host(conn: sa.Connection) -> dict[str, int]:
@@ -243,10 +244,10 @@ def agent(host: str) -> str:
     return f"compute.{host}"
 
 
-_PUT_STEP: dict[str, Any] = {}
+_PUT_STEP: dict[str, Statement] = {}
 
 
-def _put_step(conn: sa.Connection) -> Any:
+def _put_step(conn: sa.Connection) -> Statement:
     """INSERT INTO steps … ON CONFLICT … DO UPDATE SET finished_at = …, … WHERE it has not ended.
 
     Made once for each dialect.
@@ -254,11 +255,12 @@ def _put_step(conn: sa.Connection) -> Any:
     if conn.dialect.name not in _PUT_STEP:
         query = dialect.insert(conn, steps)
         ends = {name: query.excluded[name] for name in ("finished_at", "result", "message", "details")}
-        _PUT_STEP[conn.dialect.name] = query.on_conflict_do_update(
+        upsert = query.on_conflict_do_update(
             index_elements=[steps.c.operation_id, steps.c.epoch, steps.c.name, steps.c.started_at],
             set_=ends,
             where=sa.and_(steps.c.finished_at.is_(None), query.excluded.finished_at.is_not(None)),
         )
+        _PUT_STEP[conn.dialect.name] = Statement(upsert)
     return _PUT_STEP[conn.dialect.name]
 
 
@@ -284,11 +286,11 @@ def put_steps(
         for step in told
     ]
     if rows:
-        conn.execute(_put_step(conn), rows)
+        _put_step(conn).insert(conn, rows)
 
 
-_LAST_STEP_END = (
-    sa.select(sa.func.max(steps.c.finished_at))
+_LAST_STEP_END = Statement(
+    sa.select(sa.func.max(steps.c.finished_at).label("end"))
     .join(ops, ops.c.id == steps.c.operation_id)
     .where(ops.c.server_id == given("server"), steps.c.host == given("on"))
 )
@@ -296,10 +298,11 @@ _LAST_STEP_END = (
 
 def last_step_end(conn: sa.Connection, server_id: str, host: str) -> float:
     """When ``host`` last ended a step for a server, by the clock of that host; 0 if it never did."""
-    return float(conn.execute(_LAST_STEP_END, {"server": server_id, "on": host}).scalar() or 0.0)
+    last = _LAST_STEP_END.row(conn, {"server": server_id, "on": host})
+    return float(last.end or 0.0) if last is not None else 0.0
 
 
-_END_STEPS = (
+_END_STEPS = Statement(
     sa.update(steps)
     .where(steps.c.operation_id == given("operation"), steps.c.finished_at.is_(None))
     .values(finished_at=given("at"), result=given("how"), message=given("said"))
@@ -308,7 +311,7 @@ _END_STEPS = (
 
 def end_steps(conn: sa.Connection, operation_id: str, result: str, message: str) -> None:
     """End every step of an operation that nobody will end any more."""
-    conn.execute(_END_STEPS, {"operation": operation_id, "at": now(), "how": result, "said": message})
+    _END_STEPS.count(conn, {"operation": operation_id, "at": now(), "how": result, "said": message})
 
 
 def steps_of(conn: sa.Connection, operation_ids: Sequence[str]) -> Sequence[Row]:

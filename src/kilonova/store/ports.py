@@ -15,6 +15,7 @@ from kilonova.domain.network import FixedIp, Port
 from kilonova.store import dialect
 from kilonova.store.network_lists import Condition, Listing, Page
 from kilonova.store.schema.networks import ip_allocations, networks, ports
+from kilonova.store.statement import Statement
 from kilonova.store.subnets import DHCP_OWNER
 
 ATTRIBUTES = {
@@ -88,7 +89,7 @@ _MACS_TAKEN = sa.select(ports.c.network_id, ports.c.mac_address).where(
 _INSERT = sa.insert(ports)
 _GIVE = sa.insert(ip_allocations)
 _DELETE = sa.delete(ports).where(ports.c.id.in_(sa.bindparam("ids", expanding=True)))
-_SET_STATUS = (
+_SET_STATUS = Statement(
     sa.update(ports)
     .where(
         ports.c.device_id == sa.bindparam("server"),
@@ -240,7 +241,7 @@ def delete(conn: sa.Connection, port_ids: Sequence[str]) -> None:
 
 def set_status(conn: sa.Connection, server_id: str, status: str) -> list[str]:
     """The status of a server's NICs; ids of the networks where one changed."""
-    rows = conn.execute(_SET_STATUS, {"server": server_id, "new": status, "at": now()})
+    rows = _SET_STATUS.rows(conn, {"server": server_id, "new": status, "at": now()})
     return sorted({row.network_id for row in rows})
 
 

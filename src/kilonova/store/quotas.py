@@ -6,13 +6,22 @@ from collections.abc import Mapping
 
 import msgspec
 import sqlalchemy as sa
+from sqlalchemy import bindparam as given
 
 from kilonova.config import Quota
 from kilonova.store import dialect
 from kilonova.store.schema.quotas import quotas
+from kilonova.store.statement import Statement
 
 EVERY_PROJECT = ""
 """In place of a project's id: the limits of all that have none of their own."""
+
+
+_LIMITS = Statement(
+    sa.select(quotas.c.resource, quotas.c.hard_limit)
+    .where(sa.or_(quotas.c.project_id == EVERY_PROJECT, quotas.c.project_id == given("project")))
+    .order_by(quotas.c.project_id)
+)
 
 
 def limits(conn: sa.Connection, project_id: str, configured: Quota) -> dict[str, int]:
@@ -20,13 +29,8 @@ def limits(conn: sa.Connection, project_id: str, configured: Quota) -> dict[str,
 
     SELECT … FROM quotas WHERE project_id IN ('', :project) ORDER BY project_id — the project's own come last.
     """
-    query = (
-        sa.select(quotas.c.resource, quotas.c.hard_limit)
-        .where(quotas.c.project_id.in_((EVERY_PROJECT, project_id)))
-        .order_by(quotas.c.project_id)
-    )
     found: dict[str, int] = msgspec.structs.asdict(configured)
-    found.update((row.resource, row.hard_limit) for row in conn.execute(query))
+    found.update((row.resource, row.hard_limit) for row in _LIMITS.rows(conn, {"project": project_id}))
     return found
 
 

@@ -19,18 +19,20 @@ from kilonova.domain.network import Vif
 from kilonova.domain.servers import BuildSpec, VmState
 from kilonova.store import usage
 from kilonova.store.database import Row
+from kilonova.store.schema.hosts import claims
 from kilonova.store.schema.operations import operations
 from kilonova.store.schema.servers import server_tags, servers
+from kilonova.store.statement import Statement
 
 VIEW = [column for column in servers.c if column.name not in {"spec", "user_data"}]
 """All columns but the big ones."""
 
-_INSERT = servers.insert()
+_INSERT = Statement(servers.insert())
 
 
 def insert(conn: sa.Connection, rows: Sequence[dict[str, Any]]) -> None:
     """INSERT INTO servers …, one row a server; all columns but the defaults."""
-    conn.execute(_INSERT, rows)
+    _INSERT.insert(conn, rows)
 
 
 def insert_tags(conn: sa.Connection, tags: Mapping[str, Iterable[str]]) -> None:
@@ -41,21 +43,19 @@ def insert_tags(conn: sa.Connection, tags: Mapping[str, Iterable[str]]) -> None:
 
 
 _LIVE = [servers.c.id == given("server"), servers.c.deleted_at.is_(None)]
-_GET = sa.select(*VIEW).where(*_LIVE)
-_GET_OWN = _GET.where(servers.c.project_id == given("project"))
-_STATE = sa.select(
+_SELECT = sa.select(*VIEW).where(*_LIVE)
+_SELECT_OWN = _SELECT.where(servers.c.project_id == given("project"))
+_GET, _GET_OWN = Statement(_SELECT), Statement(_SELECT_OWN)
+_GET_LOCKED = Statement(_SELECT.with_for_update(key_share=True))
+_GET_OWN_LOCKED = Statement(_SELECT_OWN.with_for_update(key_share=True))
+_SELECT_STATE = sa.select(
     servers.c.project_id, servers.c.vm_state, servers.c.task_state, servers.c.host, servers.c.locked_by
 ).where(*_LIVE)
-_STATE_LOCKED = _STATE.with_for_update(key_share=True)
-_FOR_HOST = sa.select(
-    servers.c.spec,
-    servers.c.name,
-    servers.c.hostname,
-    servers.c.vifs,
-    servers.c.metadata,
-    servers.c.availability_zone,
-    servers.c.host,
-).where(*_LIVE)
+_STATE, _STATE_LOCKED = Statement(_SELECT_STATE), Statement(_SELECT_STATE.with_for_update(key_share=True))
+_HOST_COLUMNS = [
+    servers.c[name] for name in ("spec", "name", "hostname", "vifs", "metadata", "availability_zone", "host")
+]
+_FOR_HOST = Statement(sa.select(*_HOST_COLUMNS).where(*_LIVE))
 
 
 def get(conn: sa.Connection, server_id: str, project_id: str | None = None, for_update: bool = False) -> Row:
@@ -63,27 +63,55 @@ def get(conn: sa.Connection, server_id: str, project_id: str | None = None, for_
 
     ``for_update``: nobody else changes it until the transaction ends.
     """
-    query = _GET if project_id is None else _GET_OWN
-    if for_update:
-        query = query.with_for_update(key_share=True)
-    row = conn.execute(query, {"server": server_id, "project": project_id}).one_or_none()
-    return _found(row, server_id)
+    if project_id is None:
+        query = _GET_LOCKED if for_update else _GET
+        return _found(query.row(conn, {"server": server_id}), server_id)
+    query = _GET_OWN_LOCKED if for_update else _GET_OWN
+    return _found(query.row(conn, {"server": server_id, "project": project_id}), server_id)
 
 
 def state(conn: sa.Connection, server_id: str, for_update: bool = False) -> Row:
     """project_id, vm_state, task_state, host and locked_by of a live server; NotFound."""
     query = _STATE_LOCKED if for_update else _STATE
-    return _found(conn.execute(query, {"server": server_id}).one_or_none(), server_id)
+    return _found(query.row(conn, {"server": server_id}), server_id)
 
 
 def for_host(conn: sa.Connection, server_id: str) -> Row:
     """What its host must know of a live server: the spec, and what may have changed since; NotFound."""
-    return _found(conn.execute(_FOR_HOST, {"server": server_id}).one_or_none(), server_id)
+    return _found(_FOR_HOST.row(conn, {"server": server_id}), server_id)
 
 
 def spec(conn: sa.Connection, server_id: str) -> BuildSpec:
     found: BuildSpec = for_host(conn, server_id).spec
     return found
+
+
+def find_spec(conn: sa.Connection, server_id: str) -> BuildSpec | None:
+    """What to build, of a live server; None if it is gone."""
+    row = _FOR_HOST.row(conn, {"server": server_id})
+    return None if row is None else row.spec
+
+
+_PLACE = Statement(
+    sa.update(servers)
+    .where(
+        *_LIVE,
+        sa.exists().where(claims.c.server_id == given("server"), claims.c.host == given("on")),
+    )
+    .values(
+        host=given("on"), availability_zone=given("zone"), task_state=given("shows"), updated_at=given("at")
+    )
+    .returning(*_HOST_COLUMNS)
+)
+
+
+def place(conn: sa.Connection, server_id: str, host: str, zone: str, task_state: str) -> Row | None:
+    """The server is on that host: what the host must know (for_host). None if it holds no claim there.
+
+    UPDATE servers SET host = … WHERE id = … AND EXISTS (SELECT … FROM claims …) RETURNING spec, …
+    """
+    values = {"server": server_id, "on": host, "zone": zone, "shows": task_state, "at": now()}
+    return _PLACE.row(conn, values)
 
 
 def _found(row: Row | None, server_id: str) -> Row:
@@ -106,28 +134,25 @@ def change(
     """
     given_values = {f"new_{name}": value for name, value in values.items()}
     given_values |= {"server": server_id, "at": now()}
-    if if_vm_state is not None:
-        given_values["vm_states"] = list(if_vm_state)
-    query = _change(tuple(values), if_vm_state is not None, if_idle)
-    return conn.execute(query, given_values).rowcount == 1
+    return _change(tuple(values), if_vm_state, if_idle).count(conn, given_values) == 1
 
 
 @cache
-def _change(names: tuple[str, ...], in_vm_states: bool, if_idle: bool) -> sa.Update:
+def _change(names: tuple[str, ...], if_vm_state: frozenset[VmState] | None, if_idle: bool) -> Statement:
     changed = {name: given(f"new_{name}", type_=servers.c[name].type) for name in names}
     query = sa.update(servers).where(*_LIVE).values(updated_at=given("at"), **changed)
-    if in_vm_states:
-        query = query.where(servers.c.vm_state.in_(given("vm_states", expanding=True)))
+    if if_vm_state is not None:
+        query = query.where(sa.or_(*(servers.c.vm_state == state for state in sorted(if_vm_state))))
     if if_idle:
         query = query.where(servers.c.task_state.is_(None))
-    return query
+    return Statement(query)
 
 
 def set_vifs(conn: sa.Connection, server_id: str, vifs: list[Vif]) -> bool:
     return change(conn, server_id, vifs=vifs)
 
 
-_MARK_DELETED = (
+_MARK_DELETED = Statement(
     sa.update(servers)
     .where(*_LIVE)
     .values(
@@ -141,27 +166,27 @@ _MARK_DELETED = (
     )
     .returning(servers.c.project_id, servers.c.flavor, servers.c.user_data)
 )
-_FORGET_USER_DATA = (
+_FORGET_USER_DATA = Statement(
     sa.update(servers)
     .where(servers.c.id == given("server"))
     .values(user_data=None, spec=given("bare", type_=servers.c.spec.type))
 )
-_SPEC = sa.select(servers.c.spec).where(servers.c.id == given("server"))
-_FORGET_TAGS = sa.delete(server_tags).where(server_tags.c.server_id == given("server"))
+_SPEC = Statement(sa.select(servers.c.spec).where(servers.c.id == given("server")))
+_FORGET_TAGS = Statement(sa.delete(server_tags).where(server_tags.c.server_id == given("server")))
 
 
 def mark_deleted(conn: sa.Connection, server_id: str) -> bool:
     """The end of a server: its row stays for the record, without what may be secret; its quota is given
     back. Safe to call again."""
-    row = conn.execute(_MARK_DELETED, {"server": server_id, "at": now()}).one_or_none()
+    row = _MARK_DELETED.row(conn, {"server": server_id, "at": now()})
     if row is None:
         return False
-    conn.execute(_FORGET_TAGS, {"server": server_id})
+    _FORGET_TAGS.count(conn, {"server": server_id})
     usage.release(conn, row.project_id, row.flavor)
     if row.user_data is not None:
-        spec = conn.execute(_SPEC, {"server": server_id}).scalar_one()
-        bare = structs.replace(spec, user_data=None)
-        conn.execute(_FORGET_USER_DATA, {"server": server_id, "bare": bare})
+        kept = _found(_SPEC.row(conn, {"server": server_id}), server_id)
+        bare = structs.replace(kept.spec, user_data=None)
+        _FORGET_USER_DATA.count(conn, {"server": server_id, "bare": bare})
     return True
 
 

@@ -7,8 +7,9 @@ import sqlalchemy as sa
 from kilonova.domain.clock import now
 from kilonova.store import dialect
 from kilonova.store.schema.identity import revoked_tokens, token_generation
+from kilonova.store.statement import Statement
 
-_GENERATION = sa.select(token_generation.c.value)
+_GENERATION = Statement(sa.select(token_generation.c.value))
 
 
 def generation(conn: sa.Connection) -> int:
@@ -16,7 +17,8 @@ def generation(conn: sa.Connection) -> int:
 
     SELECT value FROM token_generation
     """
-    return conn.execute(_GENERATION).scalar() or 0
+    row = _GENERATION.row(conn)
+    return 0 if row is None else row.value
 
 
 def bump(conn: sa.Connection) -> None:

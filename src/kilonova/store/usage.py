@@ -12,6 +12,7 @@ from kilonova.domain.errors import QuotaExceeded
 from kilonova.domain.servers import Flavor
 from kilonova.store import dialect
 from kilonova.store.schema.servers import project_usage as table
+from kilonova.store.statement import Statement
 
 
 def claim(conn: sa.Connection, project_id: str, flavors: Sequence[Flavor], limits: dict[str, int]) -> None:
@@ -27,23 +28,23 @@ def claim(conn: sa.Connection, project_id: str, flavors: Sequence[Flavor], limit
     limited = tuple(name for name in wanted if limits[name] >= 0)
     values = {"project": project_id, **{f"limit_{name}": limits[name] for name in limited}}
     values |= {f"more_{name}": amount for name, amount in wanted.items()}
-    if conn.execute(_claim(limited), values).rowcount == 1:
+    if _claim(limited).count(conn, values) == 1:
         return
     # Perhaps it is the project's first server; another one may be the first at the same time.
     dialect.insert_new(conn, table, {"project_id": project_id, "instances": 0, "cores": 0, "ram": 0})
-    if conn.execute(_claim(limited), values).rowcount == 0:
+    if _claim(limited).count(conn, values) == 0:
         raise _exceeded(used(conn, project_id), wanted, limits)
 
 
 @cache
-def _claim(limited: tuple[str, ...]) -> sa.Update:
+def _claim(limited: tuple[str, ...]) -> Statement:
     """UPDATE project_usage SET instances = instances + n, … WHERE … AND instances + n <= limit …"""
     within = [table.c[name] + given(f"more_{name}") <= given(f"limit_{name}") for name in limited]
     more = {name: table.c[name] + given(f"more_{name}") for name in ("instances", "cores", "ram")}
-    return sa.update(table).where(table.c.project_id == given("project"), *within).values(more)
+    return Statement(sa.update(table).where(table.c.project_id == given("project"), *within).values(more))
 
 
-_RELEASE = (
+_RELEASE = Statement(
     sa.update(table)
     .where(table.c.project_id == given("project"))
     .values(
@@ -57,7 +58,7 @@ _RELEASE = (
 def release(conn: sa.Connection, project_id: str, flavor: Flavor) -> None:
     """Give back one server's share."""
     values = {"project": project_id, "less_cores": flavor.vcpus, "less_ram": flavor.memory_mb}
-    conn.execute(_RELEASE, values)
+    _RELEASE.count(conn, values)
 
 
 def used(conn: sa.Connection, project_id: str) -> dict[str, int]:
