@@ -12,6 +12,7 @@ from uuid import uuid4
 import pytest
 from tests.system.host_network.lab import Guest, Lab, subnet
 
+from kilonova.domain.network import AddressPair
 from kilonova.domain.servers import GuestMetadata
 
 pytestmark = pytest.mark.system
@@ -128,5 +129,23 @@ def test_a_guest_that_holds_connections_open_hurts_only_itself(lab: Lab) -> None
     began = time.monotonic()
     lab.restart()
     assert time.monotonic() - began < 5, "stop waits for nobody"
+    for connection in held:
+        connection.close()
+
+
+def test_a_guest_with_many_addresses_has_no_more_places(lab: Lab) -> None:
+    """More than the host has: 40 addresses, each of which alone could have four."""
+    pairs = [AddressPair(ip_address="10.80.0.64/26")]
+    greedy, modest = known(lab, 5, "greedy", allowed_address_pairs=pairs), known(lab, 6, "modest")
+    other = known(lab, 5, "other", network_id=str(uuid4()))
+    addresses = [f"10.80.0.{number}" for number in range(64, 104)]
+    for address in addresses:
+        greedy.run("ip", "addr", "add", f"{address}/24", "dev", "eth0")
+
+    def connect(address: str) -> socket.socket:
+        return socket.create_connection(("169.254.169.254", 80), timeout=5, source_address=(address, 0))
+
+    held = [greedy.inside(lambda one=address: connect(one)) for address in addresses for _ in range(4)]
+    assert [name_told(guest) for guest in (modest, other, greedy)] == ["modest", "other", "greedy"]
     for connection in held:
         connection.close()

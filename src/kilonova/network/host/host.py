@@ -50,7 +50,7 @@ class LinuxHost:
         """Networks whose DHCP server died again too soon: for the next repair()."""
 
     def start(self, metadata: MetadataLookup) -> None:
-        self._running = _Running(metadata, self._config.dhcp_domain)
+        self._running = _Running(metadata, self._port_of, self._config.dhcp_domain)
         dhcp.open_way(self._folder, self._top)
         for network_id in self._records.networks():
             self._remove_if_empty(network_id)
@@ -179,6 +179,13 @@ class LinuxHost:
                 segment.remove(self._records.folder(network_id))
                 self._records.remove_network(network_id)
 
+    def _port_of(self, network_id: str, address: str) -> str | None:
+        """Whose own address that is."""
+        for vif in self._records.vifs_of(network_id):
+            if any(own.ip == address for own in vif.addresses):
+                return vif.port_id
+        return None
+
     def _plan(self, network_id: str, without: str | None = None) -> NetworkPlan | None:
         vifs = [vif for vif in self._records.vifs_of(network_id) if vif.port_id != without]
         if not vifs:
@@ -216,10 +223,12 @@ class LinuxHost:
 class _Running:
     """What lives between start() and stop()."""
 
-    def __init__(self, lookup: MetadataLookup, dhcp_domain: str) -> None:
+    def __init__(
+        self, lookup: MetadataLookup, port_of: Callable[[str, str], str | None], dhcp_domain: str
+    ) -> None:
         self.loop = Loop("network")
         self.loop.start()
-        self.metadata = MetadataServer(lookup, self.loop, dhcp_domain)
+        self.metadata = MetadataServer(lookup, port_of, self.loop, dhcp_domain)
         self.changes = Changes()
         self.mender = ThreadPoolExecutor(1, thread_name_prefix="network-mender")
 

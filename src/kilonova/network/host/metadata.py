@@ -5,7 +5,8 @@ the socket, which guest by the source address, that anti-spoofing vouches for. H
 no X-Forwarded-For or X-Instance-ID can pretend anything.
 
 One request a connection, read whole before a deadline: a guest that dawdles holds one of few places of its
-own and nobody else's.
+own and nobody else's. Its places are its port's, however many addresses it may use; addresses that are no
+port's own share the places of one guest a network, for there is nothing to tell them.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import socket
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from http import HTTPStatus
@@ -36,13 +38,23 @@ _SECONDS = 10.0
 
 
 class MetadataServer:
-    def __init__(self, lookup: MetadataLookup, loop: Loop, dhcp_domain: str) -> None:
+    """``port_of(network_id, address)``: the port here whose own address that is."""
+
+    def __init__(
+        self,
+        lookup: MetadataLookup,
+        port_of: Callable[[str, str], str | None],
+        loop: Loop,
+        dhcp_domain: str,
+    ) -> None:
         self._lookup = lookup
+        self._port_of = port_of
         self._loop = loop
         self._dhcp_domain = dhcp_domain
         self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="metadata")
         self._listening: dict[str, socket.socket] = {}
-        self._open: Counter[tuple[str, str]] = Counter()
+        self._open: Counter[tuple[str, str | None]] = Counter()
+        """By network and port."""
         self._connections: set[socket.socket] = set()
         self._lock = threading.Lock()
 
@@ -78,7 +90,7 @@ class MetadataServer:
             connection, (source, _) = listener.accept()
         except OSError:  # gone again, or no descriptors left: it stays in the backlog
             return
-        guest = (network_id, source)
+        guest = (network_id, self._port_of(network_id, source))
         with self._lock:
             full = self._open[guest] >= _CONNECTIONS_OF_A_GUEST or self._open.total() >= _CONNECTIONS
             if not full:
@@ -88,15 +100,22 @@ class MetadataServer:
             connection.close()
             return
         # Its seconds begin now, not when a worker is free.
-        self._pool.submit(self._serve, connection, guest, time.monotonic() + _SECONDS)
+        asker = (network_id, source)
+        self._pool.submit(self._serve, connection, asker, guest, time.monotonic() + _SECONDS)
 
-    def _serve(self, connection: socket.socket, guest: tuple[str, str], deadline: float) -> None:
+    def _serve(
+        self,
+        connection: socket.socket,
+        asker: tuple[str, str],
+        guest: tuple[str, str | None],
+        deadline: float,
+    ) -> None:
         try:
             with connection, suppress(OSError):
                 head = _read_head(connection, deadline)
                 if head is not None:
                     connection.settimeout(max(0.1, deadline - time.monotonic()))
-                    connection.sendall(self._answer(guest, head))
+                    connection.sendall(self._answer(asker, head))
                     _finish(connection)
         finally:
             with self._lock:
@@ -105,7 +124,7 @@ class MetadataServer:
                 if not self._open[guest]:
                     del self._open[guest]
 
-    def _answer(self, guest: tuple[str, str], head: bytes) -> bytes:
+    def _answer(self, asker: tuple[str, str], head: bytes) -> bytes:
         try:
             method, target, version = head.split(b"\r\n", 1)[0].decode("ascii").split(" ")
             path = unquote(urlsplit(target).path)
@@ -116,9 +135,9 @@ class MetadataServer:
         if method not in ("GET", "HEAD"):
             return _response(HTTPStatus.METHOD_NOT_ALLOWED, b"Only GET and HEAD: nothing can be set here.\n")
         try:
-            about = self._lookup(*guest)
+            about = self._lookup(*asker)
         except Exception as error:  # noqa: BLE001 - an edge: the guest gets its answer whatever failed
-            _log.warning("metadata lookup failed", network=guest[0], source=guest[1], error=str(error))
+            _log.warning("metadata lookup failed", network=asker[0], source=asker[1], error=str(error))
             return _response(HTTPStatus.SERVICE_UNAVAILABLE)
         found = content.lookup(about, path, self._dhcp_domain) if about else None
         if found is None:
