@@ -116,7 +116,9 @@ class Operations(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 class Scheduler(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     enabled_filters: list[str] = []
-    """Empty: the default list of ``scheduler/filters``."""
+    """Empty: all built-in ones, in the order of ``scheduler/filters``. A list is all that there is."""
+    extra_filters: list[str] = []
+    """After those: what other packages bring."""
     weights: dict[str, float] = {}
     """Weigher name → multiplier, over the defaults."""
     max_alternates: Count = 2

@@ -430,6 +430,7 @@ def test_weights_are_configured(db: Database) -> None:
     ("wrong", "there_is"),
     [
         ({"enabled_filters": ["NoSuchRule"]}, "ComputeFilter"),
+        ({"extra_filters": ["NoSuchRule"]}, "ComputeFilter"),
         ({"weights": {"NoSuchRule": 1.0}}, "RAMWeigher"),
     ],
 )
@@ -492,6 +493,28 @@ def test_a_filter_of_a_third_party(db: Database) -> None:
     assert scheduler.select_destinations(request(db, metadata={"rack": "2"})).host == "node-2"
     with pytest.raises(NoValidHost, match="RackFilter turned away 2, needed rack 7, found 2 racks"):
         scheduler.select_destinations(request(db, metadata={"rack": "7"}))
+
+
+@pytest.mark.usefixtures("third_party")
+def test_extra_filters_run_beside_all_built_in_ones(db: Database) -> None:
+    for name in ("node-1", "node-2"):
+        add_host(db, name)
+    add_host(db, "far-2", vcpus=0)
+    scheduler = configured(db, extra_filters=["RackFilter"])
+    assert scheduler.select_destinations(request(db, metadata={"rack": "2"})).host == "node-2"
+    with pytest.raises(NoValidHost, match=r"CoreFilter turned away 1,.* RackFilter turned away 2,"):
+        scheduler.select_destinations(request(db, metadata={"rack": "7"}))
+
+
+@pytest.mark.usefixtures("third_party")
+def test_extra_filters_come_after_those_that_are_enabled(db: Database) -> None:
+    add_host(db, "node-1")
+    names = {
+        "enabled_filters": ["RackFilter", "ComputeFilter"],
+        "extra_filters": ["RackFilter", "CoreFilter"],
+    }
+    ran = [rule.name for rule in configured(db, **names)._filters]
+    assert ran == ["RackFilter", "ComputeFilter", "CoreFilter"]
 
 
 @pytest.mark.usefixtures("third_party")

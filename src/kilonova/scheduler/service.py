@@ -36,7 +36,9 @@ class Scheduler:
         self._config = config
         self._faults = faults
         self._hosts = Hosts(db, config.compute.service_down_time)
-        self._filters = chosen(Filter, filters.GROUP, filters.BUILT_IN, config.scheduler.enabled_filters)
+        enabled = config.scheduler.enabled_filters or [rule.name for rule in filters.BUILT_IN]
+        wanted = dict.fromkeys([*enabled, *config.scheduler.extra_filters])
+        self._filters = chosen(Filter, filters.GROUP, filters.BUILT_IN, list(wanted))
         self._only_enabled = any(rule is COMPUTE for rule in self._filters)
         built_in = [weigher.name for weigher in weighers.BUILT_IN]
         named = dict.fromkeys([*built_in, *config.scheduler.weights])
