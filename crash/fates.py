@@ -48,6 +48,10 @@ class Fates:
     def calm(self) -> None:
         self._calm = True
 
+    def stir(self) -> None:
+        """After calm(): as before it."""
+        self._calm = False
+
     def draw(self, random: Random) -> Fate:
         rates = self._rates
         drawn, seconds = random.random(), random.uniform(0.05, rates.longest_delay)

@@ -71,8 +71,10 @@ def storm(
     with tempfile.TemporaryDirectory(prefix="kilonova-crash-") as folder, among() as (rabbit, pg, url):
         cluster = Cluster(Path(folder), rabbit, pg, url, counts, fates, {"fake": SLOW})
         try:
+            fates.calm()
             cluster.start()
             cluster.furnish()
+            fates.stir()
             _break_and_look(
                 cluster, fates, report, plan(seed, seconds, list(cluster.services), every), builds, say
             )
