@@ -16,6 +16,7 @@ import amqp
 from kilonova import log
 from kilonova.bus.base import message_set_aside
 from kilonova.bus.rabbit.broker import Connection, Names, call_key, cast_key, topic_of
+from kilonova.bus.rabbit.frames import publish
 from kilonova.bus.rabbit.jobs import Job
 from kilonova.bus.rabbit.lanes import Lane
 from kilonova.bus.rabbit.requests import declare_exchange
@@ -124,8 +125,8 @@ class Deliveries:
     def _answer(self, message: Any, answer: bytes | None) -> None:
         address = reply_address(message)
         if answer is not None and address is not None:
-            reply = amqp.Message(answer, correlation_id=message.properties.get("correlation_id", ""))
-            message.channel.basic_publish(reply, "", address)
+            number = message.properties.get("correlation_id", "")
+            publish(message.channel, "", address, answer, correlation_id=number)
 
     def _give_back(self, message: Any) -> None:
         if _alive(message):

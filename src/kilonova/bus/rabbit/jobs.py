@@ -14,6 +14,8 @@ class Jobs:
         self.bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         """A descriptor that is readable when something came."""
         self._waiting: deque[Job] = deque()
+        self._rung = False
+        """The bell was rung, and run() has not begun since: it will see what was handed in by then."""
 
     def __del__(self) -> None:
         os.close(self.bell)  # not sooner: some thread may still hand in a job
@@ -24,11 +26,14 @@ class Jobs:
         self.ring()
 
     def ring(self) -> None:
-        os.eventfd_write(self.bell, 1)
+        if not self._rung:
+            self._rung = True
+            os.eventfd_write(self.bell, 1)
 
     def heard(self) -> None:
         os.eventfd_read(self.bell)
 
     def run(self) -> None:
+        self._rung = False
         while self._waiting:
             self._waiting.popleft()()

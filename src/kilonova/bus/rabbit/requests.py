@@ -20,6 +20,7 @@ import amqp
 from kilonova import log
 from kilonova.bus.base import cast_lost
 from kilonova.bus.rabbit.broker import Connection, Names, call_key, cast_key
+from kilonova.bus.rabbit.frames import publish
 from kilonova.bus.rabbit.jobs import Job
 from kilonova.domain.errors import Timeout, Unavailable
 
@@ -163,14 +164,17 @@ class Requests:
         _log.warning("cast_lost", topic=cast.topic, method=cast.method, reason=reason)
 
     def _publish(self, channel: Any, key: str, body: bytes, **properties: str) -> None:
-        message = amqp.Message(
+        publish(
+            channel,
+            self._names.exchange,
+            key,
             body,
+            mandatory=True,
             content_type="application/msgpack",
             delivery_mode=_TRANSIENT,
             user_id=self._user_id,
             **properties,
         )
-        channel.basic_publish(message, self._names.exchange, key, mandatory=True)
 
 
 def declare_exchange(connection: Connection, names: Names) -> None:

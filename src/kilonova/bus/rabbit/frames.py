@@ -1,0 +1,71 @@
+"""A message as the frames of AMQP 0-9-1, in one piece of bytes.
+
+py-amqp makes the same, by general functions that cost five times as much: a quarter of what an agent that
+builds fake guests did was that.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import amqp
+
+_METHOD, _HEADER, _BODY = 1, 2, 3
+_END = b"\xce"
+_BASIC, _PUBLISH = 60, 40
+_FLAGS = {
+    "content_type": 1 << 15,
+    "delivery_mode": 1 << 12,
+    "correlation_id": 1 << 10,
+    "reply_to": 1 << 9,
+    "expiration": 1 << 8,
+    "user_id": 1 << 4,
+}
+"""Of the properties that we use, in the order in which they are written (amqp0-9-1.xml)."""
+
+
+def publish(
+    channel: Any, exchange: str, key: str, body: bytes, *, mandatory: bool = False, **properties: str | int
+) -> None:
+    """basic.publish on that channel. Properties are texts of less than 256 bytes, but the delivery mode."""
+    connection = channel.connection
+    if connection is None:
+        raise amqp.exceptions.RecoverableConnectionError("the channel is closed")
+    connection.transport.write(
+        message(channel.channel_id, connection.frame_max, exchange, key, body, mandatory, properties)
+    )
+    connection.bytes_sent += 1  # py-amqp's count, by which it knows whether a heartbeat is due
+
+
+def message(
+    channel_id: int,
+    frame_max: int,
+    exchange: str,
+    key: str,
+    body: bytes,
+    mandatory: bool,
+    properties: dict[str, str | int],
+) -> bytes:
+    """The frames: the method, the header, and as many of the body as it takes."""
+    method = struct.pack(">HHH", _BASIC, _PUBLISH, 0) + _short(exchange) + _short(key) + bytes([mandatory])
+    flags, values = 0, []
+    for name, flag in _FLAGS.items():
+        value = properties.get(name)
+        if value is not None:
+            flags |= flag
+            values.append(bytes([value]) if isinstance(value, int) else _short(value))
+    header = struct.pack(">HHQH", _BASIC, 0, len(body), flags) + b"".join(values)
+    frames = [_frame(_METHOD, channel_id, method), _frame(_HEADER, channel_id, header)]
+    most = frame_max - 8  # less what is around a frame
+    frames += [_frame(_BODY, channel_id, body[at : at + most]) for at in range(0, len(body), most)]
+    return b"".join(frames)
+
+
+def _frame(kind: int, channel_id: int, payload: bytes) -> bytes:
+    return struct.pack(">BHI", kind, channel_id, len(payload)) + payload + _END
+
+
+def _short(text: str) -> bytes:
+    data = text.encode()
+    return bytes([len(data)]) + data
