@@ -43,6 +43,7 @@ def test_they_are_the_same(size: int, mandatory: bool) -> None:
         "correlation_id": "12",
         "reply_to": "amq.rabbitmq.reply-to",
         "expiration": "60000",
+        "type": "report",
         "user_id": "ü",
     }
     body = bytes(size)
@@ -54,6 +55,11 @@ def test_they_are_the_same(size: int, mandatory: bool) -> None:
 def test_properties_that_are_not_given_are_not_there() -> None:
     some: dict[str, Any] = {"correlation_id": ""}
     assert message(7, FRAME_MAX, "exchange", "key", b"x", False, some) == theirs(b"x", False, some)
+
+
+def test_a_property_that_is_not_known_is_not_lost_in_silence() -> None:
+    with pytest.raises(AssertionError, match="priority"):
+        message(7, FRAME_MAX, "exchange", "key", b"x", False, {"priority": 1})
 
 
 def test_a_closed_channel_takes_nothing() -> None:

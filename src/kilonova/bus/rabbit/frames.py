@@ -20,6 +20,7 @@ _FLAGS = {
     "correlation_id": 1 << 10,
     "reply_to": 1 << 9,
     "expiration": 1 << 8,
+    "type": 1 << 5,
     "user_id": 1 << 4,
 }
 """Of the properties that we use, in the order in which they are written (amqp0-9-1.xml)."""
@@ -50,6 +51,7 @@ def message(
     """The frames: the method, the header, and as many of the body as it takes."""
     method = struct.pack(">HHH", _BASIC, _PUBLISH, 0) + _short(exchange) + _short(key) + bytes([mandatory])
     flags, values = 0, []
+    assert properties.keys() <= _FLAGS.keys(), f"a property that nobody writes: {properties.keys()}"
     for name, flag in _FLAGS.items():
         value = properties.get(name)
         if value is not None:
