@@ -137,7 +137,9 @@ class Rabbit:
             "RABBITMQ_PID_FILE": str(folder / "pid"),
             "RABBITMQ_ALLOW_INPUT": "1",  # the script becomes the server: our child, and no other
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": (
-                "-noinput +S 1 -start_epmd false -kernel inet_dist_use_interface {127,0,0,1}"
+                # One scheduler, which sleeps when it has nothing to do: others need the CPU.
+                "-noinput +S 1 +sbwt none +sbwtdcpu none +sbwtdio none "
+                "-start_epmd false -kernel inet_dist_use_interface {127,0,0,1}"
             ),
         }
 

@@ -10,6 +10,7 @@ import pytest
 from amqp.method_framing import frame_writer
 
 from kilonova.bus.rabbit.frames import message, publish
+from kilonova.bus.rabbit.inbound import frame_handler
 
 FRAME_MAX = 4096
 
@@ -66,3 +67,74 @@ def test_a_closed_channel_takes_nothing() -> None:
     closed = cast(Any, SimpleNamespace(connection=None))
     with pytest.raises(amqp.exceptions.RecoverableConnectionError):
         publish(closed, "exchange", "key", b"")
+
+
+# --- what comes
+
+
+def deliver(body: bytes, properties: dict[str, Any], *, tag: int = 5) -> list[tuple[int, int, bytes]]:
+    """The frames of a message as the broker sends them: our own, but for their first."""
+    whole = message(7, FRAME_MAX, "", "", body, False, {})
+    header = amqp.Message(body, **properties)._serialize_properties()
+    method = b"\0\x3c\0\x3c" + b"\x03tag" + tag.to_bytes(8, "big") + b"\0" + b"\x08exchange" + b"\x03key"
+    first = b"\0\x3c\0\0" + len(body).to_bytes(8, "big") + header
+    frames: list[tuple[int, int, bytes]] = [(1, 7, method), (2, 7, first)]
+    at = whole.index(b"\xce", whole.index(b"\xce") + 1) + 1
+    while at < len(whole):
+        size = int.from_bytes(whole[at + 3 : at + 7], "big")
+        frames.append((3, 7, whole[at + 7 : at + 7 + size]))
+        at += 8 + size
+    return frames
+
+
+class Channel:
+    is_closing = False
+
+    def __init__(self) -> None:
+        self.came: list[Any] = []
+        self.rejected: list[int] = []
+        self.callbacks = {"tag": self.came.append}
+
+    def basic_reject(self, tag: int, requeue: bool) -> None:
+        assert requeue
+        self.rejected.append(tag)
+
+
+def handler() -> tuple[Channel, Any]:
+    channel = Channel()
+    connection = SimpleNamespace(channels={7: channel}, bytes_recv=0)
+    return channel, frame_handler(connection, lambda *_: None)
+
+
+@pytest.mark.parametrize("size", [0, 1, FRAME_MAX - 8, 3 * FRAME_MAX])
+@pytest.mark.parametrize(
+    "properties",
+    [
+        {},
+        {"correlation_id": "12", "user_id": "ü", "delivery_mode": 2, "type": "report"},
+        {"application_headers": {"a": 1}, "message_id": "m", "reply_to": "r"},
+    ],
+)
+def test_a_message_that_comes_is_read(size: int, properties: dict[str, Any]) -> None:
+    channel, on_frame = handler()
+    done = [on_frame(frame) for frame in deliver(b"x" * size, properties)]
+    assert done == [False] * (len(done) - 1) + [True]
+    (came,) = channel.came
+    assert (came.body, came.delivery_tag, came.properties) == (b"x" * size, 5, properties)
+    assert came.delivery_info["routing_key"] == "key"
+
+
+def test_a_heartbeat_may_come_in_between() -> None:
+    channel, on_frame = handler()
+    method, header, *bodies = deliver(b"x" * 3 * FRAME_MAX, {})
+    for frame in (method, (8, 0, b""), header, (8, 0, b""), *bodies):
+        on_frame(frame)
+    assert [came.body for came in channel.came] == [b"x" * 3 * FRAME_MAX]
+
+
+def test_whom_nobody_waits_for_goes_back() -> None:
+    channel, on_frame = handler()
+    channel.callbacks.clear()
+    for frame in deliver(b"x", {}):
+        on_frame(frame)
+    assert channel.rejected == [5]

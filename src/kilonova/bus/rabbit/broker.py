@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 import amqp
 
 from kilonova import __version__
+from kilonova.bus.rabbit.inbound import frame_handler
 from kilonova.bus.rabbit.transport import Batched, batched
 from kilonova.config import Bus
 from kilonova.domain.errors import BadRequest
@@ -66,6 +67,7 @@ def _broker(url: str) -> Broker:
 class Connection(amqp.Connection):  # type: ignore[misc]
     # With connection.blocked, py-amqp would read from the socket before each publish.
     negotiate_capabilities: ClassVar = {**amqp.Connection.negotiate_capabilities, "connection.blocked": False}
+    frame_handler_cls = staticmethod(frame_handler)
     transport: Batched
     user = ""
     """As whom it logged in: the broker refuses messages that say to be another's."""

@@ -16,7 +16,7 @@ import amqp
 from kilonova import log
 from kilonova.bus.base import message_set_aside
 from kilonova.bus.rabbit.broker import Connection, Names, call_key, cast_key, topic_of
-from kilonova.bus.rabbit.frames import publish
+from kilonova.bus.rabbit.frames import acknowledge, publish
 from kilonova.bus.rabbit.jobs import Job
 from kilonova.bus.rabbit.lanes import Lane
 from kilonova.bus.rabbit.requests import declare_exchange
@@ -120,7 +120,7 @@ class Deliveries:
         if not _alive(message):
             return  # the broker gives it to somebody again
         self._answer(message, answer)
-        message.channel.basic_ack(message.delivery_tag)
+        acknowledge(message.channel, message.delivery_tag)
 
     def _answer(self, message: Any, answer: bytes | None) -> None:
         address = reply_address(message)
