@@ -33,6 +33,7 @@ ON_BOTH = {
     "test_network_service",
     "test_oracle",
     "test_ports",
+    "test_purge",
     "test_quotas",
     "test_server_actions",
     "test_server_races",

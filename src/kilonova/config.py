@@ -34,10 +34,12 @@ def _check(option: str, parse: Callable[[str], object], value: str) -> None:
 
 
 class Database(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """All but ``connection`` is for PostgreSQL."""
+    """All but the first two is for PostgreSQL."""
 
     connection: str = ""
     """SQLAlchemy URL; empty: SQLite in the state folder."""
+    keep_deleted_days: Count = 30
+    """How long the records of deleted servers and images are kept; 0: for ever."""
     max_pool_size: Annotated[int, Meta(ge=1)] = 20
     """Connections that a process opens at most."""
     pool_timeout: Annotated[float, Meta(ge=0)] = 10.0

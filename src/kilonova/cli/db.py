@@ -1,4 +1,4 @@
-"""`kilonova db`: the database's schema."""
+"""`kilonova db`: the database's schema, and what it need not hold any longer."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from pathlib import Path
 import click
 
 from kilonova.config import load
+from kilonova.domain.clock import now
 from kilonova.domain.errors import BadRequest
 from kilonova.store import migrate
+from kilonova.store import purge as rows
 from kilonova.store.database import Database
 from kilonova.store.migrations import HEAD
 
 
-@click.group(short_help="Look at, or bring up to date, the database's schema.")
+@click.group(short_help="Look at the database's schema, bring it up to date; forget what was deleted.")
 def db() -> None:
-    """The schema of the database. `kilonova up` brings its own up to date when it starts."""
+    """The database. `kilonova up` brings its schema up to date when it starts."""
 
 
 _where = [
@@ -58,6 +60,33 @@ def upgrade(state: Path | None, config_file: Path | None) -> None:
     found = _database(state, config_file)
     migrate.upgrade(found)
     print(f"at {migrate.current(found)}")
+    found.close()
+
+
+@db.command()
+@_where[0]
+@_where[1]
+@click.option(
+    "--older-than",
+    type=click.IntRange(min=0),
+    required=True,
+    metavar="DAYS",
+    help="What was deleted more than so many days ago; 0: all that is deleted.",
+)
+def purge(state: Path | None, config_file: Path | None, older_than: int) -> None:
+    """Forget deleted servers, with the record of what was done to them, and deleted images.
+
+    The services may run. They do this by themselves after `[database] keep_deleted_days`.
+    """
+    found = _database(state, config_file)
+    before = now() - older_than * 86400
+    servers = images = 0
+    while True:
+        batch = rows.purge(found, before)
+        servers, images = servers + batch[0], images + batch[1]
+        if rows.BATCH not in batch:
+            break
+    print(f"{servers} servers and {images} images were forgotten")
     found.close()
 
 

@@ -12,6 +12,7 @@ from kilonova.bus.base import Handler
 from kilonova.conductor import actions, build, delete, proxy, reports, sweeper
 from kilonova.conductor.gather import Reports
 from kilonova.conductor.parts import Parts
+from kilonova.conductor.purge import Purge
 
 _log = log.get("conductor")
 
@@ -41,11 +42,12 @@ def handlers(parts: Parts, gathered: Reports | None = None) -> dict[str, Handler
 
 
 class Sweeper:
-    """Runs sweep() now, then each ``sweep_interval`` seconds and whenever a lease may have run out, until
-    closed."""
+    """Runs sweep() and the purge now, then each ``sweep_interval`` seconds and whenever a lease may have run
+    out, until closed."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
+        self._purge = Purge(parts)
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
         self._thread.start()
@@ -59,6 +61,7 @@ class Sweeper:
             pause = self._parts.config.operations.sweep_interval
             try:
                 sweeper.sweep(self._parts)
+                self._purge.round()
                 pause = sweeper.pause(self._parts)
                 if self._parts.hearing is not None:
                     self._parts.hearing.again()
