@@ -155,7 +155,6 @@ class TestMany:
 
     def test_no_host_is_overcommitted(self, db: Database) -> None:
         told = HostReport(
-            host="h",
             hypervisor_hostname="h",
             hypervisor_type="QEMU",
             hypervisor_version=1,
@@ -164,7 +163,7 @@ class TestMany:
             cpu_info={},
         )
         with db.write() as conn:
-            hosts.report(conn, hosts.seen(conn, "nova-compute", "h", "nova"), told, Compute())
+            hosts.report(conn, hosts.seen(conn, "nova-compute", "h", "nova"), "h", told, Compute())
         need = Capacity(vcpus=1, memory_mb=512, disk_gb=1)
 
         def claim(number: int) -> bool:

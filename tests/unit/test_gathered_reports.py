@@ -60,7 +60,6 @@ def reports(flaky: Flaky) -> Iterator[Reports]:
 
 def told(host: str, vcpus: int = 4) -> HostReport:
     return HostReport(
-        host=host,
         hypervisor_hostname=host,
         hypervisor_type="QEMU",
         hypervisor_version=1,
@@ -115,7 +114,7 @@ def test_who_begins_finds_it_written(db: Database, reports: Reports) -> None:
 
 
 def test_nothing_new_costs_two_statements_and_changes_no_host(db: Database) -> None:
-    many = [told(f"h{number}") for number in range(50)]
+    many = {f"h{number}": told(f"h{number}") for number in range(50)}
     with db.write() as conn:
         hosts.report_all(conn, many, "nova", Config().compute)
     before = known(db)
@@ -128,12 +127,12 @@ def test_nothing_new_costs_two_statements_and_changes_no_host(db: Database) -> N
 
 
 def test_what_changed_is_a_new_generation(db: Database) -> None:
-    many = [told("a"), told("b")]
+    many = {"a": told("a"), "b": told("b")}
     with db.write() as conn:
         hosts.report_all(conn, many, "nova", Config().compute)
     before = known(db)
     with db.write() as conn:
-        hosts.report_all(conn, [told("a"), told("b", vcpus=8)], "nova", Config().compute)
+        hosts.report_all(conn, {"a": told("a"), "b": told("b", vcpus=8)}, "nova", Config().compute)
     assert known(db)["a"].generation == before["a"].generation
     assert known(db)["b"].generation > before["b"].generation
     assert known(db)["b"].vcpus_limit == 32
@@ -142,12 +141,12 @@ def test_what_changed_is_a_new_generation(db: Database) -> None:
 def test_who_was_forgotten_is_known_again(db: Database) -> None:
     one = told("h")
     with db.write() as conn:
-        hosts.report_all(conn, [one], "nova", Config().compute)
+        hosts.report_all(conn, {"h": one}, "nova", Config().compute)
         (service,) = host_lists.all_services(conn)
         host_lists.delete_service(conn, service.id)
     assert known(db) == {}
     with db.write() as conn:
-        hosts.report_all(conn, [one, told("g")], "nova", Config().compute)
+        hosts.report_all(conn, {"h": one, "g": told("g")}, "nova", Config().compute)
     assert known(db).keys() == {"g", "h"}
 
 

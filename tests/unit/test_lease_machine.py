@@ -142,7 +142,6 @@ def make_template(folder: Path) -> Path:
 
 def _report(host: str) -> HostReport:
     return HostReport(
-        host=host,
         hypervisor_hostname=host,
         hypervisor_type="fake",
         hypervisor_version=1,

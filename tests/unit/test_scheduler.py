@@ -42,7 +42,6 @@ def db(tmp_path: Path) -> Iterator[Database]:
 def add_host(db: Database, name: str, vcpus: int = 4, **more: Any) -> str:
     """A host of that many vCPUs that may be claimed; the id of its service."""
     told = HostReport(
-        host=name,
         hypervisor_hostname=name,
         hypervisor_type="fake",
         hypervisor_version=1,
@@ -52,7 +51,7 @@ def add_host(db: Database, name: str, vcpus: int = 4, **more: Any) -> str:
     rules = Compute(cpu_allocation_ratio=1.0, **more)
     with db.write() as conn:
         service = hosts.seen(conn, "nova-compute", name, "nova")
-        hosts.report(conn, service, told, rules)
+        hosts.report(conn, service, name, told, rules)
     return service
 
 

@@ -67,13 +67,13 @@ class Reports:
 
     def _write(self, gathered: dict[str, Report]) -> None:
         # In one order, so that two conductors do not wait for each other.
-        told = [gathered[host].report for host in sorted(gathered)]
+        told = {host: gathered[host].report for host in sorted(gathered)}
         try:
             repeat(self._written, told)
         except Exception:  # noqa: BLE001 - the loop must outlive a database that is away
             _log.exception("reports_lost", hosts=len(told))
 
-    def _written(self, told: list[HostReport]) -> None:
+    def _written(self, told: dict[str, HostReport]) -> None:
         config = self._parts.config
         with self._parts.db.write() as conn:
             hosts.report_all(conn, told, config.default_availability_zone, config.compute)

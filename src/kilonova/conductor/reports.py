@@ -26,7 +26,7 @@ def report(parts: Parts, message: Report) -> Nothing:
     zone = parts.config.default_availability_zone
     with parts.db.write() as conn:
         service_id = hosts.seen(conn, "nova-compute", message.host, zone)
-        hosts.report(conn, service_id, message.report, parts.config.compute)
+        hosts.report(conn, service_id, message.host, message.report, parts.config.compute)
         if message.starting:
             operations.expire_leases(conn, message.host)
     return Nothing()

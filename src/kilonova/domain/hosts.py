@@ -16,9 +16,11 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HostReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What a compute says of its host when it starts and then at each report interval."""
+    """What a compute says of its host when it starts and then at each report interval.
 
-    host: str
+    Of which host, says the message that carries it, and that alone: its sender is checked by it.
+    """
+
     hypervisor_hostname: str
     hypervisor_type: str
     """``QEMU`` (libvirt's name for both KVM and emulation) or ``fake``."""

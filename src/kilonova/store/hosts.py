@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 
 import sqlalchemy as sa
 from sqlalchemy import bindparam as given
@@ -42,17 +42,17 @@ def seen(conn: sa.Connection, binary: str, host: str, zone: str) -> str:
     return str(found)
 
 
-def report(conn: sa.Connection, service_id: str, told: HostReport, rules: Compute) -> None:
+def report(conn: sa.Connection, service_id: str, host: str, told: HostReport, rules: Compute) -> None:
     """Write what a host said of itself; its claims are not touched. Nothing is written if nothing changed."""
     values = _values(told, rules)
-    row = conn.execute(sa.select(hosts).where(hosts.c.host == told.host)).one_or_none()
+    row = conn.execute(sa.select(hosts).where(hosts.c.host == host)).one_or_none()
     if row is None:
         fresh = {"id": str(uuid.uuid4()), "service_id": service_id, "created_at": now(), "updated_at": now()}
         counters = ("vcpus_used", "memory_mb_used", "disk_gb_used", "servers", "failed_builds", "generation")
-        conn.execute(hosts.insert().values(host=told.host, **values, **fresh, **dict.fromkeys(counters, 0)))
+        conn.execute(hosts.insert().values(host=host, **values, **fresh, **dict.fromkeys(counters, 0)))
     elif _differs(row, values):
         changed = {**values, "generation": hosts.c.generation + 1, "updated_at": now()}
-        conn.execute(sa.update(hosts).where(hosts.c.host == told.host).values(changed))
+        conn.execute(sa.update(hosts).where(hosts.c.host == host).values(changed))
 
 
 _ALL_SEEN = (
@@ -64,18 +64,18 @@ _ALL_SEEN = (
 _ALL = sa.select(hosts).where(hosts.c.host.in_(given("names", expanding=True)))
 
 
-def report_all(conn: sa.Connection, told: Collection[HostReport], zone: str, rules: Compute) -> None:
-    """Hosts live, and say of themselves what they did before: two statements for any number of them.
+def report_all(conn: sa.Connection, told: Mapping[str, HostReport], zone: str, rules: Compute) -> None:
+    """Hosts live, and say of themselves what they did before, by host: two statements for any number of them.
     Those that are new, or have changed, cost two more each.
     """
-    names = [one.host for one in told]
+    names = list(told)
     service_ids = {row.host: row.id for row in conn.execute(_ALL_SEEN, {"names": names, "at": now()})}
     rows = {row.host: row for row in conn.execute(_ALL, {"names": names})}
-    for one in told:
-        service_id = service_ids.get(one.host) or seen(conn, "nova-compute", one.host, zone)
-        row = rows.get(one.host)
+    for host, one in told.items():
+        service_id = service_ids.get(host) or seen(conn, "nova-compute", host, zone)
+        row = rows.get(host)
         if row is None or _differs(row, _values(one, rules)):
-            report(conn, service_id, one, rules)
+            report(conn, service_id, host, one, rules)
 
 
 def _differs(row: Row, values: dict[str, object]) -> bool:

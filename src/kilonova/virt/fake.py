@@ -71,7 +71,6 @@ class FakeDriver:
 
     def report(self) -> HostReport:
         return HostReport(
-            host=self.host,
             hypervisor_hostname=self.host,
             hypervisor_type="fake",
             hypervisor_version=1,

@@ -145,7 +145,6 @@ def add_host(database: Database, config: Config) -> Callable[[str], str]:
 
     def add(name: str) -> str:
         told = HostReport(
-            host=name,
             hypervisor_hostname=f"{name}.example",
             hypervisor_type="QEMU",
             hypervisor_version=7002000,
@@ -156,7 +155,7 @@ def add_host(database: Database, config: Config) -> Callable[[str], str]:
         )
         with database.write() as conn:
             service_id = hosts.seen(conn, "nova-compute", name, "nova")
-            hosts.report(conn, service_id, told, config.compute)
+            hosts.report(conn, service_id, name, told, config.compute)
         return service_id
 
     return add

@@ -98,10 +98,8 @@ class LibvirtDriver:
             version = connection.getVersion()
             if self._capabilities is None:
                 self._capabilities = connection.getCapabilities()
-        name = self._config.host or socket.gethostname()
         return HostReport(
-            host=name,
-            hypervisor_hostname=name,
+            hypervisor_hostname=self._config.host or socket.gethostname(),
             hypervisor_type="QEMU",
             hypervisor_version=version,
             host_ip=host.host_ip(),
