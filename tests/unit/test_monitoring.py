@@ -46,7 +46,7 @@ def test_what_is_away_is_named() -> None:
     def broken() -> None:
         raise ZeroDivisionError
 
-    health = Health("api", ())
+    health = Health("conductor", ("database", "bus"))
     health.state = State.READY
     health.watch("bus", away)
     health.watch("database", broken)
@@ -54,6 +54,20 @@ def test_what_is_away_is_named() -> None:
     assert not ready
     assert shown["parts"] == {"bus": "down", "database": "down"}
     assert shown["problems"] == {"bus": "the broker is away", "database": "ZeroDivisionError: "}
+
+
+def test_what_a_process_can_do_without_is_shown_and_decides_nothing() -> None:
+    def away() -> None:
+        raise Unavailable("the broker is away")
+
+    health = Health("api", ("database",))
+    health.state = State.READY
+    health.watch("database", lambda: None)
+    health.watch("bus", away)
+    ready, shown = health.report(reasons=True)
+    assert ready
+    assert shown["parts"] == {"database": "up", "bus": "down"}
+    assert shown["problems"] == {"bus": "the broker is away"}
 
 
 def test_a_question_that_hangs_keeps_nobody_and_is_asked_once() -> None:

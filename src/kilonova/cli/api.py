@@ -11,7 +11,7 @@ import click
 
 from kilonova.cli.parts import api as parts
 from kilonova.cli.parts import process
-from kilonova.cli.parts.bus import open_bus
+from kilonova.cli.parts.bus import make_bus
 from kilonova.cli.parts.database import open_database
 from kilonova.cli.state import Folder
 from kilonova.config import Config
@@ -34,7 +34,7 @@ from kilonova.monitoring.watch import Watch
 def api(options: process.Options, config_file: Path, address: str, port: int) -> None:
     """Answer Compute, Identity, Image and Network API requests until Ctrl-C. As many as wanted may run."""
     start = partial(_start, address=address, port=port)
-    process.run("api", config_file, options, ("database", "bus"), start)
+    process.run("api", config_file, options, ("database",), start)
 
 
 def _start(
@@ -46,7 +46,7 @@ def _start(
     identity = Identity(db, config, parts.key_folder(config, folder))
     ours = parts.bootstrap(db, identity, folder)
     images, _ = parts.open_images(config, db, parts.image_folder(config, folder), closing)
-    bus = open_bus(config, {}, watch, process.say, stop, closing)
+    bus = make_bus(config, {}, watch, closing)  # nothing here waits for the broker
     parts.serve(server, config, db, bus, identity, images, FaultPoints(config.faults), watch, closing)
     url = server.url
     if not ours:

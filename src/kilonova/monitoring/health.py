@@ -20,10 +20,11 @@ class State(StrEnum):
 
 
 class Health:
-    """Of one process. ``needs`` are the names of what it cannot work without."""
+    """Of one process. ``needs`` are the names of what it cannot work without; more may be shown."""
 
     def __init__(self, service: str, needs: Sequence[str]) -> None:
         self._service = service
+        self._needs = tuple(needs)
         self._parts: dict[str, Question[None] | None] = dict.fromkeys(needs)
         self.state = State.STARTING
 
@@ -34,7 +35,7 @@ class Health:
     def report(self, *, reasons: bool) -> tuple[bool, dict[str, Any]]:
         """(ready, what to show). ``reasons`` are not for everybody: they name hosts and users."""
         problems = {name: self._problem(question) for name, question in self._parts.items()}
-        ready = self.state is State.READY and not any(problems.values())
+        ready = self.state is State.READY and not any(problems[name] for name in self._needs)
         shown: dict[str, Any] = {"service": self._service, "ready": ready, "state": self.state.value}
         shown["parts"] = {name: "down" if problem else "up" for name, problem in problems.items()}
         if reasons:

@@ -18,6 +18,24 @@ Say = Callable[[str], None]
 _LOOK = 0.5
 
 
+def make_bus(config: Config, pools: Mapping[str, int], watch: Watch, closing: ExitStack) -> Bus:
+    """The bus; over a broker it connects by itself, when it can.
+
+    BadRequest: ``[bus] url`` is no broker's address.
+    """
+    if not config.bus.url:
+        local = LocalBus(pools)
+        closing.callback(local.close)
+        watch.health.watch("bus", lambda: None)  # it is this process
+        return local
+    from kilonova.bus.rabbit import RabbitBus
+
+    bus = RabbitBus(config.bus, pools)
+    closing.callback(bus.close)
+    watch.health.watch("bus", partial(_check, bus))
+    return bus
+
+
 def open_bus(
     config: Config,
     pools: Mapping[str, int],
@@ -30,16 +48,7 @@ def open_bus(
 
     BadRequest: ``[bus] url`` is no broker's address. Stopped: ``stop`` was set while there was none.
     """
-    if not config.bus.url:
-        local = LocalBus(pools)
-        closing.callback(local.close)
-        watch.health.watch("bus", lambda: None)  # it is this process
-        return local
-    from kilonova.bus.rabbit import RabbitBus
-
-    bus = RabbitBus(config.bus, pools)
-    closing.callback(bus.close)
-    watch.health.watch("bus", partial(_check, bus))
+    bus = make_bus(config, pools, watch, closing)
     said = None
     while not bus.connected(_LOOK):
         go_on(stop)

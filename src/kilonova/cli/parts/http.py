@@ -11,10 +11,8 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Callable
 from typing import Any
 
-import falcon
 from cheroot import wsgi
 from cheroot.server import HTTPConnection
 
@@ -37,7 +35,8 @@ class Server(wsgi.Server):
     """``prepare()`` listens, ``serve()`` answers, ``stop()`` lets what is under way end."""
 
     def __init__(self, address: str, port: int) -> None:
-        super().__init__((address, port), _starting, numthreads=_THREADS, request_queue_size=512, timeout=30)
+        # Who answers is said before serve(): until then what comes waits in the socket.
+        super().__init__((address, port), None, numthreads=_THREADS, request_queue_size=512, timeout=30)
         self.gateway = bodies.Gateway
         self.keep_alive_conn_limit = _KEPT_CONNECTIONS
         self.shutdown_timeout = _BUSY_GRACE
@@ -120,11 +119,3 @@ def given_socket() -> socket.socket | None:
     given = socket.socket(fileno=_FIRST_GIVEN)
     given.set_inheritable(False)
     return given
-
-
-def _starting(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
-    if environ["PATH_INFO"] == "/healthz":
-        start_response(falcon.HTTP_200, [])
-        return [b"starting"]
-    start_response(falcon.HTTP_503, [("Retry-After", "1")])
-    return [b"starting"]
