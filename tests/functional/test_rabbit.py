@@ -22,7 +22,7 @@ from tests.rabbit import PASSWORD, Rabbit
 from tests.running import until
 
 from kilonova.bus.base import sealed
-from kilonova.bus.rabbit import RabbitBus
+from kilonova.bus.rabbit import RabbitBus, deliveries
 from kilonova.config import Bus as Options
 from kilonova.domain.errors import BadRequest, Forbidden, Timeout, Unavailable
 
@@ -198,6 +198,46 @@ def test_what_nobody_can_read_is_set_aside_and_counted(made: Made) -> None:
     assert {message.headers["key"] for message in kept} == {"conductor"}
     assert good in [message.body for message in kept]
     assert server.call("conductor", "echo", Ask(host="h"), Told).host == "h"
+    channel.connection.close()
+
+
+def test_a_flood_of_what_nobody_can_read_is_counted_but_not_kept(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any host may put something into any queue: setting it aside must cost little, and not fill the disk."""
+    monkeypatch.setattr(deliveries, "_KEPT_A_MINUTE", 5)
+    server = made.up()
+    server.serve("conductor", {"echo": echo})
+    channel = made.channel()
+    for _ in range(40):
+        message = amqp.Message(b"\xff" * 100_000, user_id="kilonova")
+        channel.basic_publish(message, "", f"{made.exchange}.conductor")
+    until(lambda: server.unreadable == 40, WAIT, "them to be set aside")
+    assert server.call("conductor", "echo", Ask(host="h"), Told).host == "h"
+    _, kept, _ = channel.queue_declare(f"{made.exchange}.unreadable", passive=True)
+    assert 5 <= kept <= 10, "of one minute, or of two"
+    one = channel.basic_get(f"{made.exchange}.unreadable", no_ack=True)
+    assert len(one.body) < 100_000
+    assert int(one.properties["expiration"]) > 0
+    channel.connection.close()
+
+
+def test_a_queue_that_nobody_empties_has_an_end(rabbit: Rabbit) -> None:
+    """By the policy of `kilonova cluster init`."""
+    made = Made(rabbit, "kilonova")
+    made.up().serve("compute.h9", {"echo": echo})
+    made.close()
+    channel = made.channel()
+    for _ in range(20):
+        channel.basic_publish(amqp.Message(b"\0" * (4 << 20)), "", "kilonova.compute.h9")
+
+    def waiting() -> int:
+        return int(channel.queue_declare("kilonova.compute.h9", passive=True).message_count)
+
+    channel.confirm_select()
+    channel.basic_publish_confirm(amqp.Message(b""), "", "kilonova.compute.h9")
+    assert 10 <= waiting() < 20
+    channel.queue_delete("kilonova.compute.h9")
     channel.connection.close()
 
 

@@ -7,6 +7,7 @@ have the same message twice is harmless: operations are fenced by their epochs.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -30,6 +31,11 @@ _CALLS_EXPIRE_MS = 10_000
 """A queue of calls outlives a restart of its server; later callers hear at once that nobody serves."""
 _STOP_TIMEOUT = 10.0
 _KEPT_UNREADABLE = 10_000
+_KEPT_A_MINUTE = 100
+"""Any host can send what nobody can read, to any queue: more of it is counted alone."""
+_KEPT_BYTES = 16_384
+"""Of each, its beginning."""
+_KEPT_MS = 7 * 86_400_000
 
 
 class Deliveries:
@@ -42,6 +48,7 @@ class Deliveries:
         self._connection: Connection | None = None
         self._channels: dict[Lane, Any] = {}
         self.unreadable = 0
+        self._minute, self._kept = 0, 0
 
     # --- any thread
 
@@ -137,13 +144,22 @@ class Deliveries:
             return
         self.unreadable += 1
         message_set_aside(topic_of(message.delivery_info["routing_key"]))
-        sender, key = message.properties.get("user_id"), message.delivery_info["routing_key"]
-        _log.warning("message_unreadable", key=key, sender=sender, reason=reason, so_far=self.unreadable)
-        try:
-            self._keep(message, key, reason)
-        except amqp.exceptions.ChannelError as error:
-            _log.warning("unreadable_message_dropped", reason=str(error))
+        if self._may_keep():
+            sender, key = message.properties.get("user_id"), message.delivery_info["routing_key"]
+            _log.warning("message_unreadable", key=key, sender=sender, reason=reason, so_far=self.unreadable)
+            try:
+                self._keep(message, key, reason)
+            except amqp.exceptions.ChannelError as error:
+                _log.warning("unreadable_message_dropped", reason=str(error))
         self._done(message, answer)
+
+    def _may_keep(self) -> bool:
+        """Whether this minute has seen few of them so far."""
+        minute = int(time.monotonic() // 60)
+        if minute != self._minute:
+            self._minute, self._kept = minute, 0
+        self._kept += 1
+        return self._kept <= _KEPT_A_MINUTE
 
     def _keep(self, message: Any, key: str, reason: str) -> None:
         """In the queue of unreadable messages, confirmed. A channel of its own: it may be forbidden here."""
@@ -156,7 +172,8 @@ class Deliveries:
             arguments={"x-max-length": _KEPT_UNREADABLE},
         )
         headers = {"reason": reason, "key": key, "sender": message.properties.get("user_id") or ""}
-        kept = amqp.Message(message.body, application_headers=headers, delivery_mode=2)
+        beginning = message.body[:_KEPT_BYTES]
+        kept = amqp.Message(beginning, application_headers=headers, delivery_mode=2, expiration=str(_KEPT_MS))
         channel.basic_publish_confirm(kept, "", self._names.unreadable)
         channel.close()
 

@@ -17,15 +17,26 @@ from kilonova.cli.cluster import machine
 
 VHOST = "kilonova"
 EXCHANGE = "kilonova"
+QUEUE_BYTES = 64 << 20
+"""The most that waits in one queue; then the oldest goes, as if lost. A host may send to any queue."""
 
 
 def control_plane(user: str, password: str, vhost: str = VHOST) -> dict[str, Any]:
-    """The virtual host with the exchange, which hosts may not make, and the user of api, conductor and
-    scheduler, who may do everything there."""
+    """The virtual host with the exchange, which hosts may not make, the bounds of its queues, and the user of
+    api, conductor and scheduler, who may do everything there."""
     everything = {"configure": ".*", "write": ".*", "read": ".*"}
     exchange = {"name": EXCHANGE, "vhost": vhost, "type": "topic", "durable": True, "auto_delete": False}
+    policy = {
+        "name": EXCHANGE,
+        "vhost": vhost,
+        "pattern": rf"^{EXCHANGE}\.",
+        "apply-to": "queues",
+        "definition": {"max-length-bytes": QUEUE_BYTES},
+        "priority": 0,
+    }
     return {
         "vhosts": [{"name": vhost}],
+        "policies": [policy],
         "exchanges": [{**exchange, "internal": False, "arguments": {}}],
         "users": [_user(user, password)],
         "permissions": [{"user": user, "vhost": vhost, **everything}],
