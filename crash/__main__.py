@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import signal
 import sys
 from collections import Counter
 
@@ -23,6 +24,7 @@ _LOGS = "build/crash"
 
 def main() -> int:
     asked = _arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and all that was started ends
     console = Console(width=_WIDTH)
     well = True
     if asked.what in {"points", "all"}:

@@ -26,7 +26,7 @@ from kilonova import log
 from kilonova.store.database import Database
 
 _COUNTS = {"api": 1, "conductor": 1, "scheduler": 1, "compute": 2}
-_MORE = {"compute": {"service_down_time": 3.0}}
+_MORE = {"compute": {"service_down_time": 5.0}}
 _PATIENCE = 60.0
 
 

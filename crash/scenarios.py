@@ -16,7 +16,7 @@ from crash.cluster import NOT_NOW, Cluster
 Options = Mapping[str, Mapping[str, Any]]
 
 _PATIENCE = 60.0
-_LOOK = 15.0
+_LOOK = 20.0
 _FIRST = {"host-1-1", "host-1-2"}
 """The hosts of compute-1; compute-2 has one, which takes no builds but in one scenario."""
 _numbers = itertools.count(1)

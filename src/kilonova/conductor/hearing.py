@@ -17,8 +17,8 @@ class Hearing:
     def __init__(self, config: Config, bus: Bus) -> None:
         self._bus = bus
         self._time = config.compute.service_down_time
-        self._break = config.compute.report_interval + config.operations.sweep_interval
-        """Between two rounds: so long that hosts may have missed a report."""
+        self._break = max(self._time / 2, 2 * config.operations.sweep_interval)
+        """Between two rounds. After a shorter one no host has been silent for long enough to count as down."""
         self._last = self._since = now()
 
     def again(self) -> None:
