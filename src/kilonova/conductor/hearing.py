@@ -18,7 +18,7 @@ class Hearing:
         self._bus = bus
         self._time = config.compute.service_down_time
         self._break = max(self._time / 2, 2 * config.operations.sweep_interval)
-        """Between two rounds. After a shorter one no host has been silent for long enough to count as down."""
+        """Between two rounds. After a shorter one no host was silent for long enough to count as down."""
         self._last = self._since = now()
 
     def again(self) -> None:
