@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from kilonova import log
 from kilonova.conductor.parts import Parts
 from kilonova.domain.clock import now
-from kilonova.domain.errors import KilonovaError, NotFound, NoValidHost, StaleEpoch, Unavailable
+from kilonova.domain.errors import KilonovaError, NotFound, NoValidHost, RolledBack, StaleEpoch, Unavailable
 from kilonova.domain.messages import PerformOperation, SelectDestinations, Selection, StepRecord, Work
 from kilonova.domain.servers import BuildSpec, PowerState, TaskState, VmState
 from kilonova.engine import lease
@@ -201,28 +201,26 @@ def try_elsewhere(conn: sa.Connection, parts: Parts, work: Row, message: str) ->
 def fail(parts: Parts, work: Row, message: str, details: object, step: StepRecord | None = None) -> None:
     """The build, which this conductor owns, ends in ERROR with a fault; its place and its ports are free.
 
-    The ports first: who dies here, or finds the network service away, leaves an operation that is open and
-    is tried again.
+    One transaction: who slept past the lease touches nothing. Who dies here, or finds the network service
+    away, leaves an operation that is open and is tried again.
     """
-    with parts.db.write() as conn:
-        lease.kept(conn, work, lease_until=now() + parts.config.operations.lease)
     parts.faults.reach("build.deallocate_networks.before")
     try:
-        parts.network.deallocate_for_instance(work.server_id)
-    except KilonovaError as error:
-        _log.warning("build_not_ended", error=error.message)
         with parts.db.write() as conn:
-            lease.postpone(conn, work, error.message)
-        return
-    parts.faults.reach("build.deallocate_networks.after")
-    with parts.db.write() as conn:
-        if step is not None:
-            operations.put_steps(conn, work.id, work.epoch, None, [step])
-        end_in_error(conn, work, message, details)
+            lease.kept(conn, work)
+            parts.network.deallocate_for_instance(work.server_id)
+            parts.faults.reach("build.deallocate_networks.after")
+            if step is not None:
+                operations.put_steps(conn, work.id, work.epoch, None, [step])
+            end_in_error(conn, work, message, details)
+    except (StaleEpoch, RolledBack):
+        raise
+    except KilonovaError as error:
+        _postpone(parts, work, error)
 
 
 def end_in_error(conn: sa.Connection, work: Row, message: str, details: object) -> None:
-    """The transaction of fail(): the ports are deallocated before it."""
+    """In the transaction that has deallocated the ports, where that can be done."""
     lease.close(conn, work, operations.FAILED, message)
     claims.release(conn, work.server_id)
     servers.change(

@@ -53,15 +53,16 @@ def _take(parts: Parts, operation_id: str) -> tuple[Row | None, bool]:
 
 @repeated
 def finish(parts: Parts, work: Row) -> None:
-    """Nothing of the server is on a host any more: free its ports, then all the rest in one transaction."""
+    """Nothing of the server is on a host any more."""
     parts.faults.reach("delete.finish.before")
-    parts.network.deallocate_for_instance(work.server_id)
-    parts.faults.reach("delete.finish.after")
     with parts.db.write() as conn:
-        finish_records(conn, work)
+        finish_records(conn, parts, work)
+    parts.faults.reach("delete.finish.after")
 
 
-def finish_records(conn: sa.Connection, work: Row) -> None:
+def finish_records(conn: sa.Connection, parts: Parts, work: Row) -> None:
+    """One transaction, which only who has the delete can commit: the operation, the ports, all the rest."""
     lease.close(conn, work, operations.DONE)
+    parts.network.deallocate_for_instance(work.server_id)
     claims.release(conn, work.server_id)
     servers.mark_deleted(conn, work.server_id)

@@ -53,33 +53,21 @@ def progress(parts: Parts, message: Progress) -> Nothing:
 
 @repeated
 def allocate_networks(parts: Parts, message: OperationRef) -> Vifs:
-    """Ports for the server of this build, bound to the host that asks."""
-    with parts.db.read() as conn:
-        work = _looked_up(conn, message, operations.OPEN)
-        server = servers.for_host(conn, work.server_id)
-    spec, zone = server.spec, server.availability_zone
-    vifs = parts.network.allocate_for_instance(
-        work.server_id, spec.project_id, spec.hostname, message.host, zone or "", spec.networks or []
-    )
+    """Ports for the server of this build, bound to the host that asks.
+
+    One transaction: nobody takes the operation over, and the server is not deleted, while they are made.
+    """
     parts.faults.reach("build.set_vifs.before")
-    try:
-        with parts.db.write() as conn:
-            _owned(conn, message)
-            servers.set_vifs(conn, work.server_id, vifs)
-    except StaleEpoch:
-        _free_if_gone(parts, work.server_id)
-        raise
+    with parts.db.write() as conn:
+        work = _owned(conn, message)
+        server = servers.for_host(conn, work.server_id)
+        spec, zone = server.spec, server.availability_zone or ""
+        vifs = parts.network.allocate_for_instance(
+            work.server_id, spec.project_id, spec.hostname, message.host, zone, spec.networks or []
+        )
+        servers.set_vifs(conn, work.server_id, vifs)
     parts.faults.reach("build.set_vifs.after")
     return Vifs(vifs=vifs)
-
-
-def _free_if_gone(parts: Parts, server_id: str) -> None:
-    """Ports that were made while the server was deleted are nobody's."""
-    try:
-        with parts.db.read() as conn:
-            servers.state(conn, server_id)
-    except NotFound:
-        parts.network.deallocate_for_instance(server_id)
 
 
 @repeated
@@ -150,17 +138,13 @@ def _after_activation(conn: sa.Connection, parts: Parts, work: Row, message: Fin
 
 
 def _delete_finished(parts: Parts, message: Finished) -> None:
-    with parts.db.read() as conn:
-        work = _looked_up(conn, message, operations.OPEN)
-    if message.error is None:
-        parts.faults.reach("delete.deallocate_networks.before")
-        parts.network.deallocate_for_instance(work.server_id)
-        parts.faults.reach("delete.deallocate_networks.after")
+    parts.faults.reach("delete.deallocate_networks.before")
     with parts.db.write() as conn:
         work = _owned(conn, message)
         _record(conn, work, message.steps)
         if message.error is None:
-            delete.finish_records(conn, work)
+            delete.finish_records(conn, parts, work)
+            parts.faults.reach("delete.deallocate_networks.after")
         else:
             # It stays open: the sweeper tries again soon, until the deadline.
             lease.postpone(conn, work, message.error)

@@ -12,7 +12,7 @@ from kilonova.conductor import actions, build, delete
 from kilonova.conductor.parts import Parts
 from kilonova.conductor.reports import METHOD_OF_KIND
 from kilonova.domain.clock import now
-from kilonova.domain.errors import KilonovaError
+from kilonova.domain.errors import KilonovaError, RolledBack, StaleEpoch
 from kilonova.domain.messages import PerformOperation
 from kilonova.domain.servers import PowerState, VmState
 from kilonova.engine import lease
@@ -79,16 +79,30 @@ def _end(parts: Parts, operation_id: str, kind: str) -> None:
         if work.kind == "delete" and not _host_lives(parts, work):
             delete.finish(parts, work)
             return
-        if work.kind == "build":
-            _free_ports(parts, work.server_id)
         parts.faults.reach(f"{kind}.end_in_error.before")
-        with parts.db.write() as conn:
-            if work.kind == "build":
-                build.end_in_error(conn, work, message, None)
-            else:
+        if work.kind == "build":
+            _end_build(parts, work, message)
+        else:
+            with parts.db.write() as conn:
                 actions.end_in_error(conn, work, message)
     except KilonovaError as error:
         _log.warning("overdue_operation_stays", operation=work.id, error=error.message)
+
+
+def _end_build(parts: Parts, work: Row, message: str) -> None:
+    """With its ports, in one transaction. If those cannot be freed now, they are with the server's delete: a
+    deadline does not wait for it."""
+    try:
+        with parts.db.write() as conn:
+            lease.kept(conn, work)
+            parts.network.deallocate_for_instance(work.server_id)
+            build.end_in_error(conn, work, message, None)
+    except (StaleEpoch, RolledBack):
+        raise
+    except KilonovaError as error:
+        _log.warning("ports_stay", server=work.server_id, error=error.message)
+        with parts.db.write() as conn:
+            build.end_in_error(conn, work, message, None)
 
 
 def _overdue(parts: Parts, work: Row) -> str:
@@ -113,7 +127,7 @@ def _host_lives(parts: Parts, work: Row) -> bool:
 
 
 def _free_ports(parts: Parts, server_id: str) -> None:
-    """What cannot be freed now is freed with the server's delete: a deadline does not wait for it."""
+    """What cannot be freed now is freed with the server's delete."""
     try:
         parts.network.deallocate_for_instance(server_id)
     except KilonovaError as error:

@@ -21,6 +21,6 @@ def test_no_boundary_is_without_a_name(make_cloud: MakeCloud, monkeypatch: pytes
 
 
 def test_a_boundary_without_a_name_is_seen(make_cloud: MakeCloud, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = watch(monkeypatch, forgotten="build.set_vifs.before")
+    seen = watch(monkeypatch, forgotten="build.hand_over.after")
     STORIES[0](make_cloud(hosts=2, config=CONFIG))
-    assert seen.unnamed == {("allocate_networks", "write", "write")}
+    assert seen.unnamed == {("build_instances", "write", "cast build_and_run_instance")}

@@ -198,18 +198,19 @@ def test_a_password_is_in_no_record_once_the_build_has_ended(cloud: Cloud) -> No
 # --- ports that belong to nobody
 
 
-def test_ports_that_were_made_while_the_server_was_deleted_are_freed(build: Build) -> None:
-    """The host is taken for dead and its server is deleted, while the network service still makes ports."""
+def test_no_ports_are_made_for_a_server_that_was_deleted_meanwhile(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The host is taken for dead and its server is deleted, just before its ports are made."""
     cloud = build.cloud
-    allocate = cloud.network.allocate_for_instance
 
-    def slow(*arguments: Any) -> Any:
-        cloud.hosts["h1"].vanish()
-        cloud.delete(build.server_id)
-        cloud.gone(build.server_id)
-        return allocate(*arguments)
+    def slow(point: str) -> None:
+        if point == "build.set_vifs.before":
+            cloud.hosts["h1"].vanish()
+            cloud.delete(build.server_id)
+            cloud.gone(build.server_id)
 
-    cloud.network.allocate_for_instance = slow  # type: ignore[method-assign]
+    monkeypatch.setattr(cloud.faults, "reach", slow)
     with pytest.raises(StaleEpoch):
         build.says("allocate_networks", OperationRef(**ref(build.work)))
     assert cloud.unexplained() == []
