@@ -26,7 +26,7 @@ HOSTS = 100
 SERVERS = 1000
 _AT_ONCE = 32
 _PROCESSES = {"conductor": 1, "scheduler": 1, "compute": 1, "api": 1}
-"""How many of each: as many as are best on two cores, where more of them only take each other's turns."""
+"""How many of each. Together they keep two cores busy; none of them is a core's worth by itself."""
 _CONFIG = """
 state = "{state}"
 host = "host"
