@@ -74,9 +74,10 @@ def allocate_networks(parts: Parts, message: OperationRef) -> Vifs:
 def activate(parts: Parts, message: Activate) -> Nothing:
     """The commit of a build: ACTIVE, and the operation is done. Only after this may the guest run.
 
-    Asked again, because the answer was lost, it says yes again.
+    Asked again, because the answer was lost, it says yes again. A database that may crash alone, without the
+    guests, must not forget it: there it waits for the disk, and with it all that the build wrote before.
     """
-    with parts.db.write() as conn:
+    with parts.db.write(durable=parts.db.engine.name == "postgresql") as conn:
         try:
             work = _owned(conn, message, **lease.ending(operations.DONE))
         except StaleEpoch:

@@ -1,4 +1,4 @@
-"""A conductor that sleeps past its lease, wherever it does, touches nothing that is another's by then."""
+"""A conductor that sleeps past its lease, or a database that crashes: nobody acts on what is not so any more."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.running import until
 
 from kilonova.conductor import build, delete, proxy
 from kilonova.domain.errors import StaleEpoch
-from kilonova.domain.messages import OperationRef
+from kilonova.domain.messages import Activate, OperationRef
 from kilonova.engine import lease
 
 
@@ -92,3 +92,25 @@ def test_ports_and_the_record_of_them_are_one_transaction(
     with pytest.raises(Died):
         cloud.conductor_hears("allocate_networks", asked)
     assert ports(cloud, server_id) == 0
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite", "postgresql"], indirect=True)
+def test_a_guest_runs_only_on_a_word_that_its_database_cannot_forget(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch, database_kind: str
+) -> None:
+    """A PostgreSQL that crashes forgets what it did not sync, and the guest runs on; SQLite dies with a machine."""
+    asked = []
+    write = cloud.db.write
+
+    def watched(durable: bool = False) -> Any:
+        asked.append(durable)
+        return write(durable)
+
+    cloud.bus.lost["build_and_run_instance"] = 1
+    server_id = cloud.create()
+    until(lambda: cloud.open_operation(server_id).host, PATIENCE, "a host")
+    work = cloud.open_operation(server_id)
+    word = Activate(host="h1", operation_id=work.id, epoch=work.epoch, steps=[])
+    monkeypatch.setattr(cloud.db, "write", watched)
+    proxy.activate(cloud.conductor, word)
+    assert asked == [database_kind == "postgresql"]
