@@ -149,7 +149,7 @@ class Story:
         def agents_user() -> None:
             secret = ("--password", self._passwords.images)
             self._client.openstack("user", "create", "nova", *secret, shown="user create nova --password …")
-            self._client.openstack("role", "add", "admin", "--user", "nova", "--project", "service")
+            self._client.openstack("role", "add", "service", "--user", "nova", "--project", "service")
 
         with ThreadPoolExecutor() as pool:
             for job in [pool.submit(make) for make in (image, network, flavor_and_key, agents_user)]:

@@ -191,7 +191,7 @@ class Token(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class ServiceUser(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """As whom a compute that runs apart asks the image service; it needs the role admin in its project."""
+    """As whom a compute that runs apart asks the image service; it needs the role service in its project."""
 
     auth_url: str = ""
     username: str = "nova"

@@ -224,7 +224,7 @@ def test_the_services_user_has_every_image_of_every_project(services: Services) 
     user_body = {"user": {"name": "nova", "password": "secret"}}
     user = services.ask("POST", "/identity/v3/users", user_body)[1]["user"]["id"]
     ids = {}
-    for kind, name in (("projects", "service"), ("roles", "admin")):
+    for kind, name in (("projects", "service"), ("roles", "service")):
         found = services.ask("GET", f"/identity/v3/{kind}?name={name}")[1][kind]
         ids[kind] = found[0]["id"]
     path = f"/identity/v3/projects/{ids['projects']}/users/{user}/roles/{ids['roles']}"

@@ -8,8 +8,8 @@ import msgspec
 class RequestContext(msgspec.Struct, frozen=True, kw_only=True):
     """One authenticated request.
 
-    ``project_id`` is None for an unscoped or domain-scoped token. Roles are OpenStack's default three:
-    admin implies member implies reader (Keystone's default role implications).
+    ``project_id`` is None for an unscoped or domain-scoped token. Roles are OpenStack's default ones: admin
+    implies member implies reader (Keystone's default role implications); service is for services alone.
     """
 
     request_id: str
@@ -30,3 +30,8 @@ class RequestContext(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def may_write(self) -> bool:
         return self.is_admin or "member" in self.roles
+
+    @property
+    def is_service(self) -> bool:
+        """Another service asks, such as a host's agent: it may fetch every image."""
+        return "service" in self.roles

@@ -24,6 +24,8 @@ from kilonova.store.database import Database
 
 ROLES = ("admin", "member", "reader")
 """Each implies the next."""
+SERVICE = "service"
+"""Implies nothing: agents of hosts fetch images by it (image.access)."""
 
 
 def new_id() -> str:
@@ -31,7 +33,7 @@ def new_id() -> str:
 
 
 def bootstrap(db: Database, admin_password: str) -> None:
-    """The default domain, the three roles, project and user ``admin``, project ``service``.
+    """The default domain, the four roles, project and user ``admin``, project ``service``.
 
     Only what is missing is made: a password the admin changed, or a role that was taken away from somebody
     else, stays as it is.
@@ -66,7 +68,7 @@ def bootstrap(db: Database, admin_password: str) -> None:
 def _roles(conn: sa.Connection) -> str:
     """The id of the admin role."""
     found = {role.name: role.id for role in roles.listed(conn)}
-    for name in ROLES:
+    for name in (*ROLES, SERVICE):
         if name not in found:
             found[name] = new_id()
             roles.create(conn, Role(id=found[name], name=name))

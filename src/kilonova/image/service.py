@@ -83,7 +83,7 @@ class Images:
 
     def show(self, context: RequestContext, image_id: str) -> Image:
         with self._db.read() as conn:
-            image = images.get(conn, access.viewer(context), image_id)
+            image = images.get(conn, access.reader(context), image_id)
         if image is None:
             raise access.missing(image_id)
         return image

@@ -96,7 +96,7 @@ def test_a_tenants_life(openstack, url, password):
 
 
 def test_lists(openstack):
-    assert {item["Name"] for item in openstack("role", "list")} == {"admin", "member", "reader"}
+    assert {item["Name"] for item in openstack("role", "list")} == {"admin", "member", "reader", "service"}
     assert openstack("domain", "list")[0]["Name"] == "Default"
     assert {item["Type"] for item in openstack("catalog", "list")} == {
         "identity",

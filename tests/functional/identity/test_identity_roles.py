@@ -20,6 +20,7 @@ def test_create_show_update_delete(admin):
         "checker",
         "member",
         "reader",
+        "service",
     ]
     admin.call("DELETE", path)
     admin.call("GET", path, status=404)

@@ -28,6 +28,7 @@ TOKENS = {
     "bob": (BOB, {"member", "reader"}),
     "reader": (ALICE, {"reader"}),
     "admin": ("ad000000000000000000000000000000", {"admin", "member", "reader"}),
+    "agent": ("5e4v1ce0000000000000000000000000", {"service"}),
     "unscoped": (None, set()),
 }
 
@@ -134,6 +135,12 @@ def reader(client: TestClient) -> Caller:
 @pytest.fixture
 def admin(client: TestClient) -> Caller:
     return Caller(client, "admin")
+
+
+@pytest.fixture
+def agent(client: TestClient) -> Caller:
+    """A host's agent: its role is ``service``, and no other."""
+    return Caller(client, "agent")
 
 
 @pytest.fixture

@@ -101,5 +101,12 @@ def _let_ask_for_images(admin: Client, name: str, password: str) -> None:
     else:
         admin.ask("PATCH", f"{admin.identity}/users/{user['id']}", {"user": {"password": password}})
     project = admin.ask("GET", f"{admin.identity}/projects?name=service")["projects"][0]["id"]
-    role = admin.ask("GET", f"{admin.identity}/roles?name=admin")["roles"][0]["id"]
-    admin.ask("PUT", f"{admin.identity}/projects/{project}/users/{user['id']}/roles/{role}")
+    roles = admin.ask("GET", f"{admin.identity}/roles?name=service")["roles"]
+    if not roles:
+        raise click.ClickException("the API is of a release without the role service: restart kilonova-api")
+    role = roles[0]["id"]
+    held = f"{admin.identity}/projects/{project}/users/{user['id']}/roles"
+    admin.ask("PUT", f"{held}/{role}")
+    for other in admin.ask("GET", held)["roles"]:
+        if other["id"] != role:  # it was admin once
+            admin.ask("DELETE", f"{held}/{other['id']}")
