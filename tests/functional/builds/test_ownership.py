@@ -1,4 +1,4 @@
-"""A conductor that sleeps past its lease, or a database that crashes: nobody acts on what is not so any more."""
+"""A conductor that sleeps past its lease, or a database that crashes: nobody acts on what is not so now."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_ports_and_the_record_of_them_are_one_transaction(
 def test_a_guest_runs_only_on_a_word_that_its_database_cannot_forget(
     cloud: Cloud, monkeypatch: pytest.MonkeyPatch, database_kind: str
 ) -> None:
-    """A PostgreSQL that crashes forgets what it did not sync, and the guest runs on; SQLite dies with a machine."""
+    """PostgreSQL forgets in a crash what it did not sync, and guests run on; SQLite cannot crash alone."""
     asked = []
     write = cloud.db.write
 
