@@ -97,3 +97,9 @@ def tell(definitions: dict[str, Any]) -> None:
         told=json.dumps(definitions),
         needs="rabbitmq-server",
     )
+
+
+def disconnect(user: str) -> None:
+    """Whoever is connected as that user must log in again: a new password is asked for there alone."""
+    reason = "new credentials"
+    machine.run("rabbitmqctl", "--quiet", "close_all_user_connections", user, reason, needs="rabbitmq-server")

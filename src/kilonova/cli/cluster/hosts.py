@@ -6,6 +6,8 @@ import json
 import re
 import secrets
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +50,6 @@ def add_host(name: str, output: Path | None) -> None:
     admin = Client(credentials(_state(files)))
     broker_password, password = secrets.token_urlsafe(24), secrets.token_urlsafe(24)
     user = broker.host_user(name)
-    _let_ask_for_images(admin, user, password)
-    broker.tell(broker.host(name, broker_password))
     address = admin.identity.partition("://")[2].rpartition(":")[0]
     words = {
         "host": name,
@@ -60,8 +60,26 @@ def add_host(name: str, output: Path | None) -> None:
     }
     quoted = {key: json.dumps(value) for key, value in words.items()}
     path = output or Path(f"{name}.join")
-    write_private(path, _JOIN.format(**quoted, ca=(files.etc / "ca.pem").read_text()))
+    with _written(path, _JOIN.format(**quoted, ca=(files.etc / "ca.pem").read_text())):
+        _let_ask_for_images(admin, user, password)
+        broker.tell(broker.host(name, broker_password))
+        broker.disconnect(user)  # who had the old password
     click.echo(f"wrote {path}; on {name}: kilonova cluster join {path.name}")
+
+
+@contextmanager
+def _written(path: Path, text: str) -> Iterator[None]:
+    """The file can be written, before anything is changed; it is there if all went well. ClickException."""
+    draft = path.with_name(f".{path.name}.draft")
+    try:
+        write_private(draft, text)
+    except OSError as error:
+        raise click.ClickException(f"cannot write {path}: {error.strerror}") from error
+    try:
+        yield
+        draft.rename(path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 @click.command("remove-host")
