@@ -49,6 +49,7 @@ class Agent:
         self._power = PowerWatch(parts, self._running)
         self._subscription: Subscription | None = None
         self._looks: Ticker | None = None
+        self._renewal_due = threading.Lock()
         self._stopping = threading.Event()
         self._untidy = threading.Event()
         """The host is not as the records have it, for want of a hypervisor that answers."""
@@ -70,7 +71,6 @@ class Agent:
         self._subscription = parts.bus.serve(f"compute.{parts.host}", self._handlers(), self._workers)
         insist(self._ready, math.inf, stop)
         reports.every(parts.config.compute.report_interval, self._report)
-        leases.every(parts.config.operations.lease / 3, self._renew_leases)
         repairs.every(_RECONCILE_INTERVAL, lambda: reconcile(parts, self._running))
         repairs.every(_REPAIR_INTERVAL, self._repair)
         repairs.every(_REPAIR_INTERVAL, self._tidy)
@@ -138,6 +138,7 @@ class Agent:
         """The power state that the conductor was told at the end; None if it was told none."""
         journal = Journal(self._parts, task.work, task.cancel)
         self._look_later(journal)
+        self._renew_later(task.work.lease)
         try:
             return self._run(task, journal, perform)
         except StaleEpoch:
@@ -238,11 +239,27 @@ class Agent:
             self._parts.bus.cast("conductor", "report", message)
             self._power.tell_all()
 
-    def _renew_leases(self) -> None:
+    def _renew_later(self, lease: float) -> None:
+        """One renewal is due at a time, none without work. How long a lease is, conductors say."""
+        if self._looks is not None and self._renewal_due.acquire(blocking=False):
+            self._looks.after(lease / 3, lambda: self._renew(lease))
+
+    def _renew(self, lease: float) -> None:
+        self._renewal_due.release()
+        try:
+            lease = self._renew_leases() or lease
+        finally:
+            if self._running.held():
+                self._renew_later(lease)
+
+    def _renew_leases(self) -> float | None:
+        """Seconds until the leases run out; None if there are none."""
         held = self._running.held()
         if held:
             answer = self._parts.ask("renew_leases", RenewLeases(host=self._parts.host, held=held), Held)
             self._running.cancel_all_but(held, set(answer.operation_ids))
+            return answer.lease
+        return None
 
     def _undo(self, journal: Journal) -> None:
         if not journal.undo():

@@ -174,7 +174,7 @@ class Journal:
         asked = time.monotonic()
         ask("progress", message, Nothing)
         self._untold.clear()
-        self._fresh_until = asked + min(_FRESH, self._parts.config.operations.lease / 4)
+        self._fresh_until = asked + min(_FRESH, self._work.lease / 4)
 
 
 def _record(

@@ -48,6 +48,7 @@ def hand_over(parts: Parts, work: Row, method: str) -> None:
             server_id=work.server_id,
             request_id=work.request_id,
             deadline=work.deadline,
+            lease=parts.config.operations.lease,
             spec=server.spec,
             vifs=server.vifs,
             payload=work.payload,

@@ -175,6 +175,7 @@ def _hand_over(
             server_id=handed.server_id,
             request_id=work.request_id,
             deadline=work.deadline,
+            lease=parts.config.operations.lease,
             spec=server.spec,
             vifs=server.vifs,
             availability_zone=server.availability_zone,

@@ -172,10 +172,10 @@ def _action_finished(parts: Parts, message: Finished) -> None:
 @repeated
 def renew_leases(parts: Parts, message: RenewLeases) -> Held:
     """Which of its operations the host still holds; the leases of those are renewed."""
-    until = now() + parts.config.operations.lease
+    lease = parts.config.operations.lease
     with parts.db.write() as conn:
-        kept = operations.renew(conn, message.held, operations.agent(message.host), until)
-    return Held(operation_ids=sorted(kept))
+        kept = operations.renew(conn, message.held, operations.agent(message.host), now() + lease)
+    return Held(operation_ids=sorted(kept), lease=lease)
 
 
 _SHOWS = {

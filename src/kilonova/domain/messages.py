@@ -54,6 +54,8 @@ class Work(Message, frozen=True, kw_only=True):
     server_id: str
     request_id: str
     deadline: float
+    lease: float = 30.0
+    """Seconds for which the host has it, from then on and from each renewal."""
     spec: BuildSpec
     vifs: list[Vif] = []
     availability_zone: str | None = None
@@ -138,6 +140,8 @@ class RenewLeases(FromHost, frozen=True, kw_only=True):
 
 class Held(Message, frozen=True, kw_only=True):
     operation_ids: list[str]
+    lease: float = 30.0
+    """Seconds until they must be renewed again."""
 
 
 class Report(FromHost, frozen=True, kw_only=True):

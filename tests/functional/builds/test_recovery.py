@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from typing import Any
 
@@ -191,6 +192,32 @@ def test_renewals_keep_the_work(make_cloud: MakeCloud) -> None:
     assert cloud.open_operation(server_id).lease_until > before
     gate.open()
     assert cloud.settled(server_id)["status"] == "ACTIVE"
+
+
+def test_leases_are_renewed_as_conductors_say(make_cloud: MakeCloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the file of the host says of leases."""
+    cloud = make_cloud(config=structs.replace(Config(), operations=Operations(lease=9.0)))
+    host = cloud.hosts["h1"]
+    monkeypatch.setattr(host.agent, "_parts", dataclasses.replace(host.agent._parts, config=Config()))
+    pauses: list[float] = []
+    after = host.leases.after
+
+    def watched(seconds: float, function: Any) -> None:
+        pauses.append(seconds)
+        after(seconds, function)
+
+    monkeypatch.setattr(host.leases, "after", watched)
+    gate = host.driver.gate("ensure_disks")
+    server_id = cloud.create()
+    gate.wait_until_reached()
+    assert pauses.count(3.0) == 1
+    host.leases.tick()
+    assert pauses.count(3.0) == 2, "the next renewal"
+    gate.open()
+    assert cloud.settled(server_id)["status"] == "ACTIVE"
+    until(lambda: not host.agent._running.busy(server_id), PATIENCE, "the work to end")
+    host.leases.tick()
+    assert pauses.count(3.0) == 2, "a renewal without work"
 
 
 def test_renewals_learn_that_work_moved_on(cloud: Cloud) -> None:
