@@ -151,3 +151,29 @@ def test_a_program_that_is_missing_is_named_with_what_brings_it() -> None:
         machine.run("rabbitmqctl-x", needs="rabbitmq-server")
     with pytest.raises(machine.click.ClickException, match="false failed: status 1"):
         machine.run("false", needs="coreutils")
+
+
+@pytest.mark.parametrize(
+    "bus",
+    [
+        "",
+        '[bus]\nurl = ""',
+        '[bus]\nurl = "amqp://kilonova@127.0.0.1:5672/kilonova"',
+        '[bus]\nurl = "amqp://other:theirs@127.0.0.1:5672/kilonova"',
+        '[bus]\nurl = "amqp://kilonova:theirs@192.0.2.7:5672/kilonova"',
+        '[bus]\nurl = "amqp://kilonova:theirs@127.0.0.1:5672/other"',
+        '[bus]\nurl = "amqp://kilonova:theirs@127.0.0.1:x/kilonova"',
+        "[bus",
+    ],
+)
+def test_init_leaves_a_configuration_alone_that_it_has_not_written(bus: str, tmp_path: Path) -> None:
+    """It would set the broker's user to a password that was meant for another broker, or to none."""
+    config = tmp_path / "etc/kilonova/control.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text(bus)
+    done = cluster("init", "--address", "192.0.2.1", "--root", str(tmp_path))
+    assert done.exit_code == 1
+    assert "control.toml" in done.output
+    assert "theirs" not in done.output
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [config]
+    assert config.read_text() == bus

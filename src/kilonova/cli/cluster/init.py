@@ -8,10 +8,11 @@ TLS alone.
 from __future__ import annotations
 
 import ipaddress
+import re
 import secrets
 import tomllib
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote
 
 import click
 
@@ -21,13 +22,15 @@ from kilonova.cli.cluster.machine import Files
 USER = "kilonova"
 API_PORT = 8774
 BROKER_PORT = 5671
+_BROKER = f"@127.0.0.1:5672/{broker.VHOST}"
+"""As the services of this machine reach it: the end of a URL."""
 
 _CONTROL = """\
 # Written by `kilonova cluster init`, once; yours from now on. All options: src/kilonova/config.py.
 state = "/var/lib/kilonova"
 
 [bus]
-url = "amqp://{user}:{password}@127.0.0.1:5672/{vhost}"
+url = "amqp://{user}:{password}{broker}"
 
 [database]
 connection = "{database}"
@@ -86,11 +89,12 @@ def init(address: str, database: str, root: Path) -> None:
     host = f"[{listen_on}]" if listen_on.version == 6 else str(listen_on)
     files = Files(root)
     here = root == Path("/")
+    kept = _kept_password(files)
     files.install_units(machine.CONTROL)
     files.install_user()
     if here:
         machine.make_user(USER)
-    password = _configuration(files, database or LOCAL_DATABASE)
+    password = kept or _configuration(files, database or LOCAL_DATABASE)
     files.write(
         root / "etc/systemd/system/kilonova-api.socket.d/address.conf",
         _SOCKET.format(listen=f"{host}:{API_PORT}"),
@@ -111,15 +115,32 @@ def init(address: str, database: str, root: Path) -> None:
     click.echo("Add a host: kilonova cluster add-host NAME")
 
 
-def _configuration(files: Files, database: str) -> str:
-    """The configuration is there; the broker's password in it."""
+def _kept_password(files: Files) -> str:
+    """The broker's, of the configuration that is there; empty: there is none. ClickException: it is for
+    another broker, whose password is not ours to give away."""
     path = files.etc / "control.toml"
-    if path.exists():
-        url = str(tomllib.loads(path.read_text()).get("bus", {}).get("url", ""))
-        click.echo(f"kept {path}")
-        return urlsplit(url).password or ""
+    try:
+        url = str(tomllib.loads(path.read_text())["bus"]["url"])
+    except FileNotFoundError:
+        return ""
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, KeyError, TypeError):
+        url = ""
+    password = re.fullmatch(rf"amqp://{USER}:([^:@/]+){re.escape(_BROKER)}", url)
+    if password is None:
+        raise click.ClickException(
+            f"{path} was not written by kilonova cluster init: its [bus] url is not"
+            f" amqp://{USER}:PASSWORD{_BROKER}. Move it away, or set the parts up by hand"
+            " (docs/how-to/run-services-apart.md)"
+        )
+    click.echo(f"kept {path}")
+    return unquote(password.group(1))
+
+
+def _configuration(files: Files, database: str) -> str:
+    """The configuration is written; the broker's password in it."""
+    path = files.etc / "control.toml"
     password = secrets.token_urlsafe(24)
-    text = _CONTROL.format(user=USER, password=password, vhost=broker.VHOST, database=database)
+    text = _CONTROL.format(user=USER, password=password, broker=_BROKER, database=database)
     files.write(path, text, 0o640, group=USER)
     return password
 
