@@ -237,3 +237,23 @@ def test_many_that_open_a_new_file_at_once_all_may(tmp_path: Path) -> None:
         with ThreadPoolExecutor(6) as pool:
             for opened in [pool.submit(open_it) for _ in range(6)]:
                 opened.result()
+
+
+def test_the_first_write_of_a_durable_block_waits_for_the_disk(db: Database) -> None:
+    seen = []
+
+    def write() -> None:
+        with db.write() as conn:
+            seen.append(int(conn.exec_driver_sql("PRAGMA synchronous").scalar_one()))
+            add(conn, "a")
+
+    with db.durably():
+        with pytest.raises(ZeroDivisionError):
+            fail_in_a_write(db, ZeroDivisionError())
+        write()
+        write()
+    write()
+    with pytest.raises(ZeroDivisionError), db.durably():
+        raise ZeroDivisionError
+    write()
+    assert seen == [2, 1, 1, 1]

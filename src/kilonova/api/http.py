@@ -10,6 +10,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -42,6 +43,8 @@ _OTHER = "other"
 _WHERE = ("service", "method", "route")
 _requests = metrics.Counter("http_requests", "Requests, by what was answered.", (*_WHERE, "status"))
 _request_seconds = metrics.Histogram("http_request_seconds", "From a request's head to its answer.", _WHERE)
+
+_READS = frozenset({"GET", "HEAD"})
 
 T = TypeVar("T")
 Version = tuple[int, int]
@@ -135,7 +138,7 @@ class Route:
     public: bool = False
     """Served without a token."""
     streamed: bool = False
-    """Reads its body as it comes, so that it cannot be run again."""
+    """Reads its body as it comes, so that it cannot be run again; what of it is durable, it says itself."""
     creates: bool = False
     """Makes something, by writes to the database alone: takes an Idempotency-Key."""
     quiet: bool = False
@@ -164,8 +167,15 @@ Authenticate = Callable[[str, str], RequestContext]
 """(token, request id) → context; raises Unauthorized."""
 
 
+Durably = Callable[[], AbstractContextManager[None]]
+"""Around what changes the database: it is on the disk before it is answered (Database.durably)."""
+
+
 def application(
-    services: Iterable[Service], authenticate: Authenticate, once: Once | None = None
+    services: Iterable[Service],
+    authenticate: Authenticate,
+    once: Once | None = None,
+    durably: Durably = nullcontext,
 ) -> falcon.App[Any, Any]:
     """One WSGI application of all services. Without ``once`` an Idempotency-Key means nothing."""
     app: falcon.App[Any, Any] = falcon.App(request_type=_FalconRequest, middleware=[bodies.Drain()])
@@ -179,9 +189,9 @@ def application(
         for route in service.routes:
             by_path.setdefault(route.path, {}).setdefault(route.method, []).append(route)
         for path, methods in by_path.items():
-            resource = _resource(service, methods, authenticate, once)
+            resource = _resource(service, methods, authenticate, once, durably)
             app.add_route((service.prefix + path).rstrip("/") or "/", resource)
-        edge = _Edge(service, {}, authenticate, once)
+        edge = _Edge(service, {}, authenticate, once, durably)
         app.add_sink(edge.missing, re.compile(re.escape(service.prefix) + r"(/|$)"))
     return app
 
@@ -193,10 +203,14 @@ class _FalconRequest(falcon.Request):
 
 
 def _resource(
-    service: Service, methods: Mapping[str, list[Route]], authenticate: Authenticate, once: Once | None
+    service: Service,
+    methods: Mapping[str, list[Route]],
+    authenticate: Authenticate,
+    once: Once | None,
+    durably: Durably,
 ) -> Any:
     """A Falcon resource whose on_get, on_post, … all lead to the same edge."""
-    edge = _Edge(service, methods, authenticate, once)
+    edge = _Edge(service, methods, authenticate, once, durably)
     verbs = {f"on_{method.lower()}": _responder(edge, method) for method in methods}
     for method in ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"):
         verbs.setdefault(f"on_{method.lower()}", edge.not_allowed)
@@ -219,11 +233,13 @@ class _Edge:
         methods: Mapping[str, list[Route]],
         authenticate: Authenticate,
         once: Once | None,
+        durably: Durably,
     ) -> None:
         self._service = service
         self._methods = methods
         self._authenticate = authenticate
         self._once = once
+        self._durably = durably
 
     def handle(
         self, method: str, req: falcon.Request, resp: falcon.Response, parameters: dict[str, str]
@@ -260,7 +276,10 @@ class _Edge:
             key = request.raw.get_header(idempotency.HEADER)
             if key is not None:
                 return self._do_once(self._once, key, route, request, parameters)
-        return route.handler(self._service.state, request, **parameters)
+        if route.method in _READS or route.streamed:
+            return route.handler(self._service.state, request, **parameters)
+        with self._durably():
+            return route.handler(self._service.state, request, **parameters)
 
     def _do_once(
         self, once: Once, key: str, route: Route, request: Request, parameters: dict[str, str]

@@ -7,7 +7,7 @@ functions whose first argument is the connection.
 SQLite runs one write at a time. PostgreSQL runs many, each statement on what is committed when it begins
 (READ COMMITTED): who reads a row to decide what to write locks it first (``for_update``), or says in the
 UPDATE's WHERE what it expects to find, or takes a lock of a name (``dialect.lock``). Locks are taken in one
-order: a network, a port, what a quota counts, subnets; and an operation, its server, then hosts and usage.
+order: an operation; a network, a port, what a quota counts, subnets; its server, then hosts and usage.
 What loses against another transaction all the same is rolled back and told so (RolledBack); ``repeat.py``
 runs it again.
 """
@@ -61,6 +61,8 @@ class _Local(threading.local):
     conn: sa.Connection | None = None
     writes = False
     together: Together | None = None
+    durable = False
+    """Its next write is to be durable."""
 
 
 class Database:
@@ -111,13 +113,14 @@ class Database:
             yield self._begun(local.together)
             return
         after: list[Callable[[], object]] = []
-        with self._kind.writing(durable) as conn:
+        with self._kind.writing(durable or local.durable) as conn:
             conn.info[_AFTER] = after
             local.conn, local.writes = conn, True
             try:
                 yield conn
             finally:
                 local.conn = None
+        local.durable = False
         for function in after:
             function()
 
@@ -135,6 +138,15 @@ class Database:
                 local.conn = local.together = None
         for function in one.after:
             function()
+
+    @contextmanager
+    def durably(self) -> Iterator[None]:
+        """The first write that this thread commits in the block is durable."""
+        self._local.durable = True
+        try:
+            yield
+        finally:
+            self._local.durable = False
 
     def _begun(self, one: Together) -> sa.Connection:
         """The transaction of a together(), by its first write."""

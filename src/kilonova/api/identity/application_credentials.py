@@ -88,14 +88,14 @@ def create(state: State, request: Request, user_id: str) -> Reply:
         unrestricted=bool(given.unrestricted),
         expires_at=_expiry(given.expires_at),
     )
-    with state.db.write(durable=True) as conn:
+    with state.db.write() as conn:
         application_credentials.create(conn, item, [role.id for role in roles])
     return Reply(201, {"application_credential": view(request, item, roles) | {"secret": secret}})
 
 
 def delete(state: State, request: Request, user_id: str, credential_id: str) -> Reply:
     _caller(state, request)
-    with state.db.write(durable=True) as conn:
+    with state.db.write() as conn:
         item = application_credentials.get(conn, credential_id)
         if item is not None and item.user_id != user_id:
             item = None

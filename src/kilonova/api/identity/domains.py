@@ -82,7 +82,7 @@ def show(state: State, request: Request, domain_id: str) -> Reply:
 
 def update(state: State, request: Request, domain_id: str) -> Reply:
     given, extra = attributes(request, "domain", _Update)
-    with state.db.write(durable=True) as conn:
+    with state.db.write() as conn:
         domain = found(domains.get(conn, domain_id, for_update=True), "domain", domain_id)
         new = changes(given, "name", "description", "enabled", "tags")
         if domain_id == DEFAULT_DOMAIN and new.get("enabled") is False:
@@ -93,7 +93,7 @@ def update(state: State, request: Request, domain_id: str) -> Reply:
 
 
 def delete(state: State, request: Request, domain_id: str) -> Reply:
-    with state.db.write(durable=True) as conn:
+    with state.db.write() as conn:
         domain = found(domains.get(conn, domain_id), "domain", domain_id)
         if domain.enabled:
             raise Forbidden("Cannot delete a domain that is enabled, please disable it first.")

@@ -95,7 +95,7 @@ def update(state: State, request: Request, group_id: str) -> Reply:
 
 
 def delete(state: State, request: Request, group_id: str) -> Reply:
-    with state.db.write(durable=True) as conn:
+    with state.db.write() as conn:
         found(groups.get(conn, group_id), "group", group_id)
         groups.delete(conn, group_id)
     return Reply(204)
@@ -109,7 +109,7 @@ def members(state: State, request: Request, group_id: str) -> Reply:
 
 
 def add_member(state: State, request: Request, group_id: str, user_id: str) -> Reply:
-    with state.db.write(durable=True) as conn:
+    with state.db.write() as conn:
         found(groups.get(conn, group_id), "group", group_id)
         found(users.get(conn, user_id), "user", user_id)
         groups.add_member(conn, group_id, user_id)
@@ -123,7 +123,7 @@ def has_member(state: State, request: Request, group_id: str, user_id: str) -> R
 
 
 def remove_member(state: State, request: Request, group_id: str, user_id: str) -> Reply:
-    with state.db.write(durable=True) as conn:
+    with state.db.write() as conn:
         there = groups.remove_member(conn, group_id, user_id)
     return _member(there, group_id, user_id)
 

@@ -167,7 +167,7 @@ def show(state: State, request: Request, project_id: str) -> Reply:
 
 def update(state: State, request: Request, project_id: str) -> Reply:
     given, extra = attributes(request, "project", _Update)
-    with state.db.write(durable=True) as conn:
+    with state.db.write() as conn:
         project = found(projects.get(conn, project_id, for_update=True), "project", project_id)
         same_or_unset("The domain of a project", given.domain_id, project.domain_id)
         same_or_unset("is_domain", given.is_domain, False)
@@ -182,7 +182,7 @@ def update(state: State, request: Request, project_id: str) -> Reply:
 
 
 def delete(state: State, request: Request, project_id: str) -> Reply:
-    with state.db.write(durable=True) as conn:
+    with state.db.write() as conn:
         found(projects.get(conn, project_id), "project", project_id)
         if projects.has_children(conn, project_id):
             raise Forbidden(

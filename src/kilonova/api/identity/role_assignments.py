@@ -51,7 +51,7 @@ def held(state: State, request: Request, asked: Assignment) -> Reply:
 
 def add(state: State, request: Request, asked: Assignment) -> Reply:
     """PUT …/roles/{id}"""
-    with state.db.write(durable=True) as conn:
+    with state.db.write() as conn:
         role_assignments.lock(conn)
         domain_id = _ends(conn, asked)
         role = found(roles.get(conn, asked.role_id), "role", asked.role_id)
@@ -70,7 +70,7 @@ def check(state: State, request: Request, asked: Assignment) -> Reply:
 
 def remove(state: State, request: Request, asked: Assignment) -> Reply:
     """DELETE …/roles/{id}"""
-    with state.db.write(durable=True) as conn:
+    with state.db.write() as conn:
         there = role_assignments.remove(conn, asked)
     return _answer(there, asked)
 

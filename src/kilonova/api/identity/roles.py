@@ -79,7 +79,7 @@ def show(state: State, request: Request, role_id: str) -> Reply:
 
 def update(state: State, request: Request, role_id: str) -> Reply:
     given, extra = attributes(request, "role", _Update)
-    with state.db.write(durable=True) as conn:
+    with state.db.write() as conn:
         role = found(roles.get(conn, role_id, for_update=True), "role", role_id)
         same_or_unset("The domain of a role", given.domain_id, role.domain_id)
         roles.update(conn, role_id, changes(given, "name", "description") | {"extra": role.extra | extra})
@@ -88,7 +88,7 @@ def update(state: State, request: Request, role_id: str) -> Reply:
 
 
 def delete(state: State, request: Request, role_id: str) -> Reply:
-    with state.db.write(durable=True) as conn:
+    with state.db.write() as conn:
         found(roles.get(conn, role_id), "role", role_id)
         roles.delete(conn, role_id)
     return Reply(204)
@@ -128,7 +128,7 @@ def implied(state: State, request: Request, role_id: str) -> Reply:
 def imply(state: State, request: Request, role_id: str, implied_role_id: str) -> Reply:
     """PUT: who holds the first holds the second. Nothing implies ``admin``, and a role of every domain
     implies no role of a single one."""
-    with state.db.write(durable=True) as conn:
+    with state.db.write() as conn:
         prior, role = _pair(conn, role_id, implied_role_id)
         narrows = role.domain_id is not None and prior.domain_id is None
         if narrows or (role.name == "admin" and role.domain_id is None) or prior.id == role.id:
@@ -146,7 +146,7 @@ def rule(state: State, request: Request, role_id: str, implied_role_id: str) -> 
 
 
 def unimply(state: State, request: Request, role_id: str, implied_role_id: str) -> Reply:
-    with state.db.write(durable=True) as conn:
+    with state.db.write() as conn:
         _there(conn, role_id, implied_role_id)
         roles.unimply(conn, role_id, implied_role_id)
     return Reply(204)

@@ -111,7 +111,7 @@ def update(state: State, request: Request, user_id: str) -> Reply:
     new = changes(given, "name", "enabled", "default_project_id")
     if given.password is not UNSET:
         new["password_hash"] = passwords.hashed(given.password) if given.password else None
-    with state.db.write(durable=True) as conn:
+    with state.db.write() as conn:
         user = found(users.get(conn, user_id, for_update=True), "user", user_id)
         same_or_unset("The domain of a user", given.domain_id, user.domain_id)
         users.update(conn, user_id, new | {"extra": user.extra | _without_read_only(extra)})
@@ -120,7 +120,7 @@ def update(state: State, request: Request, user_id: str) -> Reply:
 
 
 def delete(state: State, request: Request, user_id: str) -> Reply:
-    with state.db.write(durable=True) as conn:
+    with state.db.write() as conn:
         found(users.get(conn, user_id), "user", user_id)
         users.delete(conn, user_id)
     return Reply(204)
@@ -135,7 +135,7 @@ def change_password(state: State, request: Request, user_id: str) -> Reply:
     if not known or user is None or not user.enabled:
         raise Unauthorized(REFUSED)
     new = passwords.hashed(given.password)
-    with state.db.write(durable=True) as conn:
+    with state.db.write() as conn:
         now = users.get(conn, user_id)
         if now is None or now.password_hash != user.password_hash:
             raise Unauthorized(REFUSED)

@@ -110,6 +110,7 @@ def serve(
         ],
         identity.authenticate,
         Once(db, config.api.idempotency_key_lifetime, faults),
+        db.durably,
     )
     server.wsgi_app = known_as(config.api.public_endpoint, answer)
     threading.Thread(target=server.serve, name="http", daemon=True).start()
