@@ -71,9 +71,39 @@ def test_init_again_keeps_what_hosts_and_services_know(tmp_path: Path) -> None:
 
 
 def test_a_database_elsewhere(tmp_path: Path) -> None:
-    url = "postgresql+psycopg://u:p@db/k"
+    url = "postgresql+psycopg://u@db/k"
     etc = init(tmp_path, "192.0.2.1", "--database", url)
     assert load(etc / "kilonova/control.toml").database.connection == url
+
+
+def test_a_database_with_a_password_is_not_for_a_command_line(tmp_path: Path) -> None:
+    """Everybody on the machine reads those, and shells keep them."""
+    address = ("--address", "192.0.2.1", "--root", str(tmp_path / "root"))
+    done = cluster("init", *address, "--database", "postgresql+psycopg://u:theirs@db/k")
+    assert done.exit_code == 2
+    assert "--database-file" in done.output
+    assert "theirs" not in done.output
+    assert not (tmp_path / "root").exists()
+
+
+@pytest.mark.parametrize("from_stdin", [False, True])
+def test_a_database_with_a_password_comes_from_a_file(from_stdin: bool, tmp_path: Path) -> None:
+    url = 'postgresql+psycopg://u:a"b\\c@db/k'
+    (tmp_path / "url").write_text(url + "\n")
+    words = ["cluster", "init", "--address", "192.0.2.1", "--root", str(tmp_path / "root")]
+    words += ["--database-file", "-" if from_stdin else str(tmp_path / "url")]
+    done = CliRunner().invoke(main, words, input=url + "\n" if from_stdin else None)
+    assert done.exit_code == 0, done.output
+    assert load(tmp_path / "root/etc/kilonova/control.toml").database.connection == url
+
+
+@pytest.mark.parametrize(
+    "words", [["--database-file", "-"], ["--database-file", "-", "--database", "postgresql://db/k"]]
+)
+def test_a_database_is_named_once(words: list[str], tmp_path: Path) -> None:
+    done = cluster("init", "--address", "192.0.2.1", "--root", str(tmp_path / "root"), *words)
+    assert done.exit_code == 2
+    assert not (tmp_path / "root").exists()
 
 
 def test_init_wants_an_address(tmp_path: Path) -> None:

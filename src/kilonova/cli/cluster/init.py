@@ -8,10 +8,12 @@ TLS alone.
 from __future__ import annotations
 
 import ipaddress
+import json
 import re
 import secrets
 import tomllib
 from pathlib import Path
+from typing import TextIO
 from urllib.parse import unquote
 
 import click
@@ -33,7 +35,7 @@ state = "/var/lib/kilonova"
 url = "amqp://{user}:{password}{broker}"
 
 [database]
-connection = "{database}"
+connection = {database}
 """
 
 _SOCKET = """\
@@ -70,7 +72,12 @@ WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = 'kilonova') \gexec
 @click.option(
     "--database",
     default="",
-    help="URL of a PostgreSQL database that is there already; default: one is made here.",
+    help="URL, without a password, of a PostgreSQL database that is there; default: one is made here.",
+)
+@click.option(
+    "--database-file",
+    type=click.File(),
+    help="File with the URL of that database, which may have a password; - is standard input.",
 )
 @click.option(
     "--root",
@@ -79,13 +86,14 @@ WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = 'kilonova') \gexec
     show_default=True,
     help="Write the files below this folder, for a machine that is not running; nothing is started.",
 )
-def init(address: str, database: str, root: Path) -> None:
+def init(address: str, database: str, database_file: TextIO | None, root: Path) -> None:
     """Make this machine the control node: APIs, conductor and scheduler, with PostgreSQL and RabbitMQ."""
     machine.must_be_root()
     try:
         listen_on = ipaddress.ip_address(address)
     except ValueError:
         raise click.UsageError(f"--address {address} is no IP address") from None
+    database = _database_url(database, database_file)
     host = f"[{listen_on}]" if listen_on.version == 6 else str(listen_on)
     files = Files(root)
     here = root == Path("/")
@@ -115,6 +123,20 @@ def init(address: str, database: str, root: Path) -> None:
     click.echo("Add a host: kilonova cluster add-host NAME")
 
 
+def _database_url(given: str, file: TextIO | None) -> str:
+    """Empty: none was named. UsageError."""
+    if file is None:
+        if re.search(r"//[^/@]*:[^@]*@|[?&]password=", given):
+            raise click.UsageError(
+                "others read command lines: give a URL with a password by --database-file FILE (- is stdin)"
+            )
+        return given
+    url = file.read().strip()
+    if given or not url or len(url.split()) != 1:
+        raise click.UsageError("--database-file holds one URL, and stands instead of --database")
+    return url
+
+
 def _kept_password(files: Files) -> str:
     """The broker's, of the configuration that is there; empty: there is none. ClickException: it is for
     another broker, whose password is not ours to give away."""
@@ -140,7 +162,7 @@ def _configuration(files: Files, database: str) -> str:
     """The configuration is written; the broker's password in it."""
     path = files.etc / "control.toml"
     password = secrets.token_urlsafe(24)
-    text = _CONTROL.format(user=USER, password=password, broker=_BROKER, database=database)
+    text = _CONTROL.format(user=USER, password=password, broker=_BROKER, database=json.dumps(database))
     files.write(path, text, 0o640, group=USER)
     return password
 
