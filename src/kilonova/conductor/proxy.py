@@ -14,7 +14,7 @@ from kilonova.conductor import actions, build, delete
 from kilonova.conductor.parts import Parts
 from kilonova.domain.actions import ACTIONS
 from kilonova.domain.clock import now
-from kilonova.domain.errors import NotFound, StaleEpoch
+from kilonova.domain.errors import BadRequest, NotFound, StaleEpoch
 from kilonova.domain.messages import (
     Activate,
     Finished,
@@ -60,6 +60,7 @@ def allocate_networks(parts: Parts, message: OperationRef) -> Vifs:
     parts.faults.reach("build.set_vifs.before")
     with parts.db.write() as conn:
         work = _owned(conn, message)
+        _check_kind(work, "build")
         server = servers.for_host(conn, work.server_id)
         spec, zone = server.spec, server.availability_zone or ""
         vifs = parts.network.allocate_for_instance(
@@ -81,8 +82,9 @@ def activate(parts: Parts, message: Activate) -> Nothing:
         try:
             work = _owned(conn, message, **lease.ending(operations.DONE))
         except StaleEpoch:
-            _looked_up(conn, message, operations.DONE)
+            _check_kind(_looked_up(conn, message, operations.DONE), "build")
             return Nothing()
+        _check_kind(work, "build")
         _record(conn, work, message.steps)
         lease.end_lost_steps(conn, work)
         servers.change(
@@ -111,6 +113,7 @@ def _build_finished(parts: Parts, message: Finished) -> None:
             _after_activation(conn, parts, done, message)
             return
         work = _owned(conn, message)
+        _check_kind(work, message.kind)
         _record(conn, work, message.steps)
         again = message.retry and build.try_elsewhere(conn, parts, work, error)
         if not again:
@@ -127,6 +130,7 @@ def _build_finished(parts: Parts, message: Finished) -> None:
 def _after_activation(conn: sa.Connection, parts: Parts, work: Row, message: Finished) -> None:
     """The guest was let run after the commit: note how that went, unless something newer has begun."""
     _check_mine(work, message)
+    _check_kind(work, "build")
     _record(conn, work, message.steps)
     active = frozenset({VmState.ACTIVE})
     values: dict[str, object] = {"power_state": message.power_state}
@@ -142,6 +146,7 @@ def _delete_finished(parts: Parts, message: Finished) -> None:
     parts.faults.reach("delete.deallocate_networks.before")
     with parts.db.write() as conn:
         work = _owned(conn, message)
+        _check_kind(work, message.kind)
         _record(conn, work, message.steps)
         if message.error is None:
             delete.finish_records(conn, parts, work)
@@ -154,6 +159,7 @@ def _delete_finished(parts: Parts, message: Finished) -> None:
 def _action_finished(parts: Parts, message: Finished) -> None:
     with parts.db.write() as conn:
         work = _owned(conn, message)
+        _check_kind(work, message.kind)
         _record(conn, work, message.steps)
         if message.error is not None:
             actions.end_in_error(conn, work, message.error, message.details)
@@ -239,6 +245,12 @@ def _check_mine(work: Row, message: Words) -> None:
     """StaleEpoch unless the host that speaks owns the operation, or did when it ended, in this epoch."""
     if work.epoch != message.epoch or work.owner != operations.agent(message.host):
         raise StaleEpoch(f"operation {work.id} has moved on, or is not {message.host}'s")
+
+
+def _check_kind(work: Row, kind: str) -> None:
+    """BadRequest if the host speaks of it as of another kind: it would end as what it is not."""
+    if work.kind != kind:
+        raise BadRequest(f"operation {work.id} is a {work.kind}, not a {kind}")
 
 
 def _owned(conn: sa.Connection, message: Words, /, **values: object) -> Row:

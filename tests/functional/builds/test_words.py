@@ -12,11 +12,12 @@ from tests.running import until
 
 from kilonova.conductor import service
 from kilonova.domain.clock import now
-from kilonova.domain.errors import BuildAborted, NotFound, StaleEpoch
+from kilonova.domain.errors import BadRequest, BuildAborted, NotFound, StaleEpoch
 from kilonova.domain.messages import (
     Activate,
     Finished,
     OperationRef,
+    PerformOperation,
     PowerStates,
     Progress,
     ServerQuery,
@@ -230,3 +231,33 @@ def test_a_conductor_that_dies_while_it_ends_a_build_leaves_it_open(cloud: Cloud
     assert cloud.settled(server_id)["status"] == "ACTIVE"
     assert cloud.unexplained() == []
     assert len(host.network.plugged()) == 1
+
+
+# --- words of an operation of another kind
+
+
+@pytest.mark.parametrize("error", [None, "no"])
+@pytest.mark.parametrize("kind", ["delete", "stop"])
+def test_a_build_cannot_end_as_something_else(build: Build, kind: str, error: str | None) -> None:
+    with pytest.raises(BadRequest):
+        build.says("finished", Finished(**ref(build.work), kind=kind, error=error))
+    server = build.cloud.server(build.server_id)
+    assert server["status"] == "BUILD"
+    assert build.cloud.open_operation(build.server_id).state == "open"
+
+
+def test_only_a_build_gets_ports_and_is_activated(cloud: Cloud) -> None:
+    server_id = cloud.active(cloud.make_network())
+    cloud.bus.lost["perform_action"] = 1
+    cloud.act(server_id, "os-stop")
+    until(lambda: not cloud.bus.lost["perform_action"], PATIENCE, "the loss")
+    cloud.bus.lost["perform_action"] = 1
+    taken = PerformOperation(operation_id=cloud.open_operation(server_id).id)
+    cloud.conductor_hears("perform_action", taken)
+    work = cloud.open_operation(server_id)
+    words = {"host": "h1", "operation_id": work.id, "epoch": work.epoch}
+    with pytest.raises(BadRequest):
+        cloud.conductor_hears("allocate_networks", OperationRef(**words))
+    with pytest.raises(BadRequest):
+        cloud.conductor_hears("activate", Activate(**words, steps=[]))
+    assert cloud.open_operation(server_id).epoch == work.epoch
