@@ -250,7 +250,17 @@ def test_who_is_overdue_is_found_though_its_lease_is_kept(db: Database) -> None:
     take(db, late)
     take(db, busy)
     with db.read() as conn:
-        assert {row.id for row in operations.expired(conn)} == {late, idle}
+        assert {row.id for row in operations.overdue(conn)} == {late}
+        assert {row.id for row in operations.expired(conn)} == {idle}
+
+
+def test_what_was_accepted_a_moment_ago_may_wait_in_the_queue(db: Database) -> None:
+    """A thousand of those, whose leases count as the oldest, do not keep the lost ones from being found."""
+    young, lost, given_back = add(db), add(db, created_at=now() - 6), add(db)
+    with db.write() as conn:
+        lease.give_back(conn, take(db, given_back))
+        assert {row.id for row in operations.expired(conn, young=5.0)} == {lost, given_back}
+        assert {row.id for row in operations.expired(conn, young=0.0)} == {young, lost, given_back}
 
 
 def test_a_server_has_one_open_operation(db: Database) -> None:

@@ -32,17 +32,18 @@ def sweep(parts: Parts) -> None:
     """One round. Safe from any number of conductors at once: taking an operation decides who does it."""
     before = now() - _LIMBO_AGE
     with parts.db.read() as conn:
-        expired = operations.expired(conn)
+        overdue = operations.overdue(conn)
+        expired = operations.expired(conn, _longest(parts))
         limbo = servers.in_limbo(conn, before)
         aged = idempotency.any_before(conn, _oldest_key(parts))
+    for row in overdue:
+        with log.bound(request_id=row.request_id):
+            _end(parts, row.id, row.kind)
     for row in expired:
         with log.bound(request_id=row.request_id):
-            if row.deadline <= now():
-                _end(parts, row.id, row.kind)
-            else:
-                _log.info("operation_taken_up_again", operation=row.id, kind=row.kind, host=row.host)
-                method = METHOD_OF_KIND.get(row.kind, "perform_action")
-                parts.bus.cast("conductor", method, PerformOperation(operation_id=row.id))
+            _log.info("operation_taken_up_again", operation=row.id, kind=row.kind, host=row.host)
+            method = METHOD_OF_KIND.get(row.kind, "perform_action")
+            parts.bus.cast("conductor", method, PerformOperation(operation_id=row.id))
     for server_id in limbo:
         _repair(parts, server_id, before)
     if aged:
@@ -51,13 +52,18 @@ def sweep(parts: Parts) -> None:
 
 
 def pause(parts: Parts) -> float:
-    """Seconds until the next round: sweep_interval, or less if a lease runs out before."""
-    longest = parts.config.operations.sweep_interval
+    """Seconds until the next round: less than _longest() if a lease runs out before."""
+    longest = _longest(parts)
     with parts.db.read() as conn:
         lease_end = operations.next_lease_end(conn)
     if lease_end is None:
         return longest
     return min(longest, max(_SHORTEST_PAUSE, lease_end - now()))
+
+
+def _longest(parts: Parts) -> float:
+    """Seconds between two rounds. What was accepted since the last one merely waits for its turn, mostly."""
+    return min(parts.config.operations.sweep_interval, parts.config.operations.lease)
 
 
 def _oldest_key(parts: Parts) -> float:

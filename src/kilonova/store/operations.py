@@ -181,11 +181,24 @@ def supersede(conn: sa.Connection, server_id: str, reason: str) -> bool:
     return True
 
 
-def expired(conn: sa.Connection, limit: int = 1000) -> Sequence[Row]:
-    """Open operations that nobody works on: lease over, or past the deadline. Oldest first."""
+_LOST = sa.select(ops.c.id, ops.c.kind, ops.c.host, ops.c.request_id).where(ops.c.state == OPEN)
+
+
+def overdue(conn: sa.Connection, limit: int = 1000) -> Sequence[Row]:
+    """Open operations past their deadline, whoever works on them. Oldest first."""
+    query = _LOST.where(ops.c.deadline <= now()).order_by(ops.c.deadline)
+    return conn.execute(query.limit(limit)).all()
+
+
+def expired(conn: sa.Connection, young: float = 0.0, limit: int = 1000) -> Sequence[Row]:
+    """Open operations before their deadline that nobody works on: the lease is over. Oldest first.
+
+    What nobody took up yet may wait in the conductors' queue for ``young`` seconds.
+    """
+    at = now()
+    waits = sa.and_(ops.c.lease_until == 0.0, ops.c.epoch == 0, ops.c.created_at > at - young)
     query = (
-        sa.select(ops.c.id, ops.c.kind, ops.c.host, ops.c.deadline, ops.c.request_id)
-        .where(ops.c.state == OPEN, sa.or_(ops.c.lease_until <= now(), ops.c.deadline <= now()))
+        _LOST.where(ops.c.lease_until <= at, ops.c.deadline > at, sa.not_(waits))
         .order_by(ops.c.lease_until)
         .limit(limit)
     )
