@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from tests.statements import sent
 
 from kilonova.config import Config
 from kilonova.domain.clock import now
@@ -280,14 +281,8 @@ def test_statistics_are_of_enabled_hosts(admin: Any, add_host: Add) -> None:
 
 def test_lists_take_as_many_statements_for_many_hosts(admin: Any, add_host: Add, database: Database) -> None:
     def count(path: str) -> int:
-        said: list[str] = []
-
-        def note(_c: Any, _cursor: Any, statement: str, *_: Any) -> None:
-            said.append(statement)
-
-        sa.event.listen(database.engine, "before_cursor_execute", note)
-        admin.get(path, version="2.75")
-        sa.event.remove(database.engine, "before_cursor_execute", note)
+        with sent(database) as said:
+            admin.get(path, version="2.75")
         return len(said)
 
     paths = ("/os-hypervisors/detail?with_servers=1", "/os-services", "/os-availability-zone/detail")

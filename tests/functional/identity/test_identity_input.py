@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.statements import sent
 
 from kilonova.api.identity.routes import ROUTES
 
@@ -77,11 +77,8 @@ def test_reads(admin, data, route, query):
 def test_a_known_token_costs_one_statement(admin):
     identity = admin.identity
     identity.authenticate(admin.token, "req-1")
-    seen = []
-    listener = lambda *args: seen.append(args[2])  # noqa: E731
-    sa.event.listen(identity.db.engine, "before_cursor_execute", listener)
-    identity.authenticate(admin.token, "req-2")
-    sa.event.remove(identity.db.engine, "before_cursor_execute", listener)
+    with sent(identity.db) as seen:
+        identity.authenticate(admin.token, "req-2")
     assert len(seen) == 1
 
 

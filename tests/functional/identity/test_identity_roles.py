@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-import sqlalchemy as sa
+from tests.statements import sent
 
 
 def test_create_show_update_delete(admin):
@@ -158,12 +158,8 @@ def test_assignments_and_filters(admin, tenant):
 )
 def test_a_list_takes_the_same_statements_however_long(admin, tenant, path):
     def statements() -> int:
-        seen = []
-        engine = admin.identity.db.engine
-        listener = lambda *args: seen.append(args[2])  # noqa: E731
-        sa.event.listen(engine, "before_cursor_execute", listener)
-        admin.get(path)
-        sa.event.remove(engine, "before_cursor_execute", listener)
+        with sent(admin.identity.db) as seen:
+            admin.get(path)
         return len(seen)
 
     admin.get("/v3/users")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-import sqlalchemy as sa
+from tests.statements import sent
 
 from kilonova.domain.images import Image
 from kilonova.store import images as rows
@@ -193,15 +193,9 @@ def test_hostile_filters_find_nothing(alice: Caller, shelf: dict[str, str]) -> N
 def test_the_statements_do_not_grow_with_the_page(
     alice: Caller, shelf: dict[str, str], database: Database
 ) -> None:
-    statements: list[str] = []
-
-    def count(_conn: object, _cursor: object, statement: str, *_: object) -> None:
-        statements.append(statement)
-
-    sa.event.listen(database.engine, "before_cursor_execute", count)
     counts = []
     for limit in (1, 5):
-        statements.clear()
-        alice.names(f"?limit={limit}&tag=all&os_distro=debian")
+        with sent(database) as statements:
+            alice.names(f"?limit={limit}&tag=all&os_distro=debian")
         counts.append(len(statements))
     assert counts == [3, 3]

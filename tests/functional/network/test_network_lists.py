@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
-import sqlalchemy as sa
+from tests.statements import sent
 
 from kilonova.network.builtin.service import BuiltinNetwork
 
@@ -128,12 +128,9 @@ def test_unknown_marker(alice: Caller, bob: Caller, five: list[str]) -> None:
 def test_the_number_of_statements_does_not_depend_on_the_page(
     alice: Caller, network: BuiltinNetwork, net: str, subnet: dict[str, Any]
 ) -> None:
-    seen: list[str] = []
-    sa.event.listen(network.db.engine, "before_cursor_execute", lambda *a: seen.append(a[2]))
-
     def statements(plural: str) -> int:
-        seen.clear()
-        alice.get(f"/{plural}")
+        with sent(network.db) as seen:
+            alice.get(f"/{plural}")
         return len(seen)
 
     few = {plural: statements(plural) for plural in ("networks", "subnets", "ports")}

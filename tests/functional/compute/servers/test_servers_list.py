@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 import pytest
-import sqlalchemy as sa
+from tests.statements import sent
 
 from kilonova.domain.servers import VmState
 from kilonova.store import servers
@@ -261,20 +261,14 @@ def test_statements_do_not_grow_with_the_page(
     caller: str, create: Any, settle: Any, database: Any, request: pytest.FixtureRequest
 ) -> None:
     asker = request.getfixturevalue(caller)
-    statements: list[str] = []
-
-    @sa.event.listens_for(database.engine, "before_cursor_execute")
-    def note(_conn: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        statements.append(statement)
-
     counts = []
     for number in (1, 8):
         for _ in range(number):
             settle(create(tags=["x"]))
-        statements.clear()
-        listed = asker.get(
-            "/servers/detail?all_tenants=1" if caller == "admin" else "/servers/detail", version="2.100"
-        )
+        with sent(database) as statements:
+            listed = asker.get(
+                "/servers/detail?all_tenants=1" if caller == "admin" else "/servers/detail", version="2.100"
+            )
         assert len(listed.json["servers"]) == {1: 1, 8: 9}[number]
         counts.append(len(statements))
     assert counts[0] == counts[1] <= 3
