@@ -207,3 +207,48 @@ def test_init_leaves_a_configuration_alone_that_it_has_not_written(bus: str, tmp
     assert "theirs" not in done.output
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [config]
     assert config.read_text() == bus
+
+
+@pytest.fixture
+def joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The configuration of a host that was joined before, and that its operator has changed since."""
+    monkeypatch.setattr(import_module("kilonova.cli.cluster.join"), "check_broker", lambda _ticket: None)
+    (tmp_path / "ticket").write_text(TICKET)
+    assert cluster("join", str(tmp_path / "ticket"), "--root", str(tmp_path / "root")).exit_code == 0
+    config = tmp_path / "root/etc/kilonova/compute.toml"
+    text = config.read_text().replace("http://192.0.2.1:8774", "https://cloud.example.org")
+    config.write_text(text + "\n[compute]\nreport_interval = 7.0  # ours\n")
+    (tmp_path / "ticket").write_text(TICKET.replace("secret", "fresh").replace("quo", "newer"))
+    return config
+
+
+def test_join_again_changes_the_credentials_alone(joined: Path, tmp_path: Path) -> None:
+    before = joined.read_text()
+    done = cluster("join", str(tmp_path / "ticket"), "--root", str(tmp_path / "root"))
+    assert done.exit_code == 0, done.output
+    assert joined.read_text() == before.replace("secret", "fresh").replace("quo", "newer")
+    assert mode(joined) == 0o600
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ('host = "node1"', 'host = "node2"', "is of the host node2"),
+        ("[bus]", "[bus", "cannot be read"),
+        ("[service_user]", "[other]", "service_user"),
+        ("[bus]\nurl =", "[bus]\n'url' =", "bus"),
+        ("[bus]\nurl = ", "bus = 3\n[bush]\nurl = ", "bus"),
+        ('password = "', 'password = """\n', "cannot"),
+        ('password = "quo\\"ted"', 'password = """\nours\n"""', "service_user"),
+    ],
+)
+def test_join_leaves_a_configuration_alone_that_it_does_not_understand(
+    old: str, new: str, reason: str, joined: Path, tmp_path: Path
+) -> None:
+    before = joined.read_text().replace(old, new)
+    joined.write_text(before)
+    done = cluster("join", str(tmp_path / "ticket"), "--root", str(tmp_path / "root"))
+    assert done.exit_code == 1
+    assert reason in done.output
+    assert "fresh" not in done.output
+    assert joined.read_text() == before

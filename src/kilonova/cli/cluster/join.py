@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 import tomllib
 from pathlib import Path
@@ -60,14 +61,61 @@ def join(file: Path, root: Path) -> None:
     ticket = read(file)
     check_broker(ticket)
     files = Files(root)
+    config = files.etc / "compute.toml"
+    text = renewed(config, ticket) if config.exists() else _fresh(ticket)
     files.install_units(machine.COMPUTE)
     files.write(files.etc / "ca.pem", ticket.ca.lstrip())
-    words = {name: json.dumps(value) for name, value in msgspec.structs.asdict(ticket).items()}
-    files.write(files.etc / "compute.toml", _COMPUTE.format(**words | {"ca": _CA}), 0o600)
+    files.write(config, text, 0o600)
     if root != Path("/"):
         return
     machine.enable(machine.COMPUTE)
     click.echo(f"{ticket.host} is a compute host: openstack compute service list shows it. Remove {file}.")
+
+
+def _fresh(ticket: Ticket) -> str:
+    words = {name: json.dumps(value) for name, value in msgspec.structs.asdict(ticket).items()}
+    return _COMPUTE.format(**words | {"ca": _CA})
+
+
+def renewed(path: Path, ticket: Ticket) -> str:
+    """The operator's file with these credentials, and otherwise as it is. ClickException: it cannot be."""
+    try:
+        text = path.read_text()
+        wanted = tomllib.loads(text)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise click.ClickException(f"{path} cannot be read: {error}") from error
+    host = wanted.get("host", ticket.host)
+    if host != ticket.host:
+        raise click.ClickException(f"{path} is of the host {host}, the credentials are {ticket.host}'s")
+    values = {
+        ("bus", "url"): ticket.bus,
+        ("service_user", "username"): ticket.username,
+        ("service_user", "password"): ticket.password,
+    }
+    try:
+        for (section, key), value in values.items():
+            wanted[section][key] = value
+        text = _replaced(text, values)
+        understood = tomllib.loads(text) == wanted
+    except (KeyError, TypeError, tomllib.TOMLDecodeError):
+        understood = False
+    if not understood:
+        raise click.ClickException(
+            f"cannot change {path}: write [bus] url, [service_user] username and password there as"
+            " `key = value`, a line each, or move the file away"
+        )
+    return text
+
+
+def _replaced(text: str, values: dict[tuple[str, str], str]) -> str:
+    """The lines `key = …` of these sections and keys say these values."""
+    section, lines = "", text.splitlines(keepends=True)
+    for at, line in enumerate(lines):
+        if header := re.match(r"\s*\[([^\[\]]+)\]", line):
+            section = header.group(1).strip()
+        elif (entry := re.match(r"\s*(\w+)\s*=", line)) and (section, entry.group(1)) in values:
+            lines[at] = f"{entry.group()} {json.dumps(values[section, entry.group(1)])}\n"
+    return "".join(lines)
 
 
 def read(file: Path) -> Ticket:
