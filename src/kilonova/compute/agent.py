@@ -48,6 +48,7 @@ class Agent:
         self._running = Running()
         self._power = PowerWatch(parts, self._running)
         self._subscription: Subscription | None = None
+        self._leases: Ticker | None = None
         self._looks: Ticker | None = None
         self._renewal_due = threading.Lock()
         self._stopping = threading.Event()
@@ -55,16 +56,22 @@ class Agent:
         """The host is not as the records have it, for want of a hypervisor that answers."""
 
     def start(
-        self, reports: Ticker, leases: Ticker, repairs: Ticker, stop: threading.Event | None = None
+        self,
+        reports: Ticker,
+        leases: Ticker,
+        looks: Ticker,
+        repairs: Ticker,
+        stop: threading.Event | None = None,
     ) -> None:
         """Wait for a conductor, compare the host with the records, then take work.
 
-        The tickers may be shared by many agents. StaleEpoch: ``stop`` was set while there was no conductor.
+        The tickers may be shared by many agents. What shares one waits for it: renewals have their own.
+        StaleEpoch: ``stop`` was set while there was no conductor.
         """
         parts = self._parts
         parts.network.start(self._metadata)
         parts.driver.start(self._power.on_event)
-        self._looks = leases
+        self._leases, self._looks = leases, looks
         stop = stop or self._stopping
         insist(lambda: self._report(starting=True), math.inf, stop)
         insist(lambda: reconcile(parts, self._running), math.inf, stop)
@@ -241,8 +248,8 @@ class Agent:
 
     def _renew_later(self, lease: float) -> None:
         """One renewal is due at a time, none without work. How long a lease is, conductors say."""
-        if self._looks is not None and self._renewal_due.acquire(blocking=False):
-            self._looks.after(lease / 3, lambda: self._renew(lease))
+        if self._leases is not None and self._renewal_due.acquire(blocking=False):
+            self._leases.after(lease / 3, lambda: self._renew(lease))
 
     def _renew(self, lease: float) -> None:
         self._renewal_due.release()

@@ -191,7 +191,7 @@ class Host:
 
     def start(self) -> None:
         """Start an agent: at first, or after the one before it died."""
-        self.reports, self.leases, self.repairs = Ticks(), Ticks(), Ticks()
+        self.reports, self.leases, self.looks, self.repairs = (Ticks() for _ in range(4))
         cloud = self._cloud
         parts = ComputeParts(
             host=self.name,
@@ -202,7 +202,8 @@ class Host:
             faults=cloud.faults,
         )
         self.agent = Agent(parts, "compute")
-        self.agent.start(cast(Ticker, self.reports), cast(Ticker, self.leases), cast(Ticker, self.repairs))
+        tickers = (self.reports, self.leases, self.looks, self.repairs)
+        self.agent.start(*cast(tuple[Ticker, Ticker, Ticker, Ticker], tickers))
 
     def vanish(self) -> None:
         """Take no more messages, and give no sign of life any more; its guests go on."""

@@ -220,6 +220,20 @@ def test_leases_are_renewed_as_conductors_say(make_cloud: MakeCloud, monkeypatch
     assert pauses.count(3.0) == 2, "a renewal without work"
 
 
+def test_renewals_do_not_wait_for_what_is_told_of_steps(cloud: Cloud) -> None:
+    host = cloud.hosts["h1"]
+    gate = host.driver.gate("ensure_disks")
+    server_id = cloud.create()
+    gate.wait_until_reached()
+    cloud.bus.refused["progress"] = 1
+    host.leases.tick()
+    assert cloud.bus.refused["progress"] == 1, "a renewal told of a step"
+    host.looks.tick()
+    assert cloud.bus.refused["progress"] == 0
+    gate.open()
+    assert cloud.settled(server_id)["status"] == "ACTIVE"
+
+
 def test_renewals_learn_that_work_moved_on(cloud: Cloud) -> None:
     """A long download stops as soon as the host hears that the build was given up."""
     gate = cloud.hosts["h1"].driver.gate("ensure_base_image")
@@ -426,7 +440,7 @@ def test_a_build_that_outlives_its_deadline_names_its_step(make_cloud: MakeCloud
     gate = cloud.hosts["h1"].driver.gate("ensure_disks")
     server_id = cloud.create(cloud.make_network())
     gate.wait_until_reached()
-    cloud.hosts["h1"].leases.tick()  # the step is told once it has run for a while
+    cloud.hosts["h1"].looks.tick()  # the step is told once it has run for a while
     cloud.keep_sweeping()
     server = cloud.settled(server_id)
     assert server["status"] == "ERROR"
