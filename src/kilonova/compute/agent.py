@@ -16,6 +16,7 @@ from kilonova.compute.parts import Parts
 from kilonova.compute.power import PowerWatch
 from kilonova.compute.reconcile import is_placed_here, reconcile
 from kilonova.compute.running import Running, Task
+from kilonova.domain.clock import now
 from kilonova.domain.errors import BuildAborted, KilonovaError, NotFound, StaleEpoch, Unavailable
 from kilonova.domain.messages import (
     ConsoleOutput,
@@ -51,6 +52,7 @@ class Agent:
         self._leases: Ticker | None = None
         self._looks: Ticker | None = None
         self._renewal_due = threading.Lock()
+        self._reported = 0.0
         self._stopping = threading.Event()
         self._untidy = threading.Event()
         """The host is not as the records have it, for want of a hypervisor that answers."""
@@ -238,13 +240,29 @@ class Agent:
     # --- what happens by itself
 
     def _report(self, starting: bool = False) -> None:
-        """Who begins waits for the answer; afterwards it is a sign of life that comes again."""
+        """Who begins waits for the answer; afterwards it is a sign of life that comes again.
+
+        Who may have been taken for dead tidies up before: with the sign of life comes new work.
+        """
+        if not starting and self._was_away():
+            _log.info("comparing_after_absence")
+            reconcile(self._parts, self._running)
+        seen = now()
         message = Report(host=self._parts.host, report=self._parts.driver.report(), starting=starting)
         if starting:
             self._parts.ask("report", message, Nothing)
         else:
             self._parts.bus.cast("conductor", "report", message)
             self._power.tell_all()
+        self._reported = seen
+
+    def _was_away(self) -> bool:
+        """Whether a report is missing: this process slept, or there was no way to a conductor."""
+        silence = now() - self._reported
+        return (
+            silence > self._parts.config.compute.service_down_time
+            or self._parts.bus.up_since > self._reported
+        )
 
     def _renew_later(self, lease: float) -> None:
         """One renewal is due at a time, none without work. How long a lease is, conductors say."""

@@ -14,6 +14,7 @@ from tests.running import until
 
 from kilonova.conductor import sweeper
 from kilonova.config import Config, Operations
+from kilonova.domain.clock import now
 from kilonova.domain.errors import BuildFailed, Unavailable
 
 BUILD_CASTS = ["build_instances", "build_and_run_instance"]
@@ -333,6 +334,34 @@ def test_a_host_that_comes_back_removes_what_is_not_its_any_more(two: Cloud) -> 
     assert not host.is_empty()
     host.start()
     assert host.is_empty()
+
+
+@pytest.mark.parametrize("why", ["it slept", "its link was cut"])
+def test_a_host_that_was_away_tidies_up_before_it_says_that_it_lives(two: Cloud, why: str) -> None:
+    """Its agent runs on, and takes work as soon as it is heard."""
+    server_id = two.active(two.make_network())
+    host = two.where(server_id)
+    host.vanish()
+    two.delete(server_id)
+    two.gone(server_id)
+    if why == "it slept":
+        host.agent._reported -= 61
+    else:
+        two.bus.up_since = now()
+    cast_, tidy = two.bus.cast, []
+
+    def watched(topic: str, method: str, request: Any) -> None:
+        if method == "report":
+            tidy.append(host.is_empty())
+        cast_(topic, method, request)
+
+    two.bus.cast = watched  # type: ignore[method-assign]
+    two.bus.refused["host_servers"] = 1
+    with pytest.raises(Unavailable):
+        host.reports.tick()
+    host.reports.tick()
+    host.reports.tick()
+    assert tidy == [True, True]
 
 
 def test_a_place_that_is_left_is_left_at_once(two: Cloud) -> None:
