@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import click
 
 from kilonova.config import load
 from kilonova.domain.clock import now
-from kilonova.domain.errors import BadRequest
+from kilonova.domain.errors import KilonovaError
 from kilonova.store import migrate
 from kilonova.store import purge as rows
 from kilonova.store.database import Database
@@ -27,11 +29,19 @@ _where = [
 ]
 
 
-def _database(state: Path | None, config_file: Path | None) -> Database:
+@contextmanager
+def _opened(state: Path | None, config_file: Path | None) -> Iterator[Database]:
+    """The database, to work with. ClickException says what went wrong with it."""
     try:
-        options = load(config_file).database
-    except BadRequest as error:
-        raise click.ClickException(error.message) from error
+        with closing(_database(state, config_file)) as found:
+            yield found
+    except KilonovaError as error:
+        why = f" {error.details}" if error.details else ""
+        raise click.ClickException(f"{error.message}{why}") from error
+
+
+def _database(state: Path | None, config_file: Path | None) -> Database:
+    options = load(config_file).database
     if options.connection:
         return Database(options.connection, options)
     if state is None:
@@ -47,9 +57,8 @@ def _database(state: Path | None, config_file: Path | None) -> Database:
 @_where[1]
 def current(state: Path | None, config_file: Path | None) -> None:
     """Print the revision of the database, and the one that this program needs."""
-    found = _database(state, config_file)
-    print(f"{migrate.current(found) or 'empty'} (this program needs {HEAD})")
-    found.close()
+    with _opened(state, config_file) as found:
+        print(f"{migrate.current(found) or 'empty'} (this program needs {HEAD})")
 
 
 @db.command()
@@ -57,10 +66,9 @@ def current(state: Path | None, config_file: Path | None) -> None:
 @_where[1]
 def upgrade(state: Path | None, config_file: Path | None) -> None:
     """Bring the database to the revision that this program needs."""
-    found = _database(state, config_file)
-    migrate.upgrade(found)
-    print(f"at {migrate.current(found)}")
-    found.close()
+    with _opened(state, config_file) as found:
+        migrate.upgrade(found)
+        print(f"at {migrate.current(found)}")
 
 
 @db.command()
@@ -78,16 +86,15 @@ def purge(state: Path | None, config_file: Path | None, older_than: int) -> None
 
     The services may run. They do this by themselves after `[database] keep_deleted_days`.
     """
-    found = _database(state, config_file)
     before = now() - older_than * 86400
     servers = images = 0
-    while True:
-        batch = rows.purge(found, before)
-        servers, images = servers + batch[0], images + batch[1]
-        if rows.BATCH not in batch:
-            break
+    with _opened(state, config_file) as found:
+        while True:
+            batch = rows.purge(found, before)
+            servers, images = servers + batch[0], images + batch[1]
+            if rows.BATCH not in batch:
+                break
     print(f"{servers} servers and {images} images were forgotten")
-    found.close()
 
 
 @db.command()
