@@ -102,3 +102,9 @@ def test_systemd_understands_them(tmp_path: Path) -> None:
 def test_it_may_take_its_time_to_change_the_schema(name: str) -> None:
     path = next(path for path in FOLDER.glob(f"{name}.service"))
     assert "TimeoutStartSec=10min" in path.read_text().splitlines()
+
+
+def test_all_in_one_process_runs_beside_no_other() -> None:
+    lines = (FOLDER / "kilonova-up.service").read_text().splitlines()
+    named = {unit for line in lines if line.startswith("Conflicts=") for unit in line[10:].split()}
+    assert named == {*SERVICES, "kilonova-api.socket"} - {"kilonova-up.service"}
