@@ -197,7 +197,7 @@ def test_a_database_that_another_process_holds_is_unavailable(
 ) -> None:
     import sqlite3
 
-    with db.read() as conn:
+    with db.write() as conn:
         conn.exec_driver_sql("PRAGMA busy_timeout = 50")
     other = sqlite3.connect(db.url.removeprefix("sqlite:///"))
     other.execute("BEGIN IMMEDIATE")
