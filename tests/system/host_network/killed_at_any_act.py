@@ -1,9 +1,9 @@
 """Forks a child for each place where plug or unplug touches the host, and kills it there.
 
-    killed_at_any_act.py FOLDER VIF plug|unplug
+    killed_at_any_act.py FOLDER VIF plug|unplug FIRST STEP
 
-After each kill a new process must find its way: plug again, unplug, nothing left. Prints how many places
-there are.
+After each kill a new process must find its way: plug again, unplug, nothing left. Takes the places FIRST,
+FIRST + STEP, … and prints the number of the one that is none any more.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from kilonova.domain.network import Vif
 from kilonova.network.host import LinuxHost, linux, records
 
 folder, verb = Path(sys.argv[1]), sys.argv[3]
+first, step = int(sys.argv[4]), int(sys.argv[5])
 vif = codec.from_json(sys.argv[2], Vif)
 visits = itertools.count(1)
 
@@ -98,7 +99,7 @@ def forked(work: Callable[[], None]) -> int:
     os._exit(0)
 
 
-for at in itertools.count(1):
+for at in itertools.count(first, step):
     status = forked(lambda at=at: killed(at))  # type: ignore[misc]
     assert os.WIFEXITED(status) or os.WTERMSIG(status) == signal.SIGKILL, status
     assert forked(after) == 0, f"after a kill at act {at}"

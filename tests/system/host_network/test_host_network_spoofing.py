@@ -56,10 +56,11 @@ def good_payload(own: str) -> bytes:
     return ipv4((own, BROADCAST), IP, PEER)[12:]
 
 
-@pytest.mark.parametrize("what", list(bad_frames(OTHER_MAC)))
-def test_dropped(lab: Lab, peer: Guest, what: str) -> None:
+def test_dropped(lab: Lab, peer: Guest) -> None:
     guest = lab.guest(5)
-    assert what_arrives(guest, peer, [bad_frames(guest.vif.mac)[what]], good(guest)) == []
+    bad = bad_frames(guest.vif.mac)
+    arrived = what_arrives(guest, peer, list(bad.values()), good(guest))
+    assert [what for what, frame in bad.items() if frame in arrived] == []
 
 
 def test_passed(lab: Lab, peer: Guest) -> None:
