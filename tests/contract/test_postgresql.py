@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from tests.postgresql import PostgreSQL
@@ -138,6 +139,35 @@ class TestLostConnections:
             write()
         assert not isinstance(raised.value, RolledBack), "it must not be done again"
         assert bumped(db) == 0
+
+
+class Speechless:
+    """libpq as it is when the server goes in the middle of an answer: a failure that no server explains, on a
+    connection that it takes for good."""
+
+    def __init__(self, pgconn: Any) -> None:
+        self._pgconn = pgconn
+
+    def exec_(self, _command: bytes) -> Any:
+        return self._pgconn.make_empty_result(psycopg.pq.ExecStatus.FATAL_ERROR)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pgconn, name)
+
+
+def test_a_failure_that_the_server_does_not_explain_is_a_lost_connection(db: Database) -> None:
+    with db.engine.connect() as conn:
+        raw: Any = conn.connection.driver_connection
+        raw.pgconn = Speechless(raw.pgconn)
+    assert bumped(db) == 0, "another connection was taken"
+
+    def write() -> None:
+        with db.write() as conn:
+            raw: Any = conn.connection.driver_connection
+            raw.pgconn = Speechless(raw.pgconn)
+
+    with pytest.raises(Unavailable, match="not known"):
+        write()
 
 
 class TestRestart:

@@ -148,9 +148,11 @@ def _run(raw: Any, command: bytes) -> bytes | None:
     """Begin or end a transaction: what has become of it. By libpq itself: half the price of a cursor's."""
     result = raw.pgconn.exec_(command)
     if result.status != psycopg.pq.ExecStatus.COMMAND_OK:
-        if raw.pgconn.status != psycopg.pq.ConnStatus.OK:
-            raise psycopg.OperationalError(raw.pgconn.get_error_message())
-        raise psycopg.errors.error_from_result(result)
+        error = psycopg.errors.error_from_result(result)
+        if error.sqlstate is None:  # not the server's words but libpq's: it has lost the connection
+            raw.close()
+            raise psycopg.OperationalError(str(error)) from error
+        raise error
     status: bytes | None = result.command_status
     return status
 
