@@ -99,23 +99,26 @@ class Services(Client):
                 text=True,
                 pass_fds=() if given is None else (given,),
             )
-        self._ready[name] = threading.Event()
-        self._said[name] = []
-        threading.Thread(target=self._listen, args=(name, process), daemon=True).start()
+        self._ready[name], self._said[name] = ready, said = threading.Event(), list[str]()
+        threading.Thread(target=self._listen, args=(name, process, ready, said), daemon=True).start()
 
     def wait_ready(self, name: str, timeout: float = 60.0) -> None:
-        ready = self._ready[name].wait(timeout) and self._said[name][-1].startswith("ready")
+        self._ready[name].wait(timeout)
+        ready = any(line.startswith("ready") for line in self._said[name])
         assert ready, f"{name} did not start: {self._said[name]} {self.log(name)[-3000:]}"
 
-    def _listen(self, name: str, process: subprocess.Popen[str]) -> None:
+    def _listen(
+        self, name: str, process: subprocess.Popen[str], ready: threading.Event, said: list[str]
+    ) -> None:
+        """Of one process: the next of its name has an event and lines of its own."""
         assert process.stdout is not None
         for line in process.stdout:
-            self._said[name].append(line)
+            said.append(line)
             if line.startswith("ready"):
                 if name.startswith("api") and (found := re.search(r"http://\S+", line)):
                     self.url, self._token = found.group(), ""
-                self._ready[name].set()
-        self._ready[name].set()
+                ready.set()
+        ready.set()
 
     def said(self, name: str) -> str:
         return "".join(self._said[name])

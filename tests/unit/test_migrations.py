@@ -12,12 +12,14 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config as AlembicConfig
 from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
+from kilonova.domain.errors import RolledBack
 from kilonova.store import migrate
 from kilonova.store.database import Database
 from kilonova.store.migrations import HEAD
@@ -180,3 +182,21 @@ def test_a_database_that_is_ahead_is_left_as_it_is(new_database: Callable[..., D
         conn.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
     migrate.upgrade(db)
     assert migrate.current(db) == "9999"
+
+
+def test_an_upgrade_that_was_rolled_back_for_a_service_at_work_is_done_again(
+    new_database: Callable[..., Database], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upgrade, tries = command.upgrade, []
+
+    def deadlocks_once(*arguments: Any) -> None:
+        upgrade(*arguments)
+        tries.append(arguments)
+        if len(tries) == 1:
+            raise RolledBack("deadlock detected")
+
+    monkeypatch.setattr(command, "upgrade", deadlocks_once)
+    db = new_database(None)
+    migrate.upgrade(db)
+    assert migrate.current(db) == HEAD
+    assert len(tries) == 2

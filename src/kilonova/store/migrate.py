@@ -11,6 +11,7 @@ from kilonova import log
 from kilonova.store import dialect
 from kilonova.store.database import Database
 from kilonova.store.migrations import HEAD
+from kilonova.store.repeat import repeat
 
 _log = log.get("database")
 
@@ -36,7 +37,7 @@ def upgrade(db: Database, revision: str = "head") -> None:
         if found is not None and found > HEAD:
             _log.warning("database_is_newer", found=found, known=HEAD)
             return
-    _alembic(db, "upgrade", revision)
+    repeat(_alembic, db, "upgrade", revision)  # services at work may lock what it changes in another order
 
 
 def write_revision(db: Database, message: str, revision_id: str) -> None:
