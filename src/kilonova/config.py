@@ -150,6 +150,8 @@ class Network(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     quota_network: Limit = 100
     quota_subnet: Limit = 100
     quota_port: Limit = 500
+    quota_security_group: Limit = 10
+    quota_security_group_rule: Limit = 100
     """Of one project; -1 is unlimited (Neutron's section ``quotas`` and its defaults)."""
 
     def __post_init__(self) -> None:

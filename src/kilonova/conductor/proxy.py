@@ -64,7 +64,13 @@ def allocate_networks(parts: Parts, message: OperationRef) -> Vifs:
         server = servers.for_host(conn, work.server_id)
         spec, zone = server.spec, server.availability_zone or ""
         vifs = parts.network.allocate_for_instance(
-            work.server_id, spec.project_id, spec.hostname, message.host, zone, spec.networks or []
+            work.server_id,
+            spec.project_id,
+            spec.hostname,
+            message.host,
+            zone,
+            spec.networks or [],
+            spec.security_groups,
         )
         servers.set_vifs(conn, work.server_id, vifs)
     parts.faults.reach("build.set_vifs.after")

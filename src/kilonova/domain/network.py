@@ -49,6 +49,8 @@ class Vif(msgspec.Struct, frozen=True, kw_only=True):
     addresses: list[VifAddress] = []
     port_security: bool = True
     allowed_address_pairs: list[AddressPair] = []
+    security_groups: list[str] | None = None
+    """None: of a conductor that knows none; what goes in and out is not looked at then."""
     preserve_on_delete: bool = False
     """A port the user made: it outlives the server."""
     server_id: str | None = None
@@ -141,7 +143,10 @@ class Port(msgspec.Struct, frozen=True, kw_only=True):
     nic_tag: str | None = None
     server_hostname: str | None = None
     made_by_build: bool = False
+    has_groups: bool | None = None
+    """None: of a release that knew no security groups, so that its project's default group is meant."""
     revision_number: int = 0
     created_at: float
     updated_at: float
     fixed_ips: list[FixedIp] = []
+    security_groups: list[str] = []

@@ -6,12 +6,26 @@ agent, gets all it needs as data, and holds no database.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
+
+import msgspec
 
 from kilonova.domain.context import RequestContext
 from kilonova.domain.network import Vif
+from kilonova.domain.security_groups import SecurityGroup, SecurityGroupRule
 from kilonova.domain.servers import GuestMetadata, RequestedNetwork
+
+
+class ServerGroup(msgspec.Struct, frozen=True, kw_only=True):
+    """A security group that a server's NIC is in. ``remotes``: the groups that its rules name, by id."""
+
+    id: str
+    name: str
+    project_id: str
+    description: str
+    rules: list[SecurityGroupRule]
+    remotes: dict[str, SecurityGroup]
 
 
 class NetworkService(Protocol):
@@ -35,12 +49,30 @@ class NetworkService(Protocol):
         host: str,
         availability_zone: str,
         requested: list[RequestedNetwork],
+        security_groups: Sequence[str] = (),
     ) -> list[Vif]:
-        """Ports for a server, bound to ``host``, in the order asked for. Called again it gives the same
+        """Ports for a server, in these security groups (none: the project's default one), bound to ``host``,
+        in the order asked for. Called again it gives the same
         ports (and binds them to ``host``). BuildAborted if no address is left."""
 
     def deallocate_for_instance(self, server_id: str) -> None:
         """Ports that the build made are gone; ports of the user are unbound. Safe to call again."""
+
+    def security_groups(self, context: RequestContext, names: Sequence[str]) -> list[str]:
+        """What to say to allocate_for_instance() for groups of these names or ids. BadRequest: there is no
+        such group; Conflict: several have the name."""
+
+    def add_security_group(self, context: RequestContext, server_id: str, name: str) -> None:
+        """The server's NICs are in that group too. NotFound, Conflict, BadRequest in Nova's words."""
+
+    def remove_security_group(self, context: RequestContext, server_id: str, name: str) -> None:
+        """The server's NICs are in that group no more."""
+
+    def security_groups_of_server(self, server_id: str) -> list[ServerGroup]:
+        """Each group that a NIC of the server is in."""
+
+    def security_group_names(self, server_ids: Sequence[str]) -> dict[str, list[str]]:
+        """Names of the groups of each NIC; one query for all. Servers without groups are missing."""
 
     def port_status(self, server_id: str, active: bool) -> None:
         """Whether the server's ports are plugged, as its host found."""

@@ -1,4 +1,4 @@
-"""Limits of networks, subnets and ports that an admin set for a project."""
+"""Limits of networks, subnets, ports, security groups and rules that an admin set for a project."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from kilonova.store import dialect
 from kilonova.store.schema.networks import network_quotas as quotas
 from kilonova.store.schema.networks import networks, ports, subnets
+from kilonova.store.schema.security_groups import security_group_rules, security_groups
 from kilonova.store.subnets import DHCP_OWNER
 
 
@@ -75,5 +76,11 @@ def _limit(resource: str) -> Any:
     return sa.func.coalesce(own.scalar_subquery(), sa.bindparam("default", type_=sa.Integer))
 
 
-_COUNTS = {"network": _count(networks), "subnet": _count(subnets), "port": _count(ports)}
+_COUNTS = {
+    "network": _count(networks),
+    "subnet": _count(subnets),
+    "port": _count(ports),
+    "security_group": _count(security_groups),
+    "security_group_rule": _count(security_group_rules),
+}
 _ROOM = {name: sa.select(_limit(name), count) for name, count in _COUNTS.items()}

@@ -1,7 +1,7 @@
 """The Networking API v2.0 (Neutron's), under /networking: its table of URLs.
 
-What is not in this table is not offered and answers 404: security groups, routers, floating IPs, subnet
-pools, agents. ``extensions`` says the same to a client that asks first.
+What is not in this table is not offered and answers 404: routers, floating IPs, subnet pools, agents.
+``extensions`` says the same to a client that asks first.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ from kilonova.api.http import Route, Service
 from kilonova.api.network import extensions, faults, quotas, resources, tags, versions
 from kilonova.api.network.networks import NETWORKS
 from kilonova.api.network.ports import PORTS
+from kilonova.api.network.security_groups import RULES, SECURITY_GROUPS
 from kilonova.api.network.subnets import SUBNETS
 from kilonova.network.builtin.service import BuiltinNetwork
 
-RESOURCES = (NETWORKS, SUBNETS, PORTS)
+RESOURCES = (NETWORKS, SUBNETS, PORTS, SECURITY_GROUPS, RULES)
+TAGGED = (NETWORKS, SUBNETS, PORTS, SECURITY_GROUPS)
 _QUOTA = "/v2.0/quotas/{project_id}"
 
 ROUTES = [
@@ -22,7 +24,7 @@ ROUTES = [
     Route("GET", "/v2.0/extensions", extensions.index),
     Route("GET", "/v2.0/extensions/{alias}", extensions.show),
     *(route for resource in RESOURCES for route in resources.routes(resource)),
-    *(route for resource in RESOURCES for route in tags.routes(resource)),
+    *(route for resource in TAGGED for route in tags.routes(resource)),
     Route("GET", "/v2.0/quotas", quotas.index),
     Route("GET", _QUOTA, quotas.show),
     Route("PUT", _QUOTA, quotas.update),
