@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 
+from kilonova.domain.security_groups import Filter
+
 
 class HostRoute(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     destination: str
@@ -65,6 +67,25 @@ class Vif(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def bridge(self) -> str:
         return f"brq{self.network_id[:11]}"
+
+
+class PortSecurity(msgspec.Struct, frozen=True, kw_only=True):
+    """What may change of a port while it is plugged."""
+
+    port_id: str
+    port_security: bool
+    allowed_address_pairs: list[AddressPair] = []
+    security_groups: list[str] = []
+
+
+class NetworkState(msgspec.Struct, frozen=True, kw_only=True):
+    """What a host must know beside its vifs, as it was when it was read."""
+
+    ports: list[PortSecurity] = []
+    groups: dict[str, list[Filter]] = {}
+    """Group id → its rules, of the groups that these ports are in."""
+    members: dict[str, list[str]] = {}
+    """Group id → addresses and ranges of all ports in it, of the groups that those rules name."""
 
 
 class Pool(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

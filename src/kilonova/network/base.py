@@ -12,7 +12,7 @@ from typing import Protocol
 import msgspec
 
 from kilonova.domain.context import RequestContext
-from kilonova.domain.network import Vif
+from kilonova.domain.network import NetworkState, Vif
 from kilonova.domain.security_groups import SecurityGroup, SecurityGroupRule
 from kilonova.domain.servers import GuestMetadata, RequestedNetwork
 
@@ -58,6 +58,9 @@ class NetworkService(Protocol):
     def deallocate_for_instance(self, server_id: str) -> None:
         """Ports that the build made are gone; ports of the user are unbound. Safe to call again."""
 
+    def state(self, host: str, port_ids: Sequence[str]) -> NetworkState:
+        """What that host must know of those of the ports that are bound to it."""
+
     def security_groups(self, context: RequestContext, names: Sequence[str]) -> list[str]:
         """What to say to allocate_for_instance() for groups of these names or ids. BadRequest: there is no
         such group; Conflict: several have the name."""
@@ -96,6 +99,19 @@ class HostNetwork(Protocol):
 
     def stop(self) -> None:
         """Stop what lives in this process. Bridges, taps and DHCP stay: guests go on."""
+
+    @property
+    def follows(self) -> bool:
+        """Whether it wants to be told, by refresh(), what changes of its ports."""
+
+    def refresh(self, state: NetworkState, asked: float) -> None:
+        """From now on this holds, for ports that are plugged and for ports that will be: security groups and
+        their members, address pairs, port security. ``asked``: when that was asked for (time.monotonic());
+        what was asked for later is kept. One transaction: at no moment passes what neither the old nor the
+        new rules allow; connections that the new ones allow go on, others end."""
+
+    def users(self, ids: set[str]) -> set[str]:
+        """The plugged ports that use one of these security groups, as their own or in a rule."""
 
     def plug(self, vif: Vif) -> None:
         """The guest's tap exists on its network's bridge, with anti-spoofing; DHCP knows it; the network's

@@ -10,10 +10,10 @@ import sqlalchemy as sa
 from kilonova.config import Config
 from kilonova.domain.context import RequestContext
 from kilonova.domain.errors import BadRequest, Conflict, NotFound
-from kilonova.domain.network import Vif
+from kilonova.domain.network import NetworkState, Vif
 from kilonova.domain.servers import RequestedNetwork
 from kilonova.network.base import ServerGroup
-from kilonova.network.builtin import instances, security_groups, server_groups
+from kilonova.network.builtin import host_state, instances, port_groups, security_groups, server_groups
 from kilonova.network.builtin.changes import Tell, heard_by
 from kilonova.network.builtin.requested import validate
 from kilonova.store import networks, port_security, ports
@@ -87,6 +87,17 @@ class BuiltinNetwork:
     def deallocate_for_instance(self, server_id: str) -> None:
         with self.write() as conn:
             instances.deallocate(conn, server_id)
+
+    @repeated
+    def state(self, host: str, port_ids: Sequence[str]) -> NetworkState:
+        """Ports of a release without security groups are given their default one now."""
+        with self.db.read() as conn:
+            own = port_security.on_host(conn, host, port_ids)
+            if not port_security.ungrouped(conn, own):
+                return host_state.state_of(conn, list(ports.by_id(conn, own).values()))
+        with self.write() as conn:
+            found = ports.by_id(conn, own, for_update=True)
+            return host_state.state_of(conn, port_groups.adopted(conn, list(found.values())))
 
     def security_groups(self, context: RequestContext, names: Sequence[str]) -> list[str]:
         with self.db.read() as conn:
