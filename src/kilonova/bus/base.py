@@ -81,8 +81,13 @@ class Bus(Protocol):
         """Send and forget, without waiting. A topic that nobody serves, or a bus that is away for more than
         about a second, loses the message, with a line in the log: the sweeper finds the operation."""
 
-    def serve(self, topic: str, handlers: Mapping[str, Handler], workers: int | str = 1) -> Subscription:
-        """Answer messages on ``topic`` with ``workers`` threads, or with the shared pool of that name."""
+    def serve(
+        self, topic: str, handlers: Mapping[str, Handler], workers: int | str = 1, *, calls: bool = True
+    ) -> Subscription:
+        """Answer messages on ``topic`` with ``workers`` threads, or with the shared pool of that name.
+
+        ``calls=False``: casts alone are taken; nobody answers calls there.
+        """
 
 
 class Timed:

@@ -45,8 +45,7 @@ def _start(
         _hold(folder / f"{name}.lock", closing)
     images = None if driver == "fake" else HttpImages(config.service_user, config.region)
     make = agents.host_maker(driver, config, folder, images, process.say)
-    pools = {agents.POOL: config.compute.build_workers}
-    bus = open_bus(config, pools, watch, process.say, stop, closing)
+    bus = open_bus(config, agents.pools(config), watch, process.say, stop, closing)
     process.say("waiting for a conductor")
     agents.start_agents(config, bus, FaultPoints(config.faults), names, make, stop, closing)
     return ", ".join(names if hosts < 5 else [*names[:2], "…", names[-1]])

@@ -69,8 +69,7 @@ class Machine:
         images, store = api.open_images(config, db, api.image_folder(config, state), closing)
 
         faults = FaultPoints(config.faults)
-        pools = {agents.POOL: config.compute.build_workers}
-        bus = open_bus(config, pools, watch, self._say, self._stop, closing)
+        bus = open_bus(config, agents.pools(config), watch, self._say, self._stop, closing)
         start_scheduler(config, db, bus, faults, closing)
         conductor = start_conductor(config, db, bus, faults, closing)
         names = agents.host_names(config, self._hosts)

@@ -16,6 +16,7 @@ from kilonova.compute.parts import Parts
 from kilonova.compute.power import PowerWatch
 from kilonova.compute.reconcile import is_placed_here, reconcile
 from kilonova.compute.running import Running, Task
+from kilonova.domain import hosts
 from kilonova.domain.clock import now
 from kilonova.domain.errors import BuildAborted, KilonovaError, NotFound, StaleEpoch, Unavailable
 from kilonova.domain.messages import (
@@ -41,14 +42,16 @@ _REPAIR_INTERVAL = 5.0
 
 
 class Agent:
-    """``workers``: threads, or the name of a pool of the bus, for the topic ``compute.<host>``."""
+    """``workers``, ``builders``: threads, or the name of a pool of the bus. Builds may take minutes, so they
+    have their own: a server is stopped or deleted at once, however many others are being built."""
 
-    def __init__(self, parts: Parts, workers: int | str) -> None:
+    def __init__(self, parts: Parts, workers: int | str, builders: int | str) -> None:
         self._parts = parts
         self._workers = workers
+        self._builders = builders
         self._running = Running()
         self._power = PowerWatch(parts, self._running)
-        self._subscription: Subscription | None = None
+        self._subscriptions: list[Subscription] = []
         self._leases: Ticker | None = None
         self._looks: Ticker | None = None
         self._renewal_due = threading.Lock()
@@ -77,7 +80,7 @@ class Agent:
         stop = stop or self._stopping
         insist(lambda: self._report(starting=True), math.inf, stop)
         insist(lambda: reconcile(parts, self._running), math.inf, stop)
-        self._subscription = parts.bus.serve(f"compute.{parts.host}", self._handlers(), self._workers)
+        self._serve()
         insist(self._ready, math.inf, stop)
         reports.every(parts.config.compute.report_interval, self._report)
         repairs.every(_RECONCILE_INTERVAL, lambda: reconcile(parts, self._running))
@@ -90,21 +93,26 @@ class Agent:
         self._stopping.set()
         self._running.cancel_all()
         self._parts.driver.stop()  # who waits for a guest wakes up
-        if self._subscription is not None:
-            self._subscription.close()
+        for subscription in self._subscriptions:
+            subscription.close()
         self._parts.network.stop()
 
     def _ready(self) -> None:
         held = list(self._running.held())
         self._parts.ask("ready", Ready(host=self._parts.host, held=held), Nothing)
 
-    def _handlers(self) -> dict[str, Handler]:
-        return {
-            "build_and_run_instance": self.build_and_run_instance,
+    def _serve(self) -> None:
+        short: dict[str, Handler] = {
             "perform_action": self.perform_action,
             "delete_instance": self.delete_instance,
             "get_console_output": self.get_console_output,
         }
+        long: dict[str, Handler] = {"build_and_run_instance": self.build_and_run_instance}
+        bus, host = self._parts.bus, self._parts.host
+        self._subscriptions = [
+            bus.serve(hosts.topic(host), short, self._workers),
+            bus.serve(hosts.builds_topic(host), long, self._builders, calls=False),
+        ]
 
     # --- work
 

@@ -71,11 +71,13 @@ class RabbitBus:
     def cast(self, topic: str, method: str, request: msgspec.Struct) -> None:
         self._requests.cast(topic, method, sealed(method, request))
 
-    def serve(self, topic: str, handlers: Mapping[str, Handler], workers: int | str = 1) -> Topic:
+    def serve(
+        self, topic: str, handlers: Mapping[str, Handler], workers: int | str = 1, *, calls: bool = True
+    ) -> Topic:
         """Messages come when it returns; if the broker is away for long, as soon as it is there."""
         shared = isinstance(workers, str)
         pool = self._pools[workers] if isinstance(workers, str) else Pool(topic, workers)
-        served = Topic(self._deliveries, Dispatcher(topic, handlers), pool, owns_pool=not shared)
+        served = Topic(self._deliveries, Dispatcher(topic, handlers), pool, owns_pool=not shared, calls=calls)
         self._topics.append(served)
         self._deliveries.add(served)
         if not served.consuming.wait(_SERVE_TIMEOUT):

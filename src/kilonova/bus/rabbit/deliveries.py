@@ -98,17 +98,19 @@ class Deliveries:
     def _remove(self, topic: Topic, stopped: threading.Event) -> None:
         self._topics.remove(topic)
         if topic.consuming.is_set():
-            for lane, tag in zip((topic.pool.casts, topic.pool.calls), topic.tags, strict=True):
+            for lane, tag in topic.tags:
                 self._channels[lane].basic_cancel(tag)
             topic.consuming.clear()
         stopped.set()
 
     def _consume(self, topic: Topic) -> None:
-        """Both queues exist and are consumed; no more messages at once than the lane has threads."""
-        topic.tags = [
-            self._consume_queue(topic.pool.casts, cast_key(topic.name), topic.cast_came, _CASTS_EXPIRE_MS),
-            self._consume_queue(topic.pool.calls, call_key(topic.name), topic.call_came, _CALLS_EXPIRE_MS),
-        ]
+        """Its queues exist and are consumed; no more messages at once than the lane has threads."""
+        casts, calls = topic.pool.casts, topic.pool.calls
+        key = cast_key(topic.name)
+        topic.tags = [(casts, self._consume_queue(casts, key, topic.cast_came, _CASTS_EXPIRE_MS))]
+        if topic.calls:
+            key = call_key(topic.name)
+            topic.tags.append((calls, self._consume_queue(calls, key, topic.call_came, _CALLS_EXPIRE_MS)))
         topic.consuming.set()
 
     def _consume_queue(self, lane: Lane, key: str, came: Callable[[Any], None], expires: int) -> str:

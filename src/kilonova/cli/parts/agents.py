@@ -23,8 +23,7 @@ from kilonova.image.base import ImageSource
 from kilonova.network.base import HostNetwork
 from kilonova.virt.base import Driver
 
-POOL = "compute"
-"""The bus's pool of threads that work for all agents of this process."""
+_POOL, _BUILDS = "compute", "builds"
 
 Say = Callable[[str], None]
 MakeHost = Callable[[str], tuple[Driver, HostNetwork]]
@@ -50,6 +49,14 @@ def host_names(config: Config, count: int) -> list[str]:
     return [own] if count == 1 else [f"{own}-{number}" for number in range(1, count + 1)]
 
 
+def pools(config: Config) -> dict[str, int]:
+    """The bus's pools of threads that work for all agents of this process."""
+    return {
+        _POOL: config.compute.max_concurrent_actions,
+        _BUILDS: config.compute.max_concurrent_builds,
+    }
+
+
 def start_agents(
     config: Config,
     bus: Bus,
@@ -66,7 +73,7 @@ def start_agents(
     for name in names:
         driver, network = make(name)
         parts = Parts(host=name, config=config, bus=bus, driver=driver, network=network, faults=faults)
-        agent = Agent(parts, POOL)
+        agent = Agent(parts, _POOL, _BUILDS)
         closing.callback(agent.stop)
         go_on(stop)
         try:
