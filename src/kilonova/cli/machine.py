@@ -74,7 +74,7 @@ class Machine:
         conductor = start_conductor(config, db, bus, faults, closing)
         names = agents.host_names(config, self._hosts)
         make = agents.host_maker(self._driver, config, state.folder("hosts"), store, self._say)
-        agents.start_agents(config, bus, faults, names, make, self._stop, closing)
+        agents.start_agents(config, bus, faults, names, make, self._stop, watch, closing)
         sweep(conductor, closing)
         count_work(config, db, watch)
         keep_alive(config, db, ["nova-conductor", "nova-scheduler"], closing)

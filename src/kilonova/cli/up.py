@@ -68,7 +68,7 @@ def up(
         log.setup(file, options.log_level, as_json=options.log_format == "json")
         with ExitStack() as closing:
             try:
-                watch = process.watched("up", ("database", "bus"), config, closing)
+                watch = process.watched("up", ("database", "bus", "hypervisor"), config, closing)
             except KilonovaError as error:
                 raise click.ClickException(error.message) from error
             machine = Machine(config, folder, driver, hosts, watch, say, stop)

@@ -68,7 +68,7 @@ class Agent:
         repairs: Ticker,
         stop: threading.Event | None = None,
     ) -> None:
-        """Wait for a conductor, compare the host with the records, then take work.
+        """Wait for the hypervisor and a conductor, compare the host with the records, then take work.
 
         The tickers may be shared by many agents. What shares one waits for it: renewals have their own.
         StaleEpoch: ``stop`` was set while there was no conductor.
@@ -78,6 +78,7 @@ class Agent:
         parts.driver.start(self._power.on_event)
         self._leases, self._looks = leases, looks
         stop = stop or self._stopping
+        insist(parts.driver.check, math.inf, stop, "hypervisor_away")
         insist(lambda: self._report(starting=True), math.inf, stop)
         insist(lambda: reconcile(parts, self._running), math.inf, stop)
         self._serve()
