@@ -65,6 +65,10 @@ class Bus(Protocol):
     def problem(self) -> str:
         """Why it is not connected."""
 
+    @property
+    def turned_away(self) -> bool:
+        """Whether that will not pass by waiting: a wrong password, a virtual host that is not there."""
+
     def connected(self, timeout: float) -> bool:
         """Whether messages can travel, at the latest in so many seconds."""
 

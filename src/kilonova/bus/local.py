@@ -43,6 +43,7 @@ class LocalBus:
         self._calls = _Calls()
 
     problem = ""
+    turned_away = False
 
     def connected(self, timeout: float) -> bool:
         return True

@@ -58,7 +58,7 @@ class Machine:
         server = api.listen(address, port, closing)
 
         database_url = config.database.connection or f"sqlite:///{state.database}"
-        db = open_database(config, database_url, watch, closing)
+        db = open_database(config, database_url, watch, self._say, self._stop, closing)
         if not config.bus.url:
             # We hold the state folder's lock: whoever owned an operation is dead.
             with db.write() as conn:

@@ -103,6 +103,13 @@ def connect(broker: Broker, config: Bus, purpose: str) -> Connection:
     return connection
 
 
+def is_refusal(error: Exception) -> bool:
+    """Whether connect() fails so again: a wrong password, a virtual host that is not there, or not ours."""
+    if isinstance(error, amqp.exceptions.NotAllowed):
+        return not str(error).endswith("is down")  # a virtual host that was not recovered yet
+    return isinstance(error, amqp.exceptions.AccessRefused)
+
+
 def _tls(broker: Broker, config: Bus) -> dict[str, Any]:
     """The broker's certificate is always checked: against ``ssl_ca_file``, else what the system trusts."""
     options: dict[str, Any] = {"cert_reqs": ssl.CERT_REQUIRED, "server_hostname": broker.host}

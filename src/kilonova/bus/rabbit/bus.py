@@ -48,6 +48,10 @@ class RabbitBus:
         return self._asking.problem if not self._asking.up.is_set() else self._serving.problem
 
     @property
+    def turned_away(self) -> bool:
+        return self._asking.refused or self._serving.refused
+
+    @property
     def up_since(self) -> float:
         return self._serving.up_since
 
