@@ -52,4 +52,4 @@ def _start(
     if not ours:
         return url
     folder.write_credentials(url, config.region)
-    return f"{url} (credentials: {folder.path / 'clouds.yaml'})"
+    return f"{url} (credentials: {folder.clouds})"

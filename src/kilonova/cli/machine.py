@@ -65,7 +65,7 @@ class Machine:
                 operations.expire_leases(conn)
         go_on(self._stop)
         identity = Identity(db, config, api.key_folder(config, state))
-        api.bootstrap(db, identity, state)
+        ours = api.bootstrap(db, identity, state)
         images, store = api.open_images(config, db, api.image_folder(config, state), closing)
 
         faults = FaultPoints(config.faults)
@@ -81,5 +81,6 @@ class Machine:
 
         api.serve(server, config, db, bus, identity, images, faults, watch, closing)
         url = server.url
-        state.write_credentials(url, config.region)
+        if ours:
+            state.write_credentials(url, config.region)
         return url
