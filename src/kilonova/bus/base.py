@@ -85,6 +85,20 @@ class Bus(Protocol):
         """Send and forget, without waiting. A topic that nobody serves, or a bus that is away for more than
         about a second, loses the message, with a line in the log: the sweeper finds the operation."""
 
+    def tell(self, topic: str, method: str, request: msgspec.Struct) -> None:
+        """Cast what is said again and again: cheaper, but nobody confirms it, and it may wait half a second
+        for others. Where nobody collects, it comes as a cast."""
+
+    def collect(
+        self, topic: str, handlers: Mapping[str, Handler], then: Callable[[], object]
+    ) -> Subscription | None:
+        """Take what is told on ``topic``, all that came within half a second together: each by its handler,
+        then ``then()``, in a thread of the bus's own.
+
+        These methods are served as well: what was told may come as a cast. In one process all of it does
+        (None), as a message costs little there.
+        """
+
     def serve(
         self, topic: str, handlers: Mapping[str, Handler], workers: int | str = 1, *, calls: bool = True
     ) -> Subscription:

@@ -261,7 +261,7 @@ class Agent:
         if starting:
             self._parts.ask("report", message, Nothing)
         else:
-            self._parts.bus.cast("conductor", "report", message)
+            self._parts.bus.tell("conductor", "report", message)
             self._power.tell_all()
         self._reported = seen
 

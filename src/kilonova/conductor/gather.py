@@ -1,8 +1,9 @@
 """The reports of many hosts as few transactions.
 
 A host says each report interval that it lives, mostly with nothing new; a thousand hosts are a hundred such
-messages a second. What has come within half a second is written as one. Who dies before that has lost signs
-of life that come again, and a host counts as dead only after several of them.
+messages a second. What has come within half a second is written as one: the bus collects it, or it is
+gathered here, where it comes as casts. Who dies before that has lost signs of life that come again, and a
+host counts as dead only after several of them.
 """
 
 from __future__ import annotations
@@ -58,12 +59,16 @@ class Reports:
             with self._came:
                 self._came.wait_for(lambda: self._waiting or self._closing.is_set())
             self._closing.wait(_SECONDS)
-            with self._came:
-                gathered, self._waiting = self._waiting, {}
-            if gathered:
-                self._write(gathered)
-            elif self._closing.is_set():
+            if not self.write() and self._closing.is_set():
                 return
+
+    def write(self) -> bool:
+        """Write now what has come; whether anything had."""
+        with self._came:
+            gathered, self._waiting = self._waiting, {}
+        if gathered:
+            self._write(gathered)
+        return bool(gathered)
 
     def _write(self, gathered: dict[str, Report]) -> None:
         # In one order, so that two conductors do not wait for each other.

@@ -129,6 +129,10 @@ class Names(NamedTuple):
     def queue(self, key: str) -> str:
         return f"{self.exchange}.{key}"
 
+    def told(self, topic: str) -> str:
+        """The queue of what is told on that topic. It is bound to nothing: messages are sent to it itself."""
+        return f"{self.exchange}.told.{topic}"
+
     @property
     def unreadable(self) -> str:
         """The queue where messages are set aside that nobody could read."""

@@ -37,6 +37,9 @@ def start_conductor(config: Config, db: Database, bus: Bus, faults: FaultPoints,
     gathered = Reports(parts)
     closing.callback(gathered.close)
     closing.callback(bus.serve("conductor", service.handlers(parts, gathered), _THREADS).close)
+    collected = bus.collect("conductor", {"report": gathered.report}, gathered.write)
+    if collected is not None:
+        closing.callback(collected.close)
     return parts
 
 
