@@ -14,9 +14,10 @@ from kilonova import log
 from kilonova.bus.base import quick
 from kilonova.conductor import reports
 from kilonova.conductor.parts import Parts
-from kilonova.domain.hosts import HostReport
-from kilonova.domain.messages import Nothing, Report
-from kilonova.store import hosts
+from kilonova.domain.hosts import HostReport, topic
+from kilonova.domain.likeness import Held, digest
+from kilonova.domain.messages import FromHost, Nothing, Report
+from kilonova.store import hosts, servers
 from kilonova.store.repeat import repeat
 
 _log = log.get("conductor")
@@ -73,8 +74,10 @@ class Reports:
     def _write(self, gathered: dict[str, Report]) -> None:
         # In one order, so that two conductors do not wait for each other.
         told = {host: gathered[host].report for host in sorted(gathered)}
+        likeness = {host: one.likeness for host, one in gathered.items() if one.likeness is not None}
         try:
             repeat(self._written, told)
+            self._compare(likeness)
         except Exception:  # noqa: BLE001 - the loop must outlive a database that is away
             _log.exception("reports_lost", hosts=len(told))
 
@@ -82,3 +85,15 @@ class Reports:
         config = self._parts.config
         with self._parts.db.write() as conn:
             hosts.report_all(conn, told, config.default_availability_zone, config.compute)
+
+    def _compare(self, likeness: dict[str, str]) -> None:
+        """Who is not as the records have it looks at each of its servers."""
+        if not likeness:
+            return
+        held: dict[str, list[Held]] = {host: [] for host in likeness}
+        with self._parts.db.read() as conn:
+            for row in servers.on_hosts(conn, list(likeness)):
+                held[row.host].append(Held(row.id, row.power_state, row.vifs))
+        for host, told in likeness.items():
+            if digest(held[host]) != told:
+                self._parts.bus.cast(topic(host), "compare", FromHost(host=host))
