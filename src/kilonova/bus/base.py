@@ -1,9 +1,10 @@
 """The bus: three verbs over topics, the same in one process and over a broker.
 
-``call`` waits for an answer, ``cast`` does not, ``serve`` answers. A topic is a name: ``conductor``,
-``scheduler``, ``compute.<host>``. Requests and answers are msgspec structs, encoded and decoded on every
-hop, so that what works in one process works over a broker. The bus is speed, not truth: a cast may be
-lost or doubled, and the operations table recovers it (invariant 2).
+``call`` waits for an answer, ``cast`` does not, ``serve`` answers; beside them ``tell`` and ``collect`` are
+for what is said again and again. A topic is a name: ``conductor``, ``scheduler``, ``compute.<host>``.
+Requests and answers are msgspec structs, encoded and decoded on every hop, so that what works in one process
+works over a broker. The bus is speed, not truth: a cast may be lost or doubled, and the operations table
+recovers it (invariant 2).
 """
 
 from __future__ import annotations
