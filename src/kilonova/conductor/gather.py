@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import threading
 
+from msgspec import structs
+
 from kilonova import log
 from kilonova.bus.base import quick
-from kilonova.conductor import reports
+from kilonova.conductor import proxy, reports
 from kilonova.conductor.parts import Parts
+from kilonova.domain.clock import now
 from kilonova.domain.hosts import HostReport, topic
 from kilonova.domain.likeness import Held, digest
-from kilonova.domain.messages import FromHost, Nothing, Report
+from kilonova.domain.messages import FromHost, Nothing, PowerStates, Report
 from kilonova.store import hosts, servers
 from kilonova.store.repeat import repeat
 
@@ -24,6 +27,9 @@ _log = log.get("conductor")
 
 _SECONDS = 0.5
 """How long a report may wait for others; little beside the seconds between two of a host."""
+
+_YOUNG = 5.0
+"""Seconds; longer than what is told takes to be written."""
 
 
 class Reports:
@@ -33,7 +39,10 @@ class Reports:
         self._parts = parts
         self._waiting: dict[str, Report] = {}
         """By host: its newest."""
+        self._states: dict[str, PowerStates] = {}
+        """Likewise."""
         self._came = threading.Condition()
+        self._writing = threading.Lock()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reports", daemon=True)
         self._thread.start()
@@ -47,6 +56,11 @@ class Reports:
             self._waiting[message.host] = message
             self._came.notify()
         return Nothing()
+
+    def power_states(self, message: PowerStates) -> None:
+        """What all guests of a host do, as it says with each report. It is written with the next of those."""
+        with self._came:
+            self._states[message.host] = message
 
     def close(self) -> None:
         """Returns when what came is written."""
@@ -65,11 +79,15 @@ class Reports:
 
     def write(self) -> bool:
         """Write now what has come; whether anything had."""
-        with self._came:
-            gathered, self._waiting = self._waiting, {}
-        if gathered:
-            self._write(gathered)
-        return bool(gathered)
+        with self._writing:  # what came first is written first
+            with self._came:
+                gathered, self._waiting = self._waiting, {}
+                states, self._states = self._states, {}
+            if gathered:
+                self._write(gathered)
+            if states:
+                self._follow(states)
+        return bool(gathered or states)
 
     def _write(self, gathered: dict[str, Report]) -> None:
         # In one order, so that two conductors do not wait for each other.
@@ -80,6 +98,23 @@ class Reports:
             self._compare(likeness)
         except Exception:  # noqa: BLE001 - the loop must outlive a database that is away
             _log.exception("reports_lost", hosts=len(told))
+
+    def _follow(self, told: dict[str, PowerStates]) -> None:
+        """Only what is not as the records have it is a transaction. What has just changed may be newer than
+        what was told; the next report says how it is."""
+        try:
+            with self._parts.db.read() as conn:
+                known = servers.power_states(conn, list(told), before=now() - _YOUNG)
+            for host, message in told.items():
+                other = {
+                    server_id: state
+                    for server_id, state in message.states.items()
+                    if known.get((host, server_id), state) != state
+                }
+                if other:
+                    proxy.power_states(self._parts, structs.replace(message, states=other))
+        except Exception:  # noqa: BLE001 - as above
+            _log.exception("power_states_lost", hosts=len(told))
 
     def _written(self, told: dict[str, HostReport]) -> None:
         config = self._parts.config

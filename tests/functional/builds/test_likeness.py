@@ -9,9 +9,10 @@ from tests.functional.builds.cloud import PATIENCE, Cloud
 from tests.running import until
 
 from kilonova.compute.reconcile import likeness
+from kilonova.conductor import proxy
 from kilonova.conductor.gather import Reports
 from kilonova.domain.errors import Unavailable
-from kilonova.domain.messages import Report
+from kilonova.domain.messages import PowerStates, Report
 
 
 class Told:
@@ -95,6 +96,37 @@ def test_a_guest_that_waits_for_its_start_is_looked_at(cloud: Cloud, told: Told)
     driver._servers[server_id].awaits_start = True
     assert report_of(cloud).likeness == ""
     assert told.compared(report_of(cloud)) == ["compute.h1"]
+
+
+def test_power_states_that_are_told_are_written_where_they_differ(
+    cloud: Cloud, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has just changed is left to the next report: what was told may be older."""
+    one, two = cloud.active(), cloud.active()
+    host = cloud.hosts["h1"]
+    written: list[PowerStates] = []
+    monkeypatch.setattr(proxy, "power_states", lambda _parts, message: written.append(message))
+
+    def follow() -> None:
+        host.reports.tick()
+        ((_, message),) = [word for word in told.said if word[0] == "power_states"]
+        told.said.clear()
+        gathered = Reports(cloud.conductor)
+        gathered.power_states(message)
+        gathered.close()
+
+    cloud.bus.lost["power_states"] = 1
+    host.driver.guest_stops(two)
+    follow()
+    assert written == []
+    cloud.sql("UPDATE servers SET updated_at = updated_at - 60")
+    follow()
+    (message,) = written
+    assert (message.host, message.states) == ("h1", {two: 4})
+    monkeypatch.undo()
+    proxy.power_states(cloud.conductor, message)
+    assert cloud.server(two)["status"] == "SHUTOFF"
+    assert cloud.server(one)["status"] == "ACTIVE"
 
 
 def test_now_and_then_a_report_says_what_is_there(
