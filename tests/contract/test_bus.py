@@ -256,6 +256,28 @@ def test_casts_of_a_quick_handler_are_worked_on_too(make_bus: MakeBus) -> None:
     assert seen == [number for number in range(50) if number != 3]
 
 
+def test_what_is_told_comes_to_who_collects_or_else_to_who_serves(make_bus: MakeBus) -> None:
+    server, client = make_bus(), make_bus()
+    seen: list[int] = []
+    all_seen = threading.Event()
+
+    def note(ask: Ask) -> None:
+        if ask.number == 3:
+            raise ValueError(ask.number)
+        seen.append(ask.number)
+        if len(seen) == 99:
+            all_seen.set()
+
+    server.serve("conductor", {"note": note})
+    for number in range(50):
+        client.tell("conductor", "note", Ask(number=number))
+    server.collect("conductor", {"note": note}, lambda: None)
+    for number in range(50, 100):
+        client.tell("conductor", "note", Ask(number=number))
+    assert all_seen.wait(WAIT), len(seen)
+    assert sorted(seen) == [number for number in range(100) if number != 3]
+
+
 def test_a_topic_has_so_many_workers(make_bus: MakeBus) -> None:
     server, client = make_bus(), make_bus()
     together = threading.Barrier(3)

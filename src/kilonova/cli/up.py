@@ -85,7 +85,8 @@ def _run(
     except Stopped:
         sys.exit(INTERRUPTED)
     watch.health.state = State.READY
-    say(f"ready: {url} (credentials: {folder.path / 'clouds.yaml'}, log: {folder.log})")
+    credentials = f"credentials: {folder.clouds}, " if folder.clouds.exists() else ""
+    say(f"ready: {url} ({credentials}log: {folder.log})")
     notify.ready(url)
     asked.wait()
     watch.health.state = State.STOPPING

@@ -9,6 +9,7 @@ No transaction waits for the disk while it holds its rows: a durable one commits
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -47,6 +48,15 @@ made or removed since we looked for it (foreign key, unique). Doing it again fin
 
 _OPENED = "kilonova.opened"
 
+_REFUSED = re.compile(
+    r"password authentication failed|no password supplied|no pg_hba\.conf entry|certificate verify failed|"
+    r"\b(database|role|user) \"[^\"]*\" does not exist|role \"[^\"]*\" is not permitted to log in"
+)
+"""What does not pass by waiting. There are only words: libpq keeps the SQLSTATE of a failed login to itself.
+A server that speaks another language is waited for, and what it says is shown."""
+_SEVERAL = re.compile(r"Multiple connection attempts failed")
+"""The URL names several servers, and what one of them said was not what all said."""
+
 _PAUSES = (0.05, 0.1, 0.2, 0.5)
 """Seconds between two tries to connect; the last one again and again."""
 
@@ -55,6 +65,8 @@ _log = log.get("database")
 
 class PostgreSQL:
     """See store.database.Kind."""
+
+    remote = True
 
     def __init__(self, url: sa.URL, options: Options) -> None:
         self._patience = options.reconnect_timeout
@@ -73,6 +85,17 @@ class PostgreSQL:
             pool_reset_on_return=None,
         )
         sa.event.listen(self.engine, "connect", self._configure)
+
+    def reach(self) -> None:
+        try:
+            self.engine.connect().close()
+        except sa.exc.TimeoutError:
+            pass  # all connections are in use: there are some
+        except sa.exc.OperationalError as error:
+            said = str(error.orig).strip()
+            if _REFUSED.search(said) and not _SEVERAL.search(said):
+                raise BadRequest(f"The database refuses us: {said}") from error
+            raise Unavailable(f"The database does not answer: {said}") from error
 
     def reading(self) -> AbstractContextManager[sa.Connection]:
         return self._transaction(_READ, durable=False)

@@ -186,13 +186,17 @@ class Topic:
         self._courier.done(message, answer)
 
     def _read(self, message: Any) -> Request:
-        """The request, from a sender who may make it. Unreadable, Forbidden."""
-        sender = message.properties.get("user_id")
-        if not sender:
-            raise Unreadable("the message does not say who sent it")
-        request = self._dispatcher.read(message.body)
-        trust.check(sender, self.name, request.argument)
-        return request
+        return read(self._dispatcher, message)
+
+
+def read(dispatcher: Dispatcher, message: Any) -> Request:
+    """The request, from a sender who may make it. Unreadable, Forbidden."""
+    sender = message.properties.get("user_id")
+    if not sender:
+        raise Unreadable("the message does not say who sent it")
+    request = dispatcher.read(message.body)
+    trust.check(sender, dispatcher.topic, request.argument)
+    return request
 
 
 def reply_address(message: Any) -> str | None:
