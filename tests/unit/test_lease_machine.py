@@ -89,7 +89,7 @@ class Bus:
 
     def cast(self, topic: str, method: str, request: msgspec.Struct) -> None:
         if isinstance(request, Work):
-            self.to_hosts.append((topic.removeprefix("build.").removeprefix("compute."), method, request))
+            self.to_hosts.append((topic.removeprefix("compute."), method, request))
         elif isinstance(request, PerformOperation):
             self.to_conductors.append((method, request.operation_id))
 
