@@ -89,7 +89,7 @@ class Bus:
 
     def cast(self, topic: str, method: str, request: msgspec.Struct) -> None:
         if isinstance(request, Work):
-            self.to_hosts.append((topic.removeprefix("compute."), method, request))
+            self.to_hosts.append((topic.removeprefix("build.").removeprefix("compute."), method, request))
         elif isinstance(request, PerformOperation):
             self.to_conductors.append((method, request.operation_id))
 
@@ -171,6 +171,7 @@ class Protocol(RuleBasedStateMachine):
     def begin(self) -> None:
         self.folder = Path(tempfile.mkdtemp(dir=self.template.parent))
         self.db = Database(f"sqlite:///{shutil.copy(self.template, self.folder / 'k.db')}")
+        self._sql("UPDATE services SET last_seen = ?", now())  # the template may be older than a host may be
         self.bus, self.ports = Bus(), Ports()
         self.bus.scheduler = Scheduler(self.db, CONFIG)
         self.parts = {name: _parts(name, self.db, self.bus, self.ports) for name in CONDUCTORS}
