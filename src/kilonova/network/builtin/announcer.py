@@ -10,6 +10,7 @@ import threading
 
 from kilonova import log
 from kilonova.bus.base import Bus
+from kilonova.domain import hosts
 from kilonova.domain.messages import NetworkChanged
 from kilonova.network.builtin.changes import Change
 from kilonova.store import port_security
@@ -78,4 +79,4 @@ class Announcer:
             found = port_security.concerned(conn, groups, members, ports)
         for host, (of_groups, of_ports) in found.items():
             message = NetworkChanged(groups=sorted(of_groups), ports=sorted(of_ports))
-            self._bus.cast(f"compute.{host}", "network_changed", message)
+            self._bus.cast(hosts.topic(host), "network_changed", message)
