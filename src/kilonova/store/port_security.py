@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import sqlalchemy as sa
 
+from kilonova.store import dialect
 from kilonova.store.database import Row
 from kilonova.store.schema.hosts import hosts
 from kilonova.store.schema.networks import ip_allocations, ports
@@ -14,11 +15,13 @@ from kilonova.store.schema.security_groups import security_group_rules as rules
 from kilonova.store.schema.security_groups import security_groups as groups
 from kilonova.store.statement import Statement
 
-_OF_PORTS = (
-    sa.select(members)
-    .where(members.c.port_id.in_(sa.bindparam("ports", expanding=True)))
-    .order_by(members.c.port_id, members.c.security_group_id)
-)
+
+@dialect.once
+def _of_ports(conn: sa.Connection) -> Statement:
+    query = sa.select(members).where(dialect.among(conn, members.c.port_id, "ports"))
+    return Statement(query.order_by(members.c.port_id, members.c.security_group_id))
+
+
 _JOIN = Statement(sa.insert(members))
 _ANY_FOLLOWER = Statement(sa.select(hosts.c.host).where(hosts.c.follows_network.is_(sa.true())).limit(1))
 
@@ -27,7 +30,7 @@ def groups_of(conn: sa.Connection, port_ids: Sequence[str]) -> dict[str, list[st
     """Port id → ids of its groups; ports without groups are missing."""
     found: dict[str, list[str]] = {}
     if port_ids:
-        for row in conn.execute(_OF_PORTS, {"ports": port_ids}):
+        for row in _of_ports(conn).rows(conn, {"ports": list(port_ids)}):
             found.setdefault(row.port_id, []).append(row.security_group_id)
     return found
 

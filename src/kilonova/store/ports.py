@@ -13,6 +13,7 @@ from kilonova.domain.clock import now
 from kilonova.domain.errors import BadRequest
 from kilonova.domain.network import FixedIp, Port
 from kilonova.store import dialect, port_security
+from kilonova.store.database import Row
 from kilonova.store.network_lists import Condition, Listing, Page
 from kilonova.store.schema.networks import ip_allocations, networks, ports
 from kilonova.store.schema.security_groups import port_security_groups
@@ -81,24 +82,37 @@ _listing = Listing(
 
 
 # Statements on the way of a build are made once: making one costs more than running it.
-_OF_SERVERS = (
-    sa.select(ports)
-    .where(ports.c.device_id.in_(sa.bindparam("servers", expanding=True)), ports.c.nic.is_not(None))
-    .order_by(ports.c.device_id, ports.c.nic)
-)
+@dialect.once
+def _of_servers(conn: sa.Connection) -> Statement:
+    query = sa.select(ports).where(
+        dialect.among(conn, ports.c.device_id, "servers"), ports.c.nic.is_not(None)
+    )
+    return Statement(query.order_by(ports.c.device_id, ports.c.nic))
+
+
 _BY_ID = sa.select(ports).where(ports.c.id.in_(sa.bindparam("ids", expanding=True)))
-_ADDRESSES = (
-    sa.select(ip_allocations.c.port_id, ip_allocations.c.subnet_id, ip_allocations.c.ip)
-    .where(ip_allocations.c.port_id.in_(sa.bindparam("ports", expanding=True)))
-    .order_by(ip_allocations.c.port_id, ip_allocations.c.position)
-)
+
+
+@dialect.once
+def _addresses(conn: sa.Connection) -> Statement:
+    own = ip_allocations.c
+    query = sa.select(own.port_id, own.subnet_id, own.ip).where(dialect.among(conn, own.port_id, "ports"))
+    return Statement(query.order_by(own.port_id, own.position))
+
+
 _MACS_TAKEN = sa.select(ports.c.network_id, ports.c.mac_address).where(
     ports.c.network_id.in_(sa.bindparam("networks", expanding=True)),
     ports.c.mac_address.in_(sa.bindparam("macs", expanding=True)),
 )
 _INSERT = sa.insert(ports)
 _GIVE = sa.insert(ip_allocations)
-_DELETE = sa.delete(ports).where(ports.c.id.in_(sa.bindparam("ids", expanding=True)))
+
+
+@dialect.once
+def _delete(conn: sa.Connection) -> Statement:
+    return Statement(sa.delete(ports).where(dialect.among(conn, ports.c.id, "ids")))
+
+
 _SET_STATUS = Statement(
     sa.update(ports)
     .where(
@@ -184,8 +198,7 @@ def of_servers(conn: sa.Connection, server_ids: Sequence[str]) -> list[Port]:
     """The NICs of these servers, in their order. Three statements, however many servers."""
     if not server_ids:
         return []
-    rows = conn.execute(_OF_SERVERS, {"servers": server_ids}).all()
-    return _ports(conn, rows)
+    return _ports(conn, _of_servers(conn).rows(conn, {"servers": list(server_ids)}))
 
 
 def dhcp_port(conn: sa.Connection, network_id: str) -> Port | None:
@@ -247,7 +260,7 @@ def update(conn: sa.Connection, port_ids: Sequence[str], changes: Mapping[str, A
 
 def delete(conn: sa.Connection, port_ids: Sequence[str]) -> None:
     """The ports, and with them their addresses (ON DELETE CASCADE)."""
-    conn.execute(_DELETE, {"ids": port_ids})
+    _delete(conn).count(conn, {"ids": list(port_ids)})
 
 
 def set_status(conn: sa.Connection, server_id: str, status: str) -> list[str]:
@@ -284,15 +297,15 @@ def plugged_into_servers(conn: sa.Connection, network_id: str) -> bool:
     return bool(conn.scalar(sa.select(query)))
 
 
-def _ports(conn: sa.Connection, rows: Sequence[sa.Row[Any]]) -> list[Port]:
+def _ports(conn: sa.Connection, rows: Sequence[Row]) -> list[Port]:
     """The rows as ports, with the addresses of all of them in one query, and their groups in another."""
     addresses: dict[str, list[FixedIp]] = {}
     ids = [row.id for row in rows]
     if rows:
-        for row in conn.execute(_ADDRESSES, {"ports": ids}):
+        for row in _addresses(conn).rows(conn, {"ports": ids}):
             addresses.setdefault(row.port_id, []).append(FixedIp(subnet_id=row.subnet_id, ip_address=row.ip))
     groups = port_security.groups_of(conn, ids)
     return [
-        Port(**row._mapping, fixed_ips=addresses.get(row.id, []), security_groups=groups.get(row.id, []))
+        Port(**row._asdict(), fixed_ips=addresses.get(row.id, []), security_groups=groups.get(row.id, []))
         for row in rows
     ]
