@@ -23,6 +23,7 @@ from kilonova.store.database import Database
 DEFAULT_DATABASE = os.environ.get("KILONOVA_TEST_DATABASE", "sqlite")
 ON_BOTH = {
     "test_database",
+    "test_floating_ips",
     "test_gathered_reports",
     "test_idempotency",
     "test_identity_races",
@@ -35,6 +36,7 @@ ON_BOTH = {
     "test_ports",
     "test_purge",
     "test_quotas",
+    "test_routers",
     "test_server_actions",
     "test_server_races",
     "test_servers_create",

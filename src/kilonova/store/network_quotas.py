@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from kilonova.store import dialect
 from kilonova.store.schema.networks import network_quotas as quotas
 from kilonova.store.schema.networks import networks, ports, subnets
+from kilonova.store.schema.routers import floating_ips, routers
 from kilonova.store.subnets import DHCP_OWNER
 
 
@@ -75,5 +76,11 @@ def _limit(resource: str) -> Any:
     return sa.func.coalesce(own.scalar_subquery(), sa.bindparam("default", type_=sa.Integer))
 
 
-_COUNTS = {"network": _count(networks), "subnet": _count(subnets), "port": _count(ports)}
+_COUNTS = {
+    "network": _count(networks),
+    "subnet": _count(subnets),
+    "port": _count(ports),
+    "router": _count(routers),
+    "floatingip": _count(floating_ips),
+}
 _ROOM = {name: sa.select(_limit(name), count) for name, count in _COUNTS.items()}

@@ -15,6 +15,7 @@ from kilonova.domain.network import FixedIp, Port
 from kilonova.store import dialect
 from kilonova.store.network_lists import Condition, Listing, Page
 from kilonova.store.schema.networks import ip_allocations, networks, ports
+from kilonova.store.schema.routers import floating_ips
 from kilonova.store.statement import Statement
 from kilonova.store.subnets import DHCP_OWNER
 
@@ -89,6 +90,17 @@ _MACS_TAKEN = sa.select(ports.c.network_id, ports.c.mac_address).where(
 _INSERT = sa.insert(ports)
 _GIVE = sa.insert(ip_allocations)
 _DELETE = sa.delete(ports).where(ports.c.id.in_(sa.bindparam("ids", expanding=True)))
+_FREE_FLOATING = (
+    sa.update(floating_ips)
+    .where(floating_ips.c.fixed_port_id.in_(sa.bindparam("ids", expanding=True)))
+    .values(
+        fixed_port_id=None,
+        fixed_ip_address=None,
+        updated_at=sa.bindparam("at"),
+        revision_number=floating_ips.c.revision_number + 1,
+    )
+    .returning(floating_ips.c.router_id)
+)
 _SET_STATUS = Statement(
     sa.update(ports)
     .where(
@@ -226,6 +238,14 @@ def take_back(conn: sa.Connection, port_id: str) -> None:
     conn.execute(sa.delete(ip_allocations).where(ip_allocations.c.port_id == port_id))
 
 
+def free_floating(conn: sa.Connection, port: Port) -> list[str]:
+    """Floating IPs that led to an address the port has no more are free; which routers they led through."""
+    kept = [fixed.ip_address for fixed in port.fixed_ips]
+    query = _FREE_FLOATING.where(floating_ips.c.fixed_ip_address.not_in(kept))
+    rows = conn.execute(query, {"ids": [port.id], "at": now()}).all()
+    return sorted({row.router_id for row in rows})
+
+
 def update(conn: sa.Connection, port_ids: Sequence[str], changes: Mapping[str, Any]) -> None:
     conn.execute(
         sa.update(ports)
@@ -234,9 +254,19 @@ def update(conn: sa.Connection, port_ids: Sequence[str], changes: Mapping[str, A
     )
 
 
-def delete(conn: sa.Connection, port_ids: Sequence[str]) -> None:
-    """The ports, and with them their addresses (ON DELETE CASCADE)."""
+def of_rows(conn: sa.Connection, rows: Sequence[sa.Row[Any]]) -> list[Port]:
+    """Rows of ``ports`` with all that belongs to them."""
+    return _ports(conn, rows)
+
+
+def delete(conn: sa.Connection, port_ids: Sequence[str]) -> list[str]:
+    """The ports, and with them their addresses (ON DELETE CASCADE); floating IPs of theirs are free.
+
+    Which routers those led through.
+    """
+    rows = conn.execute(_FREE_FLOATING, {"ids": port_ids, "at": now()}).all()
     conn.execute(_DELETE, {"ids": port_ids})
+    return sorted({row.router_id for row in rows})
 
 
 def set_status(conn: sa.Connection, server_id: str, status: str) -> list[str]:

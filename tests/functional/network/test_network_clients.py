@@ -114,7 +114,7 @@ def test_a_day_with_the_command_line(cli: Callable[..., Any]) -> None:
 
 
 def test_refusals_reach_the_user(cli: Callable[..., Any]) -> None:
-    assert "routers, which are not offered yet" in cli("network", "create", "x", "--external", fails=True)
+    assert "disallowed by policy" in cli("network", "create", "x", "--external", fails=True)
     assert "disallowed by policy" in cli("network", "create", "x", "--share", fails=True)
     assert "No Network found" in cli("network", "show", "nothing", fails=True)
     assert "IPv6 subnets come later" in cli(

@@ -7,7 +7,7 @@ from falcon.testing import TestClient
 
 from .conftest import ADMIN, ALICE, BOB, Caller
 
-DEFAULTS = {"network": 100, "subnet": 100, "port": 500}
+DEFAULTS = {"network": 100, "subnet": 100, "port": 500, "router": 10, "floatingip": 50}
 
 
 def test_defaults_and_limits_of_a_project(alice: Caller, admin: Caller) -> None:
@@ -52,7 +52,7 @@ def test_who_may(alice: Caller, bob: Caller, reader: Caller) -> None:
 
 
 @pytest.mark.parametrize(
-    "quota", [{"network": -2}, {"network": "1"}, {"network": 2**40}, {"router": 5}, [], None, {"port": None}]
+    "quota", [{"network": -2}, {"network": "1"}, {"network": 2**40}, {"trunk": 5}, [], None, {"port": None}]
 )
 def test_wrong_quotas(admin: Caller, quota: object) -> None:
     assert admin.refused("PUT", f"/quotas/{BOB}", {"quota": quota})[0] == 400
@@ -69,7 +69,7 @@ def test_extensions_say_the_truth(alice: Caller) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["security-groups", "subnetpools", "address-scopes", "routers", "floatingips", "agents", "nothing"],
+    ["security-groups", "subnetpools", "address-scopes", "agents", "nothing"],
 )
 def test_what_is_not_offered_is_not_found(alice: Caller, path: str) -> None:
     assert alice.refused("GET", f"/{path}")[0] == 404

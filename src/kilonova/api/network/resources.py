@@ -1,4 +1,4 @@
-"""What networks, subnets and ports have in common: five verbs over one URL.
+"""What networks, subnets, ports, routers and floating IPs have in common: five verbs over one URL.
 
 A ``Resource`` says what is its own (the bodies, the functions of the service, the view); the handlers here
 open one transaction for each request, so that a bulk create is all or nothing.

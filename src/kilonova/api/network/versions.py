@@ -6,7 +6,14 @@ from typing import Any
 
 from kilonova.api.http import Reply, Request
 
-_COLLECTIONS = {"network": "networks", "subnet": "subnets", "port": "ports", "quota": "quotas"}
+_COLLECTIONS = {
+    "network": "networks",
+    "subnet": "subnets",
+    "port": "ports",
+    "router": "routers",
+    "floatingip": "floatingips",
+    "quota": "quotas",
+}
 
 
 def index(_network: Any, request: Request) -> Reply:

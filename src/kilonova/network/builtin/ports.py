@@ -67,6 +67,8 @@ def new_port(network: Network, **values: Any) -> Port:
 def create(conn: sa.Connection, config: Config, context: RequestContext, body: PortCreate) -> Port:
     project_id = policy.project_of_new(context, body.project_id, body.tenant_id, "rule:create_port")
     network = networks.find(conn, context, body.network_id)
+    if network.external:
+        policy.owner_only(context, "rule:create_port", network.project_id)
     values = _values(body)
     exact = {"fixed_ips"} if _exact(body) else set()
     _check_rights(context, network, set(values) | exact, "create_port")
@@ -97,6 +99,7 @@ def update(
     if moves:
         store.take_back(conn, port.id)
         store.give(conn, {port.id: _addresses(conn, network, body)})
+        store.free_floating(conn, store.by_id(conn, [port.id])[port.id])
     if asked or moves:
         store.update(conn, [port.id], asked)
     return find(conn, context, port_id)
@@ -159,11 +162,11 @@ def _check_rights(context: RequestContext, network: Network, names: set[str], ru
 
 
 def _check_untouched(port: Port, names: set[str]) -> None:
-    """A port that DHCP or a server uses may not change under it."""
-    if port.device_owner == subnet_store.DHCP_OWNER and names - _FREE_WHILE_PLUGGED:
+    """A port that DHCP, a router, a floating IP or a server uses may not change under it."""
+    if port.device_owner.startswith("network:") and names - _FREE_WHILE_PLUGGED:
         raise ServicePortInUse(
             f"Port {port.id} cannot be changed or deleted directly via the port API: "
-            f"has device owner {subnet_store.DHCP_OWNER}."
+            f"has device owner {port.device_owner}."
         )
     if port.nic is not None and names - _FREE_WHILE_PLUGGED:
         raise PortInUse(

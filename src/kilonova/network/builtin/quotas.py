@@ -8,12 +8,11 @@ from kilonova.config import Config
 from kilonova.network.builtin.errors import OverQuota
 from kilonova.store import network_quotas as store
 
-RESOURCES = ("network", "subnet", "port")
+RESOURCES = ("network", "subnet", "port", "router", "floatingip")
 
 
 def defaults(config: Config) -> dict[str, int]:
-    own = config.network
-    return {"network": own.quota_network, "subnet": own.quota_subnet, "port": own.quota_port}
+    return {name: getattr(config.network, f"quota_{name}") for name in RESOURCES}
 
 
 def limits(conn: sa.Connection, config: Config, project_id: str) -> dict[str, int]:

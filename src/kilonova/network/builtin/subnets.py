@@ -77,7 +77,7 @@ def update(
     if any(name in changes for name in _SERVED_BY_HOSTS) and store.serves_servers(conn, subnet.id):
         raise SubnetInUse(
             f"Unable to complete operation on subnet {subnet.id}: {', '.join(_SERVED_BY_HOSTS)} can change "
-            "only while no server has an address of it."
+            "only while no server and no router has an address of it."
         )
     gateway = changes.get("gateway_ip")
     if gateway is not None and store.taken(conn, subnet.id, int(IPv4Address(gateway))):
@@ -107,6 +107,10 @@ def delete(conn: sa.Connection, context: RequestContext, subnet_id: str) -> None
 def owners(conn: sa.Connection, subnet: Subnet) -> list[str]:
     """The projects that may change it: its own, and its network's."""
     return [subnet.project_id, _network(conn, subnet).project_id]
+
+
+def contains(subnet: Subnet, address: str) -> bool:
+    return IPv4Address(address) in IPv4Network(subnet.cidr)
 
 
 def _locked(conn: sa.Connection, context: RequestContext, subnet: Subnet) -> Subnet:
