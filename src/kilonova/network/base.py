@@ -11,6 +11,7 @@ from typing import Protocol
 
 from kilonova.domain.context import RequestContext
 from kilonova.domain.network import Vif
+from kilonova.domain.routers import HostRouters
 from kilonova.domain.servers import GuestMetadata, RequestedNetwork
 
 
@@ -74,6 +75,10 @@ class HostNetwork(Protocol):
 
     def plugged(self) -> dict[str, Vif]:
         """Port id → vif of every port that is on this host, read back from the host."""
+
+    def apply_routers(self, wanted: HostRouters) -> list[str]:
+        """Those are the routers of this host, all of them, and the gateways that are routers'; a line for
+        each thing that changed. What fails for one router is logged, and tried again by repair()."""
 
     def repair(self) -> list[str]:
         """Look whether everything of plugged() still works (a DHCP server that died, a rule that was

@@ -13,14 +13,16 @@ from zlib import crc32
 from kilonova.config import Network
 from kilonova.domain.errors import BuildFailed
 from kilonova.domain.network import Vif
-from kilonova.network.host import audit, firewall, links, names, nft
+from kilonova.network.host import audit, firewall, names, nft
+from kilonova.network.host.forwarding import Forwarding
+
+_OWNER = "networks"
 
 
 class Perimeter:
-    def __init__(self, config: Network, folder: Path, vifs: dict[str, Vif]) -> None:
+    def __init__(self, config: Network, folder: Path, vifs: dict[str, Vif], forwarding: Forwarding) -> None:
         self._config = config
-        self._ip_forward = folder / "ip_forward"
-        """The host's setting before the first network came."""
+        self._forwarding = forwarding
         self._table = f"kilonova-{crc32(str(folder.resolve()).encode()):08x}"
         self._vifs = dict(vifs)
         self._lock = threading.Lock()
@@ -50,7 +52,7 @@ class Perimeter:
                 nft.apply(
                     [c for table in self._tables({}) for c in nft.delete_table(table.family, table.name)]
                 )
-                links.restore_forwarding(self._ip_forward)
+                self._forwarding.release(_OWNER)
                 return
             commands = firewall.unguard(self._table, vif.port_id)
             if not any(other.network_id == vif.network_id for other in self._vifs.values()):
@@ -80,12 +82,12 @@ class Perimeter:
 
     def _remove(self) -> None:
         nft.apply([c for table in self._tables({}) for c in nft.delete_table(table.family, table.name)])
-        links.restore_forwarding(self._ip_forward)
+        self._forwarding.release(_OWNER)
 
     def _ensure_forwarding(self) -> list[str]:
         if not self._config.nat or not any(_leads_out(vif) for vif in self._vifs.values()):
             return []
-        return links.ensure_forwarding(self._ip_forward)
+        return self._forwarding.hold(_OWNER)
 
     def _replace_all(self) -> None:
         nft.apply([command for table in self._tables(self._vifs) for command in nft.replace(table)])
