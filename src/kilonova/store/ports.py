@@ -298,6 +298,12 @@ def in_use(conn: sa.Connection, network_id: str) -> list[str]:
     return [row.id for row in rows]
 
 
+def networks_on(conn: sa.Connection, host: str) -> list[str]:
+    """Ids of the networks that servers' ports on that host are of."""
+    query = sa.select(ports.c.network_id).where(ports.c.host == host, ports.c.nic.is_not(None)).distinct()
+    return sorted(conn.scalars(query))
+
+
 def plugged_into_servers(conn: sa.Connection, network_id: str) -> bool:
     query = sa.exists().where(ports.c.network_id == network_id, ports.c.nic.is_not(None))
     return bool(conn.scalar(sa.select(query)))
