@@ -146,13 +146,19 @@ class Story:
             self._client.openstack("keypair", "create", "demo", "--private-key", KEY)
             KEY.chmod(0o600)
 
+        def ssh_rule() -> None:
+            rule = ("--protocol", "tcp", "--dst-port", "22", "default")
+            self._client.openstack("security", "group", "rule", "create", *rule)
+
         def agents_user() -> None:
             secret = ("--password", self._passwords.images)
             self._client.openstack("user", "create", "nova", *secret, shown="user create nova --password …")
             self._client.openstack("role", "add", "service", "--user", "nova", "--project", "service")
 
         with ThreadPoolExecutor() as pool:
-            for job in [pool.submit(make) for make in (image, network, flavor_and_key, agents_user)]:
+            for job in [
+                pool.submit(make) for make in (image, network, flavor_and_key, ssh_rule, agents_user)
+            ]:
                 job.result()
 
     def build_before(self) -> None:

@@ -31,6 +31,8 @@ CIDR = "10.123.0.0/24"
 
 START_TIMEOUT = 60.0
 CLIENT_TIMEOUT = 60.0
+SSH_RULE = ("--protocol", "tcp", "--dst-port", "22", "default")
+"""Without it nothing that the guest did not ask for comes in."""
 BUILD_TIMEOUT = 180.0
 BOOT_TIMEOUT = 120.0
 """Seconds. An emulated guest on a loaded machine may need a minute to its login prompt."""
@@ -147,8 +149,11 @@ class Demo:
             self.openstack("keypair", "create", "demo", "--private-key", KEY)
             KEY.chmod(0o600)
 
+        def ssh_rule() -> None:
+            self.openstack("security", "group", "rule", "create", *SSH_RULE)
+
         with ThreadPoolExecutor() as pool:
-            for job in [pool.submit(make) for make in (image, network, flavor_and_key)]:
+            for job in [pool.submit(make) for make in (image, network, flavor_and_key, ssh_rule)]:
                 job.result()
 
     def create_server(self) -> str:

@@ -29,7 +29,7 @@ class Client:
         self.state = state
         self.database_url = database_url or f"sqlite:///{state / 'kilonova.db'}"
         self.url = ""
-        self._token = ""
+        self._token = self._project = ""
 
     # --- asking
 
@@ -52,7 +52,8 @@ class Client:
         identity = {"methods": ["password"], "password": {"user": user}}
         scope = {"project": {"name": "admin", "domain": domain}}
         body = {"auth": {"identity": identity, "scope": scope}}
-        _, _, headers = self._request("POST", "/identity/v3/auth/tokens", body, {})
+        _, answer, headers = self._request("POST", "/identity/v3/auth/tokens", body, {})
+        self._project = answer["token"]["project"]["id"]
         self._token = headers["X-Subject-Token"]
 
     def _request(self, method: str, path: str, body: Any, headers: dict[str, str]) -> Any:
@@ -88,6 +89,21 @@ class Client:
         status, answer = self.ask("POST", "/networking/v2.0/subnets", {"subnet": subnet})
         assert status == 201, answer
         return str(made["network"]["id"])
+
+    def default_group(self) -> str:
+        """Id of the admin project's."""
+        _, answer = self.ask("GET", "/networking/v2.0/security-groups?name=default")
+        (group,) = [one["id"] for one in answer["security_groups"] if one["project_id"] == self._project]
+        return str(group)
+
+    def allow(self, group: str, **rule: Any) -> str:
+        """Let this come to ports of the security group; the id of the rule."""
+        body = {"security_group_id": group, "direction": "ingress", **rule}
+        status, made = self.ask(
+            "POST", "/networking/v2.0/security-group-rules", {"security_group_rule": body}
+        )
+        assert status == 201, made
+        return str(made["security_group_rule"]["id"])
 
     def post_server(self, image: str, network: str | None = None, **more: Any) -> Any:
         networks: Any = [{"uuid": network}] if network else "none"

@@ -166,6 +166,8 @@ class Network(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     quota_port: Limit = 500
     quota_router: Limit = 10
     quota_floatingip: Limit = 50
+    quota_security_group: Limit = 10
+    quota_security_group_rule: Limit = 100
     """Of one project; -1 is unlimited (Neutron's section ``quotas`` and its defaults)."""
 
     def __post_init__(self) -> None:

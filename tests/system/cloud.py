@@ -103,6 +103,10 @@ class Cloud:
         self.oracle = oracle
         self.image = up.image(image.read_bytes(), "qcow2")
         self._keys: dict[str, Path] = {}
+        # As a user does who wants to reach its servers.
+        default = up.default_group()
+        up.allow(default, protocol="tcp", port_range_min=22, port_range_max=22)
+        up.allow(default, protocol="icmp")
 
     def key(self, name: str) -> None:
         """A key pair of that name, made by the API."""

@@ -101,7 +101,7 @@ class Ports:
         self.of: dict[str, str] = {}
 
     def allocate_for_instance(
-        self, server_id: str, _project: str, _name: str, host: str, _zone: str, _asked: Any
+        self, server_id: str, _project: str, _name: str, host: str, _zone: str, _asked: Any, _groups: Any
     ) -> list[Vif]:
         self.of[server_id] = host
         return []

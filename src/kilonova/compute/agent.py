@@ -6,6 +6,8 @@ import math
 import threading
 from collections.abc import Callable
 
+from msgspec import structs
+
 from kilonova import log
 from kilonova.bus.base import Handler, Subscription
 from kilonova.compute import actions, build, delete
@@ -15,6 +17,7 @@ from kilonova.compute.journal import LOOK, Journal, words
 from kilonova.compute.parts import Parts
 from kilonova.compute.power import PowerWatch
 from kilonova.compute.reconcile import is_placed_here, reconcile
+from kilonova.compute.refresh import Refresher
 from kilonova.compute.running import Running, Task
 from kilonova.domain import hosts
 from kilonova.domain.clock import now
@@ -51,6 +54,7 @@ class Agent:
         self._builders = builders
         self._running = Running()
         self._power = PowerWatch(parts, self._running)
+        self._refresher = Refresher(parts)
         self._subscriptions: list[Subscription] = []
         self._leases: Ticker | None = None
         self._looks: Ticker | None = None
@@ -79,11 +83,13 @@ class Agent:
         self._leases, self._looks = leases, looks
         stop = stop or self._stopping
         insist(lambda: self._report(starting=True), math.inf, stop)
-        insist(lambda: reconcile(parts, self._running), math.inf, stop)
+        insist(self._refresher.compare, math.inf, stop)
+        insist(self._compare, math.inf, stop)
         self._serve()
         insist(self._ready, math.inf, stop)
         reports.every(parts.config.compute.report_interval, self._report)
-        repairs.every(_RECONCILE_INTERVAL, lambda: reconcile(parts, self._running))
+        repairs.every(_RECONCILE_INTERVAL, self._refresher.compare)
+        repairs.every(_RECONCILE_INTERVAL, self._compare)
         repairs.every(_REPAIR_INTERVAL, self._repair)
         repairs.every(_REPAIR_INTERVAL, self._tidy)
 
@@ -95,6 +101,7 @@ class Agent:
         self._parts.driver.stop()  # who waits for a guest wakes up
         for subscription in self._subscriptions:
             subscription.close()
+        self._refresher.close()
         self._parts.network.stop()
 
     def _ready(self) -> None:
@@ -106,6 +113,7 @@ class Agent:
             "perform_action": self.perform_action,
             "delete_instance": self.delete_instance,
             "get_console_output": self.get_console_output,
+            "network_changed": self._refresher.network_changed,
         }
         long: dict[str, Handler] = {"build_and_run_instance": self.build_and_run_instance}
         bus, host = self._parts.bus, self._parts.host
@@ -118,7 +126,10 @@ class Agent:
 
     def build_and_run_instance(self, work: Work) -> None:
         self._do(
-            work, lambda task, journal: build.build_and_run_instance(self._parts, work, journal, task.cancel)
+            work,
+            lambda task, journal: build.build_and_run_instance(
+                self._parts, work, journal, task.cancel, self._refresher.learn
+            ),
         )
 
     def perform_action(self, work: Work) -> None:
@@ -254,9 +265,11 @@ class Agent:
         """
         if not starting and self._was_away():
             _log.info("comparing_after_absence")
-            reconcile(self._parts, self._running)
+            self._compare()
+            self._refresher.compare()
         seen = now()
-        message = Report(host=self._parts.host, report=self._parts.driver.report(), starting=starting)
+        report = structs.replace(self._parts.driver.report(), follows_network=self._parts.network.follows)
+        message = Report(host=self._parts.host, report=report, starting=starting)
         if starting:
             self._parts.ask("report", message, Nothing)
         else:
@@ -294,6 +307,9 @@ class Agent:
             return answer.lease
         return None
 
+    def _compare(self) -> None:
+        reconcile(self._parts, self._running, self._refresher.learn)
+
     def _undo(self, journal: Journal) -> None:
         if not journal.undo():
             self._untidy.set()
@@ -304,7 +320,7 @@ class Agent:
             return
         self._untidy.clear()
         try:
-            reconcile(self._parts, self._running)
+            self._compare()
         except Unavailable:
             self._untidy.set()
 

@@ -7,17 +7,24 @@ only what is missing, so that a build which was cut off anywhere goes on by runn
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 from msgspec import structs
 
 from kilonova.cancel import Cancel
 from kilonova.compute.journal import Journal
 from kilonova.compute.parts import Parts
-from kilonova.domain.messages import Activate, Nothing, OperationRef, Vifs, Work
-from kilonova.domain.network import Vif
+from kilonova.domain.messages import Activate, AllocateNetworks, Nothing, Vifs, Work
+from kilonova.domain.network import NetworkState, Vif
 from kilonova.domain.servers import BuildSpec, PowerState, TaskState, guest_metadata
 
 _BOOT_TIMEOUT = 60.0
 """Seconds for the hypervisor to say that a guest it was told to resume runs; it takes milliseconds."""
+
+
+Learn = Callable[[NetworkState | None, float], None]
+"""Takes what came with the ports, and when that was asked for (refresh.py)."""
 
 
 class FailedAfterCommit(Exception):
@@ -28,10 +35,12 @@ class FailedAfterCommit(Exception):
         self.cause = cause
 
 
-def build_and_run_instance(parts: Parts, work: Work, journal: Journal, cancel: Cancel) -> PowerState:
+def build_and_run_instance(
+    parts: Parts, work: Work, journal: Journal, cancel: Cancel, learn: Learn
+) -> PowerState:
     """Build the server; its power state at the end. Raises what the failing step raised."""
     spec = _with_secrets(work)
-    vifs = _networks(parts, work, journal)
+    vifs = _networks(parts, work, journal, learn)
     _create_image(parts, work, spec, vifs, journal, cancel)
     _plug_vifs(parts, spec, vifs, journal)
     with journal.step("create_domain", undo=lambda: parts.driver.destroy(spec.server_id)):
@@ -43,12 +52,20 @@ def build_and_run_instance(parts: Parts, work: Work, journal: Journal, cancel: C
         raise FailedAfterCommit(error) from error
 
 
-def _networks(parts: Parts, work: Work, journal: Journal) -> list[Vif]:
+def _networks(parts: Parts, work: Work, journal: Journal, learn: Learn) -> list[Vif]:
     if not work.spec.networks:
         return []
     with journal.step("allocate_networks"):
-        ref = OperationRef(host=parts.host, operation_id=work.operation_id, epoch=work.epoch)
-        return journal.ask("allocate_networks", ref, Vifs).vifs
+        asked = time.monotonic()
+        message = AllocateNetworks(
+            host=parts.host,
+            operation_id=work.operation_id,
+            epoch=work.epoch,
+            follows=parts.network.follows,
+        )
+        answer = journal.ask("allocate_networks", message, Vifs)
+        learn(answer.state, asked)
+        return answer.vifs
 
 
 def _create_image(

@@ -6,22 +6,35 @@ that waits for a build's resume runs, its power state is told. What an operation
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from kilonova import log
+from kilonova.compute.build import Learn
 from kilonova.compute.delete import remove
 from kilonova.compute.parts import Parts
 from kilonova.compute.running import Running
 from kilonova.domain.clock import now
 from kilonova.domain.errors import KilonovaError, NotFound
-from kilonova.domain.messages import FromHost, HostServers, PlacedServer, PowerStates, ServerQuery
+from kilonova.domain.messages import (
+    FromHost,
+    HostServers,
+    NetworkQuery,
+    PlacedServer,
+    PowerStates,
+    ServerQuery,
+)
+from kilonova.domain.network import NetworkState
 from kilonova.domain.servers import GuestMetadata, PowerState, VmState
 
 _log = log.get("reconcile")
 
 
-def reconcile(parts: Parts, running: Running) -> None:
-    """One comparison. The host is looked at first: what is made after that has its record already."""
+def reconcile(parts: Parts, running: Running, learn: Learn) -> None:
+    """One comparison. The host is looked at first: what is made after that has its record already.
+
+    ``learn`` takes what is asked of ports that must be plugged.
+    """
     guests = {guest.server_id for guest in parts.driver.guests()}
     present = parts.driver.leftovers() | guests | _plugged_servers(parts)
     records = parts.ask("host_servers", FromHost(host=parts.host), HostServers).servers
@@ -29,7 +42,7 @@ def reconcile(parts: Parts, running: Running) -> None:
         _try(_remove, parts, running, server_id)
     for server_id, record in records.items():
         if not record.busy:
-            _try(_adopt, parts, running, server_id, record)
+            _try(_adopt, parts, running, learn, server_id, record)
 
 
 def is_placed_here(parts: Parts, server_id: str) -> bool:
@@ -53,17 +66,18 @@ def _remove(parts: Parts, running: Running, server_id: str) -> None:
             remove(parts, server_id)
 
 
-def _adopt(parts: Parts, running: Running, server_id: str, record: PlacedServer) -> None:
+def _adopt(parts: Parts, running: Running, learn: Learn, server_id: str, record: PlacedServer) -> None:
     with running.reserved(server_id) as free:
         if free:
-            _adopt_in_turn(parts, server_id, record)
+            _adopt_in_turn(parts, learn, server_id, record)
 
 
-def _adopt_in_turn(parts: Parts, server_id: str, record: PlacedServer) -> None:
+def _adopt_in_turn(parts: Parts, learn: Learn, server_id: str, record: PlacedServer) -> None:
     seen = now()
     guest = parts.driver.guest(server_id)
     state = PowerState.SHUTDOWN if guest is None else guest.power_state
     if guest is not None and state in {PowerState.RUNNING, PowerState.PAUSED}:
+        _learn_of_new(parts, learn, record)
         for vif in record.vifs:
             parts.network.plug(vif)
     if guest is not None and guest.awaits_start and record.vm_state == VmState.ACTIVE:
@@ -72,6 +86,15 @@ def _adopt_in_turn(parts: Parts, server_id: str, record: PlacedServer) -> None:
         state = PowerState.RUNNING
     message = PowerStates(host=parts.host, states={server_id: state}, observed_at=seen)
     parts.bus.cast("conductor", "power_states", message)
+
+
+def _learn_of_new(parts: Parts, learn: Learn, record: PlacedServer) -> None:
+    """Before a port comes to this host that was not here: what it may let pass."""
+    new = {vif.port_id for vif in record.vifs} - parts.network.plugged().keys()
+    if new and parts.network.follows:
+        asked = time.monotonic()
+        query = NetworkQuery(host=parts.host, ports=sorted(new))
+        learn(parts.ask("network_state", query, NetworkState), asked)
 
 
 def _try(function: Callable[..., None], *arguments: object) -> None:

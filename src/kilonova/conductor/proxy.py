@@ -17,8 +17,11 @@ from kilonova.domain.clock import now
 from kilonova.domain.errors import BadRequest, NotFound, StaleEpoch
 from kilonova.domain.messages import (
     Activate,
+    AllocateNetworks,
     Finished,
+    FromHost,
     Held,
+    NetworkQuery,
     Nothing,
     OperationRef,
     PerformOperation,
@@ -29,6 +32,8 @@ from kilonova.domain.messages import (
     StepRecord,
     Vifs,
 )
+from kilonova.domain.network import NetworkState
+from kilonova.domain.routers import HostRouters
 from kilonova.domain.servers import GuestMetadata, PowerState, VmState
 from kilonova.domain.servers import guest_metadata as metadata_of
 from kilonova.engine import lease
@@ -52,7 +57,7 @@ def progress(parts: Parts, message: Progress) -> Nothing:
 
 
 @repeated
-def allocate_networks(parts: Parts, message: OperationRef) -> Vifs:
+def allocate_networks(parts: Parts, message: AllocateNetworks) -> Vifs:
     """Ports for the server of this build, bound to the host that asks.
 
     One transaction: nobody takes the operation over, and the server is not deleted, while they are made.
@@ -64,11 +69,20 @@ def allocate_networks(parts: Parts, message: OperationRef) -> Vifs:
         server = servers.for_host(conn, work.server_id)
         spec, zone = server.spec, server.availability_zone or ""
         vifs = parts.network.allocate_for_instance(
-            work.server_id, spec.project_id, spec.hostname, message.host, zone, spec.networks or []
+            work.server_id,
+            spec.project_id,
+            spec.hostname,
+            message.host,
+            zone,
+            spec.networks or [],
+            spec.security_groups,
         )
         servers.set_vifs(conn, work.server_id, vifs)
+        state = None
+        if message.follows:
+            state = parts.network.state(message.host, [vif.port_id for vif in vifs])
     parts.faults.reach("build.set_vifs.after")
-    return Vifs(vifs=vifs)
+    return Vifs(vifs=vifs, state=state)
 
 
 @repeated
@@ -226,6 +240,16 @@ def guest_metadata(parts: Parts, message: ServerQuery) -> GuestMetadata:
             raise NotFound(f"Instance {message.server_id} is not on {message.host}")
     spec = structs.replace(server.spec, name=server.name, hostname=server.hostname)
     return metadata_of(spec, server.vifs, server.availability_zone, server.metadata)
+
+
+def network_state(parts: Parts, message: NetworkQuery) -> NetworkState:
+    """What holds now for ports of the host that asks: it reads only the security groups of these."""
+    return parts.network.state(message.host, message.ports)
+
+
+def host_routers(parts: Parts, message: FromHost) -> HostRouters:
+    """The routers of the host that asks, and which gateways are routers' on the networks that it serves."""
+    return parts.network.host_routers(message.host)
 
 
 Words = OperationRef | Progress | Finished | Activate

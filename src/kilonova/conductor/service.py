@@ -30,6 +30,8 @@ MESSAGES: dict[str, Callable[[Parts, Any], Any]] = {
     "renew_leases": proxy.renew_leases,
     "power_states": proxy.power_states,
     "guest_metadata": proxy.guest_metadata,
+    "network_state": proxy.network_state,
+    "host_routers": proxy.host_routers,
 }
 
 

@@ -44,3 +44,5 @@ class HostReport(msgspec.Struct, frozen=True, kw_only=True):
     architectures: list[str] = msgspec.field(default_factory=lambda: ["x86_64"])
     disk_available_least: int | None = None
     """GiB that the file system has free."""
+    follows_network: bool = False
+    """Its network wants to be told what changes of the ports on it."""

@@ -3,7 +3,8 @@
 conductor   build_instances, perform_action, delete_instance (PerformOperation), and what computes say and
             ask (every message FromHost, checked against the placement of the server)
 scheduler   select_destinations
-compute.H   build_and_run_instance, perform_action, delete_instance (Work), get_console_output
+compute.H   build_and_run_instance, perform_action, delete_instance (Work), get_console_output,
+            network_changed
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 import msgspec
 
 from kilonova.domain.hosts import HostReport
-from kilonova.domain.network import Vif
+from kilonova.domain.network import NetworkState, Vif
 from kilonova.domain.servers import BuildSpec, PowerState
 
 
@@ -69,6 +70,15 @@ class ConsoleOutput(Message, frozen=True, kw_only=True):
 
 class Text(Message, frozen=True, kw_only=True):
     text: str
+
+
+class NetworkChanged(Message, frozen=True, kw_only=True):
+    """Ids of what is not as it was: the host asks for what it is now (NetworkQuery)."""
+
+    groups: list[str] = []
+    ports: list[str] = []
+    routers: bool = False
+    """The host's routers, or its networks' gateways (it asks for host_routers)."""
 
 
 # --- conductor, from computes
@@ -129,8 +139,20 @@ class OperationRef(FromHost, frozen=True, kw_only=True):
     epoch: int
 
 
+class AllocateNetworks(OperationRef, frozen=True, kw_only=True):
+    follows: bool = False
+    """The host wants the state of its ports with them."""
+
+
 class Vifs(Message, frozen=True, kw_only=True):
     vifs: list[Vif]
+    state: NetworkState | None = None
+
+
+class NetworkQuery(FromHost, frozen=True, kw_only=True):
+    """What holds now for these ports? Those that are not bound to the host are left out of the answer."""
+
+    ports: list[str]
 
 
 class RenewLeases(FromHost, frozen=True, kw_only=True):

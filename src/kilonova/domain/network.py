@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 
+from kilonova.domain.security_groups import Filter
+
 
 class HostRoute(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     destination: str
@@ -49,6 +51,8 @@ class Vif(msgspec.Struct, frozen=True, kw_only=True):
     addresses: list[VifAddress] = []
     port_security: bool = True
     allowed_address_pairs: list[AddressPair] = []
+    security_groups: list[str] | None = None
+    """None: of a conductor that knows none; what goes in and out is not looked at then."""
     preserve_on_delete: bool = False
     """A port the user made: it outlives the server."""
     server_id: str | None = None
@@ -65,6 +69,25 @@ class Vif(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def bridge(self) -> str:
         return f"brq{self.network_id[:11]}"
+
+
+class PortSecurity(msgspec.Struct, frozen=True, kw_only=True):
+    """What may change of a port while it is plugged."""
+
+    port_id: str
+    port_security: bool
+    allowed_address_pairs: list[AddressPair] = []
+    security_groups: list[str] = []
+
+
+class NetworkState(msgspec.Struct, frozen=True, kw_only=True):
+    """What a host must know beside its vifs, as it was when it was read."""
+
+    ports: list[PortSecurity] = []
+    groups: dict[str, list[Filter]] = {}
+    """Group id → its rules, of the groups that these ports are in."""
+    members: dict[str, list[str]] = {}
+    """Group id → addresses and ranges of all ports in it, of the groups that those rules name."""
 
 
 class Pool(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -145,7 +168,10 @@ class Port(msgspec.Struct, frozen=True, kw_only=True):
     nic_tag: str | None = None
     server_hostname: str | None = None
     made_by_build: bool = False
+    has_groups: bool | None = None
+    """None: of a release that knew no security groups, so that its project's default group is meant."""
     revision_number: int = 0
     created_at: float
     updated_at: float
     fixed_ips: list[FixedIp] = []
+    security_groups: list[str] = []

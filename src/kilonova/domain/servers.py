@@ -112,6 +112,8 @@ class BuildSpec(msgspec.Struct, frozen=True, kw_only=True):
     admin_password: str | None = None
     """Never stored with the server: only in the build's operation, until that ends."""
     launch_index: int = 0
+    security_groups: list[str] = []
+    """Of the ports that the build makes: ids, or ``default``; empty means that one too."""
 
 
 class RequestedNetwork(msgspec.Struct, frozen=True, kw_only=True):

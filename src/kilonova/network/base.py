@@ -6,13 +6,27 @@ agent, gets all it needs as data, and holds no database.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
+import msgspec
+
 from kilonova.domain.context import RequestContext
-from kilonova.domain.network import Vif
+from kilonova.domain.network import NetworkState, Vif
 from kilonova.domain.routers import HostRouters
+from kilonova.domain.security_groups import SecurityGroup, SecurityGroupRule
 from kilonova.domain.servers import GuestMetadata, RequestedNetwork
+
+
+class ServerGroup(msgspec.Struct, frozen=True, kw_only=True):
+    """A security group that a server's NIC is in. ``remotes``: the groups that its rules name, by id."""
+
+    id: str
+    name: str
+    project_id: str
+    description: str
+    rules: list[SecurityGroupRule]
+    remotes: dict[str, SecurityGroup]
 
 
 class NetworkService(Protocol):
@@ -36,12 +50,40 @@ class NetworkService(Protocol):
         host: str,
         availability_zone: str,
         requested: list[RequestedNetwork],
+        security_groups: Sequence[str] = (),
     ) -> list[Vif]:
-        """Ports for a server, bound to ``host``, in the order asked for. Called again it gives the same
+        """Ports for a server, in these security groups (none: the project's default one), bound to ``host``,
+        in the order asked for. Called again it gives the same
         ports (and binds them to ``host``). BuildAborted if no address is left."""
 
     def deallocate_for_instance(self, server_id: str) -> None:
         """Ports that the build made are gone; ports of the user are unbound. Safe to call again."""
+
+    def state(self, host: str, port_ids: Sequence[str]) -> NetworkState:
+        """What that host must know of those of the ports that are bound to it."""
+
+    def host_routers(self, host: str) -> HostRouters:
+        """The routers of that host, and the gateways that are routers' on the networks that it serves."""
+
+    def rehome_routers(self, silence: float) -> None:
+        """Routers that no host has, or one that was silent for so many seconds, are given to one that is
+        up, if there is one."""
+
+    def security_groups(self, context: RequestContext, names: Sequence[str]) -> list[str]:
+        """What to say to allocate_for_instance() for groups of these names or ids. BadRequest: there is no
+        such group; Conflict: several have the name."""
+
+    def add_security_group(self, context: RequestContext, server_id: str, name: str) -> None:
+        """The server's NICs are in that group too. NotFound, Conflict, BadRequest in Nova's words."""
+
+    def remove_security_group(self, context: RequestContext, server_id: str, name: str) -> None:
+        """The server's NICs are in that group no more."""
+
+    def security_groups_of_server(self, server_id: str) -> list[ServerGroup]:
+        """Each group that a NIC of the server is in."""
+
+    def security_group_names(self, server_ids: Sequence[str]) -> dict[str, list[str]]:
+        """Names of the groups of each NIC; one query for all. Servers without groups are missing."""
 
     def port_status(self, server_id: str, active: bool) -> None:
         """Whether the server's ports are plugged, as its host found."""
@@ -65,6 +107,19 @@ class HostNetwork(Protocol):
 
     def stop(self) -> None:
         """Stop what lives in this process. Bridges, taps and DHCP stay: guests go on."""
+
+    @property
+    def follows(self) -> bool:
+        """Whether it wants to be told, by refresh(), what changes of its ports."""
+
+    def refresh(self, state: NetworkState, asked: float) -> None:
+        """From now on this holds, for ports that are plugged and for ports that will be: security groups and
+        their members, address pairs, port security. ``asked``: when that was asked for (time.monotonic());
+        what was asked for later is kept. One transaction: at no moment passes what neither the old nor the
+        new rules allow; connections that the new ones allow go on, others end."""
+
+    def users(self, ids: set[str]) -> set[str]:
+        """The plugged ports that use one of these security groups, as their own or in a rule."""
 
     def plug(self, vif: Vif) -> None:
         """The guest's tap exists on its network's bridge, with anti-spoofing; DHCP knows it; the network's

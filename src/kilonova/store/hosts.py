@@ -102,6 +102,7 @@ def _values(told: HostReport, rules: Compute) -> dict[str, object]:
         ),
         "disk_gb_limit": int((total.disk_gb - reserved_gb) * rules.disk_allocation_ratio),
         "disk_available_least": told.disk_available_least,
+        "follows_network": told.follows_network,
     }
 
 

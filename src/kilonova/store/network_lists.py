@@ -68,7 +68,9 @@ class Listing:
         column = self.table.c[name] if name in _TIMES else self.attributes.get(name)
         if column is None or not isinstance(column, sa.Column):
             raise BadRequest(f"Invalid input for sort_key: {name} is no attribute to sort by")
-        return sa.func.coalesce(column, "") if column.nullable else column
+        if not column.nullable:
+            return column
+        return sa.func.coalesce(column, -1 if isinstance(column.type, sa.Integer) else "")
 
     def _conditions(self, filters: Mapping[str, list[str]]) -> list[Condition]:
         found = []

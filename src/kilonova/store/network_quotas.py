@@ -1,4 +1,4 @@
-"""Limits of networks, subnets and ports that an admin set for a project."""
+"""Limits of networks, subnets, ports, security groups and rules that an admin set for a project."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from kilonova.store import dialect
 from kilonova.store.schema.networks import network_quotas as quotas
 from kilonova.store.schema.networks import networks, ports, subnets
 from kilonova.store.schema.routers import floating_ips, routers
+from kilonova.store.schema.security_groups import security_group_rules, security_groups
 from kilonova.store.subnets import DHCP_OWNER
 
 
@@ -82,5 +83,7 @@ _COUNTS = {
     "port": _count(ports),
     "router": _count(routers),
     "floatingip": _count(floating_ips),
+    "security_group": _count(security_groups),
+    "security_group_rule": _count(security_group_rules),
 }
 _ROOM = {name: sa.select(_limit(name), count) for name, count in _COUNTS.items()}

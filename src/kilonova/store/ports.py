@@ -12,10 +12,11 @@ import sqlalchemy as sa
 from kilonova.domain.clock import now
 from kilonova.domain.errors import BadRequest
 from kilonova.domain.network import FixedIp, Port
-from kilonova.store import dialect
+from kilonova.store import dialect, port_security
 from kilonova.store.network_lists import Condition, Listing, Page
 from kilonova.store.schema.networks import ip_allocations, networks, ports
 from kilonova.store.schema.routers import floating_ips
+from kilonova.store.schema.security_groups import port_security_groups
 from kilonova.store.statement import Statement
 from kilonova.store.subnets import DHCP_OWNER
 
@@ -68,7 +69,16 @@ def _with_mac(values: list[str]) -> Condition:
     return ports.c.mac_address.in_([value.lower() for value in values])
 
 
-_listing = Listing(ports, ATTRIBUTES, {"fixed_ips": _with_fixed_ips, "mac_address": _with_mac})
+def _in_groups(values: list[str]) -> Condition:
+    own = port_security_groups.c
+    return sa.exists().where(own.port_id == ports.c.id, own.security_group_id.in_(values))
+
+
+_listing = Listing(
+    ports,
+    ATTRIBUTES,
+    {"fixed_ips": _with_fixed_ips, "mac_address": _with_mac, "security_groups": _in_groups},
+)
 
 
 # Statements on the way of a build are made once: making one costs more than running it.
@@ -183,7 +193,7 @@ def by_id(conn: sa.Connection, port_ids: Sequence[str], for_update: bool = False
 
 
 def of_servers(conn: sa.Connection, server_ids: Sequence[str]) -> list[Port]:
-    """The NICs of these servers, in their order. Two statements, however many servers."""
+    """The NICs of these servers, in their order. Three statements, however many servers."""
     if not server_ids:
         return []
     rows = conn.execute(_OF_SERVERS, {"servers": server_ids}).all()
@@ -208,12 +218,13 @@ def server_at(conn: sa.Connection, network_id: str, ip: str) -> str | None:
 
 
 def insert(conn: sa.Connection, new: Sequence[Port]) -> None:
-    """Ports with their addresses. IntegrityError if an address or a MAC is taken: nobody checked."""
+    """Ports with their addresses and groups. IntegrityError if an address or a MAC is taken."""
     rows = [msgspec.structs.asdict(port) for port in new]
     for row in rows:
-        del row["fixed_ips"]
+        del row["fixed_ips"], row["security_groups"]
     conn.execute(_INSERT, rows)
     give(conn, {port.id: port.fixed_ips for port in new})
+    port_security.join(conn, {port.id: port.security_groups for port in new})
 
 
 def give(conn: sa.Connection, addresses: Mapping[str, Sequence[FixedIp]]) -> None:
@@ -298,6 +309,14 @@ def in_use(conn: sa.Connection, network_id: str) -> list[str]:
     return [row.id for row in rows]
 
 
+def hosts_of(conn: sa.Connection, network_ids: Sequence[str]) -> list[str]:
+    """The hosts that servers' ports on these networks are bound to."""
+    if not network_ids:
+        return []
+    query = sa.select(ports.c.host).where(ports.c.network_id.in_(network_ids), ports.c.nic.is_not(None))
+    return sorted(conn.scalars(query.distinct()))
+
+
 def networks_on(conn: sa.Connection, host: str) -> list[str]:
     """Ids of the networks that servers' ports on that host are of."""
     query = sa.select(ports.c.network_id).where(ports.c.host == host, ports.c.nic.is_not(None)).distinct()
@@ -310,9 +329,14 @@ def plugged_into_servers(conn: sa.Connection, network_id: str) -> bool:
 
 
 def _ports(conn: sa.Connection, rows: Sequence[sa.Row[Any]]) -> list[Port]:
-    """The rows as ports, with the addresses of all of them in one query."""
+    """The rows as ports, with the addresses of all of them in one query, and their groups in another."""
     addresses: dict[str, list[FixedIp]] = {}
+    ids = [row.id for row in rows]
     if rows:
-        for row in conn.execute(_ADDRESSES, {"ports": [row.id for row in rows]}):
+        for row in conn.execute(_ADDRESSES, {"ports": ids}):
             addresses.setdefault(row.port_id, []).append(FixedIp(subnet_id=row.subnet_id, ip_address=row.ip))
-    return [Port(**row._mapping, fixed_ips=addresses.get(row.id, [])) for row in rows]
+    groups = port_security.groups_of(conn, ids)
+    return [
+        Port(**row._mapping, fixed_ips=addresses.get(row.id, []), security_groups=groups.get(row.id, []))
+        for row in rows
+    ]

@@ -164,6 +164,18 @@ def on_host(conn: sa.Connection, host: str) -> list[Router]:
     return [_router(row) for row in rows]
 
 
+def hosts_of(conn: sa.Connection, router_ids: Sequence[str]) -> list[str]:
+    if not router_ids:
+        return []
+    return sorted(set(conn.scalars(sa.select(routers.c.host).where(routers.c.id.in_(router_ids)))))
+
+
+def hosts_of_gateways(conn: sa.Connection, network_id: str) -> list[str]:
+    """The hosts of the routers with their gateways on that network."""
+    on_it = sa.select(ports.c.id).where(ports.c.network_id == network_id)
+    return sorted(set(conn.scalars(sa.select(routers.c.host).where(routers.c.gateway_port_id.in_(on_it)))))
+
+
 def homeless(conn: sa.Connection, service_down_time: float) -> list[Router]:
     """Routers with a port whose host is none, or one that is down."""
     lives = sa.exists().where(

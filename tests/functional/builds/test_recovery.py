@@ -547,7 +547,6 @@ def _first_time(answer: Any, then: Any) -> Any:
 
 def test_a_comparison_does_not_remove_what_was_handed_over_meanwhile(cloud: Cloud) -> None:
     """Between the look at the records and the removal the same server is placed here again, and built."""
-    from kilonova.compute import reconcile
 
     server_id = cloud.active(cloud.make_network())
     host = cloud.hosts["h1"]
@@ -561,7 +560,7 @@ def test_a_comparison_does_not_remove_what_was_handed_over_meanwhile(cloud: Clou
         return answer
 
     cloud.bus.call = old_records  # type: ignore[method-assign]
-    reconcile.reconcile(agent._parts, agent._running)
+    agent._compare()
     assert host.driver.guest(server_id) is not None
     assert host.network.plugged()
 

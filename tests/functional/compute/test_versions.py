@@ -120,7 +120,7 @@ def test_extensions_are_what_is_there(member: Any) -> None:
     listed = member.get("/extensions").json["extensions"]
     aliases = {one["alias"] for one in listed}
     assert {"os-keypairs", "OS-EXT-STS"} <= aliases
-    assert not {"os-cells", "os-shelve", "os-volumes", "os-security-groups"} & aliases
+    assert not {"os-cells", "os-shelve", "os-volumes"} & aliases
     assert member.get("/extensions/os-keypairs").json["extension"]["name"] == "Keypairs"
     assert member.get("/extensions/os-cells").status_code == 404
 

@@ -39,6 +39,11 @@ def authenticate(token: str, request_id: str) -> RequestContext:
     return RequestContext(request_id=request_id, user_id=token, project_id=project, roles=frozenset(roles))
 
 
+def path_of(kind: str) -> str:
+    """``/networks``; ``/security-groups``."""
+    return f"/{kind.replace('_', '-')}s"
+
+
 @dataclass(frozen=True)
 class Caller:
     """One user's view of the API. No request may end in a 500, and every fault has Neutron's form."""
@@ -68,17 +73,17 @@ class Caller:
         return [item["id"] for item in self.get(f"/{plural}", **params)[plural]]
 
     def create(self, kind: str, **attributes: Any) -> dict[str, Any]:
-        result = self("POST", f"/{kind}s", {kind: attributes})
+        result = self("POST", path_of(kind), {kind: attributes})
         assert result.status_code == 201, result.text
         return dict(result.json[kind])
 
     def update(self, kind: str, item_id: str, **attributes: Any) -> dict[str, Any]:
-        result = self("PUT", f"/{kind}s/{item_id}", {kind: attributes})
+        result = self("PUT", f"{path_of(kind)}/{item_id}", {kind: attributes})
         assert result.status_code == 200, result.text
         return dict(result.json[kind])
 
     def delete(self, kind: str, item_id: str) -> None:
-        result = self("DELETE", f"/{kind}s/{item_id}")
+        result = self("DELETE", f"{path_of(kind)}/{item_id}")
         assert result.status_code == 204, result.text
 
     def refused(self, method: str, path: str, json: Any = None) -> tuple[int, str]:
@@ -88,10 +93,10 @@ class Caller:
         return result.status_code, result.json["NeutronError"]["type"]
 
     def refused_create(self, kind: str, **attributes: Any) -> tuple[int, str]:
-        return self.refused("POST", f"/{kind}s", {kind: attributes})
+        return self.refused("POST", path_of(kind), {kind: attributes})
 
     def refused_update(self, kind: str, item_id: str, **attributes: Any) -> tuple[int, str]:
-        return self.refused("PUT", f"/{kind}s/{item_id}", {kind: attributes})
+        return self.refused("PUT", f"{path_of(kind)}/{item_id}", {kind: attributes})
 
 
 @pytest.fixture

@@ -53,7 +53,7 @@ def cli(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[.
         monkeypatch.delenv(name)
 
     def run(*words: str, fails: bool = False) -> Any:
-        as_json = ["-f", "json"] if words[1] in ("list", "show", "create") else []
+        as_json = ["-f", "json"] if {"list", "show", "create"} & set(words[1:4]) else []
         auth = ["--os-auth-type", "admin_token", "--os-endpoint", url, "--os-token", "alice"]
         with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
             status = shell.main([*auth, *words, *as_json])
@@ -98,7 +98,8 @@ def test_a_day_with_the_command_line(cli: Callable[..., Any]) -> None:
     cli("subnet", "set", "sub", "--dns-nameserver", "1.1.1.1", "--no-dhcp")
     cli("subnet", "unset", "sub", "--dns-nameserver", "9.9.9.9")
     assert cli("subnet", "show", "sub")["dns_nameservers"] == ["1.1.1.1"]
-    cli("port", "set", "p", "--fixed-ip", "subnet=sub", "--device-owner", "me", "--disable-port-security")
+    cli("port", "set", "p", "--fixed-ip", "subnet=sub", "--device-owner", "me")
+    cli("port", "set", "p", "--no-security-group", "--disable-port-security")
     cli("port", "unset", "p", "--fixed-ip", "subnet=sub,ip-address=10.0.0.99")
     (fixed,) = cli("port", "show", "p")["fixed_ips"]
     assert fixed["ip_address"].startswith("10.0.0.1")
@@ -111,6 +112,30 @@ def test_a_day_with_the_command_line(cli: Callable[..., Any]) -> None:
     cli("subnet", "delete", "sub")
     cli("network", "delete", "blue")
     assert cli("network", "list") == []
+
+
+def test_security_groups_with_the_command_line(cli: Callable[..., Any]) -> None:
+    assert [item["Name"] for item in cli("security", "group", "list")] == ["default"]
+    web = cli("security", "group", "create", "web", "--tag", "t")
+    assert (web["stateful"], len(web["rules"]), web["tags"]) == (True, 2, ["t"])
+    words = ("--protocol", "tcp", "--dst-port", "80:81", "--remote-ip", "10.0.0.0/8", "web")
+    rule = cli("security", "group", "rule", "create", *words)
+    assert (rule["direction"], rule["port_range_min"], rule["port_range_max"]) == ("ingress", 80, 81)
+    assert "already exists" in cli("security", "group", "rule", "create", *words, fails=True)
+    cli("security", "group", "rule", "create", "--remote-group", "default", "web")
+    cli("security", "group", "rule", "create", "--protocol", "icmp", "--icmp-type", "8", "web")
+    assert len(cli("security", "group", "rule", "list", "web")) == 5
+    cli("security", "group", "rule", "delete", rule["id"])
+    cli("security", "group", "set", "web", "--name", "www", "--description", "d", "--tag", "u")
+    cli("network", "create", "n")
+    cli("port", "create", "p", "--network", "n", "--security-group", "www")
+    assert "in use" in cli("security", "group", "delete", "www", fails=True)
+    (default,) = [item["ID"] for item in cli("security", "group", "list") if item["Name"] == "default"]
+    cli("port", "set", "p", "--security-group", "default")
+    assert set(cli("port", "show", "p")["security_group_ids"]) == {web["id"], default}
+    cli("port", "unset", "p", "--security-group", "www")
+    assert [item["Name"] for item in cli("port", "list", "--security-group", default)] == ["p"]
+    cli("security", "group", "delete", "www")
 
 
 def test_refusals_reach_the_user(cli: Callable[..., Any]) -> None:
@@ -137,7 +162,8 @@ def test_the_sdk(sdk: Any) -> None:
     sdk.set_tags(port, ["a"])
     assert [item.id for item in sdk.ports(network_id=net.id, tags="a")] == [port.id]
     assert sdk.find_extension("port-security")
-    assert sdk.find_extension("security-group") is None
+    assert sdk.find_extension("security-group")
+    assert sdk.find_extension("router") is None
     assert sdk.update_quota(ADMIN, ports=3, check_limit=True).ports == 3
     assert sdk.get_quota(ADMIN, details=True).ports == {"limit": 3, "used": 1, "reserved": 0}
     assert sdk.get_quota_default(ADMIN).ports == 500

@@ -7,7 +7,15 @@ from falcon.testing import TestClient
 
 from .conftest import ADMIN, ALICE, BOB, Caller
 
-DEFAULTS = {"network": 100, "subnet": 100, "port": 500, "router": 10, "floatingip": 50}
+DEFAULTS = {
+    "network": 100,
+    "subnet": 100,
+    "port": 500,
+    "router": 10,
+    "floatingip": 50,
+    "security_group": 10,
+    "security_group_rule": 100,
+}
 
 
 def test_defaults_and_limits_of_a_project(alice: Caller, admin: Caller) -> None:
@@ -62,14 +70,14 @@ def test_extensions_say_the_truth(alice: Caller) -> None:
     aliases = [item["alias"] for item in alice.get("/extensions")["extensions"]]
     for alias in aliases:
         assert alice.get(f"/extensions/{alias}")["extension"]["alias"] == alias
-    missing = {"security-group", "router", "external-net", "provider", "agent", "subnet_allocation"}
+    missing = {"stateful-security-group", "dvr", "l3-ha", "provider", "agent", "subnet_allocation"}
     assert not missing & set(aliases)
-    assert alice.refused("GET", "/extensions/security-group")[0] == 404
+    assert alice.refused("GET", "/extensions/router")[0] == 404
 
 
 @pytest.mark.parametrize(
     "path",
-    ["security-groups", "subnetpools", "address-scopes", "agents", "nothing"],
+    ["address-groups", "subnetpools", "address-scopes", "agents", "nothing"],
 )
 def test_what_is_not_offered_is_not_found(alice: Caller, path: str) -> None:
     assert alice.refused("GET", f"/{path}")[0] == 404

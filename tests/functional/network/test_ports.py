@@ -36,6 +36,7 @@ def test_a_new_port_has_neutrons_attributes(alice: Caller, net: str, subnet: dic
         "device_id": "",
         "device_owner": "",
         "dns_name": "box",
+        "security_groups": made["security_groups"],
         "port_security_enabled": True,
         "allowed_address_pairs": [],
         "binding:vnic_type": "normal",
@@ -44,6 +45,7 @@ def test_a_new_port_has_neutrons_attributes(alice: Caller, net: str, subnet: dic
         "created_at": made["created_at"],
         "updated_at": made["updated_at"],
     }
+    assert len(made["security_groups"]) == 1
     assert alice.get(f"/ports/{made['id']}")["port"] == made
 
 
@@ -110,7 +112,7 @@ def test_an_address_of_another_networks_subnet(alice: Caller, net: str, subnet: 
         {"allowed_address_pairs": [{"ip_address": "10.0.0.9", "mac_address": "x"}]},
         {"allowed_address_pairs": [{"mac_address": "fa:16:3e:00:00:01"}]},
         {"allowed_address_pairs": [{"ip_address": "10.0.0.9"}] * 2},
-        {"security_groups": []},
+        {"security_groups": [5]},
         {"fixed_ips": {}},
         {"network_id": 3},
         {"status": "ACTIVE"},
@@ -137,7 +139,8 @@ def test_port_security_and_address_pairs(alice: Caller, net: str) -> None:
     ]
     required = (409, "AddressPairAndPortSecurityRequired")
     assert alice.refused_update("port", port["id"], port_security_enabled=False) == required
-    changed = alice.update("port", port["id"], port_security_enabled=False, allowed_address_pairs=[])
+    off = {"port_security_enabled": False, "security_groups": []}
+    changed = alice.update("port", port["id"], allowed_address_pairs=[], **off)
     assert changed["port_security_enabled"] is False
     open_net = alice.create("network", port_security_enabled=False)["id"]
     assert alice.create("port", network_id=open_net)["port_security_enabled"] is False
@@ -231,7 +234,6 @@ def test_a_servers_port_stays_as_it_is(
         {"fixed_ips": []},
         {"device_id": ""},
         {"admin_state_up": False},
-        {"port_security_enabled": False},
         {"mac_address": "fa:16:3e:00:00:01"},
         {"binding:host_id": "other"},
     ):

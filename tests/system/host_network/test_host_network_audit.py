@@ -55,8 +55,8 @@ def test_every_rule_that_says_something_else(own_host: None) -> None:
     ]
     for table in (
         firewall.bridge_table("kilonova-test", vifs, ["knb-1"]),
-        firewall.host_table("kilonova-test", ["knt-1", "knt-2"], ["brq-1"], "198.18.0.0/15", nat=True),
-        firewall.host_table("kilonova-test", ["knt-1"], ["brq-1"], "198.18.0.0/15", nat=False),
+        firewall.host_table("kilonova-test", ["knt-1", "knt-2"], {"brq-1": 7}, "198.18.0.0/15", nat=True),
+        firewall.host_table("kilonova-test", ["knt-1"], {"brq-1": 7}, "198.18.0.0/15", nat=False),
     ):
         nft.apply(nft.replace(table))
         for which in range(sum(len(chain.rules) for chain in table.chains)):

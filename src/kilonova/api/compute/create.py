@@ -56,8 +56,9 @@ def create(api: ComputeAPI, request: Request) -> Reply:
     checks.image_fits(context, image, flavor)
     checks.devices(asked, flavor)
     networks = requested_networks(api, context, asked, count)
+    groups = api.network.security_groups(context, [group.name for group in asked.security_groups])
     password = asked.admin_pass if asked.admin_pass is not UNSET else _random(12)
-    spec = _spec(context, asked, flavor, image, networks, place, hints, public_key, password)
+    spec = _spec(context, asked, flavor, image, networks, groups, place, hints, public_key, password)
     servers = [_new_server(asked, spec, index, count) for index in range(count)]
     reservation_id = f"r-{_random(8).lower()}"
     accept.create_servers(api.db, api.bus, api.config, context, servers, reservation_id, limits, api.faults)
@@ -73,7 +74,7 @@ def _accepted(request: Request, asked: ServerRequest, server_id: str, password: 
         "links": own,
         "OS-DCF:diskConfig": asked.disk_config,
         "adminPass": password,
-        "security_groups": [],
+        "security_groups": [{"name": group.name} for group in asked.security_groups] or [{"name": "default"}],
     }
     return Reply(202, {"server": server}, headers={"Location": own[0]["href"]})
 
@@ -137,6 +138,7 @@ def _spec(
     flavor: Flavor,
     image: ImageRef,
     networks: list[RequestedNetwork] | None,
+    groups: list[str],
     place: Placement,
     hints: dict[str, Any],
     public_key: str | None,
@@ -149,6 +151,7 @@ def _spec(
         "flavor": flavor,
         "image": image,
         "networks": networks,
+        "security_groups": groups,
         "availability_zone": place.availability_zone,
         "host": place.host,
         "scheduler_hints": hints,

@@ -31,9 +31,6 @@ def refuse_unavailable(asked: ServerRequest) -> None:
         raise BadRequest("Image signature verification is not available here")
     if asked.block_device_mapping:
         raise BadRequest("Block Device Mapping is Invalid: volumes are not available here")
-    for group in asked.security_groups:
-        if group.name != "default":
-            raise BadRequest(f"Security group {group.name} not found: security groups are not available here")
 
 
 def user_data(asked: ServerRequest) -> None:

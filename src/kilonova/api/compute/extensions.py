@@ -44,6 +44,7 @@ os-multiple-create      MultipleCreate            Allow multiple create in the C
 os-pause-server         PauseServer               Enable pause/unpause server actions.
 os-quota-class-sets     QuotaClasses              Quota classes management support.
 os-quota-sets           Quotas                    Quotas management support.
+os-security-groups      SecurityGroups            Security group support of servers.
 os-server-list-multi-status ServerListMultiStatus Allow to filter the servers by a set of status values.
 os-server-sort-keys     ServerSortKeys            Add sorting support in get Server v2 API.
 os-server-start-stop    ServerStartStop           Start/Stop instance compute API support.

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from kilonova.api.compute import server_admin, server_lock
+from kilonova.api.compute import server_admin, server_lock, server_security_groups
 from kilonova.api.compute import server_fields as fields
 from kilonova.api.compute.server_access import find
 from kilonova.api.compute.state import ComputeAPI
@@ -122,12 +122,13 @@ ACTIONS: Mapping[str, Perform] = {
     "lock": server_lock.lock,
     "unlock": server_lock.unlock,
     "os-resetState": server_admin.reset_state,
+    "addSecurityGroup": server_security_groups.add,
+    "removeSecurityGroup": server_security_groups.remove,
 }
 
 _ELSEWHERE: dict[str, Any] = {
     **dict.fromkeys(
         (
-            "addSecurityGroup",
             "changePassword",
             "confirmResize",
             "createBackup",
@@ -137,7 +138,6 @@ _ELSEWHERE: dict[str, Any] = {
             "migrate",
             "os-migrateLive",
             "rebuild",
-            "removeSecurityGroup",
             "rescue",
             "resize",
             "revertResize",

@@ -61,7 +61,7 @@ def one(api: ComputeAPI, conn: sa.Connection, request: Request, row: Row) -> msg
 
 
 def many(api: ComputeAPI, conn: sa.Connection, request: Request, rows: Sequence[Row]) -> list[msgspec.Raw]:
-    """GET /servers/detail: two statements more, however many rows. Lists do not show server groups."""
+    """GET /servers/detail: three statements more, however many rows. Lists do not show server groups."""
     view = ServerView(api, conn, request, rows)
     return [view.encoded(row) for row in rows]
 
@@ -98,6 +98,7 @@ class ServerView:
         self._has_description = self._since(2, 19)
         self._has_groups = self._since(2, 71)
         self._has_hostname = self._since(2, 3) if self._admin else self._since(2, 90)
+        self._groups = api.network.security_group_names([row.id for row in rows]) if extended else {}
         if self._since(2, 26):
             self._tags = server_tags.of(conn, list(map(id_of, rows)))
         if self._admin:
@@ -141,6 +142,7 @@ class ServerView:
         return view
 
     def _extend(self, view: OwnView, row: Own, all_columns: Row) -> None:
+        view.security_groups = [{"name": name} for name in self._groups.get(row.id, [])]
         view.launched_at = iso8601_micro(row.launched_at)
         view.terminated_at = iso8601_micro(row.terminated_at)
         if self._has_hostname:
@@ -194,7 +196,6 @@ class ServerView:
             "config_drive": "True" if row.config_drive else "",
             "key_name": row.key_name,
             "os-extended-volumes:volumes_attached": [],
-            "security_groups": [],
         }
         if self._admin and self._since(2, 3):
             view["OS-EXT-SRV-ATTR:kernel_id"] = properties.get("kernel_id", "")

@@ -1,6 +1,6 @@
 """The Networking API v2.0 (Neutron's), under /networking: its table of URLs.
 
-What is not in this table is not offered and answers 404: security groups, subnet pools, agents.
+What is not in this table is not offered and answers 404: subnet pools, address scopes, agents.
 ``extensions`` says the same to a client that asks first.
 """
 
@@ -11,10 +11,12 @@ from kilonova.api.network import extensions, faults, quotas, resources, routers,
 from kilonova.api.network.floating_ips import FLOATING_IPS
 from kilonova.api.network.networks import NETWORKS
 from kilonova.api.network.ports import PORTS
+from kilonova.api.network.security_groups import RULES, SECURITY_GROUPS
 from kilonova.api.network.subnets import SUBNETS
 from kilonova.network.builtin.service import BuiltinNetwork
 
-RESOURCES = (NETWORKS, SUBNETS, PORTS, routers.ROUTERS, FLOATING_IPS)
+RESOURCES = (NETWORKS, SUBNETS, PORTS, SECURITY_GROUPS, RULES, routers.ROUTERS, FLOATING_IPS)
+TAGGED = (NETWORKS, SUBNETS, PORTS, SECURITY_GROUPS, routers.ROUTERS, FLOATING_IPS)
 _QUOTA = "/v2.0/quotas/{project_id}"
 
 ROUTES = [
@@ -23,7 +25,7 @@ ROUTES = [
     Route("GET", "/v2.0/extensions", extensions.index),
     Route("GET", "/v2.0/extensions/{alias}", extensions.show),
     *(route for resource in RESOURCES for route in resources.routes(resource)),
-    *(route for resource in RESOURCES for route in tags.routes(resource)),
+    *(route for resource in TAGGED for route in tags.routes(resource)),
     *routers.ROUTES,
     Route("GET", "/v2.0/quotas", quotas.index),
     Route("GET", _QUOTA, quotas.show),

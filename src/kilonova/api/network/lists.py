@@ -37,18 +37,18 @@ def fields(request: Request, view: dict[str, Any]) -> dict[str, Any]:
 
 
 def links(
-    request: Request, plural: str, page: Page, ids: Sequence[str], more: bool, before: bool
+    request: Request, plural: str, path: str, page: Page, ids: Sequence[str], more: bool, before: bool
 ) -> dict[str, list[dict[str, str]]]:
     """``{"networks_links": […]}``, or nothing where there is no other page."""
     found = []
     if ids and more:
-        found.append({"rel": "next", "href": _url(request, plural, page, ids[-1], reverse=False)})
+        found.append({"rel": "next", "href": _url(request, path, page, ids[-1], reverse=False)})
     if ids and before:
-        found.append({"rel": "previous", "href": _url(request, plural, page, ids[0], reverse=True)})
+        found.append({"rel": "previous", "href": _url(request, path, page, ids[0], reverse=True)})
     return {f"{plural}_links": found} if found else {}
 
 
-def _url(request: Request, plural: str, page: Page, marker: str, reverse: bool) -> str:
+def _url(request: Request, path: str, page: Page, marker: str, reverse: bool) -> str:
     kept = [
         (name, value)
         for name in request.raw.params
@@ -58,7 +58,7 @@ def _url(request: Request, plural: str, page: Page, marker: str, reverse: bool) 
     kept += [("limit", str(page.limit)), ("marker", marker)]
     if reverse:
         kept.append(("page_reverse", "True"))
-    return f"{request.url}/v2.0/{plural}?{urlencode(kept)}"
+    return f"{request.url}{path}?{urlencode(kept)}"
 
 
 def _limit(request: Request) -> int:

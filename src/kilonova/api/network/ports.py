@@ -41,6 +41,7 @@ def _view(port: Port, tags: list[str]) -> dict[str, Any]:
         "device_id": port.device_id,
         "device_owner": port.device_owner,
         "dns_name": port.dns_name,
+        "security_groups": port.security_groups,
         "port_security_enabled": port.port_security_enabled,
         "allowed_address_pairs": [
             {"ip_address": pair.ip_address, "mac_address": pair.mac_address or port.mac_address}

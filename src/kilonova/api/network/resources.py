@@ -1,4 +1,4 @@
-"""What networks, subnets, ports, routers and floating IPs have in common: five verbs over one URL.
+"""What networks, subnets, ports and the other resources have in common: five verbs over one URL.
 
 A ``Resource`` says what is its own (the bodies, the functions of the service, the view); the handlers here
 open one transaction for each request, so that a bulk create is all or nothing.
@@ -44,6 +44,14 @@ class Resource:
     views: Callable[[sa.Connection, RequestContext, Sequence[Any]], list[View]]
     """Items as the API shows them, with a constant number of statements."""
     admin_filters: frozenset[str] = frozenset()
+    path: str = ""
+    """In URLs; empty: the plural."""
+    before_list: Callable[[BuiltinNetwork, RequestContext], None] | None = None
+    """Makes what a list must show."""
+
+    @property
+    def url(self) -> str:
+        return f"/v2.0/{self.path or self.plural}"
 
 
 def routes(resource: Resource) -> list[Route]:
@@ -60,11 +68,11 @@ def routes(resource: Resource) -> list[Route]:
         return _update(resource, network, request, item_id)
 
     def delete(network: BuiltinNetwork, request: Request, item_id: str) -> Reply:
-        with network.db.write() as conn:
+        with network.write() as conn:
             resource.delete(conn, request.context, item_id)
         return Reply(204)
 
-    several = f"/v2.0/{resource.plural}"
+    several = resource.url
     one = f"{several}/{{item_id}}"
     return [
         Route("GET", several, index),
@@ -77,19 +85,23 @@ def routes(resource: Resource) -> list[Route]:
 
 def _index(resource: Resource, network: BuiltinNetwork, request: Request) -> Reply:
     page = lists.asked(request, resource.admin_filters)
+    if resource.before_list:
+        resource.before_list(network, request.context)
     with network.db.read() as conn:
         found = resource.page(conn, page, policy.scope(request.context))
         if found is None:
             raise NotFound(f"{resource.name.capitalize()} {page.marker} (the marker) could not be found.")
         items, more, before = found
         views = resource.views(conn, request.context, items)
-    links = lists.links(request, resource.plural, page, [item.id for item in items], more, before)
+    links = lists.links(
+        request, resource.plural, resource.url, page, [item.id for item in items], more, before
+    )
     return Reply(body={resource.plural: [lists.fields(request, view) for view in views], **links})
 
 
 def _create(resource: Resource, network: BuiltinNetwork, request: Request) -> Reply:
     bodies, bulk = _new(resource, request)
-    with network.db.write() as conn:
+    with network.write() as conn:
         items = [resource.create(conn, network.config, request.context, body) for body in bodies]
         views = resource.views(conn, request.context, items)
     return Reply(201, {resource.plural: views} if bulk else {resource.name: views[0]})
@@ -105,7 +117,7 @@ def _show(resource: Resource, network: BuiltinNetwork, request: Request, item_id
 def _update(resource: Resource, network: BuiltinNetwork, request: Request, item_id: str) -> Reply:
     raw = _envelope(request, resource.name)[resource.name]
     body = _decode(raw, resource.update_body)
-    with network.db.write() as conn:
+    with network.write() as conn:
         item = resource.update(conn, network.config, request.context, item_id, body)
         (view,) = resource.views(conn, request.context, [item])
     return Reply(body={resource.name: view})

@@ -74,21 +74,21 @@ ROUTERS = Resource(
 
 def add_interface(network: BuiltinNetwork, request: Request, item_id: str) -> Reply:
     asked = request.json(InterfaceRequest)
-    with network.db.write() as conn:
+    with network.write() as conn:
         done = router_interfaces.add(conn, network.config, request.context, item_id, asked)
     return Reply(200, _interface_view(done))
 
 
 def remove_interface(network: BuiltinNetwork, request: Request, item_id: str) -> Reply:
     asked = request.json(InterfaceRequest)
-    with network.db.write() as conn:
+    with network.write() as conn:
         done = router_interfaces.remove(conn, request.context, item_id, asked)
     return Reply(200, _interface_view(done))
 
 
 def add_routes(network: BuiltinNetwork, request: Request, item_id: str) -> Reply:
     asked = _routes(request)
-    with network.db.write() as conn:
+    with network.write() as conn:
         router = router_routes.change(conn, request.context, item_id, add=asked.routes)
         (view,) = _views(conn, request.context, [router])
     return Reply(200, {"router": view})
@@ -96,7 +96,7 @@ def add_routes(network: BuiltinNetwork, request: Request, item_id: str) -> Reply
 
 def remove_routes(network: BuiltinNetwork, request: Request, item_id: str) -> Reply:
     asked = _routes(request)
-    with network.db.write() as conn:
+    with network.write() as conn:
         router = router_routes.change(conn, request.context, item_id, remove=asked.routes)
         (view,) = _views(conn, request.context, [router])
     return Reply(200, {"router": view})

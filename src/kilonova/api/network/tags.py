@@ -1,4 +1,4 @@
-"""Tags of networks, subnets and ports: ``…/{id}/tags`` and ``…/{id}/tags/{tag}``."""
+"""Tags of networks, subnets, ports and security groups: ``…/{id}/tags`` and ``…/{id}/tags/{tag}``."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def routes(resource: Resource) -> list[Route]:
         _write(resource, network, request, item_id, lambda conn, owner: _drop(conn, owner, tag))
         return Reply(204)
 
-    several = f"/v2.0/{resource.plural}/{{item_id}}/tags"
+    several = f"{resource.url}/{{item_id}}/tags"
     one = f"{several}/{{tag}}"
     return [
         Route("GET", several, index),

@@ -12,6 +12,8 @@ _COLLECTIONS = {
     "port": "ports",
     "router": "routers",
     "floatingip": "floatingips",
+    "security_group": "security-groups",
+    "security_group_rule": "security-group-rules",
     "quota": "quotas",
 }
 

@@ -29,6 +29,7 @@ from kilonova.identity.service import Identity
 from kilonova.image.file import FileStore
 from kilonova.image.service import Images
 from kilonova.monitoring.watch import Watch
+from kilonova.network.builtin.announcer import Announcer
 from kilonova.network.builtin.service import BuiltinNetwork
 from kilonova.store import users
 from kilonova.store.database import Database
@@ -97,7 +98,9 @@ def serve(
     closing: ExitStack,
 ) -> None:
     """Answer requests from now on."""
-    network = BuiltinNetwork(db, config)
+    announcer = Announcer(db, bus)
+    closing.callback(announcer.close)
+    network = BuiltinNetwork(db, config, announcer.tell)
     compute = ComputeAPI(config=config, db=db, bus=bus, network=network, images=images, faults=faults)
     answer = application(
         [

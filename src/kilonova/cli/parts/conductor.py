@@ -12,6 +12,7 @@ from kilonova.conductor.hearing import Hearing
 from kilonova.conductor.parts import Parts
 from kilonova.config import Config
 from kilonova.engine.faults import FaultPoints
+from kilonova.network.builtin.announcer import Announcer
 from kilonova.network.builtin.service import BuiltinNetwork
 from kilonova.scheduler.service import Scheduler
 from kilonova.store.database import Database
@@ -25,12 +26,14 @@ def start_scheduler(config: Config, db: Database, bus: Bus, faults: FaultPoints,
 
 def start_conductor(config: Config, db: Database, bus: Bus, faults: FaultPoints, closing: ExitStack) -> Parts:
     """It answers computes and takes operations; sweep() makes it look for those that nobody works on."""
+    announcer = Announcer(db, bus)
+    closing.callback(announcer.close)
     parts = Parts(
         name=f"conductor.{uuid.uuid4()}",
         config=config,
         db=db,
         bus=bus,
-        network=BuiltinNetwork(db, config),
+        network=BuiltinNetwork(db, config, announcer.tell),
         faults=faults,
         hearing=Hearing(config, bus),
     )

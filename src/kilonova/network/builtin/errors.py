@@ -100,6 +100,90 @@ class AddressPairAndPortSecurityRequired(Conflict):
     pass
 
 
+class SecurityGroupRuleInvalidProtocol(BadRequest):
+    pass
+
+
+class SecurityGroupRuleInvalidEtherType(BadRequest):
+    pass
+
+
+class SecurityGroupRuleParameterConflict(BadRequest):
+    pass
+
+
+class SecurityGroupEthertypeConflictWithProtocol(BadRequest):
+    pass
+
+
+class SecurityGroupProtocolRequiredWithPorts(BadRequest):
+    pass
+
+
+class SecurityGroupInvalidProtocolForPort(BadRequest):
+    pass
+
+
+class SecurityGroupInvalidPortRange(BadRequest):
+    pass
+
+
+class SecurityGroupInvalidPortValue(BadRequest):
+    pass
+
+
+class SecurityGroupInvalidIcmpValue(BadRequest):
+    pass
+
+
+class SecurityGroupMissingIcmpType(BadRequest):
+    pass
+
+
+class SecurityGroupRemoteGroupAndRemoteIpPrefix(BadRequest):
+    pass
+
+
+class InvalidCIDR(BadRequest):
+    pass
+
+
+class SecurityGroupNotFound(NotFound):
+    pass
+
+
+class SecurityGroupRuleNotFound(NotFound):
+    pass
+
+
+class SecurityGroupInUse(Conflict):
+    pass
+
+
+class SecurityGroupRuleExists(Conflict):
+    pass
+
+
+class SecurityGroupDefaultAlreadyExists(Conflict):
+    pass
+
+
+class SecurityGroupCannotUpdateDefault(Conflict):
+    pass
+
+
+class SecurityGroupCannotRemoveDefault(Conflict):
+    pass
+
+
+class PortSecurityPortHasSecurityGroup(Conflict):
+    pass
+
+
+class PortSecurityAndIPRequiredForSecurityGroups(Conflict):
+    pass
+
+
 class InvalidQuotaValue(Conflict):
     pass
 

@@ -14,7 +14,8 @@ from kilonova.config import Config
 from kilonova.domain.errors import BuildAborted, KilonovaError
 from kilonova.domain.network import Network, Port, Subnet, Vif, VifAddress, VifSubnet
 from kilonova.domain.servers import RequestedNetwork
-from kilonova.network.builtin import macs, quotas
+from kilonova.network.builtin import macs, placement, port_groups, quotas, security_groups
+from kilonova.network.builtin.changes import Change, changed, membership
 from kilonova.network.builtin.ipam import Allocator
 from kilonova.network.builtin.ports import new_port
 from kilonova.network.builtin.requests import FixedIpRequest
@@ -35,6 +36,8 @@ class Binding:
     hostname: str
     host: str
     availability_zone: str
+    security_groups: Sequence[str] = ()
+    """Ids, or "default"; empty means that one too."""
 
     @property
     def device_owner(self) -> str:
@@ -48,6 +51,7 @@ def allocate(
     store.lock_server(conn, binding.server_id)
     have = store.of_servers(conn, [binding.server_id])
     if have:
+        have = port_groups.adopted(conn, have)
         _rebind(conn, have, binding.host)
         return vifs_of(conn, have)
     try:
@@ -65,13 +69,14 @@ def deallocate(conn: sa.Connection, server_id: str) -> None:
     made = [port.id for port in ports if port.made_by_build]
     kept = [port.id for port in ports if not port.made_by_build]
     if made:
-        store.delete(conn, made)
+        placement.tell(conn, store.delete(conn, made))
         tags.remove(conn, made)
     if kept:
         free = {"device_id": "", "device_owner": "", "host": "", "status": "DOWN"}
         store.update(conn, kept, {**free, "nic": None, "nic_tag": None, "server_hostname": None})
     if ports:
         store.refresh_dhcp_status(conn, sorted({port.network_id for port in ports}))
+        membership(conn, [port for port in ports if port.made_by_build])
 
 
 def vifs_of(conn: sa.Connection, ports: Sequence[Port]) -> list[Vif]:
@@ -150,6 +155,7 @@ def _make(
         for network_id, network in networks.items()
     }
     made = []
+    groups = _groups(conn, binding)
     for (nic, ask), mac in zip(new, drawn, strict=True):
         network = networks[ask.network_id or ""]
         allocator = allocators[network.id]
@@ -169,12 +175,24 @@ def _make(
                 nic_tag=ask.tag,
                 server_hostname=binding.hostname,
                 made_by_build=True,
+                security_groups=groups if network.port_security_enabled else [],
             )
         )
     store.insert(conn, made)
+    membership(conn, made)
     for allocator in allocators.values():
         allocator.finish()
     return made
+
+
+def _groups(conn: sa.Connection, binding: Binding) -> list[str]:
+    """Ids of the groups for the ports that a build makes."""
+    default = security_groups.DEFAULT
+    asked = set(binding.security_groups or [default])
+    found = security_groups.kept(conn, None, asked - {default})
+    if default in asked:
+        found.append(security_groups.ensure_default(conn, binding.project_id))
+    return sorted(set(found))
 
 
 def _bind(conn: sa.Connection, binding: Binding, port: Port, nic: int, ask: RequestedNetwork) -> Port:
@@ -198,7 +216,7 @@ def _bind(conn: sa.Connection, binding: Binding, port: Port, nic: int, ask: Requ
             "status": "DOWN",
         },
     )
-    return store.by_id(conn, [port.id])[port.id]
+    return port_groups.adopted(conn, list(store.by_id(conn, [port.id]).values()))[0]
 
 
 def _rebind(conn: sa.Connection, ports: Sequence[Port], host: str) -> None:
@@ -207,6 +225,7 @@ def _rebind(conn: sa.Connection, ports: Sequence[Port], host: str) -> None:
     if moved:
         store.update(conn, [port.id for port in moved], {"host": host, "status": "DOWN"})
         store.refresh_dhcp_status(conn, sorted({port.network_id for port in moved}))
+        changed(conn, Change(ports=[port.id for port in moved]))
 
 
 def _by_id(subnets: dict[str, list[Subnet]]) -> dict[str, VifSubnet]:
@@ -235,6 +254,7 @@ def _vif(port: Port, network: Network, subnets: dict[str, VifSubnet], floating: 
         mtu=network.mtu,
         addresses=[VifAddress(ip=f.ip_address, subnet=subnets[f.subnet_id]) for f in port.fixed_ips],
         port_security=port.port_security_enabled,
+        security_groups=port.security_groups,
         allowed_address_pairs=port.allowed_address_pairs,
         preserve_on_delete=not port.made_by_build,
         server_id=port.device_id,

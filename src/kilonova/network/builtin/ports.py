@@ -15,7 +15,8 @@ from kilonova.config import Config
 from kilonova.domain.clock import now
 from kilonova.domain.context import RequestContext
 from kilonova.domain.network import AddressPair, FixedIp, Network, Port
-from kilonova.network.builtin import macs, networks, policy, quotas
+from kilonova.network.builtin import macs, networks, placement, policy, port_groups, quotas
+from kilonova.network.builtin.changes import Change, changed, membership
 from kilonova.network.builtin.errors import (
     AddressPairAndPortSecurityRequired,
     InvalidInput,
@@ -28,6 +29,7 @@ from kilonova.network.builtin.ipam import Allocator
 from kilonova.network.builtin.requests import FixedIpRequest, PortCreate, PortUpdate, said
 from kilonova.store import network_tags as tags
 from kilonova.store import networks as network_store
+from kilonova.store import port_security
 from kilonova.store import ports as store
 from kilonova.store import subnets as subnet_store
 
@@ -39,8 +41,11 @@ MAX_PROFILE = 4095
 _ADMINS = {"host", "profile"}
 _NETWORK_OWNERS = {"mac_address", "port_security_enabled", "allowed_address_pairs", "fixed_ips"}
 
-_FREE_WHILE_PLUGGED = {"name", "description"}
-"""All that may change while a server holds the port: hosts are told of a port when they plug it."""
+_FREE = {"name", "description"}
+"""What changes nothing for anybody who uses the port."""
+
+_GUARDS = {"security_groups", "allowed_address_pairs", "port_security_enabled"}
+"""What hosts are told of when it changes while a server holds the port."""
 
 
 def find(conn: sa.Connection, context: RequestContext, port_id: str, for_update: bool = False) -> Port:
@@ -58,6 +63,7 @@ def new_port(network: Network, **values: Any) -> Port:
         "id": str(uuid.uuid4()),
         "network_id": network.id,
         "port_security_enabled": network.port_security_enabled,
+        "has_groups": True,
         "created_at": made,
         "updated_at": made,
     }
@@ -77,31 +83,44 @@ def create(conn: sa.Connection, config: Config, context: RequestContext, body: P
     _check_mac(conn, network.id, values["mac_address"])
     values["fixed_ips"] = _addresses(conn, network, body)
     port = new_port(network, project_id=project_id, **values)
+    port = port_groups.of_new(conn, port, port_groups.asked(conn, context, body, project_id))
     _check_pairs(port)
+    port_groups.check(port)
     store.insert(conn, [port])
+    membership(conn, [port])
     return port
 
 
 def update(
     conn: sa.Connection, _config: Config, context: RequestContext, port_id: str, body: PortUpdate
 ) -> Port:
-    port = find(conn, context, port_id, for_update=True)
+    (port,) = port_groups.adopted(conn, [find(conn, context, port_id, for_update=True)])
     network = _network(conn, port)
     policy.owner_only(context, "rule:update_port", *owners(conn, port))
-    asked = {name: value for name, value in _values(body).items() if value != getattr(port, name)}
+    values = _values(body)
+    groups = port_groups.asked(conn, context, body, port.project_id)
+    if groups is not None:
+        values["security_groups"] = groups
+    asked = {name: value for name, value in values.items() if value != getattr(port, name)}
     moves = body.fixed_ips is not UNSET and not _same_addresses(port, body.fixed_ips)
     exact = {"fixed_ips"} if _exact(body) - {fixed.ip_address for fixed in port.fixed_ips} else set()
     _check_untouched(port, set(asked) | ({"fixed_ips"} if moves else set()))
     _check_rights(context, network, set(asked) | exact, "update_port")
     if "mac_address" in asked:
         _check_mac(conn, network.id, asked["mac_address"])
-    _check_pairs(msgspec.structs.replace(port, **asked))
+    wanted = msgspec.structs.replace(port, **asked)
+    _check_pairs(wanted)
+    port_groups.check(wanted, was=port)
     if moves:
         store.take_back(conn, port.id)
         store.give(conn, {port.id: _addresses(conn, network, body)})
-        store.free_floating(conn, store.by_id(conn, [port.id])[port.id])
-    if asked or moves:
+        placement.tell(conn, store.free_floating(conn, store.by_id(conn, [port.id])[port.id]))
+    if "security_groups" in asked:
+        port_security.leave(conn, [port.id])
+        port_security.join(conn, {port.id: asked.pop("security_groups")})
+    if wanted != port or moves:
         store.update(conn, [port.id], asked)
+        _tell(conn, port, wanted, moves)
     return find(conn, context, port_id)
 
 
@@ -109,8 +128,19 @@ def delete(conn: sa.Connection, context: RequestContext, port_id: str) -> None:
     port = find(conn, context, port_id, for_update=True)
     policy.owner_only(context, "rule:delete_port", *owners(conn, port))
     _check_untouched(port, {"delete"})
-    store.delete(conn, [port.id])
+    placement.tell(conn, store.delete(conn, [port.id]))
     tags.remove(conn, [port.id])
+    membership(conn, [port])
+
+
+def _tell(conn: sa.Connection, was: Port, port: Port, moves: bool) -> None:
+    """The port's host, and the hosts of those who let in the members of its groups."""
+    if any(getattr(was, name) != getattr(port, name) for name in _GUARDS):
+        changed(conn, Change(ports=[port.id]))
+    if moves or was.allowed_address_pairs != port.allowed_address_pairs:
+        membership(conn, [was], [port])
+    elif was.security_groups != port.security_groups:
+        changed(conn, Change(members=set(was.security_groups) ^ set(port.security_groups)))
 
 
 def owners(conn: sa.Connection, port: Port) -> list[str]:
@@ -162,17 +192,18 @@ def _check_rights(context: RequestContext, network: Network, names: set[str], ru
 
 
 def _check_untouched(port: Port, names: set[str]) -> None:
-    """A port that DHCP, a router, a floating IP or a server uses may not change under it."""
-    if port.device_owner.startswith("network:") and names - _FREE_WHILE_PLUGGED:
+    """A port that DHCP, a router, a floating IP or a server uses may not change under it, but for what hosts
+    are told of."""
+    if port.device_owner.startswith("network:") and names - _FREE:
         raise ServicePortInUse(
             f"Port {port.id} cannot be changed or deleted directly via the port API: "
             f"has device owner {port.device_owner}."
         )
-    if port.nic is not None and names - _FREE_WHILE_PLUGGED:
+    if port.nic is not None and names - _FREE - _GUARDS:
         raise PortInUse(
             f"Unable to complete operation on port {port.id} for network {port.network_id}. "
-            f"Port is plugged into server {port.device_id}; until it is not, only its name and "
-            "description can change."
+            f"Port is plugged into server {port.device_id}; until it is not, only its name, description, "
+            "security_groups, allowed_address_pairs and port_security_enabled can change."
         )
 
 

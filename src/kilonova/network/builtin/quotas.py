@@ -1,4 +1,4 @@
-"""How many networks, subnets and ports a project may have. Checked in the transaction that makes them."""
+"""How many of each thing a project may have. Checked in the transaction that makes them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,15 @@ from kilonova.config import Config
 from kilonova.network.builtin.errors import OverQuota
 from kilonova.store import network_quotas as store
 
-RESOURCES = ("network", "subnet", "port", "router", "floatingip")
+RESOURCES = (
+    "network",
+    "subnet",
+    "port",
+    "router",
+    "floatingip",
+    "security_group",
+    "security_group_rule",
+)
 
 
 def defaults(config: Config) -> dict[str, int]:

@@ -6,7 +6,7 @@ its refusal can say why.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -80,6 +80,7 @@ class PortUpdate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     port_security_enabled: bool | UnsetType = UNSET
     allowed_address_pairs: Annotated[list[AddressPair], Meta(max_length=10)] | UnsetType = UNSET
     dns_name: DnsName | UnsetType = UNSET
+    security_groups: Annotated[list[Text], Meta(max_length=64)] | UnsetType | None = UNSET
     binding_host_id: Text | UnsetType | None = msgspec.field(default=UNSET, name="binding:host_id")
     binding_vnic_type: str | UnsetType = msgspec.field(default=UNSET, name="binding:vnic_type")
     binding_profile: dict[str, Any] | UnsetType | None = msgspec.field(default=UNSET, name="binding:profile")
@@ -87,6 +88,37 @@ class PortUpdate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 class PortCreate(PortUpdate, frozen=True, kw_only=True):
     network_id: Text
+    project_id: Project | UnsetType = UNSET
+    tenant_id: Project | UnsetType = UNSET
+
+
+class SecurityGroupUpdate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    name: Text | UnsetType = UNSET
+    description: Text | UnsetType = UNSET
+    stateful: bool | UnsetType = UNSET
+
+
+class SecurityGroupCreate(SecurityGroupUpdate, frozen=True, kw_only=True):
+    project_id: Project | UnsetType = UNSET
+    tenant_id: Project | UnsetType = UNSET
+
+
+class SecurityGroupRuleUpdate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A rule is made and deleted, never another one."""
+
+    description: Text | UnsetType | None = UNSET
+
+
+class SecurityGroupRuleCreate(SecurityGroupRuleUpdate, frozen=True, kw_only=True):
+    security_group_id: Text
+    direction: Literal["ingress", "egress"]
+    ethertype: str | None = None
+    protocol: str | int | None = None
+    port_range_min: int | None = None
+    port_range_max: int | None = None
+    remote_ip_prefix: Address | None = None
+    remote_group_id: Text | None = None
+    remote_address_group_id: Text | None = None
     project_id: Project | UnsetType = UNSET
     tenant_id: Project | UnsetType = UNSET
 

@@ -62,6 +62,7 @@ def add(
     else:
         port = _make(conn, config, context, router, asked.subnet_id or "")
     placement.place(conn, config, router)
+    placement.tell(conn, [router.id], [port.network_id])
     return Interface(routers.find(conn, context, router_id), port)
 
 
@@ -75,6 +76,7 @@ def remove(
     _check_unneeded(conn, router, port)
     port_store.delete(conn, [port.id])
     tags.remove(conn, [port.id])
+    placement.tell(conn, [router.id], [port.network_id])
     return Interface(router, port)
 
 

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from kilonova.domain.context import RequestContext
 from kilonova.domain.network import HostRoute
 from kilonova.domain.routers import Router
-from kilonova.network.builtin import addressing, policy
+from kilonova.network.builtin import addressing, placement, policy
 from kilonova.network.builtin.errors import InvalidRoutes, RouterNotFound, RoutesExhausted
 from kilonova.store import routers as store
 from kilonova.store import subnets as subnet_store
@@ -59,6 +59,7 @@ def change(
     routes = check(conn, router, [*kept, *add]) if add else kept
     if routes != router.routes:
         store.update(conn, router.id, {"routes": routes})
+        placement.tell(conn, [router.id])
     changed = store.get(conn, router_id, None)
     assert changed is not None, "locked before"
     return changed

@@ -14,7 +14,7 @@ from kilonova.config import Config
 from kilonova.domain.clock import now
 from kilonova.domain.context import RequestContext
 from kilonova.domain.routers import Router
-from kilonova.network.builtin import policy, quotas, router_gateway, router_routes
+from kilonova.network.builtin import placement, policy, quotas, router_gateway, router_routes
 from kilonova.network.builtin.errors import RouterInUse, RouterNotFound
 from kilonova.network.builtin.requests import said
 from kilonova.network.builtin.router_requests import RouterCreate, RouterUpdate
@@ -54,7 +54,9 @@ def create(conn: sa.Connection, config: Config, context: RequestContext, body: R
     if body.external_gateway_info not in (UNSET, None):
         router_gateway.change(conn, config, context, router, body.external_gateway_info)
     if body.routes:
-        store.update(conn, router.id, {"routes": router_routes.check(conn, router, body.routes)})
+        changed = find(conn, context, router.id)
+        store.update(conn, router.id, {"routes": router_routes.check(conn, changed, body.routes)})
+    placement.tell(conn, [router.id])
     return find(conn, context, router.id)
 
 
@@ -73,6 +75,7 @@ def update(
         router_routes.check(conn, router, router.routes)
     if changes:
         store.update(conn, router.id, changes)
+    placement.tell(conn, [router.id])
     return find(conn, context, router_id)
 
 
@@ -82,6 +85,7 @@ def delete(conn: sa.Connection, context: RequestContext, router_id: str) -> None
     if store.interfaces(conn, [router.id]):
         raise RouterInUse(f"Router {router.id} still has ports")
     router_gateway.clear(conn, router)
+    placement.tell(conn, [router.id])
     store.delete(conn, router.id)
     tags.remove(conn, [router.id])
 

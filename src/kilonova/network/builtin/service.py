@@ -2,24 +2,58 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import sqlalchemy as sa
+
 from kilonova.config import Config
 from kilonova.domain.context import RequestContext
-from kilonova.domain.errors import BadRequest, Conflict
-from kilonova.domain.network import Vif
+from kilonova.domain.errors import BadRequest, Conflict, NotFound
+from kilonova.domain.network import NetworkState, Vif
+from kilonova.domain.routers import HostRouters
 from kilonova.domain.servers import RequestedNetwork
-from kilonova.network.builtin import instances
+from kilonova.network.base import ServerGroup
+from kilonova.network.builtin import (
+    host_routers,
+    host_state,
+    instances,
+    placement,
+    port_groups,
+    security_groups,
+    server_groups,
+)
+from kilonova.network.builtin.changes import Tell, heard_by
 from kilonova.network.builtin.requested import validate
-from kilonova.store import networks, ports
+from kilonova.store import networks, port_security, ports
 from kilonova.store.database import Database
 from kilonova.store.repeat import repeated
 
 
 class BuiltinNetwork:
-    """Implements network.base.NetworkService. Keeps nothing in memory: any number of them may run."""
+    """Implements network.base.NetworkService. Keeps nothing in memory: any number of them may run.
 
-    def __init__(self, db: Database, config: Config) -> None:
+    ``tell`` hears of what changed for hosts; without it they see it when they next compare.
+    """
+
+    def __init__(self, db: Database, config: Config, tell: Tell | None = None) -> None:
         self.db = db
         self.config = config
+        self._tell = tell
+
+    @contextmanager
+    def write(self) -> Iterator[sa.Connection]:
+        """A transaction of the database whose changes hosts are told of."""
+        with self.db.write() as conn:
+            heard_by(conn, self._tell)
+            yield conn
+
+    def ensure_default_group(self, project_id: str) -> None:
+        with self.db.read() as conn:
+            if security_groups.has_default(conn, project_id):
+                return
+        with self.write() as conn:
+            security_groups.ensure_default(conn, project_id)
 
     def validate(
         self, context: RequestContext, requested: list[RequestedNetwork], count: int
@@ -49,21 +83,79 @@ class BuiltinNetwork:
         host: str,
         availability_zone: str,
         requested: list[RequestedNetwork],
+        security_groups: Sequence[str] = (),
     ) -> list[Vif]:
         """BuildAborted if there is no address or no quota left, or a port is not to be had."""
         if not requested:
             return []
-        binding = instances.Binding(server_id, project_id, hostname, host, availability_zone)
-        with self.db.write() as conn:
+        binding = instances.Binding(server_id, project_id, hostname, host, availability_zone, security_groups)
+        with self.write() as conn:
             return instances.allocate(conn, self.config, binding, requested)
 
     @repeated
     def deallocate_for_instance(self, server_id: str) -> None:
-        with self.db.write() as conn:
+        with self.write() as conn:
             instances.deallocate(conn, server_id)
 
+    @repeated
+    def state(self, host: str, port_ids: Sequence[str]) -> NetworkState:
+        """Ports of a release without security groups are given their default one now."""
+        with self.db.read() as conn:
+            own = port_security.on_host(conn, host, port_ids)
+            if not port_security.ungrouped(conn, own):
+                return host_state.state_of(conn, list(ports.by_id(conn, own).values()))
+        with self.write() as conn:
+            found = ports.by_id(conn, own, for_update=True)
+            return host_state.state_of(conn, port_groups.adopted(conn, list(found.values())))
+
+    def host_routers(self, host: str) -> HostRouters:
+        with self.db.read() as conn:
+            return host_routers.of_host(conn, host)
+
+    def rehome_routers(self, silence: float) -> None:
+        with self.db.read() as conn:
+            if not placement.homeless(conn, silence):
+                return
+        self._rehome(silence)
+
+    @repeated
+    def _rehome(self, silence: float) -> None:
+        with self.write() as conn:
+            placement.rehome(conn, self.config, silence)
+
+    def security_groups(self, context: RequestContext, names: Sequence[str]) -> list[str]:
+        with self.db.read() as conn:
+            try:
+                return server_groups.resolved(conn, context.project_id, names)
+            except NotFound as error:
+                raise BadRequest(error.message) from error
+
+    @repeated
+    def add_security_group(self, context: RequestContext, server_id: str, name: str) -> None:
+        self._ensure_named(context, name)
+        with self.write() as conn:
+            server_groups.add(conn, context, server_id, name)
+
+    @repeated
+    def remove_security_group(self, context: RequestContext, server_id: str, name: str) -> None:
+        with self.write() as conn:
+            server_groups.remove(conn, context, server_id, name)
+
+    def _ensure_named(self, context: RequestContext, name: str) -> None:
+        if name == security_groups.DEFAULT and context.project_id is not None:
+            self.ensure_default_group(context.project_id)
+
+    def security_groups_of_server(self, server_id: str) -> list[ServerGroup]:
+        with self.db.read() as conn:
+            return server_groups.of_server(conn, server_id)
+
+    def security_group_names(self, server_ids: Sequence[str]) -> dict[str, list[str]]:
+        with self.db.read() as conn:
+            found = port_security.names_of_servers(conn, server_ids)
+        return {server_id: [row.name for row in rows] for server_id, rows in found.items()}
+
     def vifs(self, server_ids: list[str]) -> dict[str, list[Vif]]:
-        """Every asked server is in the answer; four statements, however many there are."""
+        """Every asked server is in the answer; five statements, however many there are."""
         found: dict[str, list[Vif]] = {server_id: [] for server_id in server_ids}
         with self.db.read() as conn:
             for vif in instances.vifs_of(conn, ports.of_servers(conn, server_ids)):

@@ -13,7 +13,7 @@ from kilonova.config import Config
 from kilonova.domain.clock import now
 from kilonova.domain.context import RequestContext
 from kilonova.domain.network import Network, Subnet
-from kilonova.network.builtin import addressing, dhcp, networks, policy, quotas
+from kilonova.network.builtin import addressing, dhcp, networks, placement, policy, quotas
 from kilonova.network.builtin.errors import GatewayIpInUse, InvalidInput, SubnetInUse, SubnetNotFound
 from kilonova.network.builtin.requests import SubnetCreate, SubnetUpdate, said
 from kilonova.store import network_tags as tags
@@ -64,6 +64,8 @@ def create(conn: sa.Connection, config: Config, context: RequestContext, body: S
     )
     store.insert(conn, subnet)
     dhcp.follow(conn, network)
+    if network.external:
+        placement.tell_external(conn, network.id)
     return subnet
 
 
@@ -102,6 +104,7 @@ def delete(conn: sa.Connection, context: RequestContext, subnet_id: str) -> None
     dhcp.follow(conn, _network(conn, subnet))
     store.delete(conn, [subnet.id])
     tags.remove(conn, [subnet.id])
+    placement.tell_external(conn, subnet.network_id)
 
 
 def owners(conn: sa.Connection, subnet: Subnet) -> list[str]:

@@ -60,16 +60,14 @@ class External:
         with linux.netlink() as ip, linux.making(f"removing {name}"):
             linux.delete_link(ip, name)
 
-    def ensure_rules(self, gateways: list[RouterGateway], inner: dict[str, str], look: bool) -> list[str]:
-        """The host's tables are right for these gateways, and for interfaces of routers (device → bridge)."""
+    def ensure_rules(self, gateways: list[RouterGateway], inner: list[str], look: bool) -> list[str]:
+        """The host's tables are right for these gateways, and for these ends of routers' interfaces."""
         with self._lock:
             outer = sorted({self.bridge(gateway.network_id) for gateway in gateways})
             own = not self._config.external_interface
             cidrs = sorted({subnet.cidr for gateway in gateways for subnet in gateway.subnets}) if own else []
             tables = [
-                router_rules.host_table(
-                    self._table, sorted(set(inner.values())), outer, cidrs, self._config.nat
-                ),
+                router_rules.host_table(self._table, outer, cidrs, self._config.nat),
                 router_rules.bridge_table(self._table, sorted(inner)),
             ]
             done = self._forwarding.hold(_OWNER) if outer and own else self._forwarding.release(_OWNER)

@@ -1,8 +1,9 @@
 """The firewall's rule sets, as data (see nft.py). Pure.
 
-    bridge kilonova-…  on the host: what a guest may send (anti-spoofing), and that it reaches no address of
-                       the host through its bridge
-    inet kilonova-…    on the host: NAT to the outside, the host's own protection, no traffic between networks
+    bridge kilonova-…  on the host: what a guest may send (anti-spoofing), that it reaches no address of the
+                       host through its bridge, and its security groups (security.py)
+    inet kilonova-…    on the host: NAT to the outside, the host's own protection, no traffic between
+                       networks, and which bridged packets belong to a connection
     ip kilonova        in a network's namespace: NAT from the guests' addresses, which other networks may have
                        too, to the network's own transit address
 
@@ -12,51 +13,70 @@ A rule for a port is in a chain of its own, so that a plug changes nothing else.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from ipaddress import ip_network
 from typing import Any
 
 from kilonova.domain.network import Vif
-from kilonova.network.host import names
+from kilonova.network.host import names, security
 from kilonova.network.host.nft import (
     ACCEPT,
     DROP,
     MASQUERADE,
-    NOTRACK,
     Chain,
-    Command,
     Expression,
     Hook,
     Rule,
     Set,
     Table,
-    add_element,
     concat,
     ct,
-    delete_chain,
-    delete_element,
+    mark,
     match,
     meta,
     one_of,
     payload,
     prefix,
-    set_chain,
+    zone,
 )
 
 _ETHER = payload("ether", "saddr")
 _ANSWERS = match(ct("state"), ["established", "related"], op="in")
+_REPLY = match(ct("direction"), "reply")
+_ESTABLISHED = match(ct("state"), ["established"], op="in")
+_RELATED = match(ct("state"), ["related"], op="in")
 
 
-# What guests may send
-def bridge_table(name: str, vifs: list[Vif], gates: list[str]) -> Table:
-    """The whole table, for these ports and these networks' gates."""
+# What guests may send, and what may pass between them
+def bridge_table(
+    name: str,
+    vifs: Sequence[Vif],
+    gates: Sequence[str],
+    groups: Mapping[str, list[Chain]] | None = None,
+    members: Sequence[Set] = (),
+    chains_of: Callable[[Vif], list[Chain]] | None = None,
+) -> Table:
+    """The whole table, for these ports and these networks' gates.
+
+    ``groups`` and ``members``: the chains of the ports' security groups, and the sets that they name
+    (security.py). ``chains_of``: port_chains(), or what remembers its answers.
+    """
     guarded = [vif for vif in vifs if vif.port_security]
+    grouped = [vif for vif in guarded if vif.security_groups is not None]
+    make = chains_of or port_chains
     own = [*(vif.tap for vif in vifs), *gates]
+    inward, outward = (
+        {vif.tap: security.port_chain_name(vif.port_id, direction) for vif in grouped}
+        for direction in ("ingress", "egress")
+    )
     return Table(
         "bridge",
         name,
         sets=[
             Set("guards", {vif.tap: _chain_name(vif.port_id) for vif in guarded}, verdicts=True),
             Set("ports", dict.fromkeys(own)),
+            *security.base_sets(inward, outward, list(gates)),
+            *members,
         ],
         chains=[
             Chain(
@@ -80,32 +100,16 @@ def bridge_table(name: str, vifs: list[Vif], gates: list[str]) -> Table:
                 ],
                 Hook("filter", "input", -300),
             ),
-            *(_port_chain(vif) for vif in guarded),
+            *security.base_chains(),
+            *(chain for chains in (groups or {}).values() for chain in chains),
+            *(chain for vif in guarded for chain in make(vif)),
         ],
     )
 
 
-def guard(name: str, vif: Vif) -> list[Command]:
-    """This port's part of bridge_table(): set right, whatever was there of it."""
-    table = bridge_table(name, [vif], [])
-    guards, ports = table.sets
-    commands = add_element(table, ports, vif.tap)
-    if not vif.port_security:
-        return unguard(name, vif.port_id) + commands
-    return commands + set_chain(table, table.chains[-1]) + add_element(table, guards, vif.tap)
-
-
-def unguard(name: str, port_id: str) -> list[Command]:
-    """Nothing is left of guard(); fine if there was nothing."""
-    chain, tap = _chain_name(port_id), names.tap(port_id)
-    table = bridge_table(name, [], [])
-    guards, ports = Set("guards", {tap: chain}, verdicts=True), Set("ports", {tap: None})
-    return [
-        *set_chain(table, Chain(chain, [])),
-        *delete_element(table, guards, tap),
-        *delete_chain(table, chain),
-        *delete_element(table, ports, tap),
-    ]
+def port_chains(vif: Vif) -> list[Chain]:
+    """What a guarded port may send, and what its security groups let pass."""
+    return [_port_chain(vif), *([] if vif.security_groups is None else security.port_chains(vif))]
 
 
 def _chain_name(port_id: str) -> str:
@@ -177,9 +181,13 @@ def _address(network: str) -> Any:
 
 
 # The host's side of the networks' links
-def host_table(name: str, transits: list[str], bridges: list[str], transit_cidr: str, nat: bool) -> Table:
+def host_table(
+    name: str, transits: list[str], bridges: Mapping[str, int], transit_cidr: str, nat: bool
+) -> Table:
+    """``bridges``: each one's zone of connections."""
     from_guests = match(meta("iifname"), "@transits")
     to_guests = match(meta("oifname"), "@transits")
+    bridged = match(meta("iifname"), "@bridges")
     inside, length = transit_cidr.split("/")
     forward = [
         Rule("answers to guests", [to_guests, _ANSWERS, ACCEPT]),
@@ -190,6 +198,7 @@ def host_table(name: str, transits: list[str], bridges: list[str], transit_cidr:
         [
             match(payload("ip", "saddr"), prefix(inside, int(length))),
             match(meta("oifname"), "@transits", "!="),
+            match(meta("oifname"), "@bridges", "!="),
             MASQUERADE,
         ],
     )
@@ -198,19 +207,28 @@ def host_table(name: str, transits: list[str], bridges: list[str], transit_cidr:
     return Table(
         "inet",
         name,
-        sets=[Set("transits", dict.fromkeys(transits)), Set("bridges", dict.fromkeys(bridges))],
+        sets=[
+            Set("transits", dict.fromkeys(transits)),
+            Set("bridges", dict.fromkeys(bridges)),
+            Set("zones", {bridge: f"zone-{number}" for bridge, number in bridges.items()}, verdicts=True),
+        ],
         chains=[
+            # Bridged packets come by here, through br_netfilter: networks with the same addresses must not
+            # meet in one table of connections.
             Chain(
                 "bridged",
-                # With br_netfilter, bridged frames come by here: networks with the same addresses must not
-                # meet in one connection table, nor in the NAT rules of other programs.
-                [
-                    Rule(
-                        "within a network: not the host's business",
-                        [match(meta("iifname"), "@bridges"), NOTRACK],
-                    )
-                ],
+                [Rule("each network has its zone", [{"vmap": {"key": meta("iifname"), "data": "@zones"}}])],
                 Hook("filter", "prerouting", -300),
+            ),
+            *(Chain(f"zone-{number}", [Rule("its own", [zone(number)])]) for number in bridges.values()),
+            # After conntrack (-200). See security.py.
+            Chain(
+                "answers",
+                [
+                    Rule("what answers", [bridged, _REPLY, _ESTABLISHED, mark(security.ANSWER)]),
+                    Rule("errors about it", [bridged, _RELATED, mark(security.ANSWER)]),
+                ],
+                Hook("filter", "prerouting", -150),
             ),
             Chain(
                 "input",
@@ -245,23 +263,3 @@ def namespace_table() -> Table:
             )
         ],
     )
-
-
-def joined(table: Table) -> list[Command]:
-    """The elements of this table's sets are in the sets that are loaded."""
-    return [
-        command
-        for named in table.sets
-        for key in named.elements
-        for command in add_element(table, named, key)
-    ]
-
-
-def parted(table: Table) -> list[Command]:
-    """The elements of this table's sets are in no set."""
-    return [
-        command
-        for named in table.sets
-        for key in named.elements
-        for command in delete_element(table, named, key)
-    ]

@@ -18,14 +18,15 @@ from msgspec import structs
 from kilonova import log
 from kilonova.config import Config
 from kilonova.domain.errors import KilonovaError, Unavailable
-from kilonova.domain.network import Vif
+from kilonova.domain.network import NetworkState, Vif
 from kilonova.domain.routers import HostRouters
 from kilonova.network.base import MetadataLookup
 from kilonova.network.host import dhcp, links, linux, names
 from kilonova.network.host.forwarding import Forwarding
+from kilonova.network.host.knowledge import Knowledge
 from kilonova.network.host.metadata import MetadataServer
 from kilonova.network.host.perimeter import Perimeter
-from kilonova.network.host.plan import NetworkPlan, check, transit_count, transit_link
+from kilonova.network.host.plan import NetworkPlan, check, check_security, transit_count, transit_link
 from kilonova.network.host.records import Records
 from kilonova.network.host.routers import Routers
 from kilonova.network.host.segment import Segment
@@ -40,13 +41,18 @@ _MEND_INTERVAL = 5.0
 class LinuxHost:
     """``network.base.HostNetwork`` for real: needs root, iproute2's namespaces, nft and dnsmasq."""
 
+    follows = True
+
     def __init__(self, config: Config, folder: Path) -> None:
         self._config = config.network
         self._folder = folder
         self._top = Path(config.state).absolute()
         self._records = Records(folder)
+        self._knowledge = Knowledge(folder)
         forwarding = Forwarding(folder / "ip_forward")
-        self._perimeter = Perimeter(config.network, folder, self._records.vifs(), forwarding)
+        self._perimeter = Perimeter(
+            config.network, forwarding, folder, self._records.vifs(), self._knowledge, self._records.zone
+        )
         self._routers = Routers(config.network, folder, forwarding, self._bridge)
         self._segments: dict[str, Segment] = {}
         self._segments_lock = threading.Lock()
@@ -91,12 +97,14 @@ class LinuxHost:
         vif = self._records.vif(names.checked("port", port_id))
         if vif is None:
             self._remove_tap(port_id)
+            self._knowledge.forget(port_id)
             return
         with self._segment(vif.network_id) as segment:
             with linux.netlink() as ip:
                 linux.silence(ip, vif.tap)
             linux.together(lambda: self._remove_tap(port_id), lambda: self._depart(segment, vif))
             self._records.remove(port_id)
+            self._knowledge.forget(port_id)
 
     def _depart(self, segment: Segment, vif: Vif) -> None:
         """The network goes on without this port, or, if it was the last one, goes."""
@@ -139,6 +147,15 @@ class LinuxHost:
         """Nobody else makes or removes that network's bridge; whether guests are on it."""
         with self._segment(network_id):
             yield bool(self._records.vifs_of(network_id))
+
+    def refresh(self, state: NetworkState, asked: float) -> None:
+        for port in state.ports:
+            check_security(port)
+        self._knowledge.learn(state, asked)
+        self._perimeter.refresh()
+
+    def users(self, ids: set[str]) -> set[str]:
+        return self._knowledge.using(self._records.vifs().values(), ids)
 
     def plugged(self) -> dict[str, Vif]:
         return self._records.vifs()

@@ -26,6 +26,9 @@ from kilonova.domain.errors import BuildFailed
 NETNS_FOLDER = Path("/run/netns")
 """Where iproute2 looks too: ``ip netns`` shows our namespaces."""
 
+_TRACKING = Path("/proc/sys/net/bridge")
+"""There if the kernel has br_netfilter."""
+
 T = TypeVar("T")
 
 Netlink = Any
@@ -79,13 +82,31 @@ def find(ip: Netlink, name: str) -> Link | None:
 def ensure_bridge(ip: Netlink, name: str, mtu: int) -> list[str]:
     """A bridge that forwards at once, floods multicast, and speaks no spanning tree."""
     options = {"br_forward_delay": 0, "br_stp_state": 0, "br_mcast_snooping": 0}
-    return _ensure_link(
+    done = _ensure_link(
         ip,
         name,
         mtu=mtu,
         master=None,
         add=lambda: ip.link("add", ifname=name, kind="bridge", **options),
     )
+    return done + _ensure_tracked(ip, name)
+
+
+def _ensure_tracked(ip: Netlink, name: str) -> list[str]:
+    """What the bridge passes on comes by the host's inet rules: that is where its connections are known."""
+    with making(f"connection tracking of bridge {name}"):
+        message = ip.link("get", ifname=name)[0]
+        data = message.get_attr("IFLA_LINKINFO").get_attr("IFLA_INFO_DATA")
+        kinds = ("IFLA_BR_NF_CALL_IPTABLES", "IFLA_BR_NF_CALL_IP6TABLES")
+        if all(data.get_attr(kind) for kind in kinds):
+            return []
+        if not _TRACKING.exists():
+            raise BuildFailed(
+                "the kernel has no br_netfilter, which security groups need: modprobe br_netfilter"
+            )
+        flags = {"br_nf_call_iptables": 1, "br_nf_call_ip6tables": 1}
+        ip.link("set", index=message["index"], kind="bridge", **flags)
+    return [f"connection tracking of bridge {name} switched on"]
 
 
 def ensure_veth(

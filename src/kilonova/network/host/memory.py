@@ -6,7 +6,7 @@ a kernel: the same checks, idempotent, thread-safe. It remembers as long as it l
 
 from __future__ import annotations
 
-from kilonova.domain.network import Vif
+from kilonova.domain.network import NetworkState, Vif
 from kilonova.domain.routers import HostRouters
 from kilonova.network.base import MetadataLookup
 from kilonova.network.host import names
@@ -14,6 +14,8 @@ from kilonova.network.host.plan import check
 
 
 class MemoryHost:
+    follows = False
+
     def __init__(self) -> None:
         self._vifs: dict[str, Vif] = {}
         self._routers = HostRouters()
@@ -30,6 +32,12 @@ class MemoryHost:
 
     def unplug(self, port_id: str) -> None:
         self._vifs.pop(names.checked("port", port_id), None)
+
+    def refresh(self, state: NetworkState, asked: float) -> None:
+        """There are no packets that it could let pass or not."""
+
+    def users(self, ids: set[str]) -> set[str]:
+        return set()
 
     def plugged(self) -> dict[str, Vif]:
         return dict(self._vifs)

@@ -38,11 +38,16 @@ class Chain(msgspec.Struct, frozen=True):
 
 
 class Set(msgspec.Struct, frozen=True):
-    """A named set of device names; with ``verdicts`` a map of each to the chain it jumps to."""
+    """A named set of device names; with ``verdicts`` a map of each to the chain it jumps to.
+
+    ``kind``: nft's type of the elements. ``ranges``: they are networks' addresses (10.0.0.0/8).
+    """
 
     name: str
     elements: dict[str, str | None]
     verdicts: bool = False
+    kind: str = "ifname"
+    ranges: bool = False
 
 
 class Table(msgspec.Struct, frozen=True):
@@ -56,7 +61,6 @@ class Table(msgspec.Struct, frozen=True):
 ACCEPT: Expression = {"accept": None}
 DROP: Expression = {"drop": None}
 MASQUERADE: Expression = {"masquerade": None}
-NOTRACK: Expression = {"notrack": None}
 
 
 def payload(protocol: str, field: str) -> Expression:
@@ -77,6 +81,20 @@ def match(left: Expression, right: Any, op: str = "==") -> Expression:
 
 def concat(*parts: Any) -> Expression:
     return {"concat": list(parts)}
+
+
+def span(first: int, last: int) -> Expression:
+    return {"range": [first, last]}
+
+
+def mark(value: int) -> Expression:
+    """A statement: the packet has this mark from here on."""
+    return {"mangle": {"key": meta("mark"), "value": value}}
+
+
+def zone(number: int) -> Expression:
+    """A statement: its connection is one of this zone, apart from all others."""
+    return {"mangle": {"key": ct("zone"), "value": number}}
 
 
 def one_of(values: list[Any]) -> Expression:
@@ -103,29 +121,62 @@ def replace(table: Table) -> list[Command]:
     for chain in table.chains:
         commands += add_rules(table.family, table.name, chain)
     for named in table.sets:
-        commands += [c for key in named.elements for c in add_element(table, named, key)]
+        commands += add_elements(table, named, list(named.elements))
     return commands
+
+
+def difference(before: Table, after: Table) -> list[Command]:
+    """What makes ``before``, which is loaded, to ``after``; base chains are alike in both.
+
+    What is new comes first and what goes last, since elements and rules name chains, and rules sets.
+    """
+    old_sets, new_sets = ({named.name: named for named in table.sets} for table in (before, after))
+    old, new = ({chain.name: chain for chain in table.chains} for table in (before, after))
+    commands: list[Command] = [
+        _add_set(after, named) for name, named in new_sets.items() if name not in old_sets
+    ]
+    changed = [chain for name, chain in new.items() if old.get(name) != chain]
+    commands += [_add_chain(after, chain) for chain in changed if chain.name not in old]
+    for name, named in new_sets.items():
+        commands += _set_elements(after, old_sets.get(name, Set(name, {})), named)
+    for chain in changed:
+        commands += [{"flush": {"chain": _chain_at(after, chain.name)}}] if chain.name in old else []
+        commands += add_rules(after.family, after.name, chain)
+    gone = [name for name in old if name not in new]
+    commands += [{"flush": {"chain": _chain_at(after, name)}} for name in gone]
+    commands += [{"delete": {"chain": _chain_at(after, name)}} for name in gone]
+    commands += [
+        {"delete": {"map" if named.verdicts else "set": _chain_at(after, name)}}
+        for name, named in old_sets.items()
+        if name not in new_sets
+    ]
+    return commands
+
+
+def _set_elements(table: Table, old: Set, new: Set) -> list[Command]:
+    if old.elements == new.elements:
+        return []
+    if new.ranges:
+        empty = [{"flush": {"set": _chain_at(table, new.name)}}] if old.elements else []
+        return empty + add_elements(table, new, list(new.elements))
+    gone = [
+        key for key, value in old.elements.items() if key not in new.elements or new.elements[key] != value
+    ]
+    came = [
+        key for key, value in new.elements.items() if key not in old.elements or old.elements[key] != value
+    ]
+    commands: list[Command] = [{"delete": {"element": _element(table, old, [key])}} for key in gone]
+    return commands + add_elements(table, new, came)
+
+
+def _chain_at(table: Table, name: str) -> dict[str, Any]:
+    return {"family": table.family, "table": table.name, "name": name}
 
 
 def delete_table(family: str, name: str) -> list[Command]:
     """The table is gone, also when it was not there."""
     table = {"table": {"family": family, "name": name}}
     return [{"add": table}, {"delete": table}]
-
-
-def set_chain(table: Table, chain: Chain) -> list[Command]:
-    """A regular chain has exactly these rules."""
-    at = {"family": table.family, "table": table.name, "name": chain.name}
-    return [
-        {"add": {"chain": at}},
-        {"flush": {"chain": at}},
-        *add_rules(table.family, table.name, chain),
-    ]
-
-
-def delete_chain(table: Table, name: str) -> list[Command]:
-    at = {"family": table.family, "table": table.name, "name": name}
-    return [{"add": {"chain": at}}, {"flush": {"chain": at}}, {"delete": {"chain": at}}]
 
 
 def add_rules(family: str, table: str, chain: Chain) -> list[Command]:
@@ -135,24 +186,29 @@ def add_rules(family: str, table: str, chain: Chain) -> list[Command]:
     ]
 
 
-def add_element(table: Table, named: Set, key: str) -> list[Command]:
-    return [{"add": {"element": _element(table, named, key)}}]
+def add_elements(table: Table, named: Set, keys: list[str]) -> list[Command]:
+    """In one command: each costs the parser as much as ten elements."""
+    return [{"add": {"element": _element(table, named, keys)}}] if keys else []
 
 
-def delete_element(table: Table, named: Set, key: str) -> list[Command]:
-    """Gone, also when it was not there."""
-    element = {"element": _element(table, named, key)}
-    return [{"add": element}, {"delete": element}]
+def _element(table: Table, named: Set, keys: list[str]) -> dict[str, Any]:
+    elements = [_value(named, key) for key in keys]
+    return {"family": table.family, "table": table.name, "name": named.name, "elem": elements}
 
 
-def _element(table: Table, named: Set, key: str) -> dict[str, Any]:
-    target = named.elements.get(key)
-    value = [key, {"jump": {"target": target}}] if named.verdicts else key
-    return {"family": table.family, "table": table.name, "name": named.name, "elem": [value]}
+def _value(named: Set, key: str) -> Any:
+    if named.verdicts:
+        return [key, {"jump": {"target": named.elements[key]}}]
+    if named.ranges:
+        address, _, length = key.partition("/")
+        return address if length == ("128" if ":" in address else "32") else prefix(address, int(length))
+    return key
 
 
 def _add_set(table: Table, named: Set) -> Command:
-    at: dict[str, Any] = {"family": table.family, "table": table.name, "name": named.name, "type": "ifname"}
+    at: dict[str, Any] = {"family": table.family, "table": table.name, "name": named.name, "type": named.kind}
+    if named.ranges:
+        at["flags"] = ["interval"]
     return {"add": {"map": at | {"map": "verdict"}}} if named.verdicts else {"add": {"set": at}}
 
 

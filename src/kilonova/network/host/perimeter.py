@@ -1,67 +1,74 @@
 """What all networks of a host share: its two firewall tables and net.ipv4.ip_forward.
 
 Holds in memory what should be loaded, under one lock, so that a repair never mistakes a change under way for
-damage.
+damage. Every change is one transaction: the difference between what is loaded and what should be.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from zlib import crc32
 
 from kilonova.config import Network
 from kilonova.domain.errors import BuildFailed
 from kilonova.domain.network import Vif
-from kilonova.network.host import audit, firewall, names, nft
+from kilonova.domain.security_groups import EGRESS, INGRESS, Filter
+from kilonova.network.host import audit, firewall, flows, names, nft, security, verdict
 from kilonova.network.host.forwarding import Forwarding
+from kilonova.network.host.knowledge import Knowledge
 
 _OWNER = "networks"
+_Tables = tuple[nft.Table, nft.Table]
 
 
 class Perimeter:
-    def __init__(self, config: Network, folder: Path, vifs: dict[str, Vif], forwarding: Forwarding) -> None:
+    """``zone_of``: the number that a network's connections have on this host, always the same."""
+
+    def __init__(
+        self,
+        config: Network,
+        forwarding: Forwarding,
+        folder: Path,
+        vifs: dict[str, Vif],
+        knowledge: Knowledge,
+        zone_of: Callable[[str], int],
+    ) -> None:
         self._config = config
         self._forwarding = forwarding
         self._table = f"kilonova-{crc32(str(folder.resolve()).encode()):08x}"
         self._vifs = dict(vifs)
+        self._knowledge = knowledge
+        self._zone_of = zone_of
         self._lock = threading.Lock()
+        self._loaded: _Tables | None = None
+        """What this process has loaded, or seen loaded."""
+        self._made = _Memo()
 
     def admit(self, vif: Vif) -> None:
         """The port's rules are loaded, and its network's."""
         with self._lock:
             self._vifs[vif.port_id] = vif
             self._ensure_forwarding()
-            gate, host = self._tables({vif.port_id: vif})
-            try:
-                nft.apply(
-                    firewall.guard(self._table, vif)
-                    + firewall.joined(_only("ports", gate))
-                    + firewall.joined(host)
-                )
-            except BuildFailed:
-                # The first port of all, or somebody flushed the tables.
-                self._replace_all()
+            self._load()
 
     def dismiss(self, vif: Vif) -> None:
         """None of the port's rules is left; with a network's last port, none of the network's; with the
         last network, no table, and the host forwards as it did before."""
         with self._lock:
             self._vifs.pop(vif.port_id, None)
-            if not self._vifs:
-                nft.apply(
-                    [c for table in self._tables({}) for c in nft.delete_table(table.family, table.name)]
-                )
-                self._forwarding.release(_OWNER)
-                return
-            commands = firewall.unguard(self._table, vif.port_id)
-            if not any(other.network_id == vif.network_id for other in self._vifs.values()):
-                gate, host = self._tables({vif.port_id: vif})
-                commands += firewall.parted(_only("ports", gate)) + firewall.parted(host)
-            try:
-                nft.apply(commands)
-            except BuildFailed:
-                self._replace_all()
+            self._made.forget(vif.port_id)
+            if self._vifs:
+                self._load()
+            else:
+                self._remove()
+
+    def refresh(self) -> None:
+        """The rules are as is known by now, and no connection is left that they do not allow."""
+        with self._lock:
+            if self._vifs and self._load():
+                self._cut()
 
     def start(self) -> None:
         """Nothing is left of an earlier run if there is no port any more."""
@@ -75,13 +82,17 @@ class Perimeter:
             done = self._ensure_forwarding()
             if not self._vifs or not rules:
                 return done
-            problems = [line for table in self._tables(self._vifs) for line in audit.problems(table)]
+            wanted = self._tables()
+            problems = [line for table in wanted for line in audit.problems(table)]
             if problems:
-                self._replace_all()
+                self._replace_all(wanted)
+                self._cut()
+            self._loaded = wanted
             return done + problems
 
     def _remove(self) -> None:
-        nft.apply([c for table in self._tables({}) for c in nft.delete_table(table.family, table.name)])
+        self._loaded = None
+        nft.apply([c for family in ("bridge", "inet") for c in nft.delete_table(family, self._table)])
         self._forwarding.release(_OWNER)
 
     def _ensure_forwarding(self) -> list[str]:
@@ -89,26 +100,116 @@ class Perimeter:
             return []
         return self._forwarding.hold(_OWNER)
 
-    def _replace_all(self) -> None:
-        nft.apply([command for table in self._tables(self._vifs) for command in nft.replace(table)])
+    def _load(self) -> bool:
+        """What should be loaded is; whether that was a change."""
+        wanted, loaded = self._tables(), self._loaded
+        if loaded is None:
+            # The first port of all, or of this process: whatever is there is replaced.
+            self._replace_all(wanted)
+            return True
+        pairs = zip(loaded, wanted, strict=True)
+        commands = [command for before, after in pairs for command in nft.difference(before, after)]
+        if not commands:
+            return False
+        try:
+            nft.apply(commands)
+        except BuildFailed:
+            # Somebody flushed the tables.
+            self._replace_all(wanted)
+        self._loaded = wanted
+        return True
 
-    def _tables(self, vifs: dict[str, Vif]) -> tuple[nft.Table, nft.Table]:
-        networks = sorted({vif.network_id for vif in vifs.values()})
+    def _replace_all(self, wanted: _Tables) -> None:
+        nft.apply([command for table in wanted for command in nft.replace(table)])
+        self._loaded = wanted
+
+    def _tables(self) -> _Tables:
+        networks = sorted({vif.network_id for vif in self._vifs.values()})
+        vifs = [self._knowledge.applied(vif) for vif in self._vifs.values()]
+        ids = sorted({group for vif in vifs if vif.port_security for group in vif.security_groups or ()})
+        filters = {group: self._knowledge.filters(group) for group in ids}
+        remotes = sorted({remote for rules in filters.values() for remote in security.remotes_of(rules)})
         return (
-            firewall.bridge_table(self._table, list(vifs.values()), [names.gate(n) for n in networks]),
+            firewall.bridge_table(
+                self._table,
+                vifs,
+                [names.gate(network) for network in networks],
+                {group: self._made.group(group, rules) for group, rules in filters.items()},
+                [
+                    one
+                    for group in remotes
+                    for one in self._made.members(group, self._knowledge.members(group))
+                ],
+                self._made.port,
+            ),
             firewall.host_table(
                 self._table,
-                [names.transit(n) for n in networks],
-                [names.bridge(n) for n in networks],
+                [names.transit(network) for network in networks],
+                {names.bridge(network): self._zone_of(network) for network in networks},
                 self._config.transit_cidr,
                 self._config.nat,
             ),
         )
 
+    def _members(self, group: str) -> list[nft.Set]:
+        return self._made.members(group, self._knowledge.members(group))
+
+    def _cut(self) -> None:
+        """End the connections that the rules do not allow any more."""
+        own: dict[tuple[int, str], Vif] = {}
+        for vif in map(self._knowledge.applied, self._vifs.values()):
+            if vif.port_security and vif.security_groups is not None:
+                zone = self._zone_of(vif.network_id)
+                own |= {(zone, address.ip): vif for address in vif.addresses}
+
+        def allowed(flow: flows.Flow) -> bool:
+            packet = flow.packet
+            source, destination = (
+                own.get((flow.zone, packet.source)),
+                own.get((flow.zone, packet.destination)),
+            )
+            return verdict.is_always_allowed(packet) or (
+                (source is None or self._passes(packet, EGRESS, source))
+                and (destination is None or self._passes(packet, INGRESS, destination))
+            )
+
+        flows.cut({zone for zone, _ in own}, allowed)
+
+    def _passes(self, packet: verdict.Packet, direction: str, vif: Vif) -> bool:
+        filters = [one for group in vif.security_groups or () for one in self._knowledge.filters(group)]
+        members = {remote: self._knowledge.members(remote) for remote in security.remotes_of(filters)}
+        return verdict.passes(packet, direction, filters, members)
+
+
+class _Memo:
+    """Chains and sets as they were made last: two hundred ports cost more to make than to compare."""
+
+    def __init__(self) -> None:
+        self._ports: dict[str, tuple[Vif, list[nft.Chain]]] = {}
+        self._groups: dict[str, tuple[list[Filter], list[nft.Chain]]] = {}
+        self._members: dict[str, tuple[list[str], list[nft.Set]]] = {}
+
+    def port(self, vif: Vif) -> list[nft.Chain]:
+        known = self._ports.get(vif.port_id)
+        if known is None or known[0] != vif:
+            known = self._ports[vif.port_id] = (vif, firewall.port_chains(vif))
+        return known[1]
+
+    def group(self, group_id: str, filters: list[Filter]) -> list[nft.Chain]:
+        known = self._groups.get(group_id)
+        if known is None or known[0] != filters:
+            known = self._groups[group_id] = (filters, security.group_chains(group_id, filters))
+        return known[1]
+
+    def members(self, group_id: str, addresses: list[str]) -> list[nft.Set]:
+        known = self._members.get(group_id)
+        if known is None or known[0] != addresses:
+            known = self._members[group_id] = (addresses, security.member_sets(group_id, addresses))
+        return known[1]
+
+    def forget(self, port_id: str) -> None:
+        self._ports.pop(port_id, None)
+
 
 def _leads_out(vif: Vif) -> bool:
     return any(address.subnet.gateway_ip for address in vif.addresses)
-
-
-def _only(name: str, table: nft.Table) -> nft.Table:
-    return nft.Table(table.family, table.name, [s for s in table.sets if s.name == name], [])

@@ -11,7 +11,7 @@ from ipaddress import IPv4Interface, IPv4Network, ip_address, ip_network
 import msgspec
 
 from kilonova.domain.errors import BuildFailed
-from kilonova.domain.network import Vif, VifSubnet
+from kilonova.domain.network import AddressPair, PortSecurity, Vif, VifSubnet
 from kilonova.network.host import names
 
 METADATA_ADDRESS = "169.254.169.254"
@@ -101,14 +101,12 @@ def check(vif: Vif) -> None:
     """BuildFailed if the vif holds what must not come near a path, a rule or a DHCP file."""
     names.checked("port", vif.port_id)
     names.checked("network", vif.network_id)
-    pairs = vif.allowed_address_pairs
-    macs = [vif.mac, *(pair.mac_address for pair in pairs if pair.mac_address)]
-    for mac in macs:
-        if not MAC.fullmatch(mac.lower()):
-            raise BuildFailed(f"port {vif.port_id}: {mac!r} is not a MAC address")
+    if not MAC.fullmatch(vif.mac.lower()):
+        raise BuildFailed(f"port {vif.port_id}: {vif.mac!r} is not a MAC address")
+    _check_pairs(vif.port_id, vif.allowed_address_pairs)
+    for group in vif.security_groups or ():
+        names.checked("security group", group)
     try:
-        for pair in pairs:
-            ip_network(pair.ip_address, strict=False)
         for address in vif.addresses:
             names.checked("subnet", address.subnet.id)
             _check_subnet(address.subnet)
@@ -116,6 +114,24 @@ def check(vif: Vif) -> None:
                 raise BuildFailed(f"port {vif.port_id}: {address.ip} is not in {address.subnet.cidr}")
     except ValueError as error:
         raise BuildFailed(f"port {vif.port_id}: {error}") from error
+
+
+def check_security(port: PortSecurity) -> None:
+    """BuildFailed if what may change of a plugged port holds what must not come near a rule."""
+    names.checked("port", port.port_id)
+    for group in port.security_groups:
+        names.checked("security group", group)
+    _check_pairs(port.port_id, port.allowed_address_pairs)
+
+
+def _check_pairs(port_id: str, pairs: list[AddressPair]) -> None:
+    for pair in pairs:
+        if pair.mac_address and not MAC.fullmatch(pair.mac_address.lower()):
+            raise BuildFailed(f"port {port_id}: {pair.mac_address!r} is not a MAC address")
+        try:
+            ip_network(pair.ip_address, strict=False)
+        except ValueError as error:
+            raise BuildFailed(f"port {port_id}: {error}") from error
 
 
 def _check_subnet(subnet: VifSubnet) -> None:

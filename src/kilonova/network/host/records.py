@@ -2,7 +2,9 @@
 
     ports/<port id>.json              the Vif, written before any device of it is made, removed after the last
     networks/<network id>/transit     which /31 of the transit range the network has
+    networks/<network id>/zone        the number that its connections have here
     networks/<network id>/…           its DHCP server's files
+    security.json                     what was told of security groups (knowledge.py)
     ip_forward                        the host's setting before the first network came
 
 Every write is a rename, so a file is whole or absent.
@@ -24,6 +26,9 @@ from kilonova.domain.errors import BuildFailed
 from kilonova.domain.network import Vif
 
 _log = log.get("network.host")
+
+_ZONES = 65535
+"""Zones of connections that the kernel can tell apart, without 0."""
 
 
 def write(path: Path, content: bytes) -> None:
@@ -55,6 +60,7 @@ class Records:
         for path in (folder, self._ports, self._networks):
             path.mkdir(mode=0o755, parents=True, exist_ok=True)
         self._vifs = self._load()
+        self._zones: dict[str, int] = {}
 
     def _load(self) -> dict[str, Vif]:
         found = {}
@@ -104,6 +110,8 @@ class Records:
 
     def remove_network(self, network_id: str) -> None:
         shutil.rmtree(self._networks / network_id, ignore_errors=True)
+        with self._lock:
+            self._zones.pop(network_id, None)
 
     def transit(self, network_id: str, count: int, is_free: Callable[[int], bool]) -> int:
         """The network's index in the transit range of ``count`` links: the same one each time.
@@ -125,6 +133,24 @@ class Records:
                     write(self.folder(network_id) / "transit", str(index).encode())
                     return index
         raise BuildFailed("network.transit_cidr has no link left for another network")
+
+    def zone(self, network_id: str) -> int:
+        """The number that the network's connections have on this host: the same one each time, of no other
+        network here, and never 0, which is everybody else's."""
+        with self._lock:
+            known = self._zones.get(network_id) or self._zone(network_id)
+            if known is None:
+                taken = {self._zone(other) for other in self.networks()}
+                start = crc32(network_id.encode())
+                ring = ((start + step) % _ZONES + 1 for step in range(_ZONES))
+                known = next(number for number in ring if number not in taken)
+                write(self.folder(network_id) / "zone", str(known).encode())
+            self._zones[network_id] = known
+            return known
+
+    def _zone(self, network_id: str) -> int | None:
+        content = read(self._networks / network_id / "zone")
+        return int(content) if content else None
 
     def _transit(self, network_id: str) -> int | None:
         content = read(self._networks / network_id / "transit")

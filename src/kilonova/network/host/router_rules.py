@@ -14,7 +14,6 @@ from kilonova.network.host.nft import (
     ACCEPT,
     DROP,
     MASQUERADE,
-    NOTRACK,
     Chain,
     Expression,
     Hook,
@@ -88,27 +87,15 @@ def _snat(address: str) -> Expression:
 
 
 # On the host
-def host_table(name: str, inner: list[str], outer: list[str], cidrs: list[str], nat: bool) -> Table:
-    """``inner``: bridges of projects' networks with a router on them; ``outer``: of external networks, whose
-    subnets are ``cidrs``."""
+def host_table(name: str, outer: list[str], cidrs: list[str], nat: bool) -> Table:
+    """``outer``: the bridges of external networks, whose subnets are ``cidrs``."""
     from_outer = match(meta("iifname"), "@outer")
     leave = [] if not (nat and cidrs) else [_masquerade(cidrs)]
     return Table(
         "inet",
         name,
-        sets=[Set("inner", dict.fromkeys(inner)), Set("outer", dict.fromkeys(outer))],
+        sets=[Set("outer", dict.fromkeys(outer))],
         chains=[
-            Chain(
-                "bridged",
-                # See firewall.host_table: with br_netfilter bridged frames come by here.
-                [
-                    Rule(
-                        "within a network: not the host's business",
-                        [match(meta("iifname"), "@inner"), NOTRACK],
-                    )
-                ],
-                Hook("filter", "prerouting", -300),
-            ),
             Chain(
                 "input",
                 [

@@ -195,13 +195,10 @@ class Routers:
     def _gateways(self) -> list[RouterGateway]:
         return [record.state.gateway for record in self._records.values() if record.state.gateway]
 
-    def _inner(self) -> dict[str, str]:
-        """Device on the host → bridge, of every interface."""
-        return {
-            names.router_link(interface.port_id): names.bridge(interface.network_id)
-            for record in self._records.values()
-            for interface in record.state.interfaces
-        }
+    def _inner(self) -> list[str]:
+        """Devices on the host of every interface."""
+        interfaces = [one for record in self._records.values() for one in record.state.interfaces]
+        return [names.router_link(interface.port_id) for interface in interfaces]
 
     def _attempt(self, work: Callable[[], list[str]]) -> list[str]:
         try:

@@ -46,6 +46,8 @@ hosts = sa.Table(
     sa.Column("memory_mb_used", sa.BigInteger, nullable=False),
     sa.Column("disk_gb_used", sa.BigInteger, nullable=False),
     sa.Column("disk_available_least", sa.BigInteger),
+    # Whether its network wants to be told what changes; NULL: it runs a release that knew nothing of it.
+    sa.Column("follows_network", sa.Boolean),
     sa.Column("servers", sa.Integer, nullable=False),
     sa.Column("failed_builds", sa.Integer, nullable=False),
     # Grows with every change of a claim or of what the host is (invariant 7).
@@ -53,6 +55,7 @@ hosts = sa.Table(
     sa.Column("created_at", sa.Float, nullable=False),
     sa.Column("updated_at", sa.Float, nullable=False),
     sa.Index("ix_hosts_updated_at", "updated_at"),
+    sa.Index("ix_hosts_follows_network", "follows_network"),
 )
 
 claims = sa.Table(

@@ -78,6 +78,8 @@ ports = sa.Table(
     sa.Column("nic_tag", text(60)),
     sa.Column("server_hostname", text(255)),
     sa.Column("made_by_build", sa.Boolean, nullable=False),
+    # NULL: made by a release that knew no security groups; it gets its project's default one.
+    sa.Column("has_groups", sa.Boolean),
     sa.UniqueConstraint("network_id", "mac_address"),
     sa.Index(None, "project_id", "device_owner"),
     sa.Index(None, "network_id", "device_owner"),

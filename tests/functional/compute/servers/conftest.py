@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -54,7 +54,7 @@ class Images:
 
 @dataclass
 class Networks:
-    """The service's validate() and auto(); ``networks`` are the project's."""
+    """The parts of the service that the API uses; ``networks`` are the project's."""
 
     networks: list[str] = field(default_factory=lambda: [NETWORK])
 
@@ -72,6 +72,15 @@ class Networks:
         if len(self.networks) > 1:
             raise Conflict("Multiple possible networks found, use a Network ID to be more specific.")
         return [RequestedNetwork(network_id=self.networks[0])]
+
+    def security_groups(self, _context: RequestContext, names: Sequence[str]) -> list[str]:
+        """There is only the default one."""
+        if unknown := [name for name in names if name != "default"]:
+            raise BadRequest(f"Security group {unknown[0]} not found.")
+        return list(names)
+
+    def security_group_names(self, _server_ids: Sequence[str]) -> dict[str, list[str]]:
+        return {}
 
 
 @dataclass

@@ -1,0 +1,86 @@
+"""Tells hosts to look again at what changed: at once, and then no more than every so often while it goes on.
+
+It says only what changed, never how: the host asks for what holds now (``network_state`` of the conductor),
+so that a message lost, doubled or late does no harm. Each API and each conductor has one: whoever writes.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from kilonova import log
+from kilonova.bus.base import Bus
+from kilonova.domain.hosts import topic
+from kilonova.domain.messages import NetworkChanged
+from kilonova.network.builtin.changes import Change
+from kilonova.store import port_security
+from kilonova.store.database import Database
+
+PAUSE = 0.3
+"""Seconds between two rounds while changes go on."""
+
+_log = log.get("network.announcer")
+
+
+class Announcer:
+    """Its thread begins with the first change."""
+
+    def __init__(self, db: Database, bus: Bus) -> None:
+        self._db = db
+        self._bus = bus
+        self._lock = threading.Lock()
+        self._groups: set[str] = set()
+        self._members: set[str] = set()
+        self._ports: set[str] = set()
+        self._hosts: set[str] = set()
+        self._work = threading.Event()
+        self._closing = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def tell(self, change: Change) -> None:
+        """Does not wait."""
+        with self._lock:
+            self._groups.update(change.groups)
+            self._members.update(change.members)
+            self._ports.update(change.ports)
+            self._hosts.update(change.hosts)
+            if self._thread is None and not self._closing.is_set():
+                self._thread = threading.Thread(target=self._run, name="network-announcer", daemon=True)
+                self._thread.start()
+        self._work.set()
+
+    def close(self) -> None:
+        """What was told is said before it returns."""
+        with self._lock:
+            self._closing.set()
+            thread = self._thread
+        self._work.set()
+        if thread is not None:
+            thread.join()
+
+    def _run(self) -> None:
+        while True:
+            self._work.wait()
+            self._work.clear()
+            try:
+                self._round()
+            except Exception:  # noqa: BLE001 - the loop must outlive a database that is away; hosts compare too
+                _log.exception("announcing_failed")
+            if self._closing.wait(PAUSE) and not self._work.is_set():
+                return
+
+    def _round(self) -> None:
+        with self._lock:
+            groups, members, ports, hosts = self._groups, self._members, self._ports, self._hosts
+            self._groups, self._members, self._ports, self._hosts = set(), set(), set(), set()
+        if not (groups or members or ports or hosts):
+            return
+        with self._db.read() as conn:
+            if not port_security.any_follower(conn):
+                return
+            found = port_security.concerned(conn, groups, members, ports)
+        nothing: tuple[set[str], set[str]] = (set(), set())
+        for host in found.keys() | hosts:
+            of_groups, of_ports = found.get(host, nothing)
+            message = NetworkChanged(groups=sorted(of_groups), ports=sorted(of_ports), routers=host in hosts)
+            self._bus.cast(topic(host), "network_changed", message)

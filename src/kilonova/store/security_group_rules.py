@@ -1,0 +1,92 @@
+"""Queries about the rules of security groups."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from kilonova.domain.clock import now
+from kilonova.domain.security_groups import SecurityGroupRule
+from kilonova.store.network_lists import Condition, Listing, Page
+from kilonova.store.schema.security_groups import security_group_rules as rules
+
+ATTRIBUTES = {
+    **{
+        name: rules.c[name]
+        for name in (
+            "id",
+            "security_group_id",
+            "project_id",
+            "direction",
+            "ethertype",
+            "protocol",
+            "port_range_min",
+            "port_range_max",
+            "remote_ip_prefix",
+            "remote_group_id",
+            "description",
+            "revision_number",
+        )
+    },
+    "tenant_id": rules.c.project_id,
+}
+_listing = Listing(rules, ATTRIBUTES, {})
+
+
+def visible_to(project_id: str | None) -> Condition:
+    return sa.true() if project_id is None else rules.c.project_id == project_id
+
+
+def page(
+    conn: sa.Connection, asked: Page, project_id: str | None
+) -> tuple[list[SecurityGroupRule], bool, bool] | None:
+    """Rules, more after, more before; None if the marker is unknown."""
+    found = _listing.page(conn, asked, visible_to(project_id))
+    return None if found is None else ([_rule(row) for row in found[0]], found[1], found[2])
+
+
+def get(conn: sa.Connection, rule_id: str, project_id: str | None) -> SecurityGroupRule | None:
+    """The rule, if that project sees it."""
+    row = conn.execute(sa.select(rules).where(rules.c.id == rule_id, visible_to(project_id))).first()
+    return None if row is None else _rule(row)
+
+
+def of_groups(conn: sa.Connection, group_ids: Sequence[str]) -> dict[str, list[SecurityGroupRule]]:
+    """Group id → its rules, oldest first; groups without rules are missing."""
+    found: dict[str, list[SecurityGroupRule]] = {}
+    if not group_ids:
+        return found
+    query = sa.select(rules).where(rules.c.security_group_id.in_(group_ids))
+    for row in conn.execute(query.order_by(rules.c.created_at, rules.c.id)):
+        found.setdefault(row.security_group_id, []).append(_rule(row))
+    return found
+
+
+def insert(conn: sa.Connection, new: Sequence[SecurityGroupRule]) -> None:
+    conn.execute(sa.insert(rules), [msgspec.structs.asdict(rule) for rule in new])
+
+
+def update(conn: sa.Connection, rule_id: str, changes: Mapping[str, Any]) -> None:
+    conn.execute(
+        sa.update(rules)
+        .where(rules.c.id == rule_id)
+        .values(**changes, updated_at=now(), revision_number=rules.c.revision_number + 1)
+    )
+
+
+def delete(conn: sa.Connection, rule_id: str) -> bool:
+    """Whether it was there."""
+    return conn.execute(sa.delete(rules).where(rules.c.id == rule_id)).rowcount > 0
+
+
+def about(conn: sa.Connection, group_id: str) -> list[str]:
+    """Ids of other groups that have a rule about this one."""
+    query = sa.select(rules.c.security_group_id).distinct().where(rules.c.remote_group_id == group_id)
+    return sorted({row.security_group_id for row in conn.execute(query)} - {group_id})
+
+
+def _rule(row: sa.Row[Any]) -> SecurityGroupRule:
+    return SecurityGroupRule(**row._mapping)

@@ -1,0 +1,140 @@
+"""Security groups with real guests: what comes in, changed while they run.
+
+Booting is what takes time here: two guests serve all tests, which run in this order.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.running import until
+from tests.system.cloud import SERVERS, Cloud, Guest, real_cloud
+
+pytestmark = pytest.mark.system
+
+GROUPS, RULES = "/networking/v2.0/security-groups", "/networking/v2.0/security-group-rules"
+
+
+@dataclass
+class Pair:
+    cloud: Cloud
+    web: Guest
+    """In the group ``web``, which lets in ssh."""
+    other: Guest
+    """In the default group."""
+    group: str
+
+    def drop(self, rule: str) -> None:
+        assert self.cloud.up.ask("DELETE", f"{RULES}/{rule}")[0] == 204
+
+    def between(self, guest: Guest, command: str) -> bool:
+        """Whether the command, run in the other guest, reaches this one."""
+        line = f"{command} {guest.address} >/dev/null 2>&1 && echo yes || echo no"
+        return self.other.run(line, within=20) == "yes"
+
+
+@pytest.fixture(scope="module")
+def pair(guest_image: Path) -> Iterator[Pair]:
+    with real_cloud(guest_image) as cloud:
+        up = cloud.up
+        cloud.key("k")
+        network = up.network("10.92.1.0/24")
+        status, made = up.ask("POST", GROUPS, {"security_group": {"name": "web"}})
+        assert status == 201
+        group = made["security_group"]["id"]
+        up.allow(group, protocol="tcp", port_range_min=22, port_range_max=22)
+        other = cloud.boot("other", [network], "k")
+        web = cloud.boot("web", [network], "k", security_groups=[{"name": "web"}])
+        for guest in (web, other):
+            guest.awaits_boot()
+        yield Pair(cloud, web, other, group)
+
+
+def test_what_is_allowed_comes_in_and_nothing_else(pair: Pair) -> None:
+    assert pair.web.shown()["security_groups"] == [{"name": "web"}]
+    assert pair.web.is_reached()  # ssh, from the host
+    assert not pair.between(pair.web, "ping -c 1 -W 2")
+    assert pair.web.run(f"ping -c 1 -W 5 {pair.other.address} >/dev/null && echo yes") == "yes"
+
+
+def test_changed_live(pair: Pair) -> None:
+    rule = pair.cloud.up.allow(pair.group, protocol="icmp")
+    until(lambda: pair.between(pair.web, "ping -c 1 -W 1"), 20, "the ping to be let in")
+    pair.drop(rule)
+    until(lambda: not pair.between(pair.web, "ping -c 1 -W 1"), 20, "the ping to be refused")
+
+
+def test_members_of_a_group(pair: Pair) -> None:
+    default = pair.cloud.up.default_group()
+    rule = pair.cloud.up.allow(pair.group, protocol="icmp", remote_group_id=default)
+    until(lambda: pair.between(pair.web, "ping -c 1 -W 1"), 20, "the member to be let in")
+    act(pair.other, "removeSecurityGroup", "default")
+    act(pair.other, "addSecurityGroup", "web")
+    until(lambda: not pair.between(pair.web, "ping -c 1 -W 1"), 20, "who is no member to be refused")
+    act(pair.other, "addSecurityGroup", "default")
+    until(lambda: pair.between(pair.web, "ping -c 1 -W 1"), 20, "the member to be let in again")
+    names = {group["name"] for group in pair.other.shown()["security_groups"]}
+    assert names == {"default", "web"}
+    _, shown = pair.cloud.up.ask("GET", f"{SERVERS}/{pair.other.id}/os-security-groups")
+    assert {group["name"] for group in shown["security_groups"]} == names
+    pair.drop(rule)
+
+
+def test_a_connection_outlives_what_does_not_concern_it_and_no_more(pair: Pair) -> None:
+    up = pair.cloud.up
+    ssh = up.ask("GET", f"{RULES}?security_group_id={pair.group}&direction=ingress")[1]
+    (rule,) = [one["id"] for one in ssh["security_group_rules"]]
+    said: list[Any] = []
+
+    def long(seconds: int) -> None:
+        try:
+            said.append(pair.web.run(f"sleep {seconds}; echo awake", within=90))
+        except AssertionError as error:
+            said.append(error)
+
+    session = threading.Thread(target=long, args=(5,))
+    session.start()
+    for port in (80, 81, 82):
+        pair.drop(up.allow(pair.group, protocol="tcp", port_range_min=port, port_range_max=port))
+    session.join()
+    assert said == ["awake"]
+
+    cut = threading.Thread(target=long, args=(60,))
+    cut.start()
+    until(pair.web.is_reached, 20, "ssh")
+    pair.drop(rule)
+    until(lambda: not pair.web.is_reached(2), 20, "ssh to be refused")
+    cut.join()
+    assert isinstance(said[1], AssertionError)
+    up.allow(pair.group, protocol="tcp", port_range_min=22, port_range_max=22)
+    until(pair.web.is_reached, 20, "ssh to be let in")
+
+
+def test_rules_that_change_while_nobody_enforces_them(pair: Pair) -> None:
+    up = pair.cloud.up
+    rule = up.allow(pair.group, protocol="icmp")
+    up.kill()
+    up.start()
+    until(lambda: pair.between(pair.web, "ping -c 1 -W 1"), 20, "the ping to be let in")
+    pair.drop(rule)
+    up.kill()  # perhaps before the host was told
+    up.start()
+    until(lambda: not pair.between(pair.web, "ping -c 1 -W 1"), 20, "the ping to be refused")
+
+
+def test_flushed_rules_are_repaired(pair: Pair) -> None:
+    assert not pair.between(pair.web, "ping -c 1 -W 1")
+    subprocess.run(["nft", "flush", "ruleset"], check=True)
+    until(lambda: not pair.between(pair.web, "ping -c 1 -W 1"), 20, "the rules to be there again")
+    assert pair.web.is_reached()
+    assert "were not as they should be" in pair.cloud.up.log() or "missing" in pair.cloud.up.log()
+
+
+def act(guest: Guest, action: str, name: str) -> None:
+    guest.act(**{action: {"name": name}})
