@@ -105,8 +105,7 @@ def routed(lab: Lab) -> Iterator[Routed]:
     one = Routed(lab)
     yield one
     lab.host.apply_routers(HostRouters())
-    spaces = run("ip", "netns")
-    assert "kr-" not in spaces
+    assert not linux.namespace_exists(names.router(one.state.id))
 
 
 def service_in(guest: Guest) -> Service:

@@ -114,7 +114,9 @@ def _masquerade(cidrs: list[str]) -> Rule:
     ranges: list[Any] = [prefix(*_parts(cidr)) for cidr in cidrs]
     return Rule(
         "external networks go out with the host's address",
+        # What comes from there, not what is bridged elsewhere: br_netfilter leads that by here too.
         [
+            match(meta("iifname"), "@outer"),
             match(_SOURCE, one_of(ranges)),
             match(meta("oifname"), "@outer", "!="),
             MASQUERADE,
