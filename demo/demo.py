@@ -89,7 +89,7 @@ class Demo:
     def tell(self) -> None:
         with step("Start Kilonova: API, conductor, scheduler, compute and network in one process"):
             self.start()
-        with step("What a server needs: an image, a network, a flavor, a key"):
+        with step("What a server needs: an image, a network, a flavor, a key, and a rule that lets ssh in"):
             self.prepare()
         with step("Create the server and wait until it is ACTIVE"):
             address = self.create_server()

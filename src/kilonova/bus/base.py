@@ -1,16 +1,17 @@
 """The bus: three verbs over topics, the same in one process and over a broker.
 
-``call`` waits for an answer, ``cast`` does not, ``serve`` answers. A topic is a name: ``conductor``,
-``scheduler``, ``compute.<host>``. Requests and answers are msgspec structs, encoded and decoded on every
-hop, so that what works in one process works over a broker. The bus is speed, not truth: a cast may be
-lost or doubled, and the operations table recovers it (invariant 2).
+``call`` waits for an answer, ``cast`` does not, ``serve`` answers; beside them ``tell`` and ``collect`` are
+for what is said again and again. A topic is a name: ``conductor``, ``scheduler``, ``compute.<host>``.
+Requests and answers are msgspec structs, encoded and decoded on every hop, so that what works in one process
+works over a broker. The bus is speed, not truth: a cast may be lost or doubled, and the operations table
+recovers it (invariant 2).
 """
 
 from __future__ import annotations
 
 import time
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -65,6 +66,10 @@ class Bus(Protocol):
     def problem(self) -> str:
         """Why it is not connected."""
 
+    @property
+    def turned_away(self) -> bool:
+        """Whether that will not pass by waiting: a wrong password, a virtual host that is not there."""
+
     def connected(self, timeout: float) -> bool:
         """Whether messages can travel, at the latest in so many seconds."""
 
@@ -80,6 +85,20 @@ class Bus(Protocol):
     def cast(self, topic: str, method: str, request: msgspec.Struct) -> None:
         """Send and forget, without waiting. A topic that nobody serves, or a bus that is away for more than
         about a second, loses the message, with a line in the log: the sweeper finds the operation."""
+
+    def tell(self, topic: str, method: str, request: msgspec.Struct) -> None:
+        """Cast what is said again and again: cheaper, but nobody confirms it, and it may wait half a second
+        for others. Where nobody collects, it comes as a cast."""
+
+    def collect(
+        self, topic: str, handlers: Mapping[str, Handler], then: Callable[[], object]
+    ) -> Subscription | None:
+        """Take what is told on ``topic``, all that came within half a second together: each by its handler,
+        then ``then()``, in a thread of the bus's own.
+
+        These methods are served as well: what was told may come as a cast. In one process all of it does
+        (None), as a message costs little there.
+        """
 
     def serve(
         self, topic: str, handlers: Mapping[str, Handler], workers: int | str = 1, *, calls: bool = True
@@ -128,6 +147,26 @@ def quick(handler: Marked) -> Marked:
     return handler
 
 
+Outcomes = Sequence[Any]
+"""Of several requests, in their order: the answer, the KilonovaError that refuses it, or NotYet."""
+
+
+class NotYet:
+    """The outcome of a request that was left as it was: it is to be handled by itself."""
+
+
+NOT_YET = NotYet()
+
+
+def together(handler: Marked, several: Callable[[list[Any]], Outcomes]) -> Marked:
+    """Let ``several`` handle the requests for ``handler`` that wait together, two or more.
+
+    If it raises, it has done nothing, and each of them goes to ``handler``.
+    """
+    handler.several = several  # type: ignore[attr-defined]
+    return handler
+
+
 class Unreadable(Exception):
     """A message that cannot be given to a handler here: damaged, or of a newer or foreign sender."""
 
@@ -148,6 +187,11 @@ class Dispatcher:
         self.topic = topic
         self._handlers = {name: (handler, _decoder(handler)) for name, handler in handlers.items()}
         self.quick = frozenset(name for name, handler in handlers.items() if getattr(handler, "quick", False))
+        self._several = {
+            name: handler.several for name, handler in handlers.items() if hasattr(handler, "several")
+        }
+        self.together = frozenset(self._several)
+        """The methods whose requests are handled together when they wait together."""
 
     def read(self, message: bytes) -> Request:
         """The message as a request; Unreadable says why it is none."""
@@ -163,13 +207,26 @@ class Dispatcher:
     def answer(self, request: Request) -> bytes:
         """Run the handler of a call: its answer or its error, encoded."""
         try:
-            return encode(Answer(True, msgspec.Raw(encode(request.handler(request.argument)))))
+            return encode_outcome(request.handler(request.argument))
         except KilonovaError as error:
             return encode_error(error)
         except Exception:  # noqa: BLE001 - the edge: the caller waits, maybe in another process
             _log.exception("call_failed", topic=self.topic, method=request.method)
             why = f"{request.method} of the {self.topic} met an unexpected error; its log says which"
             return encode_error(KilonovaError(why))
+
+    def outcomes(self, method: str, requests: Sequence[Request]) -> Outcomes:
+        """Of requests for one of ``together``. Those that are NotYet must be given to answer() or work()."""
+        if len(requests) > 1:
+            try:
+                outcomes: Outcomes = self._several[method]([request.argument for request in requests])
+                assert len(outcomes) == len(requests)
+                return outcomes
+            except KilonovaError as error:
+                _log.info("done_one_by_one", topic=self.topic, method=method, error=error.message)
+            except Exception:  # noqa: BLE001 - the edge: each may yet go well by itself
+                _log.exception("several_failed", topic=self.topic, method=method)
+        return [NOT_YET] * len(requests)
 
     def work(self, request: Request) -> None:
         """Run the handler of a cast; nobody waits, so its error goes to the log."""
@@ -201,6 +258,13 @@ def sealed(method: str, request: msgspec.Struct) -> bytes:
     """The message that asks for ``method``; it takes the request id of this thread's log along."""
     request_id = log.current().get("request_id", "")
     return encode(Envelope(method, msgspec.Raw(encode(request)), request_id))
+
+
+def encode_outcome(outcome: Any) -> bytes:
+    """An answer, or the error that refuses the request."""
+    if isinstance(outcome, KilonovaError):
+        return encode_error(outcome)
+    return encode(Answer(True, msgspec.Raw(encode(outcome))))
 
 
 def encode_error(error: KilonovaError) -> bytes:

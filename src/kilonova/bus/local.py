@@ -43,6 +43,7 @@ class LocalBus:
         self._calls = _Calls()
 
     problem = ""
+    turned_away = False
 
     def connected(self, timeout: float) -> bool:
         return True
@@ -67,6 +68,12 @@ class LocalBus:
             cast_lost(topic)
             return
         served.pool.submit(served, sealed(method, request))
+
+    def tell(self, topic: str, method: str, request: msgspec.Struct) -> None:
+        self.cast(topic, method, request)
+
+    def collect(self, topic: str, handlers: Mapping[str, Handler], then: Callable[[], object]) -> None:
+        """What is told comes as casts."""
 
     def serve(
         self, topic: str, handlers: Mapping[str, Handler], workers: int | str = 1, *, calls: bool = True

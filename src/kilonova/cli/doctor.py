@@ -174,6 +174,12 @@ def _nft(_: Where) -> str:
     return _version(_run("nft", "--version"))
 
 
+def _tracking(_: Where) -> str:
+    if not Path("/proc/sys/net/bridge").exists():
+        raise Lacking("no br_netfilter")
+    return "br_netfilter is there"
+
+
 def _in_new_namespace(*command: str, text: str) -> str:
     """Try it in a network namespace that is gone when the command ends."""
     return _run("unshare", "--net", *command, text=text)
@@ -290,6 +296,12 @@ CHECKS = (
     Check("veth devices", _device("link add veth0 type veth peer name veth1\n"), _KERNEL, ""),
     Check("tap devices", _device("tuntap add dev tap0 mode tap\n"), _KERNEL, ""),
     Check("firewall on bridges", _rules(_BRIDGE_RULES), f"guests could pose as others: {_KERNEL}", ""),
+    Check(
+        "connections of bridges",
+        _tracking,
+        "without the kernel's br_netfilter there are no security groups",
+        "modprobe br_netfilter",
+    ),
     Check("NAT", _rules(_NAT_RULES), f"guests would not reach the outside: {_KERNEL}", ""),
     Check("memory", _memory, "less than 1 GiB is free: hardly a guest fits", "", needed=False),
     Check("disk", _disk, "less than 5 GiB is free: hardly an image fits", "", needed=False),

@@ -16,7 +16,7 @@ from kilonova.compute.insist import ConductorAway, insist
 from kilonova.compute.journal import LOOK, Journal, words
 from kilonova.compute.parts import Parts
 from kilonova.compute.power import PowerWatch
-from kilonova.compute.reconcile import is_placed_here, reconcile
+from kilonova.compute.reconcile import is_placed_here, likeness, reconcile
 from kilonova.compute.refresh import Refresher
 from kilonova.compute.running import Running, Task
 from kilonova.domain import hosts
@@ -25,6 +25,7 @@ from kilonova.domain.errors import BuildAborted, KilonovaError, NotFound, StaleE
 from kilonova.domain.messages import (
     ConsoleOutput,
     Finished,
+    FromHost,
     Held,
     Nothing,
     Ready,
@@ -40,7 +41,10 @@ from kilonova.engine.ticker import Ticker
 _log = log.get("compute")
 
 Perform = Callable[[Task, Journal], PowerState]
-_RECONCILE_INTERVAL = 60.0
+_LIKENESS_INTERVAL = 50.0
+"""Seconds after which the next report lets a conductor see whether the host is as the records have it."""
+_RECONCILE_INTERVAL = 600.0
+"""Seconds between two comparisons that nobody asked for."""
 _REPAIR_INTERVAL = 5.0
 
 
@@ -58,6 +62,8 @@ class Agent:
         self._subscriptions: list[Subscription] = []
         self._leases: Ticker | None = None
         self._looks: Ticker | None = None
+        self._repairs: Ticker | None = None
+        self._likeness_due = threading.Event()
         self._renewal_due = threading.Lock()
         self._reported = 0.0
         self._stopping = threading.Event()
@@ -72,7 +78,7 @@ class Agent:
         repairs: Ticker,
         stop: threading.Event | None = None,
     ) -> None:
-        """Wait for a conductor, compare the host with the records, then take work.
+        """Wait for the hypervisor and a conductor, compare the host with the records, then take work.
 
         The tickers may be shared by many agents. What shares one waits for it: renewals have their own.
         StaleEpoch: ``stop`` was set while there was no conductor.
@@ -80,14 +86,16 @@ class Agent:
         parts = self._parts
         parts.network.start(self._metadata)
         parts.driver.start(self._power.on_event)
-        self._leases, self._looks = leases, looks
+        self._leases, self._looks, self._repairs = leases, looks, repairs
         stop = stop or self._stopping
+        insist(parts.driver.check, math.inf, stop, "hypervisor_away")
         insist(lambda: self._report(starting=True), math.inf, stop)
         insist(self._refresher.compare, math.inf, stop)
         insist(self._compare, math.inf, stop)
         self._serve()
         insist(self._ready, math.inf, stop)
         reports.every(parts.config.compute.report_interval, self._report)
+        repairs.every(_LIKENESS_INTERVAL, self._likeness_due.set)
         repairs.every(_RECONCILE_INTERVAL, self._refresher.compare)
         repairs.every(_RECONCILE_INTERVAL, self._compare)
         repairs.every(_REPAIR_INTERVAL, self._repair)
@@ -114,6 +122,7 @@ class Agent:
             "delete_instance": self.delete_instance,
             "get_console_output": self.get_console_output,
             "network_changed": self._refresher.network_changed,
+            "compare": self.compare,
         }
         long: dict[str, Handler] = {"build_and_run_instance": self.build_and_run_instance}
         bus, host = self._parts.bus, self._parts.host
@@ -256,6 +265,11 @@ class Agent:
     def get_console_output(self, message: ConsoleOutput) -> Text:
         return Text(text=self._parts.driver.console_output(message.server_id, message.length))
 
+    def compare(self, _message: FromHost) -> None:
+        """The records differ from what this host reported."""
+        if self._repairs is not None:
+            self._repairs.after(0, self._compare)
+
     # --- what happens by itself
 
     def _report(self, starting: bool = False) -> None:
@@ -268,14 +282,25 @@ class Agent:
             self._compare()
             self._refresher.compare()
         seen = now()
-        report = structs.replace(self._parts.driver.report(), follows_network=self._parts.network.follows)
-        message = Report(host=self._parts.host, report=report, starting=starting)
+        told = structs.replace(self._parts.driver.report(), follows_network=self._parts.network.follows)
         if starting:
-            self._parts.ask("report", message, Nothing)
+            self._parts.ask("report", Report(host=self._parts.host, report=told, starting=True), Nothing)
         else:
-            self._parts.bus.cast("conductor", "report", message)
+            message = Report(host=self._parts.host, report=told, likeness=self._likeness())
+            self._parts.bus.tell("conductor", "report", message)
             self._power.tell_all()
         self._reported = seen
+
+    def _likeness(self) -> str | None:
+        """Now and then; a hypervisor that does not answer keeps no report back."""
+        if not self._likeness_due.is_set():
+            return None
+        try:
+            told = likeness(self._parts)
+        except KilonovaError:
+            return None
+        self._likeness_due.clear()
+        return told
 
     def _was_away(self) -> bool:
         """Whether a report is missing: this process slept, or there was no way to a conductor."""

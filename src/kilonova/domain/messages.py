@@ -2,8 +2,8 @@
 
 conductor   build_instances, perform_action, delete_instance (PerformOperation), and what computes say and
             ask (every message FromHost, checked against the placement of the server)
-scheduler   select_destinations
-compute.H   build_and_run_instance, perform_action, delete_instance (Work), get_console_output,
+scheduler   select_destinations, select_for_many
+compute.H   build_and_run_instance, perform_action, delete_instance (Work), get_console_output, compare,
             network_changed
 """
 
@@ -41,6 +41,15 @@ class Selection(Message, frozen=True, kw_only=True):
     host: str
     alternates: list[str]
     availability_zone: str
+
+
+class SelectForMany(Message, frozen=True, kw_only=True):
+    asked: list[SelectDestinations]
+
+
+class Selections(Message, frozen=True, kw_only=True):
+    selected: list[Selection | None]
+    """In the order asked. None: nothing was claimed; asked for alone, it is told why."""
 
 
 # --- compute
@@ -170,6 +179,9 @@ class Report(FromHost, frozen=True, kw_only=True):
     report: HostReport
     starting: bool = False
     """The agent has just begun: whatever it owned before is free."""
+    likeness: str | None = None
+    """What it has, now and then, as domain.likeness tells it; empty: something waits for the records' word.
+    If the records differ, the host is told to compare()."""
 
 
 class Ready(FromHost, frozen=True, kw_only=True):

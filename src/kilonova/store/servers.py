@@ -17,7 +17,7 @@ from kilonova.domain.clock import now
 from kilonova.domain.errors import NotFound
 from kilonova.domain.network import Vif
 from kilonova.domain.servers import BuildSpec, VmState
-from kilonova.store import usage
+from kilonova.store import dialect, usage
 from kilonova.store.database import Row
 from kilonova.store.schema.hosts import claims
 from kilonova.store.schema.operations import operations
@@ -42,7 +42,7 @@ def insert_tags(conn: sa.Connection, tags: Mapping[str, Iterable[str]]) -> None:
         conn.execute(server_tags.insert(), rows)
 
 
-_LIVE = [servers.c.id == given("server"), servers.c.deleted_at.is_(None)]
+_LIVE = [servers.c.id == given("server"), dialect.by_key(servers.c.deleted_at).is_(None)]
 _SELECT = sa.select(*VIEW).where(*_LIVE)
 _SELECT_OWN = _SELECT.where(servers.c.project_id == given("project"))
 _GET, _GET_OWN = Statement(_SELECT), Statement(_SELECT_OWN)
@@ -52,10 +52,10 @@ _SELECT_STATE = sa.select(
     servers.c.project_id, servers.c.vm_state, servers.c.task_state, servers.c.host, servers.c.locked_by
 ).where(*_LIVE)
 _STATE, _STATE_LOCKED = Statement(_SELECT_STATE), Statement(_SELECT_STATE.with_for_update(key_share=True))
-_HOST_COLUMNS = [
+HOST_COLUMNS = [
     servers.c[name] for name in ("spec", "name", "hostname", "vifs", "metadata", "availability_zone", "host")
 ]
-_FOR_HOST = Statement(sa.select(*_HOST_COLUMNS).where(*_LIVE))
+_FOR_HOST = Statement(sa.select(*HOST_COLUMNS).where(*_LIVE))
 
 
 def get(conn: sa.Connection, server_id: str, project_id: str | None = None, for_update: bool = False) -> Row:
@@ -101,7 +101,7 @@ _PLACE = Statement(
     .values(
         host=given("on"), availability_zone=given("zone"), task_state=given("shows"), updated_at=given("at")
     )
-    .returning(*_HOST_COLUMNS)
+    .returning(*HOST_COLUMNS)
 )
 
 
@@ -219,6 +219,29 @@ def on_host(conn: sa.Connection, host: str, only: Sequence[str] | None = None) -
     if only is None:
         return conn.execute(_ON_HOST, {"on": host}).all()
     return conn.execute(_THESE_ON_HOST, {"on": host, "only": only}).all()
+
+
+_ON_HOSTS = sa.select(servers.c.host, servers.c.id, servers.c.power_state, servers.c.vifs).where(
+    servers.c.host.in_(given("names", expanding=True)), servers.c.deleted_at.is_(None)
+)
+
+
+def on_hosts(conn: sa.Connection, hosts: Sequence[str]) -> Sequence[Row]:
+    """Every live server placed on these hosts, one query."""
+    return conn.execute(_ON_HOSTS, {"names": hosts}).all()
+
+
+_POWER_STATES = sa.select(servers.c.host, servers.c.id, servers.c.power_state).where(
+    servers.c.host.in_(given("names", expanding=True)),
+    servers.c.deleted_at.is_(None),
+    servers.c.updated_at < given("before"),
+)
+
+
+def power_states(conn: sa.Connection, hosts: Sequence[str], before: float) -> Mapping[tuple[str, str], int]:
+    """By host and server, of every live server placed on these hosts and unchanged since, one query."""
+    rows = conn.execute(_POWER_STATES, {"names": hosts, "before": before})
+    return {(host, server_id): state for host, server_id, state in rows}
 
 
 def in_limbo(conn: sa.Connection, before: float, for_update: bool = False) -> Sequence[str]:

@@ -50,6 +50,7 @@ class OwnView(msgspec.Struct):
     fault: dict[str, Any] | UnsetType = UNSET
     description: str | UnsetType | None = UNSET
     tags: list[str] | UnsetType = UNSET
+    security_groups: list[dict[str, str]] | UnsetType = UNSET
     launched_at: str | UnsetType | None = field(default=UNSET, name="OS-SRV-USG:launched_at")
     terminated_at: str | UnsetType | None = field(default=UNSET, name="OS-SRV-USG:terminated_at")
     hostname: str | UnsetType = field(default=UNSET, name="OS-EXT-SRV-ATTR:hostname")

@@ -64,6 +64,10 @@ class Deliveries:
     def set_aside(self, message: Any, reason: str, answer: bytes | None) -> None:
         self._submit(partial(self._set_aside, message, reason, answer))
 
+    def note(self, message: Any, key: str, reason: str) -> None:
+        """As set_aside(), of a message that needs no acknowledgement."""
+        self._submit(partial(self._note, message, key, reason))
+
     def stop(self, topic: Topic) -> None:
         stopped = threading.Event()
         self._submit(partial(self._remove, topic, stopped))
@@ -104,7 +108,7 @@ class Deliveries:
         stopped.set()
 
     def _consume(self, topic: Topic) -> None:
-        """Its queues exist and are consumed; no more messages at once than the lane has threads."""
+        """Its queues exist and are consumed; no more messages at once than the lane takes."""
         casts, calls = topic.pool.casts, topic.pool.calls
         key = cast_key(topic.name)
         topic.tags = [(casts, self._consume_queue(casts, key, topic.cast_came, _CASTS_EXPIRE_MS))]
@@ -119,7 +123,7 @@ class Deliveries:
             assert self._connection is not None
             channel = self._channels[lane] = self._connection.channel()
             channel.auto_decode = False
-            channel.basic_qos(0, lane.size, False)
+            channel.basic_qos(0, lane.taken, False)
         queue = self._names.queue(key)
         channel.queue_declare(queue, durable=True, auto_delete=False, arguments={"x-expires": expires})
         channel.queue_bind(queue, self._names.exchange, key)
@@ -142,18 +146,20 @@ class Deliveries:
             message.channel.basic_reject(message.delivery_tag, requeue=True)
 
     def _set_aside(self, message: Any, reason: str, answer: bytes | None) -> None:
-        if not _alive(message):
-            return
+        if _alive(message):
+            self._note(message, message.delivery_info["routing_key"], reason)
+            self._done(message, answer)
+
+    def _note(self, message: Any, key: str, reason: str) -> None:
         self.unreadable += 1
-        message_set_aside(topic_of(message.delivery_info["routing_key"]))
+        message_set_aside(topic_of(key))
         if self._may_keep():
-            sender, key = message.properties.get("user_id"), message.delivery_info["routing_key"]
+            sender = message.properties.get("user_id")
             _log.warning("message_unreadable", key=key, sender=sender, reason=reason, so_far=self.unreadable)
             try:
                 self._keep(message, key, reason)
             except amqp.exceptions.ChannelError as error:
                 _log.warning("unreadable_message_dropped", reason=str(error))
-        self._done(message, answer)
 
     def _may_keep(self) -> bool:
         """Whether this minute has seen few of them so far."""

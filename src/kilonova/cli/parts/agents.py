@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import click
@@ -20,6 +21,7 @@ from kilonova.domain.errors import StaleEpoch
 from kilonova.engine.faults import FaultPoints
 from kilonova.engine.ticker import Ticker
 from kilonova.image.base import ImageSource
+from kilonova.monitoring.watch import Watch
 from kilonova.network.base import HostNetwork
 from kilonova.virt.base import Driver
 
@@ -64,14 +66,19 @@ def start_agents(
     names: list[str],
     make: MakeHost,
     stop: threading.Event,
+    watch: Watch,
     closing: ExitStack,
 ) -> None:
     """Each agent waits for a conductor; when it returns, all take work. Stopped: ``stop`` was set before."""
     tickers = (Ticker("reports"), Ticker("leases"), Ticker("looks"), Ticker("repairs"))
     for ticker in tickers:
         closing.callback(ticker.close)
+    drivers: list[Driver] = []
     for name in names:
         driver, network = make(name)
+        drivers.append(driver)
+        if len(drivers) == 1:
+            watch.health.watch("hypervisor", partial(_check, drivers))
         parts = Parts(host=name, config=config, bus=bus, driver=driver, network=network, faults=faults)
         agent = Agent(parts, _POOL, _BUILDS)
         closing.callback(agent.stop)
@@ -82,6 +89,11 @@ def start_agents(
             go_on(stop)
             raise
         go_on(stop)
+
+
+def _check(drivers: list[Driver]) -> None:
+    for driver in drivers:
+        driver.check()
 
 
 def host_maker(driver: str, config: Config, folder: Path, images: ImageSource | None, say: Say) -> MakeHost:

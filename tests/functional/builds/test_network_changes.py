@@ -1,0 +1,170 @@
+"""What changes of a port reaches its host, which asks for what holds now; messages may be lost or late."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from tests.functional.builds.cloud import Cloud
+from tests.running import until
+
+from kilonova.domain.messages import NetworkChanged, NetworkQuery
+from kilonova.domain.network import NetworkState, PortSecurity
+from kilonova.domain.security_groups import Filter
+from kilonova.network.builtin.announcer import Announcer
+from kilonova.network.host import MemoryHost
+
+
+class Following(MemoryHost):
+    """A host's network that wants to be told, and keeps what it was told."""
+
+    follows = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ports: dict[str, PortSecurity] = {}
+        self.groups: dict[str, list[Filter]] = {}
+        self.members: dict[str, list[str]] = {}
+        self.told = 0
+
+    def refresh(self, state: NetworkState, asked: float) -> None:
+        assert asked <= time.monotonic()
+        self.told += 1
+        self.ports |= {port.port_id: port for port in state.ports}
+        self.groups |= state.groups
+        self.members |= state.members
+
+    def users(self, ids: set[str]) -> set[str]:
+        return {
+            port.port_id
+            for port in self.ports.values()
+            for group in port.security_groups
+            if group in ids or any(one.remote_group in ids for one in self.groups.get(group, []))
+        }
+
+    def ingress(self, group: str) -> list[Filter]:
+        return [one for one in self.groups.get(group, []) if one.direction == "ingress"]
+
+
+@pytest.fixture
+def network(cloud: Cloud) -> Iterator[Following]:
+    """The network of the only host, which is told of what changes."""
+    (host,) = cloud.hosts.values()
+    host.agent.stop()
+    host.network = followed = Following()
+    host.start()
+    announcer = Announcer(cloud.db, cloud.bus)
+    cloud.network._tell = announcer.tell
+    yield followed
+    announcer.close()
+
+
+def ask(cloud: Cloud, method: str, path: str, body: Any = None) -> Any:
+    status, answer = cloud.ask(method, f"/networking/v2.0{path}", body)
+    assert status < 300, answer
+    return answer
+
+
+def default_of(cloud: Cloud) -> str:
+    (group,) = ask(cloud, "GET", "/security-groups?name=default")["security_groups"]
+    return str(group["id"])
+
+
+def allow(cloud: Cloud, group: str, **rule: Any) -> str:
+    body = {"security_group_rule": {"security_group_id": group, "direction": "ingress", **rule}}
+    return str(ask(cloud, "POST", "/security-group-rules", body)["security_group_rule"]["id"])
+
+
+def test_a_build_brings_what_its_ports_need(cloud: Cloud, network: Following) -> None:
+    cloud.active(cloud.make_network())
+    (port,) = network.plugged()
+    group = default_of(cloud)
+    assert network.ports[port].security_groups == [group]
+    assert {one.remote_group for one in network.ingress(group)} == {group}
+    (vif,) = network.plugged().values()
+    assert network.members[group] == [vif.addresses[0].ip]
+
+
+def test_a_host_is_told_of_rules_members_and_ports(cloud: Cloud, network: Following) -> None:
+    net = cloud.make_network()
+    first = cloud.active(net)
+    (port,) = network.plugged()
+    group = default_of(cloud)
+    rule = allow(cloud, group, protocol="tcp", port_range_min=22, port_range_max=22)
+    until(lambda: len(network.ingress(group)) == 3, 5, "the rule to come")
+    ask(cloud, "DELETE", f"/security-group-rules/{rule}")
+    until(lambda: len(network.ingress(group)) == 2, 5, "the rule to go")
+    second = cloud.active(net)
+    until(lambda: len(network.members[group]) == 2, 5, "the member to come")
+    cloud.delete(second)
+    cloud.gone(second)
+    until(lambda: len(network.members[group]) == 1, 5, "the member to go")
+    pairs = [{"ip_address": "10.9.0.0/24"}]
+    ask(cloud, "PUT", f"/ports/{port}", {"port": {"allowed_address_pairs": pairs}})
+    until(lambda: len(network.members[group]) == 2, 5, "the pair to come")
+    off = {"port_security_enabled": False, "security_groups": [], "allowed_address_pairs": []}
+    ask(cloud, "PUT", f"/ports/{port}", {"port": off})
+    until(lambda: not network.ports[port].port_security, 5, "port security to go")
+    assert cloud.server(first)["security_groups"] == []
+
+
+def test_many_changes_are_few_messages(cloud: Cloud, network: Following) -> None:
+    cloud.active(cloud.make_network())
+    group = default_of(cloud)
+    before, began = network.told, time.monotonic()
+    for port in range(1, 31):
+        allow(cloud, group, protocol="tcp", port_range_min=port, port_range_max=port)
+    until(lambda: len(network.ingress(group)) == 32, 5, "all rules to come")
+    assert network.told - before <= 3 + (time.monotonic() - began) / 0.3
+
+
+def test_what_is_lost_is_found_by_comparing(cloud: Cloud, network: Following) -> None:
+    cloud.active(cloud.make_network())
+    group = default_of(cloud)
+    cloud.network._tell = None
+    allow(cloud, group, protocol="icmp")
+    (host,) = cloud.hosts.values()
+    host.repairs.tick()
+    assert len(network.ingress(group)) == 3
+
+
+def test_what_was_told_before_a_port_was_known_is_asked_for_again(cloud: Cloud, network: Following) -> None:
+    """The answer of a build may be older than a change that came while it was under way."""
+    cloud.active(cloud.make_network())
+    (host,) = cloud.hosts.values()
+    group = default_of(cloud)
+    (port,) = network.ports
+    old = cloud.network.state(host.name, [port])
+    asked = time.monotonic()
+    cloud.network._tell = None
+    allow(cloud, group, protocol="icmp")
+    network.ports.clear()  # as if it were not known yet
+    host.agent._refresher.network_changed(NetworkChanged(groups=[group]))
+    host.agent._refresher.learn(old, asked)
+    until(lambda: len(network.ingress(group)) == 3, 5, "the newer rules")
+
+
+def test_a_host_reads_only_what_its_ports_use(cloud: Cloud, network: Following) -> None:
+    server = cloud.active(cloud.make_network())
+    (port,) = network.plugged()
+    assert cloud.network.state("elsewhere", [port]) == NetworkState()
+    (host,) = cloud.hosts.values()
+    told = cloud.bus.call(
+        "conductor", "network_state", NetworkQuery(host=host.name, ports=[port, server]), NetworkState
+    )
+    assert [one.port_id for one in told.ports] == [port]
+    assert set(told.groups) == {default_of(cloud)}
+
+
+def test_who_does_not_follow_is_not_told(cloud: Cloud) -> None:
+    (host,) = cloud.hosts.values()
+    announcer = Announcer(cloud.db, cloud.bus)
+    cloud.network._tell = announcer.tell
+    told: list[Any] = []
+    host.network.refresh = lambda *said: told.append(said)  # type: ignore[method-assign]
+    cloud.active(cloud.make_network())
+    allow(cloud, default_of(cloud), protocol="icmp")
+    announcer.close()
+    assert told == []

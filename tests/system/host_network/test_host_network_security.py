@@ -1,0 +1,162 @@
+"""Security groups on a host, with real packets between guests that are namespaces."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from tests.system.host_network.lab import Lab, Service, eventually
+
+from kilonova.domain.network import NetworkState, PortSecurity
+from kilonova.domain.security_groups import IPV4, IPV6, Filter
+from kilonova.network.host import audit, nft
+
+pytestmark = pytest.mark.system
+
+WEB, CLIENTS = "11111111-0000-4000-8000-000000000000", "22222222-0000-4000-8000-000000000000"
+OUT = Filter(direction="egress", ethertype=IPV4)
+
+
+def tcp(port: int, remote_group: str | None = None) -> Filter:
+    return Filter(
+        direction="ingress",
+        ethertype=IPV4,
+        protocol=6,
+        port_min=port,
+        port_max=port,
+        remote_group=remote_group,
+    )
+
+
+class Two:
+    """``web`` is in the group of that name, ``client`` among the clients."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self.web, self.client = (lab.guest(number, security_groups=[]) for number in (5, 6))
+        for guest in (self.web, self.client):
+            guest.set_address()
+        self.service = Service(self.web.inside, "0.0.0.0")
+
+    def tell(self, *ingress: Filter, members: tuple[str, ...] = (), out: tuple[Filter, ...] = (OUT,)) -> None:
+        """What comes in to the web from now on, and goes out of the clients."""
+        groups = {self.web: WEB, self.client: CLIENTS}
+        state = NetworkState(
+            ports=[
+                PortSecurity(port_id=guest.vif.port_id, port_security=True, security_groups=[group])
+                for guest, group in groups.items()
+            ],
+            groups={WEB: [OUT, *ingress], CLIENTS: list(out)},
+            members={CLIENTS: list(members)},
+        )
+        self.lab.host.refresh(state, time.monotonic())
+
+    def reaches(self) -> bool:
+        return self.client.reaches(self.web.ip, self.service.port, 0.5) is not None
+
+    def is_loaded(self) -> bool:
+        return not [line for table in self.lab.host._perimeter._tables() for line in audit.problems(table)]
+
+    @contextmanager
+    def connection(self, port: int) -> Iterator[tuple[socket.socket, socket.socket]]:
+        """The client's end and the web's."""
+        with self.web.inside(lambda: socket.create_server(("0.0.0.0", port))) as server:
+            to = (self.web.ip, port)
+            with self.client.inside(lambda: socket.create_connection(to, timeout=5)) as one:
+                other, _ = server.accept()
+                with other:
+                    one.settimeout(3)
+                    other.settimeout(3)
+                    yield one, other
+
+
+@pytest.fixture
+def two(lab: Lab) -> Iterator[Two]:
+    made = Two(lab)
+    yield made
+    made.service.close()
+
+
+def passes(sender: socket.socket, receiver: socket.socket) -> bool:
+    sender.sendall(b"x")
+    try:
+        return receiver.recv(1) == b"x"
+    except TimeoutError:
+        return False
+
+
+def test_what_comes_in_and_out(two: Two) -> None:
+    assert not two.reaches(), "nothing was told of the groups yet"
+    two.tell()
+    assert not two.reaches()
+    two.tell(tcp(two.service.port + 1))
+    assert not two.reaches()
+    two.tell(tcp(two.service.port))
+    assert two.reaches()
+    two.tell(tcp(two.service.port), out=())
+    assert not two.reaches(), "nothing goes out of the clients"
+    two.tell(tcp(two.service.port, remote_group=CLIENTS))
+    assert not two.reaches()
+    two.tell(tcp(two.service.port, remote_group=CLIENTS), members=("10.77.0.0/16", two.client.ip))
+    assert two.reaches()
+    assert two.is_loaded()
+
+
+def test_a_connection_lives_as_long_as_it_is_allowed(two: Two) -> None:
+    two.tell(tcp(5001))
+    with two.connection(5001) as (client, web):
+        two.tell(tcp(5001), tcp(80))
+        assert passes(client, web)
+        assert passes(web, client)
+        two.lab.restart()
+        assert passes(web, client)
+        two.tell(tcp(80))
+        assert not passes(web, client), "not even what answers"
+        assert not passes(client, web)
+
+
+def test_a_port_is_never_open_while_its_rules_change(two: Two) -> None:
+    """Each change is one transaction: what no rule allows is never let in, whenever it is tried."""
+    two.tell(tcp(1))
+    tries = 0
+    end = time.monotonic() + 1.5
+    while time.monotonic() < end:
+        two.tell(tcp(1 + tries % 3))
+        assert two.client.reaches(two.web.ip, two.service.port, 0.02) is None
+        tries += 1
+    assert tries > 5
+
+
+def test_flushed_or_changed_rules_are_loaded_again(two: Two) -> None:
+    two.tell(tcp(two.service.port, remote_group=CLIENTS), members=(two.client.ip,))
+    table = two.lab.host._perimeter._table
+    chain = {"family": "bridge", "table": table, "name": f"group-ingress-{WEB}"}
+    for damage in ({"flush": {"ruleset": None}}, {"flush": {"chain": chain}}):
+        nft.apply([damage])
+        eventually(two.lab.host.repair)
+        assert two.is_loaded()
+        assert two.reaches()
+    nft.apply([{"flush": {"ruleset": None}}])
+    two.tell(tcp(80))  # before anybody has noticed
+    assert two.is_loaded()
+    assert not two.reaches()
+
+
+def test_what_nobody_uses_is_not_loaded(two: Two) -> None:
+    everything = Filter(direction="ingress", ethertype=IPV6, protocol=58, port_min=128, port_max=0)
+    two.tell(tcp(1, remote_group=CLIENTS), everything, members=(two.client.ip, "fd00::1"))
+    assert two.is_loaded()
+    two.lab.host.unplug(two.web.vif.port_id)
+    listed = str(nft.listed("bridge", two.lab.host._perimeter._table))
+    members = f"members-ip-{CLIENTS}"
+    assert (WEB in listed, members in listed, CLIENTS in listed) == (False, False, True)
+    assert two.is_loaded()
+
+
+def test_networks_with_the_same_addresses_do_not_meet(two: Two) -> None:
+    other = two.lab.guest(5, network_id="33333333-0000-4000-8000-000000000000")
+    zone_of = two.lab.host._records.zone
+    assert zone_of(other.vif.network_id) != zone_of(two.web.vif.network_id)
