@@ -58,7 +58,6 @@ class OwnView(msgspec.Struct):
     launch_index: int | UnsetType = field(default=UNSET, name="OS-EXT-SRV-ATTR:launch_index")
     reservation_id: str | UnsetType = field(default=UNSET, name="OS-EXT-SRV-ATTR:reservation_id")
     user_data: str | UnsetType | None = field(default=UNSET, name="OS-EXT-SRV-ATTR:user_data")
-    security_groups: list[dict[str, str]] | UnsetType = UNSET
     server_groups: list[str] | UnsetType = UNSET
 
 
