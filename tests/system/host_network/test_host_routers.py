@@ -126,11 +126,30 @@ def test_two_networks_meet_when_a_router_joins_them(routed: Routed) -> None:
     assert one.reaches(two.ip, service.port) is None
     routed.apply(routed.state)
     assert one.reaches(two.ip, service.port, seconds=5) == one.ip
-    # The metadata service stays where it was, on each network.
-    assert one.run("ip", "route", "get", str(one.vif.addresses[0].subnet.dhcp_address))
     routed.apply()
     assert one.reaches(two.ip, service.port) is None
     service.close()
+
+
+def test_the_metadata_service_is_reached_through_the_router(routed: Routed) -> None:
+    """By guests that DHCP told no better way, on each of its networks."""
+    one, two = routed.guest(5), routed.guest(6, other=True)
+    routed.apply(routed.state)
+    for guest in (one, two):
+        guest.run("ip", "route", "replace", "169.254.169.254/32", "via", str(gateway_of(guest)))
+        assert eventually(lambda guest=guest: answers(guest))
+
+
+def gateway_of(guest: Guest) -> str | None:
+    return guest.vif.addresses[0].subnet.gateway_ip
+
+
+def answers(guest: Guest) -> bool:
+    """Whether the metadata service does; it knows nothing of this guest."""
+    try:
+        return guest.get("/openstack")[0] == 404
+    except OSError:
+        return False
 
 
 def test_the_router_is_the_only_way_out(routed: Routed, internet: Service) -> None:

@@ -49,6 +49,11 @@ class RouterPlan(msgspec.Struct, frozen=True, kw_only=True):
     """Floating address → the fixed one that it leads to."""
     routes: list[Route] = []
 
+    @property
+    def inside(self) -> list[str]:
+        """Names of the devices that lead to networks of projects."""
+        return [device.name for device in self.devices if device.name != self.outside]
+
 
 def plan(state: RouterState, shared_bridge: str | None = None) -> RouterPlan:
     """``shared_bridge``: that of all external networks, if they are on one interface of the host's."""

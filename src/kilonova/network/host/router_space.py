@@ -8,7 +8,7 @@ from __future__ import annotations
 from ipaddress import IPv4Interface, IPv4Network
 from pathlib import Path
 
-from kilonova.network.host import announce, audit, conntrack, linux, nft, router_rules
+from kilonova.network.host import announce, audit, conntrack, linux, nft, router_metadata, router_rules
 from kilonova.network.host.router_plan import Device, Route, RouterPlan, contradicts
 
 _RT_TABLE_MAIN = 254
@@ -59,6 +59,7 @@ def ensure(plan: RouterPlan) -> tuple[list[str], list[Device]]:
             if lines:
                 new.append(device)
         done += _ensure_routes(ip, plan)
+        done += router_metadata.ensure(ip, plan.inside)
     forwarding = _SYSCTL / "ip_forward"
     if forwarding.read_text().strip() != "1":
         forwarding.write_text("1")
