@@ -13,7 +13,7 @@ from kilonova.domain.network import Port
 from kilonova.domain.routers import INTERFACE_OWNER, Router
 from kilonova.store import ports as port_store
 from kilonova.store.network_lists import Condition, Listing, Page
-from kilonova.store.schema.hosts import services
+from kilonova.store.schema.hosts import hosts, services
 from kilonova.store.schema.networks import ip_allocations, networks, ports, subnets
 from kilonova.store.schema.routers import floating_ips, routers
 
@@ -144,7 +144,9 @@ def routed_gateways(conn: sa.Connection, network_ids: Sequence[str] | None = Non
 
 # Their hosts
 def pick_host(conn: sa.Connection, service_down_time: float) -> str:
-    """The host, of those that are up, with the fewest routers; empty if none is up."""
+    """The host, of those that are up, with the fewest routers; empty if none is up. One whose network is not
+    told of changes (a fake one, or of a release that knew no routers) is the last choice."""
+    follows = sa.exists().where(hosts.c.service_id == services.c.id, hosts.c.follows_network.is_(sa.true()))
     load = sa.select(sa.func.count()).where(routers.c.host == services.c.host).scalar_subquery()
     found = conn.scalar(
         sa.select(services.c.host)
@@ -153,7 +155,7 @@ def pick_host(conn: sa.Connection, service_down_time: float) -> str:
             sa.not_(services.c.forced_down),
             services.c.last_seen > now() - service_down_time,
         )
-        .order_by(load, services.c.host)
+        .order_by(sa.case((follows, 0), else_=1), load, services.c.host)
         .limit(1)
     )
     return str(found or "")
