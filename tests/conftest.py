@@ -24,6 +24,7 @@ DEFAULT_DATABASE = os.environ.get("KILONOVA_TEST_DATABASE", "sqlite")
 ON_BOTH = {
     "test_bootstrap",
     "test_database",
+    "test_floating_ips",
     "test_gathered_reports",
     "test_idempotency",
     "test_identity_races",
@@ -36,6 +37,7 @@ ON_BOTH = {
     "test_ports",
     "test_purge",
     "test_quotas",
+    "test_routers",
     "test_server_actions",
     "test_server_races",
     "test_servers_create",

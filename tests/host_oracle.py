@@ -142,6 +142,9 @@ class HostOracle:
         for network in self._networks:
             if (_SPACES / f"kn-{network}").exists():
                 _run("ip", "netns", "del", f"kn-{network}")
+        for path in self._up.state.glob("hosts/*/network/routers/*.json"):
+            if (_SPACES / f"kr-{path.stem}").exists():
+                _run("ip", "netns", "del", f"kr-{path.stem}")
 
     # --- what should be
     def _network_of(self, servers: str) -> Things:

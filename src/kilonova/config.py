@@ -140,6 +140,12 @@ class Quota(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     server_group_members: Limit = 10
 
 
+def interface_name(text: str) -> None:
+    """ValueError: Linux has no network interface of that name."""
+    if len(text) > 15 or any(letter.isspace() or letter == "/" for letter in text) or text in (".", ".."):
+        raise ValueError(f"{text!r} is no name of a network interface")
+
+
 class Network(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     mtu: Annotated[int, Meta(ge=68, le=65535)] = 1500
     dns_servers: list[str] = []
@@ -149,9 +155,17 @@ class Network(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Link addresses between each network's namespace and the host (a slice of 100.64.0.0/10, RFC 6598)."""
     nat: bool = True
     """Guests reach the outside through the host's address."""
+    implicit_gateway: bool = True
+    """A subnet that no router serves has its gateway on each host, which leads outside; false: as in Neutron,
+    nobody has the gateway's address but a router."""
+    external_interface: str = ""
+    """The network interface, without addresses, that the external networks are on; empty: the host itself is
+    their gateway."""
     quota_network: Limit = 100
     quota_subnet: Limit = 100
     quota_port: Limit = 500
+    quota_router: Limit = 10
+    quota_floatingip: Limit = 50
     quota_security_group: Limit = 10
     quota_security_group_rule: Limit = 100
     """Of one project; -1 is unlimited (Neutron's section ``quotas`` and its defaults)."""
@@ -159,6 +173,7 @@ class Network(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     def __post_init__(self) -> None:
         """ValueError names the option whose value is no address, or no range of them."""
         _check("transit_cidr", IPv4Network, self.transit_cidr)
+        _check("external_interface", interface_name, self.external_interface)
         for server in self.dns_servers:
             _check("dns_servers", IPv4Address, server)
 

@@ -13,8 +13,9 @@ from kilonova import log
 from kilonova.bus.base import quick
 from kilonova.compute.parts import Parts
 from kilonova.domain.errors import KilonovaError
-from kilonova.domain.messages import NetworkChanged, NetworkQuery
+from kilonova.domain.messages import FromHost, NetworkChanged, NetworkQuery
 from kilonova.domain.network import NetworkState
+from kilonova.domain.routers import HostRouters
 
 _RETRY = 1.0
 """Seconds until a question is asked again that nobody answered."""
@@ -31,6 +32,9 @@ class Refresher:
         self._parts = parts
         self._changed = threading.Condition()
         self._dirty: set[str] = set()
+        self._routers_dirty = False
+        self._routers = threading.Lock()
+        """One asks and applies at a time: nobody applies an older answer after a newer one."""
         self._told: dict[str, float] = {}
         """Group or port → when it was said to have changed."""
         self._closing = False
@@ -45,7 +49,8 @@ class Refresher:
         with self._changed:
             self._told = {key: at for key, at in self._told.items() if now - at < _KEPT}
             self._told |= dict.fromkeys([*message.groups, *message.ports], now)
-        self._look_again(set(message.ports) | self._parts.network.users(set(message.groups)))
+        ports = set(message.ports) | self._parts.network.users(set(message.groups))
+        self._look_again(ports, message.routers)
 
     def learn(self, state: NetworkState | None, asked: float) -> None:
         """The answer to what was asked then, for ports that will be plugged now. What has changed since is
@@ -59,9 +64,10 @@ class Refresher:
             self._look_again({port.port_id for port in state.ports})
 
     def compare(self) -> None:
-        """Ask for all ports of the host now. Unavailable: nobody answers."""
+        """Ask for all ports of the host and its routers now. Unavailable: nobody answers."""
         if self._parts.network.follows:
             self._pull(set(self._parts.network.plugged()))
+            self._pull_routers()
 
     def close(self) -> None:
         with self._changed:
@@ -70,10 +76,11 @@ class Refresher:
         if self._thread is not None:
             self._thread.join()
 
-    def _look_again(self, ports: set[str]) -> None:
+    def _look_again(self, ports: set[str], routers: bool = False) -> None:
         with self._changed:
             self._dirty |= ports
-            if not self._dirty or self._closing:
+            self._routers_dirty |= routers
+            if not (self._dirty or self._routers_dirty) or self._closing:
                 return
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="network-refresh", daemon=True)
@@ -81,22 +88,33 @@ class Refresher:
             self._changed.notify()
 
     def _run(self) -> None:
-        while (ports := self._next()) is not None:
+        while (asked := self._next()) is not None:
+            ports, routers = asked
             try:
                 self._pull(ports)
+                if routers:
+                    self._pull_routers()
             except KilonovaError as error:
                 _log.warning("refresh_failed", error=error.message)
-                self._look_again(ports)
+                self._look_again(ports, routers)
                 with self._changed:
                     self._changed.wait_for(lambda: self._closing, _RETRY)
             except Exception:  # noqa: BLE001 - the loop must go on; each minute all is compared
                 _log.exception("refresh_failed")
 
-    def _next(self) -> set[str] | None:
+    def _next(self) -> tuple[set[str], bool] | None:
+        """The ports that are to be asked for, and whether the routers are."""
         with self._changed:
-            self._changed.wait_for(lambda: self._dirty or self._closing)
+            self._changed.wait_for(lambda: self._dirty or self._routers_dirty or self._closing)
             ports, self._dirty = self._dirty, set()
-            return None if self._closing else ports
+            routers, self._routers_dirty = self._routers_dirty, False
+            return None if self._closing else (ports, routers)
+
+    def _pull_routers(self) -> None:
+        with self._routers:
+            wanted = self._parts.ask("host_routers", FromHost(host=self._parts.host), HostRouters)
+            for line in self._parts.network.apply_routers(wanted):
+                _log.info("routers_changed", what=line)
 
     def _pull(self, ports: set[str]) -> None:
         if not ports:

@@ -19,6 +19,7 @@ from kilonova.domain.messages import (
     Activate,
     AllocateNetworks,
     Finished,
+    FromHost,
     Held,
     NetworkQuery,
     Nothing,
@@ -32,6 +33,7 @@ from kilonova.domain.messages import (
     Vifs,
 )
 from kilonova.domain.network import NetworkState
+from kilonova.domain.routers import HostRouters
 from kilonova.domain.servers import GuestMetadata, PowerState, VmState
 from kilonova.domain.servers import guest_metadata as metadata_of
 from kilonova.engine import lease
@@ -243,6 +245,11 @@ def guest_metadata(parts: Parts, message: ServerQuery) -> GuestMetadata:
 def network_state(parts: Parts, message: NetworkQuery) -> NetworkState:
     """What holds now for ports of the host that asks: it reads only the security groups of these."""
     return parts.network.state(message.host, message.ports)
+
+
+def host_routers(parts: Parts, message: FromHost) -> HostRouters:
+    """The routers of the host that asks, and which gateways are routers' on the networks that it serves."""
+    return parts.network.host_routers(message.host)
 
 
 Words = OperationRef | Progress | Finished | Activate

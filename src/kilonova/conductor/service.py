@@ -31,6 +31,7 @@ MESSAGES: dict[str, Callable[[Parts, Any], Any]] = {
     "power_states": proxy.power_states,
     "guest_metadata": proxy.guest_metadata,
     "network_state": proxy.network_state,
+    "host_routers": proxy.host_routers,
 }
 
 

@@ -49,6 +49,7 @@ def sweep(parts: Parts) -> None:
     if aged:
         with parts.db.write() as conn:
             idempotency.purge(conn, _oldest_key(parts))
+    parts.network.rehome_routers(parts.silence)
 
 
 def pause(parts: Parts) -> float:

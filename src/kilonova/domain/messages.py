@@ -86,6 +86,8 @@ class NetworkChanged(Message, frozen=True, kw_only=True):
 
     groups: list[str] = []
     ports: list[str] = []
+    routers: bool = False
+    """The host's routers, or its networks' gateways (it asks for host_routers)."""
 
 
 # --- conductor, from computes

@@ -59,6 +59,8 @@ class Vif(msgspec.Struct, frozen=True, kw_only=True):
     hostname: str | None = None
     """The name that DHCP hands out."""
     tag: str | None = None
+    floating_ips: dict[str, list[str]] = {}
+    """Address → the floating ones that lead to it. Hosts need not know: they are in the router's state."""
 
     @property
     def tap(self) -> str:
@@ -111,6 +113,8 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     shared: bool
     mtu: int
     port_security_enabled: bool
+    external: bool | None = None
+    """Leads to the outside: routers have their gateways on it, floating IPs are of it. None: no."""
     revision_number: int = 0
     created_at: float
     updated_at: float

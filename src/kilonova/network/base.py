@@ -13,6 +13,7 @@ import msgspec
 
 from kilonova.domain.context import RequestContext
 from kilonova.domain.network import NetworkState, Vif
+from kilonova.domain.routers import HostRouters
 from kilonova.domain.security_groups import SecurityGroup, SecurityGroupRule
 from kilonova.domain.servers import GuestMetadata, RequestedNetwork
 
@@ -60,6 +61,13 @@ class NetworkService(Protocol):
 
     def state(self, host: str, port_ids: Sequence[str]) -> NetworkState:
         """What that host must know of those of the ports that are bound to it."""
+
+    def host_routers(self, host: str) -> HostRouters:
+        """The routers of that host, and the gateways that are routers' on the networks that it serves."""
+
+    def rehome_routers(self, silence: float) -> None:
+        """Routers that no host has, or one that was silent for so many seconds, are given to one that is
+        up, if there is one."""
 
     def security_groups(self, context: RequestContext, names: Sequence[str]) -> list[str]:
         """What to say to allocate_for_instance() for groups of these names or ids. BadRequest: there is no
@@ -122,6 +130,10 @@ class HostNetwork(Protocol):
 
     def plugged(self) -> dict[str, Vif]:
         """Port id → vif of every port that is on this host, read back from the host."""
+
+    def apply_routers(self, wanted: HostRouters) -> list[str]:
+        """Those are the routers of this host, all of them, and the gateways that are routers'; a line for
+        each thing that changed. What fails for one router is logged, and tried again by repair()."""
 
     def repair(self) -> list[str]:
         """Look whether everything of plugged() still works (a DHCP server that died, a rule that was

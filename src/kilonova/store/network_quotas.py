@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from kilonova.store import dialect
 from kilonova.store.schema.networks import network_quotas as quotas
 from kilonova.store.schema.networks import networks, ports, subnets
+from kilonova.store.schema.routers import floating_ips, routers
 from kilonova.store.schema.security_groups import security_group_rules, security_groups
 from kilonova.store.subnets import DHCP_OWNER
 
@@ -80,6 +81,8 @@ _COUNTS = {
     "network": _count(networks),
     "subnet": _count(subnets),
     "port": _count(ports),
+    "router": _count(routers),
+    "floatingip": _count(floating_ips),
     "security_group": _count(security_groups),
     "security_group_rule": _count(security_group_rules),
 }

@@ -29,8 +29,8 @@ ATTRIBUTES = {
         )
     },
     "tenant_id": networks.c.project_id,
-    # The same for every network as long as there are no routers and no states beside ACTIVE.
-    "router:external": sa.literal(False),
+    "router:external": sa.func.coalesce(networks.c.external, sa.false()),
+    # The same for every network as long as there are no states beside ACTIVE.
     "status": sa.literal("ACTIVE"),
 }
 _listing = Listing(networks, ATTRIBUTES, {})
@@ -41,10 +41,10 @@ _BY_ID = sa.select(networks).where(networks.c.id.in_(sa.bindparam("ids", expandi
 
 
 def visible_to(project_id: str | None) -> Condition:
-    """What a project sees: its own and the shared ones. None: everything (an admin)."""
+    """What a project sees: its own, the shared and the external ones. None: everything (an admin)."""
     if project_id is None:
         return sa.true()
-    return sa.or_(networks.c.project_id == project_id, networks.c.shared)
+    return sa.or_(networks.c.project_id == project_id, networks.c.shared, networks.c.external)
 
 
 def page(conn: sa.Connection, asked: Page, project_id: str | None) -> tuple[list[Network], bool, bool] | None:
@@ -78,6 +78,7 @@ def usable(conn: sa.Connection, project_id: str) -> list[Network]:
         sa.select(networks)
         .where(
             visible_to(project_id),
+            sa.func.coalesce(networks.c.external, sa.false()).is_(sa.false()),
             networks.c.admin_state_up,
             sa.exists().where(subnets.c.network_id == networks.c.id),
         )

@@ -16,6 +16,7 @@ from kilonova.store import dialect, port_security
 from kilonova.store.database import Row
 from kilonova.store.network_lists import Condition, Listing, Page
 from kilonova.store.schema.networks import ip_allocations, networks, ports
+from kilonova.store.schema.routers import floating_ips
 from kilonova.store.schema.security_groups import port_security_groups
 from kilonova.store.statement import Statement
 from kilonova.store.subnets import DHCP_OWNER
@@ -111,6 +112,22 @@ _GIVE = sa.insert(ip_allocations)
 @dialect.once
 def _delete(conn: sa.Connection) -> Statement:
     return Statement(sa.delete(ports).where(dialect.among(conn, ports.c.id, "ids")))
+
+
+@dialect.once
+def _free_floating(conn: sa.Connection) -> Statement:
+    own = floating_ips.c
+    return Statement(
+        sa.update(floating_ips)
+        .where(dialect.among(conn, own.fixed_port_id, "ids"))
+        .values(
+            fixed_port_id=None,
+            fixed_ip_address=None,
+            updated_at=sa.bindparam("at"),
+            revision_number=own.revision_number + 1,
+        )
+        .returning(own.router_id)
+    )
 
 
 _SET_STATUS = Statement(
@@ -250,6 +267,14 @@ def take_back(conn: sa.Connection, port_id: str) -> None:
     conn.execute(sa.delete(ip_allocations).where(ip_allocations.c.port_id == port_id))
 
 
+def free_floating(conn: sa.Connection, port: Port) -> list[str]:
+    """Floating IPs that led to an address the port has no more are free; which routers they led through."""
+    kept = [fixed.ip_address for fixed in port.fixed_ips]
+    query = _FREE_FLOATING.where(floating_ips.c.fixed_ip_address.not_in(kept))
+    rows = conn.execute(query, {"ids": [port.id], "at": now()}).all()
+    return sorted({row.router_id for row in rows})
+
+
 def update(conn: sa.Connection, port_ids: Sequence[str], changes: Mapping[str, Any]) -> None:
     conn.execute(
         sa.update(ports)
@@ -258,9 +283,20 @@ def update(conn: sa.Connection, port_ids: Sequence[str], changes: Mapping[str, A
     )
 
 
-def delete(conn: sa.Connection, port_ids: Sequence[str]) -> None:
-    """The ports, and with them their addresses (ON DELETE CASCADE)."""
-    _delete(conn).count(conn, {"ids": list(port_ids)})
+def of_rows(conn: sa.Connection, rows: Sequence[sa.Row[Any]]) -> list[Port]:
+    """Rows of ``ports`` with all that belongs to them."""
+    return _ports(conn, rows)
+
+
+def delete(conn: sa.Connection, port_ids: Sequence[str]) -> list[str]:
+    """The ports, and with them their addresses (ON DELETE CASCADE); floating IPs of theirs are free.
+
+    Which routers those led through.
+    """
+    ids = list(port_ids)
+    rows = _free_floating(conn).rows(conn, {"ids": ids, "at": now()})
+    _delete(conn).count(conn, {"ids": ids})
+    return sorted({row.router_id for row in rows})
 
 
 def set_status(conn: sa.Connection, server_id: str, status: str) -> list[str]:
@@ -290,6 +326,20 @@ def in_use(conn: sa.Connection, network_id: str) -> list[str]:
         .limit(3)
     )
     return [row.id for row in rows]
+
+
+def hosts_of(conn: sa.Connection, network_ids: Sequence[str]) -> list[str]:
+    """The hosts that servers' ports on these networks are bound to."""
+    if not network_ids:
+        return []
+    query = sa.select(ports.c.host).where(ports.c.network_id.in_(network_ids), ports.c.nic.is_not(None))
+    return sorted(conn.scalars(query.distinct()))
+
+
+def networks_on(conn: sa.Connection, host: str) -> list[str]:
+    """Ids of the networks that servers' ports on that host are of."""
+    query = sa.select(ports.c.network_id).where(ports.c.host == host, ports.c.nic.is_not(None)).distinct()
+    return sorted(conn.scalars(query))
 
 
 def plugged_into_servers(conn: sa.Connection, network_id: str) -> bool:

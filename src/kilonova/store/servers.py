@@ -152,6 +152,22 @@ def set_vifs(conn: sa.Connection, server_id: str, vifs: list[Vif]) -> bool:
     return change(conn, server_id, vifs=vifs)
 
 
+_LOCK = Statement(sa.select(servers.c.id).where(*_LIVE).with_for_update(key_share=True))
+_SHOW_VIFS = Statement(
+    sa.update(servers).where(*_LIVE).values(vifs=given("shown", type_=servers.c.vifs.type))
+)
+
+
+def lock(conn: sa.Connection, server_id: str) -> bool:
+    """Nobody else changes the server until the transaction ends; False if there is no such one alive."""
+    return _LOCK.row(conn, {"server": server_id}) is not None
+
+
+def show_vifs(conn: sa.Connection, server_id: str, vifs: list[Vif]) -> None:
+    """What others changed of its NICs. The server itself has not changed, as its ``updated_at`` shows."""
+    _SHOW_VIFS.count(conn, {"server": server_id, "shown": vifs})
+
+
 _MARK_DELETED = Statement(
     sa.update(servers)
     .where(*_LIVE)

@@ -139,7 +139,7 @@ def test_security_groups_with_the_command_line(cli: Callable[..., Any]) -> None:
 
 
 def test_refusals_reach_the_user(cli: Callable[..., Any]) -> None:
-    assert "routers, which are not offered yet" in cli("network", "create", "x", "--external", fails=True)
+    assert "disallowed by policy" in cli("network", "create", "x", "--external", fails=True)
     assert "disallowed by policy" in cli("network", "create", "x", "--share", fails=True)
     assert "No Network found" in cli("network", "show", "nothing", fails=True)
     assert "IPv6 subnets come later" in cli(
@@ -163,7 +163,7 @@ def test_the_sdk(sdk: Any) -> None:
     assert [item.id for item in sdk.ports(network_id=net.id, tags="a")] == [port.id]
     assert sdk.find_extension("port-security")
     assert sdk.find_extension("security-group")
-    assert sdk.find_extension("router") is None
+    assert sdk.find_extension("dvr") is None
     assert sdk.update_quota(ADMIN, ports=3, check_limit=True).ports == 3
     assert sdk.get_quota(ADMIN, details=True).ports == {"limit": 3, "used": 1, "reserved": 0}
     assert sdk.get_quota_default(ADMIN).ports == 500
@@ -171,3 +171,37 @@ def test_the_sdk(sdk: Any) -> None:
     sdk.delete_port(port, ignore_missing=False)
     sdk.delete_subnet(sub, ignore_missing=False)
     sdk.delete_network(net, ignore_missing=False)
+
+
+def test_a_router_by_the_command_line(cli: Callable[..., Any], sdk: Any) -> None:
+    public = sdk.create_network(name="public", is_router_external=True)
+    sdk.create_subnet(network_id=public.id, ip_version=4, cidr="198.51.100.0/24")
+    cli("network", "create", "red")
+    cli("subnet", "create", "sub", "--network", "red", "--subnet-range", "10.0.0.0/24")
+    assert [item["Name"] for item in cli("network", "list", "--external")] == ["public"]
+    router = cli("router", "create", "r", "--tag", "t")
+    assert (router["external_gateway_info"], router["tags"]) == (None, ["t"])
+    cli("router", "add", "subnet", "r", "sub")
+    cli("router", "set", "r", "--external-gateway", "public")
+    cli("router", "set", "r", "--route", "destination=192.168.0.0/24,gateway=10.0.0.9")
+    cli("router", "add", "route", "r", "--route", "destination=192.168.1.0/24,gateway=10.0.0.9")
+    shown = cli("router", "show", "r")
+    assert [item["ip_address"] for item in shown["interfaces_info"]] == ["10.0.0.1"]
+    assert len(shown["routes"]) == 2
+    assert shown["external_gateway_info"]["network_id"] == public.id
+    port = cli("port", "create", "p", "--network", "red")
+    made = cli("floating", "ip", "create", "public", "--port", "p")
+    assert made["fixed_ip_address"] == port["fixed_ips"][0]["ip_address"]
+    (listed,) = sdk.ips(port_id=port["id"])
+    assert listed.router_id == router["id"]
+    address = made["floating_ip_address"]
+    cli("floating", "ip", "unset", address, "--port")
+    cli("floating", "ip", "set", address, "--port", "p", "--description", "new")
+    assert "still has ports" in cli("router", "delete", "r", fails=True)
+    cli("floating", "ip", "delete", address)
+    cli("router", "unset", "r", "--route", "destination=192.168.0.0/24,gateway=10.0.0.9")
+    cli("router", "remove", "route", "r", "--route", "destination=192.168.1.0/24,gateway=10.0.0.9")
+    cli("router", "unset", "r", "--external-gateway")
+    cli("router", "remove", "subnet", "r", "sub")
+    cli("router", "delete", "r")
+    assert list(sdk.routers()) == []

@@ -11,6 +11,8 @@ DEFAULTS = {
     "network": 100,
     "subnet": 100,
     "port": 500,
+    "router": 10,
+    "floatingip": 50,
     "security_group": 10,
     "security_group_rule": 100,
 }
@@ -58,7 +60,7 @@ def test_who_may(alice: Caller, bob: Caller, reader: Caller) -> None:
 
 
 @pytest.mark.parametrize(
-    "quota", [{"network": -2}, {"network": "1"}, {"network": 2**40}, {"router": 5}, [], None, {"port": None}]
+    "quota", [{"network": -2}, {"network": "1"}, {"network": 2**40}, {"trunk": 5}, [], None, {"port": None}]
 )
 def test_wrong_quotas(admin: Caller, quota: object) -> None:
     assert admin.refused("PUT", f"/quotas/{BOB}", {"quota": quota})[0] == 400
@@ -68,14 +70,14 @@ def test_extensions_say_the_truth(alice: Caller) -> None:
     aliases = [item["alias"] for item in alice.get("/extensions")["extensions"]]
     for alias in aliases:
         assert alice.get(f"/extensions/{alias}")["extension"]["alias"] == alias
-    missing = {"stateful-security-group", "router", "external-net", "provider", "agent", "subnet_allocation"}
+    missing = {"stateful-security-group", "dvr", "l3-ha", "provider", "agent", "subnet_allocation"}
     assert not missing & set(aliases)
-    assert alice.refused("GET", "/extensions/router")[0] == 404
+    assert alice.refused("GET", "/extensions/dvr")[0] == 404
 
 
 @pytest.mark.parametrize(
     "path",
-    ["address-groups", "subnetpools", "address-scopes", "routers", "floatingips", "agents", "nothing"],
+    ["address-groups", "subnetpools", "address-scopes", "agents", "nothing"],
 )
 def test_what_is_not_offered_is_not_found(alice: Caller, path: str) -> None:
     assert alice.refused("GET", f"/{path}")[0] == 404

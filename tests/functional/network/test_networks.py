@@ -51,7 +51,6 @@ def test_many_at_once_are_all_or_nothing(alice: Caller) -> None:
 
 def test_what_comes_later_is_refused_in_words(alice: Caller, admin: Caller) -> None:
     for attributes in (
-        {"router:external": True},
         {"provider:network_type": "vlan"},
         {"provider:segmentation_id": 7},
         {"is_default": True},

@@ -1,9 +1,10 @@
-"""Forks a child for each place where plug or unplug touches the host, and kills it there.
+"""Forks a child for each place where plug or unplug, or making or removing a router, touches the host, and
+kills it there.
 
-    killed_at_any_act.py FOLDER VIF plug|unplug FIRST STEP
+    killed_at_any_act.py FOLDER VIF plug|unplug|route|unroute FIRST STEP
 
-After each kill a new process must find its way: plug again, unplug, nothing left. Takes the places FIRST,
-FIRST + STEP, … and prints the number of the one that is none any more.
+After each kill a new process must find its way: plug or route again, unplug, nothing left. Takes the places
+FIRST, FIRST + STEP, … and prints the number of the one that is none any more.
 """
 
 from __future__ import annotations
@@ -21,11 +22,45 @@ from typing import Any
 from kilonova.config import Config
 from kilonova.domain import codec
 from kilonova.domain.network import Vif
-from kilonova.network.host import LinuxHost, linux, records
+from kilonova.domain.routers import (
+    ExternalSubnet,
+    HostRouters,
+    RouterAddress,
+    RouterFloatingIp,
+    RouterGateway,
+    RouterInterface,
+    RouterState,
+)
+from kilonova.network.host import LinuxHost, linux, names, records
 
 folder, verb = Path(sys.argv[1]), sys.argv[3]
 first, step = int(sys.argv[4]), int(sys.argv[5])
 vif = codec.from_json(sys.argv[2], Vif)
+subnet = vif.addresses[0].subnet
+ROUTED = HostRouters(
+    routers=[
+        RouterState(
+            id=vif.port_id,
+            interfaces=[
+                RouterInterface(
+                    port_id=vif.port_id,
+                    network_id=vif.network_id,
+                    mac="fa:16:3e:10:00:01",
+                    addresses=[RouterAddress(ip=str(subnet.gateway_ip), cidr=subnet.cidr)],
+                )
+            ],
+            gateway=RouterGateway(
+                port_id=vif.network_id,
+                network_id=vif.network_id,
+                mac="fa:16:3e:20:00:01",
+                addresses=[RouterAddress(ip="198.51.100.10", cidr="198.51.100.0/24")],
+                subnets=[ExternalSubnet(cidr="198.51.100.0/24", gateway_ip="198.51.100.1")],
+            ),
+            floating_ips=[RouterFloatingIp(floating_ip="198.51.100.20", fixed_ip=vif.addresses[0].ip)],
+        )
+    ],
+    gateways={vif.network_id: [str(subnet.gateway_ip)]},
+)
 visits = itertools.count(1)
 
 
@@ -67,13 +102,17 @@ def host() -> LinuxHost:
 
 def killed(at: int) -> None:
     one = host()
-    if verb == "unplug":
+    if verb != "plug":
         one.plug(vif)
+    if verb == "unroute":
+        one.apply_routers(ROUTED)
     arm(at)
     if verb == "plug":
         one.plug(vif)
-    else:
+    elif verb == "unplug":
         one.unplug(vif.port_id)
+    else:
+        one.apply_routers(ROUTED if verb == "route" else HostRouters())
 
 
 def after() -> None:
@@ -82,6 +121,15 @@ def after() -> None:
     if verb == "plug":
         one.plug(vif)
         assert vif.tap in devices()
+    if verb == "route":
+        one.apply_routers(ROUTED)
+        one.repair()  # it tells of what the start mended
+        again = one.apply_routers(ROUTED), one.repair()
+        assert again == ([], []), again
+        assert {names.router_link(vif.port_id), names.external(vif.network_id)} <= set(devices())
+    if verb in ("route", "unroute"):
+        one.apply_routers(HostRouters())
+        assert not linux.namespace_exists(names.router(vif.port_id))
     one.unplug(vif.port_id)
     assert one.plugged() == {}
     one.stop()

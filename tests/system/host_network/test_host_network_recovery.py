@@ -142,7 +142,7 @@ def test_a_network_without_ports_is_removed_at_start(lab: Lab) -> None:
     assert (left["namespaces"], left["servers"], left["rules"]) == ([], [], "")
 
 
-@pytest.mark.parametrize("verb", ["plug", "unplug"])
+@pytest.mark.parametrize("verb", ["plug", "unplug", "route", "unroute"])
 def test_killed_at_any_act(verb: str, open_folder: Path, own_host: None) -> None:
     """Two hosts side by side take every other place each: most of the time is the kernel's."""
     other = Namespace(f"test-host-{uuid4().hex[:8]}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -23,6 +24,14 @@ class _Nic(msgspec.Struct):
     network_name: str
     mac: str
     addresses: list[_Address]
+    floating_ips: dict[str, list[str]] = {}
+
+    def shown(self) -> Iterator[tuple[str, str]]:
+        """(address, kind), each fixed one before those floating ones that lead to it."""
+        for address in self.addresses:
+            yield address.ip, "fixed"
+            for floating in self.floating_ips.get(address.ip, ()):
+                yield floating, "floating"
 
 
 _nics = msgspec.json.Decoder(list[_Nic]).decode
@@ -33,7 +42,7 @@ def addresses(vifs: str) -> dict[str, list[dict[str, Any]]]:
     shown: dict[str, list[dict[str, Any]]] = {}
     for nic in _nics(vifs):
         own = shown.setdefault(nic.network_name, [])
-        own += [{"version": _version(address.ip), "addr": address.ip} for address in nic.addresses]
+        own += [{"version": _version(ip), "addr": ip} for ip, _ in nic.shown()]
     return shown
 
 
@@ -44,12 +53,12 @@ def extended_addresses(vifs: str) -> dict[str, list[dict[str, Any]]]:
         own = shown.setdefault(nic.network_name, [])
         own += [
             {
-                "version": _version(address.ip),
-                "addr": address.ip,
-                "OS-EXT-IPS:type": "fixed",
+                "version": _version(ip),
+                "addr": ip,
+                "OS-EXT-IPS:type": kind,
                 "OS-EXT-IPS-MAC:mac_addr": nic.mac,
             }
-            for address in nic.addresses
+            for ip, kind in nic.shown()
         ]
     return shown
 

@@ -1,21 +1,22 @@
 """The Networking API v2.0 (Neutron's), under /networking: its table of URLs.
 
-What is not in this table is not offered and answers 404: routers, floating IPs, subnet pools, agents.
+What is not in this table is not offered and answers 404: subnet pools, address scopes, agents.
 ``extensions`` says the same to a client that asks first.
 """
 
 from __future__ import annotations
 
 from kilonova.api.http import Route, Service
-from kilonova.api.network import extensions, faults, quotas, resources, tags, versions
+from kilonova.api.network import extensions, faults, quotas, resources, routers, tags, versions
+from kilonova.api.network.floating_ips import FLOATING_IPS
 from kilonova.api.network.networks import NETWORKS
 from kilonova.api.network.ports import PORTS
 from kilonova.api.network.security_groups import RULES, SECURITY_GROUPS
 from kilonova.api.network.subnets import SUBNETS
 from kilonova.network.builtin.service import BuiltinNetwork
 
-RESOURCES = (NETWORKS, SUBNETS, PORTS, SECURITY_GROUPS, RULES)
-TAGGED = (NETWORKS, SUBNETS, PORTS, SECURITY_GROUPS)
+RESOURCES = (NETWORKS, SUBNETS, PORTS, SECURITY_GROUPS, RULES, routers.ROUTERS, FLOATING_IPS)
+TAGGED = (NETWORKS, SUBNETS, PORTS, SECURITY_GROUPS, routers.ROUTERS, FLOATING_IPS)
 _QUOTA = "/v2.0/quotas/{project_id}"
 
 ROUTES = [
@@ -25,6 +26,7 @@ ROUTES = [
     Route("GET", "/v2.0/extensions/{alias}", extensions.show),
     *(route for resource in RESOURCES for route in resources.routes(resource)),
     *(route for resource in TAGGED for route in tags.routes(resource)),
+    *routers.ROUTES,
     Route("GET", "/v2.0/quotas", quotas.index),
     Route("GET", _QUOTA, quotas.show),
     Route("PUT", _QUOTA, quotas.update),

@@ -26,5 +26,5 @@ _BY_STATUS = {
 def body(_request: Request, status: int, message: str, error: KilonovaError | None) -> Mapping[str, Any]:
     kind = _BY_STATUS.get(status, "HTTPInternalServerError")
     if type(error).__module__ == errors.__name__:
-        kind = type(error).__name__
+        kind = getattr(error, "neutron_type", type(error).__name__)
     return {"NeutronError": {"type": kind, "message": message, "detail": ""}}

@@ -33,7 +33,7 @@ def _view(network: Network, subnets: list[str], tags: list[str]) -> dict[str, An
         "admin_state_up": network.admin_state_up,
         "status": "ACTIVE",
         "shared": network.shared,
-        "router:external": False,
+        "router:external": bool(network.external),
         "mtu": network.mtu,
         "port_security_enabled": network.port_security_enabled,
         "availability_zone_hints": [],

@@ -21,6 +21,8 @@ class Quota(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     network: Limit | UnsetType = UNSET
     subnet: Limit | UnsetType = UNSET
     port: Limit | UnsetType = UNSET
+    router: Limit | UnsetType = UNSET
+    floatingip: Limit | UnsetType = UNSET
     security_group: Limit | UnsetType = UNSET
     security_group_rule: Limit | UnsetType = UNSET
     check_limit: bool = False

@@ -1,4 +1,4 @@
-"""What networks, subnets, ports and security groups have in common: five verbs over one URL.
+"""What networks, subnets, ports and the other resources have in common: five verbs over one URL.
 
 A ``Resource`` says what is its own (the bodies, the functions of the service, the view); the handlers here
 open one transaction for each request, so that a bulk create is all or nothing.

@@ -10,6 +10,8 @@ _COLLECTIONS = {
     "network": "networks",
     "subnet": "subnets",
     "port": "ports",
+    "router": "routers",
+    "floatingip": "floatingips",
     "security_group": "security-groups",
     "security_group_rule": "security-group-rules",
     "quota": "quotas",

@@ -10,7 +10,7 @@ import threading
 
 from kilonova import log
 from kilonova.bus.base import Bus
-from kilonova.domain import hosts
+from kilonova.domain.hosts import topic
 from kilonova.domain.messages import NetworkChanged
 from kilonova.network.builtin.changes import Change
 from kilonova.store import port_security
@@ -32,6 +32,7 @@ class Announcer:
         self._groups: set[str] = set()
         self._members: set[str] = set()
         self._ports: set[str] = set()
+        self._hosts: set[str] = set()
         self._work = threading.Event()
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
@@ -42,6 +43,7 @@ class Announcer:
             self._groups.update(change.groups)
             self._members.update(change.members)
             self._ports.update(change.ports)
+            self._hosts.update(change.hosts)
             if self._thread is None and not self._closing.is_set():
                 self._thread = threading.Thread(target=self._run, name="network-announcer", daemon=True)
                 self._thread.start()
@@ -69,14 +71,16 @@ class Announcer:
 
     def _round(self) -> None:
         with self._lock:
-            groups, members, ports = self._groups, self._members, self._ports
-            self._groups, self._members, self._ports = set(), set(), set()
-        if not (groups or members or ports):
+            groups, members, ports, hosts = self._groups, self._members, self._ports, self._hosts
+            self._groups, self._members, self._ports, self._hosts = set(), set(), set(), set()
+        if not (groups or members or ports or hosts):
             return
         with self._db.read() as conn:
             if not port_security.any_follower(conn):
                 return
             found = port_security.concerned(conn, groups, members, ports)
-        for host, (of_groups, of_ports) in found.items():
-            message = NetworkChanged(groups=sorted(of_groups), ports=sorted(of_ports))
-            self._bus.cast(hosts.topic(host), "network_changed", message)
+        nothing: tuple[set[str], set[str]] = (set(), set())
+        for host in found.keys() | hosts:
+            of_groups, of_ports = found.get(host, nothing)
+            message = NetworkChanged(groups=sorted(of_groups), ports=sorted(of_ports), routers=host in hosts)
+            self._bus.cast(topic(host), "network_changed", message)

@@ -16,11 +16,15 @@ _KEY = "kilonova.network-changes"
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Ids. ``groups`` have other rules, ``members`` other members, ``ports`` are not as they were."""
+    """Ids. ``groups`` have other rules, ``members`` other members, ``ports`` are not as they were.
+
+    ``hosts``: names of those whose routers, or whose networks' gateways, are not as they were.
+    """
 
     groups: Collection[str] = ()
     members: Collection[str] = ()
     ports: Collection[str] = ()
+    hosts: Collection[str] = ()
 
 
 Tell = Callable[[Change], None]
@@ -33,7 +37,7 @@ def heard_by(conn: sa.Connection, tell: Tell | None) -> None:
 
 def changed(conn: sa.Connection, change: Change) -> None:
     tell: Tell | None = conn.info.get(_KEY)
-    if tell is not None and (change.groups or change.members or change.ports):
+    if tell is not None and (change.groups or change.members or change.ports or change.hosts):
         after_commit(conn, partial(tell, change))
 
 

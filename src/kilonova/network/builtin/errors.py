@@ -188,6 +188,80 @@ class InvalidQuotaValue(Conflict):
     pass
 
 
+class ExternalNetworkInUse(Conflict):
+    pass
+
+
+class RouterNotFound(NotFound):
+    pass
+
+
+class RouterInUse(Conflict):
+    pass
+
+
+class BadRouterRequest(BadRequest):
+    """Neutron calls it by the name of its base."""
+
+    neutron_type = "BadRequest"
+
+    def __init__(self, message: str, details: object = None) -> None:
+        super().__init__(f"Bad router request: {message}.", details)
+
+
+class RouterInterfaceNotFound(NotFound):
+    pass
+
+
+class RouterInterfaceNotFoundForSubnet(NotFound):
+    pass
+
+
+class RouterInterfaceInUseByFloatingIP(Conflict):
+    pass
+
+
+class RouterInterfaceInUseByRoute(Conflict):
+    pass
+
+
+class RouterExternalGatewayInUseByFloatingIp(Conflict):
+    pass
+
+
+class SubnetMismatchForPort(Conflict):
+    pass
+
+
+class InvalidRoutes(BadRequest):
+    pass
+
+
+class RoutesExhausted(BadRequest):
+    pass
+
+
+class FloatingIPNotFound(NotFound):
+    pass
+
+
+class BadFloatingIpRequest(BadRequest):
+    """Neutron calls it by the name of its base."""
+
+    neutron_type = "BadRequest"
+
+    def __init__(self, message: str, details: object = None) -> None:
+        super().__init__(f"Bad floatingip request: {message}.", details)
+
+
+class ExternalGatewayForFloatingIPNotFound(NotFound):
+    pass
+
+
+class FloatingIPPortAlreadyAssociated(Conflict):
+    pass
+
+
 class OverQuota(QuotaExceeded):
     """Neutron says 409 where Nova says 403."""
 

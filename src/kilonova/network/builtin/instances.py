@@ -14,14 +14,16 @@ from kilonova.config import Config
 from kilonova.domain.errors import BuildAborted, KilonovaError
 from kilonova.domain.network import Network, Port, Subnet, Vif, VifAddress, VifSubnet
 from kilonova.domain.servers import RequestedNetwork
-from kilonova.network.builtin import macs, port_groups, quotas, security_groups
+from kilonova.network.builtin import macs, placement, port_groups, quotas, security_groups
 from kilonova.network.builtin.changes import Change, changed, membership
 from kilonova.network.builtin.ipam import Allocator
 from kilonova.network.builtin.ports import new_port
 from kilonova.network.builtin.requests import FixedIpRequest
+from kilonova.store import floating_ips as floating_store
 from kilonova.store import network_tags as tags
 from kilonova.store import networks as network_store
 from kilonova.store import ports as store
+from kilonova.store import servers
 from kilonova.store import subnets as subnet_store
 
 
@@ -67,7 +69,7 @@ def deallocate(conn: sa.Connection, server_id: str) -> None:
     made = [port.id for port in ports if port.made_by_build]
     kept = [port.id for port in ports if not port.made_by_build]
     if made:
-        store.delete(conn, made)
+        placement.tell(conn, store.delete(conn, made))
         tags.remove(conn, made)
     if kept:
         free = {"device_id": "", "device_owner": "", "host": "", "status": "DOWN"}
@@ -78,11 +80,18 @@ def deallocate(conn: sa.Connection, server_id: str) -> None:
 
 
 def vifs_of(conn: sa.Connection, ports: Sequence[Port]) -> list[Vif]:
-    """The ports as hosts see them. Two statements, however many ports."""
+    """The ports as hosts see them, and their floating IPs. Three statements, however many ports."""
     network_ids = sorted({port.network_id for port in ports})
     networks = network_store.by_id(conn, network_ids)
     subnets = _by_id(subnet_store.of_networks(conn, network_ids))
-    return [_vif(port, networks[port.network_id], subnets) for port in ports]
+    floating = floating_store.of_ports(conn, [port.id for port in ports])
+    return [_vif(port, networks[port.network_id], subnets, floating.get(port.id, {})) for port in ports]
+
+
+def show_floating(conn: sa.Connection, port: Port) -> None:
+    """The server that holds the port, if one does, shows the floating IPs that its ports have now."""
+    if port.nic is not None and servers.lock(conn, port.device_id):
+        servers.show_vifs(conn, port.device_id, vifs_of(conn, store.of_servers(conn, [port.device_id])))
 
 
 def set_status(conn: sa.Connection, server_id: str, active: bool) -> None:
@@ -113,7 +122,8 @@ def _allocate(
         for nic, ask in enumerate(requested)
     ]
     by_id = _by_id(subnets)
-    return [_vif(port, networks[port.network_id], by_id) for port in ports]
+    floating = floating_store.of_ports(conn, sorted(given))
+    return [_vif(port, networks[port.network_id], by_id, floating.get(port.id, {})) for port in ports]
 
 
 def _network_ids(requested: Sequence[RequestedNetwork], given: dict[str, Port]) -> list[str]:
@@ -235,7 +245,7 @@ def _vif_subnet(subnet: Subnet) -> VifSubnet:
     )
 
 
-def _vif(port: Port, network: Network, subnets: dict[str, VifSubnet]) -> Vif:
+def _vif(port: Port, network: Network, subnets: dict[str, VifSubnet], floating: dict[str, list[str]]) -> Vif:
     return Vif(
         port_id=port.id,
         network_id=network.id,
@@ -250,4 +260,5 @@ def _vif(port: Port, network: Network, subnets: dict[str, VifSubnet]) -> Vif:
         server_id=port.device_id,
         hostname=port.dns_name or port.server_hostname,
         tag=port.nic_tag,
+        floating_ips=floating,
     )

@@ -52,6 +52,13 @@ class Allocator:
         exact = {n: self._exact(ask) for n, ask in enumerate(wanted) if ask.ip_address is not None}
         return [exact.get(n) or self._any_of(ask) for n, ask in enumerate(wanted)]
 
+    def gateway(self, subnet_id: str) -> FixedIp:
+        """The subnet's gateway address, which is a router's and nobody else's. IpAddressInUse."""
+        subnet = self._own(subnet_id)
+        assert subnet.gateway_ip is not None, "a subnet with a gateway"
+        self._claim(subnet, IPv4Address(subnet.gateway_ip))
+        return FixedIp(subnet_id=subnet.id, ip_address=subnet.gateway_ip)
+
     def finish(self) -> None:
         if self._moved:
             store.search_from(self._conn, {subnet_id: self._next[subnet_id] for subnet_id in self._moved})
@@ -72,13 +79,21 @@ class Allocator:
         first, last = addressing.hosts(IPv4Network(subnet.cidr))
         if not first <= int(ip) <= last:
             raise InvalidIpForSubnet(f"IP address {ip} is not a valid IP for the specified subnet.")
-        key = (subnet.id, int(ip))
-        if str(ip) == subnet.gateway_ip or key in self._given or store.taken(self._conn, *key):
-            raise IpAddressInUse(
-                f"Unable to complete operation for network {self._network.id}. The IP address {ip} is in use."
-            )
-        self._given.add(key)
+        if str(ip) == subnet.gateway_ip:
+            raise self._in_use(ip)
+        self._claim(subnet, ip)
         return FixedIp(subnet_id=subnet.id, ip_address=str(ip))
+
+    def _claim(self, subnet: Subnet, ip: IPv4Address) -> None:
+        key = (subnet.id, int(ip))
+        if key in self._given or store.taken(self._conn, *key):
+            raise self._in_use(ip)
+        self._given.add(key)
+
+    def _in_use(self, ip: IPv4Address) -> IpAddressInUse:
+        return IpAddressInUse(
+            f"Unable to complete operation for network {self._network.id}. The IP address {ip} is in use."
+        )
 
     def _own(self, subnet_id: str) -> Subnet:
         subnet = self._subnets.get(subnet_id)

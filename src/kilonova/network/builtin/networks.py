@@ -12,11 +12,17 @@ from kilonova.domain.clock import now
 from kilonova.domain.context import RequestContext
 from kilonova.domain.network import Network
 from kilonova.network.builtin import policy, quotas
-from kilonova.network.builtin.errors import InvalidInput, InvalidSharedSetting, NetworkInUse, NetworkNotFound
+from kilonova.network.builtin.errors import (
+    ExternalNetworkInUse,
+    InvalidInput,
+    InvalidSharedSetting,
+    NetworkInUse,
+    NetworkNotFound,
+)
 from kilonova.network.builtin.requests import NetworkCreate, NetworkUpdate, said
 from kilonova.store import network_tags as tags
 from kilonova.store import networks as store
-from kilonova.store import ports, subnets
+from kilonova.store import ports, routers, subnets
 
 MIN_MTU = 68
 """Octets that every IPv4 link must carry (RFC 791)."""
@@ -37,6 +43,8 @@ def create(conn: sa.Connection, config: Config, context: RequestContext, body: N
         raise InvalidInput("availability_zone_hints: networks have no availability zones")
     if body.shared is True:
         policy.admin_only(context, "rule:create_network:shared")
+    if body.router_external is True:
+        policy.admin_only(context, "rule:create_network:router:external")
     quotas.check(conn, config, project_id, "network")
     made = now()
     network = Network(
@@ -48,6 +56,7 @@ def create(conn: sa.Connection, config: Config, context: RequestContext, body: N
         shared=body.shared is True,
         mtu=_mtu(config, body.mtu or 0),
         port_security_enabled=body.port_security_enabled is not False,
+        external=body.router_external is True,
         created_at=made,
         updated_at=made,
     )
@@ -71,6 +80,9 @@ def update(
             f"Unable to complete operation on network {network.id}. mtu and admin_state_up can change "
             "only while no server is plugged into it."
         )
+    if body.router_external is not UNSET and body.router_external != bool(network.external):
+        _check_external(conn, context, network)
+        changes["external"] = body.router_external
     if changes:
         store.update(conn, network.id, changes)
     return find(conn, context, network_id)
@@ -99,10 +111,8 @@ def delete(conn: sa.Connection, context: RequestContext, network_id: str) -> Non
 
 def _check_offered(body: NetworkUpdate) -> None:
     """What the built-in service does not have (yet) is refused in words, never ignored."""
-    if body.router_external is True:
-        raise InvalidInput("router:external: external networks come with routers, which are not offered yet")
     if body.is_default is True:
-        raise InvalidInput("is_default: only an external network can be the default one")
+        raise InvalidInput("is_default: there is no default external network")
     provider = (body.provider_network_type, body.provider_physical_network, body.provider_segmentation_id)
     if any(value is not UNSET for value in provider):
         raise InvalidInput("provider attributes: provider networks are not offered")
@@ -113,6 +123,21 @@ def _check_sharing(conn: sa.Connection, context: RequestContext, network: Networ
     if network.shared and store.used_by_others(conn, network.id, network.project_id):
         raise InvalidSharedSetting(
             f"Unable to reconfigure sharing settings for network {network.id}. Multiple tenants are using it."
+        )
+
+
+def _check_external(conn: sa.Connection, context: RequestContext, network: Network) -> None:
+    """It may become external, or cease to be it: hosts serve the two kinds in different ways."""
+    policy.admin_only(context, "rule:update_network:router:external")
+    if network.external and routers.gateways_on(conn, network.id):
+        raise ExternalNetworkInUse(
+            f"External network {network.id} cannot be updated to be made non-external, since it has "
+            "existing gateway ports."
+        )
+    if not network.external and (users := ports.in_use(conn, network.id)):
+        raise NetworkInUse(
+            f"Unable to complete operation on network {network.id}. It can become external only without "
+            f"ports; it has {', '.join(users)}."
         )
 
 

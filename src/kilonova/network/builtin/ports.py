@@ -15,7 +15,7 @@ from kilonova.config import Config
 from kilonova.domain.clock import now
 from kilonova.domain.context import RequestContext
 from kilonova.domain.network import AddressPair, FixedIp, Network, Port
-from kilonova.network.builtin import macs, networks, policy, port_groups, quotas
+from kilonova.network.builtin import macs, networks, placement, policy, port_groups, quotas
 from kilonova.network.builtin.changes import Change, changed, membership
 from kilonova.network.builtin.errors import (
     AddressPairAndPortSecurityRequired,
@@ -73,6 +73,8 @@ def new_port(network: Network, **values: Any) -> Port:
 def create(conn: sa.Connection, config: Config, context: RequestContext, body: PortCreate) -> Port:
     project_id = policy.project_of_new(context, body.project_id, body.tenant_id, "rule:create_port")
     network = networks.find(conn, context, body.network_id)
+    if network.external:
+        policy.owner_only(context, "rule:create_port", network.project_id)
     values = _values(body)
     exact = {"fixed_ips"} if _exact(body) else set()
     _check_rights(context, network, set(values) | exact, "create_port")
@@ -112,6 +114,7 @@ def update(
     if moves:
         store.take_back(conn, port.id)
         store.give(conn, {port.id: _addresses(conn, network, body)})
+        placement.tell(conn, store.free_floating(conn, store.by_id(conn, [port.id])[port.id]))
     if "security_groups" in asked:
         port_security.leave(conn, [port.id])
         port_security.join(conn, {port.id: asked.pop("security_groups")})
@@ -125,7 +128,7 @@ def delete(conn: sa.Connection, context: RequestContext, port_id: str) -> None:
     port = find(conn, context, port_id, for_update=True)
     policy.owner_only(context, "rule:delete_port", *owners(conn, port))
     _check_untouched(port, {"delete"})
-    store.delete(conn, [port.id])
+    placement.tell(conn, store.delete(conn, [port.id]))
     tags.remove(conn, [port.id])
     membership(conn, [port])
 
@@ -189,11 +192,12 @@ def _check_rights(context: RequestContext, network: Network, names: set[str], ru
 
 
 def _check_untouched(port: Port, names: set[str]) -> None:
-    """A port that DHCP or a server uses may not change under it, but for what hosts are told of."""
-    if port.device_owner == subnet_store.DHCP_OWNER and names - _FREE:
+    """A port that DHCP, a router, a floating IP or a server uses may not change under it, but for what hosts
+    are told of."""
+    if port.device_owner.startswith("network:") and names - _FREE:
         raise ServicePortInUse(
             f"Port {port.id} cannot be changed or deleted directly via the port API: "
-            f"has device owner {subnet_store.DHCP_OWNER}."
+            f"has device owner {port.device_owner}."
         )
     if port.nic is not None and names - _FREE - _GUARDS:
         raise PortInUse(

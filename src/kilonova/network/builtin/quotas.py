@@ -8,7 +8,15 @@ from kilonova.config import Config
 from kilonova.network.builtin.errors import OverQuota
 from kilonova.store import network_quotas as store
 
-RESOURCES = ("network", "subnet", "port", "security_group", "security_group_rule")
+RESOURCES = (
+    "network",
+    "subnet",
+    "port",
+    "router",
+    "floatingip",
+    "security_group",
+    "security_group_rule",
+)
 
 
 def defaults(config: Config) -> dict[str, int]:

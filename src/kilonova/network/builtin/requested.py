@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from kilonova.config import Config
 from kilonova.domain.context import RequestContext
-from kilonova.domain.errors import BadRequest, Conflict, QuotaExceeded
+from kilonova.domain.errors import BadRequest, Conflict, Forbidden, QuotaExceeded
 from kilonova.domain.network import Network, Port, Subnet
 from kilonova.domain.servers import RequestedNetwork
 from kilonova.network.builtin import addressing, policy, quotas
@@ -83,6 +83,8 @@ def _networks(
             ask.port_id or scope is None or network.shared or network.project_id == scope
         ):
             raise BadRequest(f"Network {ask.network_id} could not be found.")
+        if network.external:
+            raise Forbidden(f"It is not allowed to create an interface on external network {network.id}")
         if not network.admin_state_up:
             raise BadRequest(f"Network {network.id} is administratively down.")
     return found

@@ -11,9 +11,18 @@ from kilonova.config import Config
 from kilonova.domain.context import RequestContext
 from kilonova.domain.errors import BadRequest, Conflict, NotFound
 from kilonova.domain.network import NetworkState, Vif
+from kilonova.domain.routers import HostRouters
 from kilonova.domain.servers import RequestedNetwork
 from kilonova.network.base import ServerGroup
-from kilonova.network.builtin import host_state, instances, port_groups, security_groups, server_groups
+from kilonova.network.builtin import (
+    host_routers,
+    host_state,
+    instances,
+    placement,
+    port_groups,
+    security_groups,
+    server_groups,
+)
 from kilonova.network.builtin.changes import Tell, heard_by
 from kilonova.network.builtin.requested import validate
 from kilonova.store import networks, port_security, ports
@@ -98,6 +107,21 @@ class BuiltinNetwork:
         with self.write() as conn:
             found = ports.by_id(conn, own, for_update=True)
             return host_state.state_of(conn, port_groups.adopted(conn, list(found.values())))
+
+    def host_routers(self, host: str) -> HostRouters:
+        with self.db.read() as conn:
+            return host_routers.of_host(conn, host)
+
+    def rehome_routers(self, silence: float) -> None:
+        with self.db.read() as conn:
+            if not placement.homeless(conn, silence):
+                return
+        self._rehome(silence)
+
+    @repeated
+    def _rehome(self, silence: float) -> None:
+        with self.write() as conn:
+            placement.rehome(conn, self.config, silence)
 
     def security_groups(self, context: RequestContext, names: Sequence[str]) -> list[str]:
         with self.db.read() as conn:

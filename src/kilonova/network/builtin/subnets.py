@@ -13,7 +13,7 @@ from kilonova.config import Config
 from kilonova.domain.clock import now
 from kilonova.domain.context import RequestContext
 from kilonova.domain.network import Network, Subnet
-from kilonova.network.builtin import addressing, dhcp, networks, policy, quotas
+from kilonova.network.builtin import addressing, dhcp, networks, placement, policy, quotas
 from kilonova.network.builtin.errors import GatewayIpInUse, InvalidInput, SubnetInUse, SubnetNotFound
 from kilonova.network.builtin.requests import SubnetCreate, SubnetUpdate, said
 from kilonova.store import network_tags as tags
@@ -64,6 +64,8 @@ def create(conn: sa.Connection, config: Config, context: RequestContext, body: S
     )
     store.insert(conn, subnet)
     dhcp.follow(conn, network)
+    if network.external:
+        placement.tell_external(conn, network.id)
     return subnet
 
 
@@ -77,7 +79,7 @@ def update(
     if any(name in changes for name in _SERVED_BY_HOSTS) and store.serves_servers(conn, subnet.id):
         raise SubnetInUse(
             f"Unable to complete operation on subnet {subnet.id}: {', '.join(_SERVED_BY_HOSTS)} can change "
-            "only while no server has an address of it."
+            "only while no server and no router has an address of it."
         )
     gateway = changes.get("gateway_ip")
     if gateway is not None and store.taken(conn, subnet.id, int(IPv4Address(gateway))):
@@ -102,11 +104,16 @@ def delete(conn: sa.Connection, context: RequestContext, subnet_id: str) -> None
     dhcp.follow(conn, _network(conn, subnet))
     store.delete(conn, [subnet.id])
     tags.remove(conn, [subnet.id])
+    placement.tell_external(conn, subnet.network_id)
 
 
 def owners(conn: sa.Connection, subnet: Subnet) -> list[str]:
     """The projects that may change it: its own, and its network's."""
     return [subnet.project_id, _network(conn, subnet).project_id]
+
+
+def contains(subnet: Subnet, address: str) -> bool:
+    return IPv4Address(address) in IPv4Network(subnet.cidr)
 
 
 def _locked(conn: sa.Connection, context: RequestContext, subnet: Subnet) -> Subnet:

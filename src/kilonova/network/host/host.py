@@ -13,17 +13,22 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+from msgspec import structs
+
 from kilonova import log
 from kilonova.config import Config
 from kilonova.domain.errors import KilonovaError, Unavailable
 from kilonova.domain.network import NetworkState, Vif
+from kilonova.domain.routers import HostRouters
 from kilonova.network.base import MetadataLookup
 from kilonova.network.host import dhcp, links, linux, names
+from kilonova.network.host.forwarding import Forwarding
 from kilonova.network.host.knowledge import Knowledge
 from kilonova.network.host.metadata import MetadataServer
 from kilonova.network.host.perimeter import Perimeter
 from kilonova.network.host.plan import NetworkPlan, check, check_security, transit_count, transit_link
 from kilonova.network.host.records import Records
+from kilonova.network.host.routers import Routers
 from kilonova.network.host.segment import Segment
 from kilonova.network.host.watch import Changes, Loop
 
@@ -44,9 +49,11 @@ class LinuxHost:
         self._top = Path(config.state).absolute()
         self._records = Records(folder)
         self._knowledge = Knowledge(folder)
+        forwarding = Forwarding(folder / "ip_forward")
         self._perimeter = Perimeter(
-            config.network, folder, self._records.vifs(), self._knowledge, self._records.zone
+            config.network, forwarding, folder, self._records.vifs(), self._knowledge, self._records.zone
         )
+        self._routers = Routers(config.network, folder, forwarding, self._bridge)
         self._segments: dict[str, Segment] = {}
         self._segments_lock = threading.Lock()
         self._running: _Running | None = None
@@ -60,6 +67,7 @@ class LinuxHost:
         dhcp.open_way(self._folder, self._top)
         for network_id in self._records.networks():
             self._remove_if_empty(network_id)
+        self._routers.start()
         self._perimeter.start()
         self._mended += self.repair()
 
@@ -72,6 +80,7 @@ class LinuxHost:
             with segment.lock:
                 segment.close()
         self._segments.clear()
+        self._routers.stop()
         running.close()
 
     def plug(self, vif: Vif) -> None:
@@ -106,8 +115,38 @@ class LinuxHost:
             segment.ensure(plan, folder)
             segment.release(vif)
         else:
-            segment.remove(folder)
+            segment.remove(folder, self._routers.uses(vif.network_id))
             self._records.remove_network(vif.network_id)
+
+    def apply_routers(self, wanted: HostRouters) -> list[str]:
+        """``network.base.HostNetwork``. Nobody has a gateway's address twice: networks give theirs up first,
+        and take them back last."""
+        before, after = self._routers.gateways, wanted.gateways
+        both = {
+            network_id: sorted({*before.get(network_id, []), *after.get(network_id, [])})
+            for network_id in before.keys() | after.keys()
+        }
+        done = self._set_gateways(both)
+        done += self._routers.apply(wanted.routers)
+        return done + self._set_gateways(after)
+
+    def _set_gateways(self, gateways: dict[str, list[str]]) -> list[str]:
+        """These are routers'; the networks with guests here follow."""
+        before = self._routers.gateways
+        if gateways == before:
+            return []
+        self._routers.gateways = gateways
+        done = []
+        for network_id in sorted(before.keys() | gateways.keys()):
+            if before.get(network_id, []) != gateways.get(network_id, []):
+                done += self._attempt(lambda one=network_id: self._mend(one, True))  # type: ignore[misc]
+        return done
+
+    @contextmanager
+    def _bridge(self, network_id: str) -> Iterator[bool]:
+        """Nobody else makes or removes that network's bridge; whether guests are on it."""
+        with self._segment(network_id):
+            yield bool(self._records.vifs_of(network_id))
 
     def refresh(self, state: NetworkState, asked: float) -> None:
         for port in state.ports:
@@ -127,6 +166,7 @@ class LinuxHost:
         mended += self._attempt(lambda: self._perimeter.ensure(rules=changed))
         for network_id in sorted({vif.network_id for vif in self._records.vifs().values()}):
             mended += self._attempt(lambda one=network_id: self._mend(one, changed))  # type: ignore[misc]
+        mended += self._attempt(lambda: self._routers.repair(changed))
         return mended
 
     def _attempt(self, mend: Callable[[], list[str]]) -> list[str]:
@@ -193,7 +233,7 @@ class LinuxHost:
         """A crash came between a network's last port and its folder."""
         with self._segment(network_id) as segment:
             if not self._records.vifs_of(network_id):
-                segment.remove(self._records.folder(network_id))
+                segment.remove(self._records.folder(network_id), self._routers.uses(network_id))
                 self._records.remove_network(network_id)
 
     def _port_of(self, network_id: str, address: str) -> str | None:
@@ -207,12 +247,17 @@ class LinuxHost:
         vifs = [vif for vif in self._records.vifs_of(network_id) if vif.port_id != without]
         if not vifs:
             return None
-        plan = NetworkPlan(network_id=network_id, vifs=vifs)
+        plan = NetworkPlan(
+            network_id=network_id,
+            vifs=vifs,
+            implicit_gateway=self._config.implicit_gateway,
+            routers_gateways=self._routers.gateways.get(network_id, []),
+        )
         if not plan.routed:
             return plan
         cidr = self._config.transit_cidr
         index = self._records.transit(network_id, transit_count(cidr), lambda at: self._is_free(cidr, at))
-        return NetworkPlan(network_id=network_id, vifs=vifs, transit=transit_link(cidr, index))
+        return structs.replace(plan, transit=transit_link(cidr, index))
 
     @staticmethod
     def _is_free(transit_cidr: str, index: int) -> bool:

@@ -27,6 +27,10 @@ def ensure(ip: linux.Netlink, plan: NetworkPlan) -> list[str]:
     done += linux.ensure_veth(ip, gate, names.GUESTS, space, mtu=plan.mtu, master=master, peer_mac=mac)
     if plan.transit:
         done += _ensure_transit(ip, plan)
+    elif linux.find(ip, names.transit(plan.network_id)):
+        with linux.making(f"removing {names.transit(plan.network_id)}"):
+            linux.delete_link(ip, names.transit(plan.network_id))
+        done.append("way out removed: a router is it")
     return done
 
 
@@ -95,9 +99,13 @@ def index_of(ip: linux.Netlink, name: str) -> int:
     return link.index
 
 
-def remove(ip: linux.Netlink, network_id: str) -> None:
-    """None of the network's devices is left on the host; its namespace's ends go with their pairs."""
-    for name in (names.gate(network_id), names.transit(network_id), names.bridge(network_id)):
+def remove(ip: linux.Netlink, network_id: str, keep_bridge: bool = False) -> None:
+    """None of the network's devices is left on the host; its namespace's ends go with their pairs.
+
+    ``keep_bridge``: a router is on it.
+    """
+    ends = (names.gate(network_id), names.transit(network_id))
+    for name in ends if keep_bridge else (*ends, names.bridge(network_id)):
         with linux.making(f"removing {name}"):
             linux.delete_link(ip, name)
 

@@ -7,6 +7,7 @@ a kernel: the same checks, idempotent, thread-safe. It remembers as long as it l
 from __future__ import annotations
 
 from kilonova.domain.network import NetworkState, Vif
+from kilonova.domain.routers import HostRouters
 from kilonova.network.base import MetadataLookup
 from kilonova.network.host import names
 from kilonova.network.host.plan import check
@@ -17,6 +18,7 @@ class MemoryHost:
 
     def __init__(self) -> None:
         self._vifs: dict[str, Vif] = {}
+        self._routers = HostRouters()
 
     def start(self, metadata: MetadataLookup) -> None:
         """No guest of it can ask, so nothing answers."""
@@ -39,6 +41,10 @@ class MemoryHost:
 
     def plugged(self) -> dict[str, Vif]:
         return dict(self._vifs)
+
+    def apply_routers(self, wanted: HostRouters) -> list[str]:
+        self._routers = wanted
+        return []
 
     def repair(self) -> list[str]:
         return []

@@ -55,3 +55,29 @@ def checked(kind: str, value: str) -> str:
     except ValueError:
         pass
     raise BuildFailed(f"{kind} {value!r} is not a UUID")
+
+
+# Routers
+def router(router_id: str) -> str:
+    """The router's namespace: its addresses, routes and NAT."""
+    return f"kr-{router_id}"
+
+
+def router_link(port_id: str) -> str:
+    """On the host, a port of a network's bridge: the other end of a router's interface or gateway."""
+    return f"knr{port_id[:11]}"
+
+
+def router_inside(port_id: str) -> str:
+    """In a router's namespace: an interface (Neutron's name)."""
+    return f"qr-{port_id[:11]}"
+
+
+def router_gateway(port_id: str) -> str:
+    """In a router's namespace: the way to the external network (Neutron's name)."""
+    return f"qg-{port_id[:11]}"
+
+
+def external(network_id: str) -> str:
+    """The bridge of an external network."""
+    return f"knx{network_id[:11]}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from kilonova.domain.network import Vif
-from kilonova.network.host import audit, firewall, linux, names, nft, release
+from kilonova.network.host import announce, audit, firewall, linux, names, nft, release
 from kilonova.network.host.plan import NetworkPlan, interface
 
 
@@ -37,7 +37,11 @@ def release_leases(vif: Vif) -> None:
 
 def _ensure_guests_side(ip: linux.Netlink, plan: NetworkPlan) -> list[str]:
     done = _ensure_up(ip, names.GUESTS, plan.mtu)
-    done += _ensure_addresses(ip, names.GUESTS, plan.addresses)
+    if moved := _ensure_addresses(ip, names.GUESTS, plan.addresses):
+        done += moved
+        # A router may have been the gateway until now.
+        own = [gateway for subnet in plan.subnets if (gateway := plan.gateway(subnet))]
+        announce.announce(names.GUESTS, names.guests_mac(plan.network_id), own)
     device = ip.link_lookup(ifname=names.GUESTS)[0]
     for cidr in plan.routes_to_guests:
         ip.route("replace", dst=cidr, oif=device, scope="link")

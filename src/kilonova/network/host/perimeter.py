@@ -15,9 +15,11 @@ from kilonova.config import Network
 from kilonova.domain.errors import BuildFailed
 from kilonova.domain.network import Vif
 from kilonova.domain.security_groups import EGRESS, INGRESS, Filter
-from kilonova.network.host import audit, firewall, flows, links, names, nft, security, verdict
+from kilonova.network.host import audit, firewall, flows, names, nft, security, verdict
+from kilonova.network.host.forwarding import Forwarding
 from kilonova.network.host.knowledge import Knowledge
 
+_OWNER = "networks"
 _Tables = tuple[nft.Table, nft.Table]
 
 
@@ -27,14 +29,14 @@ class Perimeter:
     def __init__(
         self,
         config: Network,
+        forwarding: Forwarding,
         folder: Path,
         vifs: dict[str, Vif],
         knowledge: Knowledge,
         zone_of: Callable[[str], int],
     ) -> None:
         self._config = config
-        self._ip_forward = folder / "ip_forward"
-        """The host's setting before the first network came."""
+        self._forwarding = forwarding
         self._table = f"kilonova-{crc32(str(folder.resolve()).encode()):08x}"
         self._vifs = dict(vifs)
         self._knowledge = knowledge
@@ -91,12 +93,12 @@ class Perimeter:
     def _remove(self) -> None:
         self._loaded = None
         nft.apply([c for family in ("bridge", "inet") for c in nft.delete_table(family, self._table)])
-        links.restore_forwarding(self._ip_forward)
+        self._forwarding.release(_OWNER)
 
     def _ensure_forwarding(self) -> list[str]:
         if not self._config.nat or not any(_leads_out(vif) for vif in self._vifs.values()):
             return []
-        return links.ensure_forwarding(self._ip_forward)
+        return self._forwarding.hold(_OWNER)
 
     def _load(self) -> bool:
         """What should be loaded is; whether that was a change."""

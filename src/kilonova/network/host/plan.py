@@ -16,7 +16,7 @@ from kilonova.network.host import names
 
 METADATA_ADDRESS = "169.254.169.254"
 
-_MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 
 class Transit(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,7 +32,11 @@ class NetworkPlan(msgspec.Struct, frozen=True, kw_only=True):
     network_id: str
     vifs: list[Vif]
     transit: Transit | None = None
-    """None: no subnet has a gateway, so there is no way out."""
+    """None: no subnet has its gateway here, so there is no way out."""
+    implicit_gateway: bool = True
+    """Whether a subnet's gateway is here as long as no router has it."""
+    routers_gateways: list[str] = []
+    """Gateways' addresses that are routers'."""
 
     @property
     def mtu(self) -> int:
@@ -52,18 +56,23 @@ class NetworkPlan(msgspec.Struct, frozen=True, kw_only=True):
         found = []
         for subnet in self.subnets:
             length = ip_network(subnet.cidr).prefixlen
-            found += [f"{ip}/{length}" for ip in (subnet.dhcp_address, subnet.gateway_ip) if ip]
+            found += [f"{ip}/{length}" for ip in (subnet.dhcp_address, self.gateway(subnet)) if ip]
         return [*found, f"{METADATA_ADDRESS}/32"]
 
     @property
     def routes_to_guests(self) -> set[str]:
         """Subnets where the namespace has no address that would bring the route: neither DHCP nor gateway."""
-        return {s.cidr for s in self.subnets if not (s.dhcp_address or s.gateway_ip)}
+        return {s.cidr for s in self.subnets if not (s.dhcp_address or self.gateway(s))}
 
     @property
     def routed(self) -> list[IPv4Network]:
         """The subnets that the host may reach through this network's transit."""
-        return [IPv4Network(s.cidr) for s in self.subnets if s.gateway_ip]
+        return [IPv4Network(s.cidr) for s in self.subnets if self.gateway(s)]
+
+    def gateway(self, subnet: VifSubnet) -> str | None:
+        """The subnet's gateway, if the namespace is it."""
+        here = self.implicit_gateway and subnet.gateway_ip not in self.routers_gateways
+        return subnet.gateway_ip if here else None
 
 
 def subnets_of(vifs: list[Vif]) -> list[VifSubnet]:
@@ -92,7 +101,7 @@ def check(vif: Vif) -> None:
     """BuildFailed if the vif holds what must not come near a path, a rule or a DHCP file."""
     names.checked("port", vif.port_id)
     names.checked("network", vif.network_id)
-    if not _MAC.fullmatch(vif.mac.lower()):
+    if not MAC.fullmatch(vif.mac.lower()):
         raise BuildFailed(f"port {vif.port_id}: {vif.mac!r} is not a MAC address")
     _check_pairs(vif.port_id, vif.allowed_address_pairs)
     for group in vif.security_groups or ():
@@ -117,7 +126,7 @@ def check_security(port: PortSecurity) -> None:
 
 def _check_pairs(port_id: str, pairs: list[AddressPair]) -> None:
     for pair in pairs:
-        if pair.mac_address and not _MAC.fullmatch(pair.mac_address.lower()):
+        if pair.mac_address and not MAC.fullmatch(pair.mac_address.lower()):
             raise BuildFailed(f"port {port_id}: {pair.mac_address!r} is not a MAC address")
         try:
             ip_network(pair.ip_address, strict=False)

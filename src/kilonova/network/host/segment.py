@@ -51,7 +51,7 @@ class Segment:
         with linux.netlink() as ip:
             done = self._ensure_namespace(ip, folder)
             done += links.ensure(ip, plan)
-        shape = (plan.mtu, plan.subnets, plan.transit)
+        shape = (plan.mtu, plan.subnets, plan.transit, plan.addresses)
         if self.changed() or shape != self._shape:
             done += linux.inside(self._namespace, lambda: namespace.ensure(plan))
             self._shape = shape
@@ -62,12 +62,12 @@ class Segment:
         """The DHCP server gives up the leases of a port that leaves."""
         linux.inside(self._namespace, lambda: namespace.release_leases(vif))
 
-    def remove(self, folder: Path) -> None:
-        """Nothing of the network is left on the host."""
+    def remove(self, folder: Path, keep_bridge: bool = False) -> None:
+        """Nothing of the network is left on the host, but for its bridge if a router is on it."""
         self.close()
         with linux.netlink() as ip:
             dhcp.stop(folder)
-            links.remove(ip, self.network_id)
+            links.remove(ip, self.network_id, keep_bridge)
         with linux.making(f"removing {self._namespace}"):
             linux.delete_namespace(self._namespace)
 

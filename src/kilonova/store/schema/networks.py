@@ -32,6 +32,8 @@ networks = sa.Table(
     sa.Column("shared", sa.Boolean, nullable=False),
     sa.Column("mtu", sa.Integer, nullable=False),
     sa.Column("port_security_enabled", sa.Boolean, nullable=False),
+    # NULL is what a release that knew no external networks goes on to write: it is none.
+    sa.Column("external", sa.Boolean),
     sa.Index(None, "project_id"),
 )
 

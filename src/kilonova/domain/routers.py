@@ -1,0 +1,114 @@
+"""Routers and floating IPs: as Neutron's API knows them, and what a host must know to be a router."""
+
+from __future__ import annotations
+
+import msgspec
+
+from kilonova.domain.network import HostRoute, Port
+
+INTERFACE_OWNER = "network:router_interface"
+GATEWAY_OWNER = "network:router_gateway"
+FLOATING_OWNER = "network:floatingip"
+
+
+class Router(msgspec.Struct, frozen=True, kw_only=True):
+    """``host``: the one that it is on; empty as long as it has no port, or no host is up."""
+
+    id: str
+    project_id: str
+    name: str
+    description: str
+    admin_state_up: bool = True
+    enable_snat: bool = True
+    gateway_port_id: str | None = None
+    routes: list[HostRoute] = []
+    host: str = ""
+    revision_number: int = 0
+    created_at: float
+    updated_at: float
+
+
+class FloatingIp(msgspec.Struct, frozen=True, kw_only=True):
+    """An address of an external network. ``floating_port_id`` is the service's own port, which holds it;
+    ``fixed_port_id`` the port that it leads to, through that router."""
+
+    id: str
+    project_id: str
+    description: str
+    floating_network_id: str
+    floating_ip_address: str
+    floating_port_id: str
+    fixed_port_id: str | None = None
+    fixed_ip_address: str | None = None
+    router_id: str | None = None
+    revision_number: int = 0
+    created_at: float
+    updated_at: float
+    router: Router | None = None
+    """The router of ``router_id``."""
+    port: Port | None = None
+    """The port of ``fixed_port_id``."""
+
+    @property
+    def status(self) -> str:
+        """ACTIVE: it leads to a port, through a router that a host has been given."""
+        works = self.router is not None and self.router.admin_state_up and self.router.host
+        return "ACTIVE" if self.fixed_port_id is not None and works else "DOWN"
+
+
+# What hosts are told
+class RouterAddress(msgspec.Struct, frozen=True, kw_only=True):
+    ip: str
+    cidr: str
+    """Of the subnet that the address is of."""
+
+
+class RouterInterface(msgspec.Struct, frozen=True, kw_only=True):
+    """A port of the router on a network of the project's."""
+
+    port_id: str
+    network_id: str
+    mac: str
+    mtu: int = 1500
+    addresses: list[RouterAddress]
+
+
+class ExternalSubnet(msgspec.Struct, frozen=True, kw_only=True):
+    cidr: str
+    gateway_ip: str | None = None
+
+
+class RouterGateway(msgspec.Struct, frozen=True, kw_only=True):
+    """The router's port on an external network. ``subnets``: all of that network."""
+
+    port_id: str
+    network_id: str
+    mac: str
+    mtu: int = 1500
+    addresses: list[RouterAddress]
+    subnets: list[ExternalSubnet]
+    enable_snat: bool = True
+
+
+class RouterFloatingIp(msgspec.Struct, frozen=True, kw_only=True):
+    floating_ip: str
+    fixed_ip: str
+
+
+class RouterState(msgspec.Struct, frozen=True, kw_only=True):
+    """All that the host of a router must know of it."""
+
+    id: str
+    interfaces: list[RouterInterface] = []
+    gateway: RouterGateway | None = None
+    floating_ips: list[RouterFloatingIp] = []
+    routes: list[HostRoute] = []
+
+
+class HostRouters(msgspec.Struct, frozen=True, kw_only=True):
+    """What routers mean for one host."""
+
+    routers: list[RouterState] = []
+    """Those that are on it, and up."""
+    gateways: dict[str, list[str]] = {}
+    """Network id → addresses of gateways that are a router's, wherever it is: nobody else may have them."""

@@ -1,0 +1,53 @@
+"""Which host a router is on, and which hosts are told when it changes.
+
+A router gets a host with its first port: one that is up, with the fewest routers. It stays there while that
+is up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import sqlalchemy as sa
+
+from kilonova.config import Config
+from kilonova.domain.routers import Router
+from kilonova.network.builtin.changes import Change, changed
+from kilonova.store import ports
+from kilonova.store import routers as store
+
+
+def place(conn: sa.Connection, config: Config, router: Router) -> None:
+    """The router, which has its first port now, has a host, if there is one."""
+    if router.host:
+        return
+    host = store.pick_host(conn, config.compute.service_down_time)
+    if host:
+        store.move(conn, router.id, "", host)
+
+
+def homeless(conn: sa.Connection, silence: float) -> list[Router]:
+    """Routers with ports whose host is none, or was silent for so many seconds."""
+    return store.homeless(conn, silence)
+
+
+def rehome(conn: sa.Connection, config: Config, silence: float) -> None:
+    """They have a host, if one is up. The old one, should it live, hears that it has them no more."""
+    for router in homeless(conn, silence):
+        host = store.pick_host(conn, config.compute.service_down_time)
+        if host and host != router.host and store.move(conn, router.id, router.host, host):
+            _tell(conn, {router.host, host})
+
+
+def tell(conn: sa.Connection, router_ids: Iterable[str], network_ids: Sequence[str] = ()) -> None:
+    """These routers are not as they were, nor, perhaps, who has the gateways of these networks."""
+    _tell(conn, {*store.hosts_of(conn, sorted(router_ids)), *ports.hosts_of(conn, network_ids)})
+
+
+def tell_external(conn: sa.Connection, network_id: str) -> None:
+    """An external network has other subnets: for the routers whose gateways are on it."""
+    _tell(conn, set(store.hosts_of_gateways(conn, network_id)))
+
+
+def _tell(conn: sa.Connection, hosts: set[str]) -> None:
+    changed(conn, Change(hosts=hosts - {""}))

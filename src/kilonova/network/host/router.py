@@ -1,0 +1,116 @@
+"""One router on this host: its namespace and what joins it to bridges, as one thing that is or is not.
+
+Everything here runs under the lock of its owner (routers.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from kilonova.network.host import announce, linux, names, router_space
+from kilonova.network.host.router_plan import Device, RouterPlan
+from kilonova.network.host.watch import Changes
+
+
+class Router:
+    """``join`` puts a device of the host's on the bridge of a router's device, which it makes if need be."""
+
+    def __init__(self, router_id: str, join: Callable[[Device], list[str]]) -> None:
+        self.router_id = router_id
+        self._join = join
+        self._namespace = names.router(router_id)
+        self._changes: Changes | None = None
+        self._plan: RouterPlan | None = None
+        """What ensure() last put in order; None: look."""
+        self._announce: list[Device] = []
+        """To be told once more: a device may have come up after the first time."""
+
+    def ensure(self, plan: RouterPlan, look: bool = False) -> list[str]:
+        """The router works as planned; a line for each thing that had to be made. ``look``: at everything,
+        whatever this process remembers."""
+        if self._announce:
+            linux.inside(self._namespace, lambda: router_space.announce_all(self._announce))
+            self._announce = []
+        if not look and plan == self._plan and not self._changed():
+            return []
+        first, self._plan = self._plan is None, None
+        done = self._ensure_namespace()
+        done += self._remove_others(plan)
+        fresh = []
+        for device in plan.devices:
+            if made := self._ensure_device(device):
+                fresh.append(device)
+                done += made
+        lines, new = linux.inside(self._namespace, lambda: router_space.ensure(plan))
+        if first:  # an earlier process may have died between the rules and this
+            linux.inside(self._namespace, lambda: router_space.forget(plan))
+        self._tell(new, fresh)
+        if self._changes is None:
+            self._changes = linux.inside(self._namespace, Changes)
+        self._changes.any()
+        self._plan = plan
+        return done + lines
+
+    def remove(self) -> None:
+        """Nothing of the router is left on the host; its devices' other ends go with them."""
+        self.close()
+        if linux.namespace_exists(self._namespace):
+            for name in sorted(linux.inside(self._namespace, router_space.present)):
+                self._remove_device(name)
+        with linux.making(f"removing {self._namespace}"):
+            linux.delete_namespace(self._namespace)
+
+    def close(self) -> None:
+        """Let go of all that this process holds; the router goes on without it."""
+        if self._changes:
+            self._changes.close()
+        self._changes = None
+        self._plan = None
+
+    def _changed(self) -> bool:
+        return self._changes is None or self._changes.any() or not linux.namespace_exists(self._namespace)
+
+    def _ensure_namespace(self) -> list[str]:
+        if linux.namespace_exists(self._namespace):
+            return []
+        self.close()
+        done = linux.ensure_namespace(self._namespace)
+        linux.inside(self._namespace, router_space.prepare)
+        return done
+
+    def _remove_others(self, plan: RouterPlan) -> list[str]:
+        """Devices that the router should not have (any more)."""
+        wanted = {device.name for device in plan.devices}
+        others = sorted(linux.inside(self._namespace, router_space.present) - wanted)
+        for name in others:
+            self._remove_device(name)
+        return [f"device {name} removed" for name in others]
+
+    def _remove_device(self, name: str) -> None:
+        def remove() -> None:
+            with linux.netlink() as ip, linux.making(f"removing {name}"):
+                linux.delete_link(ip, name)
+
+        linux.inside(self._namespace, remove)
+
+    def _ensure_device(self, device: Device) -> list[str]:
+        """The veth pair is there, and its end on the host is on its bridge."""
+        with linux.netlink() as ip:
+            here = linux.find(ip, device.link) is not None
+        if here and device.name not in linux.inside(self._namespace, router_space.present):
+            # Its other end is in a namespace that only lost its name, with a router of that life.
+            with linux.netlink() as ip, linux.making(f"removing {device.link}"):
+                linux.delete_link(ip, device.link)
+        with linux.netlink() as ip:
+            done = linux.ensure_veth(
+                ip, device.link, device.name, self._namespace, mtu=device.mtu, peer_mac=device.mac
+            )
+        return done + self._join(device)
+
+    def _tell(self, new: list[Device], fresh: list[Device]) -> None:
+        if not new:
+            return
+        for device in fresh:
+            announce.wait_until_forwarding(device.link)
+        linux.inside(self._namespace, lambda: router_space.announce_all(new))
+        self._announce = new

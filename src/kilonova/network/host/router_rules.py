@@ -1,0 +1,150 @@
+"""The firewall's rule sets for routers, as data (see nft.py). Pure.
+
+ip kilonova          in a router's namespace: SNAT, floating IPs, and that from outside nothing comes in
+                     but by a floating IP
+inet kilonova-r-…    on the host: what external networks may reach of it, and NAT to the outside
+bridge kilonova-r-…  on the host: routers do not reach it through the bridges of projects' networks
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kilonova.network.host.nft import (
+    ACCEPT,
+    DROP,
+    MASQUERADE,
+    Chain,
+    Expression,
+    Hook,
+    Rule,
+    Set,
+    Table,
+    ct,
+    match,
+    meta,
+    one_of,
+    payload,
+    prefix,
+)
+from kilonova.network.host.router_plan import RouterPlan
+
+_ANSWERS = match(ct("state"), ["established", "related"], op="in")
+_TRANSLATED = match(ct("status"), "dnat", "in")
+_UNTRANSLATED = match({"&": [ct("status"), "dnat"]}, 0)
+_SOURCE, _TARGET = payload("ip", "saddr"), payload("ip", "daddr")
+
+
+# In the router's namespace
+def router_table(plan: RouterPlan) -> Table:
+    """Without a gateway there is nothing to translate, and nobody to keep out."""
+    chains = [] if plan.outside is None or plan.gateway_ip is None else _chains(plan, plan.gateway_ip)
+    return Table("ip", "kilonova", sets=[], chains=chains)
+
+
+def _chains(plan: RouterPlan, gateway_ip: str) -> list[Chain]:
+    outside = plan.outside
+    from_inside = match(meta("iifname"), outside, "!=")
+    to_inside = match(meta("oifname"), outside, "!=")
+    out, inwards = [], []
+    if plan.floating:
+        inwards.append(Rule("floating IPs lead in", [_nat("dnat", _TARGET, plan.floating)]))
+        by_fixed = {fixed: floating for floating, fixed in plan.floating.items()}
+        out.append(Rule("who has a floating IP goes out with it", [_nat("snat", _SOURCE, by_fixed)]))
+    if plan.snat:
+        leaves = match(meta("oifname"), outside)
+        out.append(Rule("others go out with the gateway's address", [leaves, _snat(gateway_ip)]))
+    out.append(
+        Rule(
+            "who asks a floating IP from inside is answered through the router",
+            [from_inside, _TRANSLATED, _snat(gateway_ip)],
+        )
+    )
+    within = Rule(
+        "between the router's networks nothing is translated",
+        [from_inside, to_inside, _UNTRANSLATED, ACCEPT],
+    )
+    closed = [
+        Rule("answers", [_ANSWERS, ACCEPT]),
+        Rule("in by a floating IP", [_TRANSLATED, ACCEPT]),
+        Rule("nothing else comes in", [match(meta("iifname"), outside), to_inside, DROP]),
+    ]
+    return [
+        Chain("prerouting", inwards, Hook("nat", "prerouting", -100)),
+        Chain("forward", closed if plan.snat else [], Hook("filter", "forward", 0)),
+        Chain("postrouting", [within, *out], Hook("nat", "postrouting", 100)),
+    ]
+
+
+def _nat(verb: str, key: Expression, addresses: dict[str, str]) -> Expression:
+    """Translated by a map; what is not in it stays as it is."""
+    elements = [[source, target] for source, target in sorted(addresses.items())]
+    return {verb: {"addr": {"map": {"key": key, "data": {"set": elements}}}}}
+
+
+def _snat(address: str) -> Expression:
+    return {"snat": {"addr": address}}
+
+
+# On the host
+def host_table(name: str, outer: list[str], cidrs: list[str], nat: bool) -> Table:
+    """``outer``: the bridges of external networks, whose subnets are ``cidrs``."""
+    from_outer = match(meta("iifname"), "@outer")
+    leave = [] if not (nat and cidrs) else [_masquerade(cidrs)]
+    return Table(
+        "inet",
+        name,
+        sets=[Set("outer", dict.fromkeys(outer))],
+        chains=[
+            Chain(
+                "input",
+                [
+                    Rule("answers to the host", [from_outer, _ANSWERS, ACCEPT]),
+                    Rule("ping", [from_outer, match(payload("icmp", "type"), "echo-request"), ACCEPT]),
+                    Rule("routers and their guests do not reach the host", [from_outer, DROP]),
+                ],
+                Hook("filter", "input", 0),
+            ),
+            Chain("postrouting", leave, Hook("nat", "postrouting", 100)),
+        ],
+    )
+
+
+def _masquerade(cidrs: list[str]) -> Rule:
+    ranges: list[Any] = [prefix(*_parts(cidr)) for cidr in cidrs]
+    return Rule(
+        "external networks go out with the host's address",
+        # What comes from there, not what is bridged elsewhere: br_netfilter leads that by here too.
+        [
+            match(meta("iifname"), "@outer"),
+            match(_SOURCE, one_of(ranges)),
+            match(meta("oifname"), "@outer", "!="),
+            MASQUERADE,
+        ],
+    )
+
+
+def bridge_table(name: str, links: list[str]) -> Table:
+    """``links``: the ends of routers' interfaces on the bridges of projects' networks."""
+    return Table(
+        "bridge",
+        name,
+        sets=[Set("routers", dict.fromkeys(links))],
+        chains=[
+            Chain(
+                "input",
+                [
+                    Rule(
+                        "routers do not reach the host through a project's bridge",
+                        [match(meta("iifname"), "@routers"), DROP],
+                    )
+                ],
+                Hook("filter", "input", -300),
+            )
+        ],
+    )
+
+
+def _parts(cidr: str) -> tuple[str, int]:
+    address, _, length = cidr.partition("/")
+    return address, int(length)

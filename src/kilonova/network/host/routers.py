@@ -1,0 +1,209 @@
+"""The routers of this host: made as they are told, mended, removed.
+
+A router's state is recorded before anything of it is made and forgotten after the last of it is gone, so what
+a kill -9 leaves is always found. One lock for all of them: they change seldom.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from kilonova import log
+from kilonova.config import Network
+from kilonova.domain.errors import KilonovaError
+from kilonova.domain.routers import RouterGateway, RouterState
+from kilonova.network.host import linux, names, router_plan
+from kilonova.network.host.external import External
+from kilonova.network.host.forwarding import Forwarding
+from kilonova.network.host.router import Router
+from kilonova.network.host.router_plan import Device
+from kilonova.network.host.router_records import Record, RouterRecords
+
+_log = log.get("network.routers")
+
+
+class Routers:
+    """``bridge(network_id)``: holds a network's bridge, and says whether guests need it too."""
+
+    def __init__(
+        self,
+        config: Network,
+        folder: Path,
+        forwarding: Forwarding,
+        bridge: Callable[[str], AbstractContextManager[bool]],
+    ) -> None:
+        self._bridge = bridge
+        self._store = RouterRecords(folder)
+        self._records = self._store.load()
+        self._gateways_of_routers = self._store.gateways()
+        self._external = External(config, folder, forwarding)
+        self._routers: dict[str, Router] = {}
+        self._lock = threading.Lock()
+        self._ruled = bool(self._records)
+        """Whether the host's tables may be there."""
+        self._look_again = False
+        """Something failed the last time."""
+        self._unsettled: set[str] = set(self._records)
+        """Routers whose record names what may be there and is not theirs any more."""
+
+    def start(self) -> None:
+        """What an earlier run left of its routers is waited for; the first repair() makes it right."""
+        if self._records:
+            self._external.expect()
+
+    @property
+    def gateways(self) -> dict[str, list[str]]:
+        """Network id → gateways' addresses that are routers', here or elsewhere."""
+        return self._gateways_of_routers
+
+    @gateways.setter
+    def gateways(self, gateways: dict[str, list[str]]) -> None:
+        self._store.put_gateways(gateways)
+        self._gateways_of_routers = gateways
+
+    def uses(self, network_id: str) -> bool:
+        """Whether a router is, or may still be, on the bridge of that network."""
+        return any(network_id in record.networks for record in list(self._records.values()))
+
+    def apply(self, states: list[RouterState]) -> list[str]:
+        """These are the routers of this host, and as they should be; a line for each thing that changed.
+
+        What fails for one is logged, does not keep the others from it, and is tried again by repair().
+        """
+        for state in states:
+            router_plan.check(state)
+        with self._lock:
+            for state in states:
+                self._record(state)
+            wanted = {state.id for state in states}
+            done = []
+            for router_id in sorted(self._records.keys() - wanted):
+                done += self._attempt(lambda one=router_id: self._remove(one))  # type: ignore[misc]
+            return done + self._ensure_all(look=False)
+
+    def repair(self, look: bool) -> list[str]:
+        """``look``: something of the host has changed."""
+        with self._lock:
+            return self._ensure_all(look)
+
+    def present(self) -> dict[str, RouterState]:
+        return {router_id: record.state for router_id, record in list(self._records.items())}
+
+    def stop(self) -> None:
+        with self._lock:
+            for router in self._routers.values():
+                router.close()
+            self._routers.clear()
+
+    def _record(self, state: RouterState) -> None:
+        """Before anything is made: what is there, and what will be."""
+        before = self._records.get(state.id)
+        if before is not None and before.state == state:
+            return
+        own = self._of(state)
+        record = Record(
+            state=state,
+            networks=sorted({*own.networks, *(before.networks if before else [])}),
+            external=sorted({*own.external, *(before.external if before else [])}),
+        )
+        self._store.put(record)
+        self._records[state.id] = record
+        self._unsettled.add(state.id)
+
+    def _of(self, state: RouterState) -> Record:
+        """The record of a router that has what its state says and nothing else."""
+        gateways = [state.gateway] if state.gateway else []
+        return Record(
+            state=state,
+            networks=sorted({interface.network_id for interface in state.interfaces}),
+            external=[self._external.bridge(gateway.network_id) for gateway in gateways],
+        )
+
+    def _ensure_all(self, look: bool) -> list[str]:
+        """The host's rules first: no router is joined to anything before them."""
+        if not self._records:
+            if self._ruled:
+                self._external.remove_rules()
+                self._ruled = False
+            return []
+        look = look or bool(self._unsettled) or self._look_again or not self._ruled
+        self._look_again = False
+        done = self._attempt(lambda: self._external.ensure_rules(self._gateways(), self._inner(), look))
+        self._ruled = True
+        for record in list(self._records.values()):
+            done += self._attempt(lambda one=record: self._ensure(one, look))  # type: ignore[misc]
+        return done
+
+    def _ensure(self, record: Record, look: bool) -> list[str]:
+        state = record.state
+        plan = router_plan.plan(state, self._external.shared_bridge)
+        lines = self._external.ensure_bridge(state.gateway) if state.gateway and look else []
+        lines += self._router(state.id).ensure(plan, look)
+        if state.id in self._unsettled:
+            own = self._of(state)
+            self._release(record, own)
+            if own != record:
+                self._store.put(own)
+                self._records[state.id] = own
+            self._unsettled.discard(state.id)
+        return [f"router {state.id}: {line}" for line in lines]
+
+    def _remove(self, router_id: str) -> list[str]:
+        record = self._records[router_id]
+        self._router(router_id).remove()
+        self._release(record, Record(state=record.state))
+        self._store.remove(router_id)
+        del self._records[router_id], self._routers[router_id]
+        self._unsettled.discard(router_id)
+        return [f"router {router_id}: removed"]
+
+    def _release(self, record: Record, kept: Record) -> None:
+        """Bridges that only this router needed, and needs no more, are gone."""
+        others = [one for one in self._records.values() if one.state.id != record.state.id]
+        for network_id in sorted(set(record.networks) - set(kept.networks)):
+            with self._bridge(network_id) as needed:
+                if not needed and not any(network_id in other.networks for other in others):
+                    with linux.netlink() as ip, linux.making(f"removing {names.bridge(network_id)}"):
+                        linux.delete_link(ip, names.bridge(network_id))
+        for name in sorted(set(record.external) - set(kept.external)):
+            if not any(name in other.external for other in others):
+                self._external.remove_bridge(name)
+
+    def _router(self, router_id: str) -> Router:
+        if router_id not in self._routers:
+            self._routers[router_id] = Router(router_id, self._join)
+        return self._routers[router_id]
+
+    def _join(self, device: Device) -> list[str]:
+        """The device's end on the host is on its bridge. An external network's is there already."""
+        with linux.netlink() as ip:
+            if device.bridge != names.bridge(device.network_id):
+                return self._on_bridge(ip, device)
+            with self._bridge(device.network_id):
+                return linux.ensure_bridge(ip, device.bridge, device.mtu) + self._on_bridge(ip, device)
+
+    @staticmethod
+    def _on_bridge(ip: linux.Netlink, device: Device) -> list[str]:
+        master = linux.find(ip, device.bridge)
+        if master is None:
+            return []  # the next look makes it
+        return linux.ensure_on_bridge(ip, device.link, mtu=device.mtu, master=master.index)
+
+    def _gateways(self) -> list[RouterGateway]:
+        return [record.state.gateway for record in self._records.values() if record.state.gateway]
+
+    def _inner(self) -> list[str]:
+        """Devices on the host of every interface."""
+        interfaces = [one for record in self._records.values() for one in record.state.interfaces]
+        return [names.router_link(interface.port_id) for interface in interfaces]
+
+    def _attempt(self, work: Callable[[], list[str]]) -> list[str]:
+        try:
+            return work()
+        except KilonovaError as error:
+            self._look_again = True
+            _log.warning("router_failed", error=str(error))
+            return []

@@ -1,0 +1,157 @@
+"""Queries about floating IPs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from kilonova.domain.clock import now
+from kilonova.domain.routers import FloatingIp, Router
+from kilonova.store import ports as port_store
+from kilonova.store.network_lists import Condition, Listing, Page
+from kilonova.store.schema.routers import floating_ips, routers
+
+
+def _status() -> sa.ColumnElement[str]:
+    """FloatingIp.status, for filters."""
+    works = sa.exists().where(
+        routers.c.id == floating_ips.c.router_id, routers.c.admin_state_up, routers.c.host != ""
+    )
+    return sa.case((sa.and_(floating_ips.c.fixed_port_id.is_not(None), works), "ACTIVE"), else_="DOWN")
+
+
+ATTRIBUTES = {
+    **{
+        name: floating_ips.c[name]
+        for name in (
+            "id",
+            "description",
+            "project_id",
+            "floating_network_id",
+            "floating_ip_address",
+            "fixed_ip_address",
+            "router_id",
+            "revision_number",
+        )
+    },
+    "tenant_id": floating_ips.c.project_id,
+    "port_id": floating_ips.c.fixed_port_id,
+    "status": _status(),
+}
+_listing = Listing(floating_ips, ATTRIBUTES, {})
+
+
+def visible_to(project_id: str | None) -> Condition:
+    """Its own. None: everything (an admin)."""
+    return sa.true() if project_id is None else floating_ips.c.project_id == project_id
+
+
+def page(
+    conn: sa.Connection, asked: Page, project_id: str | None
+) -> tuple[list[FloatingIp], bool, bool] | None:
+    """Floating IPs, more after, more before; None if the marker is unknown. Five statements."""
+    found = _listing.page(conn, asked, visible_to(project_id))
+    return None if found is None else (_floating_ips(conn, found[0]), found[1], found[2])
+
+
+def get(
+    conn: sa.Connection, floating_id: str, project_id: str | None, for_update: bool = False
+) -> FloatingIp | None:
+    """The floating IP, if that project sees it. ``for_update``: nobody else changes it meanwhile."""
+    query = sa.select(floating_ips).where(floating_ips.c.id == floating_id, visible_to(project_id))
+    rows = conn.execute(query.with_for_update(key_share=True) if for_update else query).all()
+    return _floating_ips(conn, rows)[0] if rows else None
+
+
+def insert(conn: sa.Connection, floating: FloatingIp) -> None:
+    row = msgspec.structs.asdict(floating)
+    del row["router"], row["port"]
+    conn.execute(sa.insert(floating_ips), row)
+
+
+def update(conn: sa.Connection, floating_id: str, changes: Mapping[str, Any]) -> None:
+    conn.execute(
+        sa.update(floating_ips)
+        .where(floating_ips.c.id == floating_id)
+        .values(**changes, updated_at=now(), revision_number=floating_ips.c.revision_number + 1)
+    )
+
+
+def delete(conn: sa.Connection, floating_id: str) -> None:
+    """The floating IP alone, not the port that holds its address."""
+    conn.execute(sa.delete(floating_ips).where(floating_ips.c.id == floating_id))
+
+
+def at(conn: sa.Connection, external_id: str, port_id: str, fixed_ip: str) -> str | None:
+    """The floating address, of that external network, that leads to that address of the port."""
+    found: str | None = conn.scalar(
+        sa.select(floating_ips.c.floating_ip_address).where(
+            floating_ips.c.floating_network_id == external_id,
+            floating_ips.c.fixed_port_id == port_id,
+            floating_ips.c.fixed_ip_address == fixed_ip,
+        )
+    )
+    return found
+
+
+def of_routers(conn: sa.Connection, router_ids: Sequence[str]) -> list[FloatingIp]:
+    """Those that lead somewhere through one of these routers, without their ports."""
+    if not router_ids:
+        return []
+    rows = conn.execute(
+        sa.select(floating_ips)
+        .where(floating_ips.c.router_id.in_(router_ids), floating_ips.c.fixed_port_id.is_not(None))
+        .order_by(floating_ips.c.floating_ip_address, floating_ips.c.id)
+    )
+    return [FloatingIp(**row._mapping) for row in rows]
+
+
+def of_ports(conn: sa.Connection, port_ids: Sequence[str]) -> dict[str, dict[str, list[str]]]:
+    """Port id → its address → the floating ones that lead to it; ports without are missing."""
+    found: dict[str, dict[str, list[str]]] = {}
+    if not port_ids:
+        return found
+    for row in conn.execute(_OF_PORTS, {"ports": port_ids}):
+        found.setdefault(row.fixed_port_id, {}).setdefault(row.fixed_ip_address, []).append(
+            row.floating_ip_address
+        )
+    return found
+
+
+_OF_PORTS = (
+    sa.select(
+        floating_ips.c.fixed_port_id, floating_ips.c.fixed_ip_address, floating_ips.c.floating_ip_address
+    )
+    .where(floating_ips.c.fixed_port_id.in_(sa.bindparam("ports", expanding=True)))
+    .order_by(floating_ips.c.floating_ip_address)
+)
+
+
+def _floating_ips(conn: sa.Connection, rows: Sequence[sa.Row[Any]]) -> list[FloatingIp]:
+    """The rows with their routers and ports, in three more statements."""
+    by_router = {row.router_id for row in rows if row.router_id and row.fixed_port_id}
+    its_routers = _routers(conn, sorted(by_router))
+    its_ports = port_store.by_id(conn, sorted({row.fixed_port_id for row in rows if row.fixed_port_id}))
+    found = []
+    for row in rows:
+        values = dict(row._mapping)
+        if row.fixed_port_id is None:  # its port is gone, and with it the rest
+            values |= {"fixed_ip_address": None, "router_id": None}
+        found.append(
+            FloatingIp(
+                **values,
+                router=its_routers.get(values["router_id"] or ""),
+                port=its_ports.get(row.fixed_port_id or ""),
+            )
+        )
+    return found
+
+
+def _routers(conn: sa.Connection, router_ids: Sequence[str]) -> dict[str, Router]:
+    if not router_ids:
+        return {}
+    rows = conn.execute(sa.select(routers).where(routers.c.id.in_(router_ids)))
+    return {row.id: Router(**row._mapping) for row in rows}

@@ -1,0 +1,50 @@
+"""Routers and floating IPs (Neutron's resources).
+
+A router's ports are rows of ``ports``: its interfaces by ``device_id`` and ``device_owner``, its gateway by
+``gateway_port_id``.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from kilonova.domain.network import HostRoute
+from kilonova.store.schema.base import Json, metadata, text, uuid_column
+
+routers = sa.Table(
+    "routers",
+    metadata,
+    uuid_column("id", primary_key=True),
+    sa.Column("project_id", text(64), nullable=False, index=True),
+    sa.Column("name", text(255), nullable=False),
+    sa.Column("description", text(255), nullable=False),
+    sa.Column("revision_number", sa.Integer, nullable=False),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("updated_at", sa.Float, nullable=False),
+    sa.Column("admin_state_up", sa.Boolean, nullable=False),
+    sa.Column("enable_snat", sa.Boolean, nullable=False),
+    uuid_column("gateway_port_id", sa.ForeignKey("ports.id"), index=True),
+    sa.Column("routes", Json(list[HostRoute]), nullable=False),
+    # The one host that it is on; empty: none.
+    sa.Column("host", text(255), nullable=False, index=True),
+)
+
+floating_ips = sa.Table(
+    "floating_ips",
+    metadata,
+    uuid_column("id", primary_key=True),
+    sa.Column("project_id", text(64), nullable=False, index=True),
+    sa.Column("description", text(255), nullable=False),
+    sa.Column("revision_number", sa.Integer, nullable=False),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("updated_at", sa.Float, nullable=False),
+    uuid_column("floating_network_id", sa.ForeignKey("networks.id"), nullable=False),
+    sa.Column("floating_ip_address", text(64), nullable=False),
+    uuid_column("floating_port_id", sa.ForeignKey("ports.id"), nullable=False, index=True),
+    # A port that goes, whoever deletes it, leaves its floating IPs free.
+    uuid_column("fixed_port_id", sa.ForeignKey("ports.id", ondelete="SET NULL"), index=True),
+    sa.Column("fixed_ip_address", text(64)),
+    uuid_column("router_id", sa.ForeignKey("routers.id"), index=True),
+    # An address of a port has one floating IP of an external network.
+    sa.UniqueConstraint("floating_network_id", "fixed_port_id", "fixed_ip_address"),
+)

@@ -1,0 +1,144 @@
+"""What hosts are told of routers: when they change, which host has one, and who gets it when that is down."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from falcon.testing import TestClient
+from tests.functional.network.conftest import Caller, authenticate
+from tests.functional.network.test_routers import attach, detach
+
+from kilonova.api import network as api
+from kilonova.api.http import application
+from kilonova.domain.servers import RequestedNetwork
+from kilonova.network.builtin.changes import Change
+from kilonova.network.builtin.service import BuiltinNetwork
+from kilonova.store import hosts
+from kilonova.store.schema.hosts import services
+
+SILENCE = 60.0
+
+
+class Told:
+    """The hosts that were told to look at their routers, since it was last asked."""
+
+    def __init__(self) -> None:
+        self._hosts: set[str] = set()
+
+    def __call__(self, change: Change) -> None:
+        self._hosts.update(change.hosts)
+
+    def take(self) -> set[str]:
+        taken, self._hosts = self._hosts, set()
+        return taken
+
+
+@pytest.fixture
+def told() -> Told:
+    return Told()
+
+
+@pytest.fixture
+def client(network: BuiltinNetwork, told: Told) -> TestClient:
+    heard = BuiltinNetwork(network.db, network.config, told)
+    return TestClient(application([api.service(heard)], authenticate))
+
+
+@pytest.fixture
+def external(admin: Caller) -> str:
+    net = admin.create("network", name="public", **{"router:external": True})
+    admin.create("subnet", network_id=net["id"], cidr="198.51.100.0/24", enable_dhcp=False)
+    return str(net["id"])
+
+
+def up(network: BuiltinNetwork, host: str) -> None:
+    with network.db.write() as conn:
+        hosts.seen(conn, "nova-compute", host, "nova")
+
+
+def silent(network: BuiltinNetwork, host: str) -> None:
+    with network.db.write() as conn:
+        conn.execute(sa.update(services).where(services.c.host == host).values(last_seen=1.0))
+
+
+def test_a_router_gets_the_host_that_is_up_and_goes_elsewhere_when_it_is_not(
+    alice: Caller, network: BuiltinNetwork, told: Told, external: str
+) -> None:
+    made = alice.create("router", external_gateway_info={"network_id": external})
+    assert made["status"] == "DOWN"
+    network.rehome_routers(SILENCE)
+    assert alice.get(f"/routers/{made['id']}")["router"]["status"] == "DOWN"
+    up(network, "a")
+    network.rehome_routers(SILENCE)
+    assert alice.get(f"/routers/{made['id']}")["router"]["status"] == "ACTIVE"
+    assert [router.id for router in network.host_routers("a").routers] == [made["id"]]
+    up(network, "b")
+    told.take()
+    heard = BuiltinNetwork(network.db, network.config, told)
+    heard.rehome_routers(SILENCE)
+    assert told.take() == set()
+    silent(network, "a")
+    heard.rehome_routers(SILENCE)
+    assert told.take() == {"a", "b"}
+    assert network.host_routers("a").routers == []
+    assert [router.id for router in network.host_routers("b").routers] == [made["id"]]
+
+
+def test_routers_are_spread(alice: Caller, network: BuiltinNetwork, external: str) -> None:
+    for host in ("a", "b"):
+        up(network, host)
+    for _ in range(4):
+        alice.create("router", external_gateway_info={"network_id": external})
+    assert [len(network.host_routers(host).routers) for host in ("a", "b")] == [2, 2]
+
+
+def test_every_change_is_told_to_whom_it_concerns(
+    alice: Caller,
+    admin: Caller,
+    network: BuiltinNetwork,
+    told: Told,
+    net: str,
+    subnet: dict[str, Any],
+    external: str,
+) -> None:
+    up(network, "a")
+    asked = [RequestedNetwork(network_id=net)]
+    network.allocate_for_instance("s", "p", "h", "elsewhere", "zone", asked)
+    router = alice.create("router")["id"]
+    assert told.take() == set()
+    attach(alice, router, subnet_id=subnet["id"])
+    assert told.take() == {"a", "elsewhere"}
+    assert network.host_routers("elsewhere").gateways == {net: ["10.0.0.1"]}
+    assert network.host_routers("nowhere").gateways == {}
+    alice.update("router", router, external_gateway_info={"network_id": external})
+    assert told.take() == {"a"}
+    floating = alice.create("floatingip", floating_network_id=external)["id"]
+    assert told.take() == set()
+    port = alice.create("port", network_id=net)
+    for wanted in (port["id"], None, port["id"]):
+        alice.update("floatingip", floating, port_id=wanted)
+        assert told.take() == {"a"}
+    (state,) = network.host_routers("a").routers
+    assert [one.fixed_ip for one in state.floating_ips] == [port["fixed_ips"][0]["ip_address"]]
+    alice.delete("port", port["id"])
+    assert told.take() == {"a"}
+    route = {"destination": "192.168.0.0/24", "nexthop": "10.0.0.9"}
+    alice.update("router", router, routes=[route])
+    assert told.take() == {"a"}
+    admin.create("subnet", network_id=external, cidr="192.0.2.0/24", enable_dhcp=False)
+    assert told.take() == {"a"}
+    (state,) = network.host_routers("a").routers
+    assert state.gateway is not None
+    assert [one.cidr for one in state.gateway.subnets] == ["198.51.100.0/24", "192.0.2.0/24"]
+    assert [one.nexthop for one in state.routes] == ["10.0.0.9"]
+    alice.update("router", router, admin_state_up=False, routes=[])
+    assert told.take() == {"a"}
+    down = network.host_routers("a")
+    assert (down.routers, down.gateways) == ([], {})
+    assert network.host_routers("elsewhere").gateways == {net: ["10.0.0.1"]}
+    detach(alice, router, subnet_id=subnet["id"])
+    assert told.take() == {"a", "elsewhere"}
+    alice.delete("router", router)
+    assert told.take() == {"a"}
