@@ -18,6 +18,7 @@ from msgspec import Meta
 
 from kilonova.domain import codec
 from kilonova.domain.errors import BadRequest
+from kilonova.domain.network import PlugKind
 
 Positive = Annotated[float, Meta(gt=0)]
 Count = Annotated[int, Meta(ge=0)]
@@ -147,6 +148,11 @@ class Network(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Link addresses between each network's namespace and the host (a slice of 100.64.0.0/10, RFC 6598)."""
     nat: bool = True
     """Guests reach the outside through the host's address."""
+    plug: PlugKind = "bridge"
+    """How a host joins guests to their networks: by a Linux bridge a network, or by Open vSwitch's br-int,
+    with a Linux bridge before it for each port (``ovs-hybrid``) or without."""
+    ovsdb_connection: str = "unix:/run/openvswitch/db.sock"
+    """Where Open vSwitch's database listens, for the two plugs that need it."""
     quota_network: Limit = 100
     quota_subnet: Limit = 100
     quota_port: Limit = 500
@@ -157,6 +163,15 @@ class Network(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         _check("transit_cidr", IPv4Network, self.transit_cidr)
         for server in self.dns_servers:
             _check("dns_servers", IPv4Address, server)
+        _check("ovsdb_connection", unix_socket, self.ovsdb_connection)
+
+
+def unix_socket(text: str) -> Path:
+    """``unix:/path``. ValueError: it is not that."""
+    kind, _, path = text.partition(":")
+    if kind != "unix" or not path.startswith("/"):
+        raise ValueError(f"{text!r} is not unix: and an absolute path")
+    return Path(path)
 
 
 class Libvirt(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
+
+PlugKind = Literal["bridge", "ovs-hybrid", "ovs"]
+"""How a host joins guests to their networks (``[network] plug``)."""
+
+
+INTEGRATION_BRIDGE = "br-int"
+"""Open vSwitch's bridge that guests are joined to (Neutron's name)."""
 
 
 class HostRoute(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -63,6 +70,14 @@ class Vif(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def bridge(self) -> str:
         return f"brq{self.network_id[:11]}"
+
+
+def binding_of(plug: PlugKind, network_id: str) -> tuple[str, dict[str, Any]]:
+    """Neutron's ``binding:vif_type`` and ``binding:vif_details`` of a port that is plugged so."""
+    common = {"connectivity": "l2", "port_filter": True}
+    if plug == "bridge":
+        return "bridge", common | {"bridge_name": f"brq{network_id[:11]}"}
+    return "ovs", common | {"bridge_name": INTEGRATION_BRIDGE, "ovs_hybrid_plug": plug == "ovs-hybrid"}
 
 
 class Pool(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -113,7 +113,7 @@ def _chain_name(port_id: str) -> str:
 
 
 def _port_chain(vif: Vif) -> Chain:
-    pairs = _allowed(vif)
+    pairs = allowed(vif)
     macs = sorted({mac for mac, _ in pairs} | {vif.mac.lower()})
     addresses = [concat(mac, _address(ip)) for mac, ip in pairs]
     unset = [concat(mac, "0.0.0.0") for mac in macs]  # noqa: S104 - an ARP probe's sender, RFC 5227
@@ -156,7 +156,7 @@ def _only_these(addresses: list[Expression]) -> list[Expression]:
     return [match(concat(_ETHER, payload("ip", "saddr")), one_of(list(addresses)), "!="), DROP]
 
 
-def _allowed(vif: Vif) -> list[tuple[str, str]]:
+def allowed(vif: Vif) -> list[tuple[str, str]]:
     """(MAC, IPv4 address or prefix) pairs that the guest may use; none within another (nft forbids it)."""
     mac = vif.mac.lower()
     found = [(mac, ip_network(address.ip)) for address in vif.addresses]

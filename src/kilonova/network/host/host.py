@@ -14,14 +14,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kilonova import log
-from kilonova.config import Config
+from kilonova.config import Config, Network
+from kilonova.domain import codec
 from kilonova.domain.errors import KilonovaError, Unavailable
 from kilonova.domain.network import Vif
 from kilonova.network.base import MetadataLookup
-from kilonova.network.host import dhcp, links, linux, names
+from kilonova.network.host import dhcp, links, linux, names, records
 from kilonova.network.host.metadata import MetadataServer
 from kilonova.network.host.perimeter import Perimeter
 from kilonova.network.host.plan import NetworkPlan, check, transit_count, transit_link
+from kilonova.network.host.plug import make
 from kilonova.network.host.records import Records
 from kilonova.network.host.segment import Segment
 from kilonova.network.host.watch import Changes, Loop
@@ -40,10 +42,13 @@ class LinuxHost:
         self._folder = folder
         self._top = Path(config.state).absolute()
         self._records = Records(folder)
-        self._perimeter = Perimeter(config.network, folder, self._records.vifs())
+        self.plug_kind = config.network.plug
+        self._plug = make(config.network.plug, config.network, folder)
+        self._perimeter = Perimeter(config.network, folder, self._records.vifs(), self._plug)
         self._segments: dict[str, Segment] = {}
         self._segments_lock = threading.Lock()
         self._running: _Running | None = None
+        self._tidied = False
         self._mended: list[str] = []
         self._last_mend: dict[str, float] = {}
         self._without_dhcp: set[str] = set()
@@ -52,8 +57,7 @@ class LinuxHost:
     def start(self, metadata: MetadataLookup) -> None:
         self._running = _Running(metadata, self._port_of, self._config.dhcp_domain)
         dhcp.open_way(self._folder, self._top)
-        for network_id in self._records.networks():
-            self._remove_if_empty(network_id)
+        self._change_plug()
         self._perimeter.start()
         self._mended += self.repair()
 
@@ -67,6 +71,7 @@ class LinuxHost:
                 segment.close()
         self._segments.clear()
         running.close()
+        self._plug.stop()
 
     def plug(self, vif: Vif) -> None:
         check(vif)
@@ -81,12 +86,12 @@ class LinuxHost:
     def unplug(self, port_id: str) -> None:
         vif = self._records.vif(names.checked("port", port_id))
         if vif is None:
-            self._remove_tap(port_id)
+            self._remove_port(port_id)
             return
         with self._segment(vif.network_id) as segment:
             with linux.netlink() as ip:
                 linux.silence(ip, vif.tap)
-            linux.together(lambda: self._remove_tap(port_id), lambda: self._depart(segment, vif))
+            linux.together(lambda: self._remove_port(port_id), lambda: self._depart(segment, vif))
             self._records.remove(port_id)
 
     def _depart(self, segment: Segment, vif: Vif) -> None:
@@ -106,10 +111,12 @@ class LinuxHost:
 
     def repair(self) -> list[str]:
         mended, self._mended = self._mended, []
-        changed = self._require_running().changes.any()
+        changed = any([self._require_running().changes.any(), self._plug.changed()])
+        mended += self._attempt(self._tidy)
         mended += self._attempt(lambda: self._perimeter.ensure(rules=changed))
         for network_id in sorted({vif.network_id for vif in self._records.vifs().values()}):
             mended += self._attempt(lambda one=network_id: self._mend(one, changed))  # type: ignore[misc]
+        mended += self._attempt(self._plug.settle)
         return mended
 
     def _attempt(self, mend: Callable[[], list[str]]) -> list[str]:
@@ -131,7 +138,7 @@ class LinuxHost:
                 return []
             mended = self._ensure_network(segment)
             for vif in vifs:
-                mended += self._ensure_tap(vif)
+                mended += self._join(vif)
         return [f"network {network_id}: {line}" for line in mended]
 
     def _dhcp_ended(self, network_id: str) -> None:
@@ -156,21 +163,50 @@ class LinuxHost:
         return segment.ensure(plan, self._records.folder(segment.network_id))
 
     def _ensure_port(self, vif: Vif) -> None:
-        """Rules first, then onto the bridge: no moment without anti-spoofing."""
+        """Rules first, then onto the network: no moment without anti-spoofing."""
         with linux.netlink() as ip:
             linux.ensure_tap(ip, vif.tap)
         self._perimeter.admit(vif)
-        self._ensure_tap(vif)
+        self._join(vif)
 
-    def _ensure_tap(self, vif: Vif) -> list[str]:
+    def _join(self, vif: Vif) -> list[str]:
         with linux.netlink() as ip:
             done = linux.ensure_tap(ip, vif.tap)
-            master = links.index_of(ip, vif.bridge)
-            return done + linux.ensure_on_bridge(ip, vif.tap, mtu=vif.mtu, master=master)
+            return done + self._plug.ensure_port(ip, vif)
 
-    def _remove_tap(self, port_id: str) -> None:
-        with linux.netlink() as ip, linux.making(f"removing {names.tap(port_id)}"):
-            linux.delete_link(ip, names.tap(port_id))
+    def _remove_port(self, port_id: str) -> None:
+        with linux.netlink() as ip:
+            self._plug.remove_port(ip, port_id)
+            with linux.making(f"removing {names.tap(port_id)}"):
+                linux.delete_link(ip, names.tap(port_id))
+
+    def _change_plug(self) -> None:
+        """Another plug was chosen since the last run: what it joined is parted, and joined anew by repair().
+        The taps stay, so running guests hardly notice."""
+        file, now = self._folder / "plug", self._config.plug
+        before = (records.read(file) or b"bridge").decode()
+        if before == now:
+            return
+        old = make(codec.convert({"plug": before}, Network).plug, self._config, self._folder)
+        try:
+            with linux.netlink() as ip:
+                for port_id in self._records.vifs():
+                    old.remove_port(ip, port_id)
+                for network_id in self._records.networks():
+                    old.remove_network(ip, network_id)
+        finally:
+            old.stop()
+        records.write(file, now.encode())
+
+    def _tidy(self) -> list[str]:
+        """What a crash left of networks without ports, and of ports without records."""
+        if self._tidied:
+            return []
+        for network_id in self._records.networks():
+            self._remove_if_empty(network_id)
+        self._plug.sweep(self._records.networks, self._records.vifs)
+        self._tidied = True
+        return []
 
     def _remove_if_empty(self, network_id: str) -> None:
         """A crash came between a network's last port and its folder."""
@@ -209,7 +245,9 @@ class LinuxHost:
         with self._segments_lock:
             segment = self._segments.get(network_id)
             if segment is None:
-                segment = Segment(network_id, self._config, running.metadata, running.loop, self._dhcp_ended)
+                segment = Segment(
+                    network_id, self._config, self._plug, running.metadata, running.loop, self._dhcp_ended
+                )
                 self._segments[network_id] = segment
         with segment.lock:
             yield segment

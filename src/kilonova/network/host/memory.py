@@ -6,13 +6,15 @@ a kernel: the same checks, idempotent, thread-safe. It remembers as long as it l
 
 from __future__ import annotations
 
-from kilonova.domain.network import Vif
+from kilonova.domain.network import PlugKind, Vif
 from kilonova.network.base import MetadataLookup
 from kilonova.network.host import names
 from kilonova.network.host.plan import check
 
 
 class MemoryHost:
+    plug_kind: PlugKind = "bridge"
+
     def __init__(self) -> None:
         self._vifs: dict[str, Vif] = {}
 

@@ -14,11 +14,13 @@ from kilonova.config import Network
 from kilonova.domain.errors import BuildFailed
 from kilonova.domain.network import Vif
 from kilonova.network.host import audit, firewall, links, names, nft
+from kilonova.network.host.plug import Filters, Plug
 
 
 class Perimeter:
-    def __init__(self, config: Network, folder: Path, vifs: dict[str, Vif]) -> None:
+    def __init__(self, config: Network, folder: Path, vifs: dict[str, Vif], plug: Plug) -> None:
         self._config = config
+        self._plug = plug
         self._ip_forward = folder / "ip_forward"
         """The host's setting before the first network came."""
         self._table = f"kilonova-{crc32(str(folder.resolve()).encode()):08x}"
@@ -30,13 +32,11 @@ class Perimeter:
         with self._lock:
             self._vifs[vif.port_id] = vif
             self._ensure_forwarding()
-            gate, host = self._tables({vif.port_id: vif})
+            commands = [c for table in self._members([vif]) for c in firewall.joined(table)]
+            if self._guards:
+                commands = firewall.guard(self._table, vif) + commands
             try:
-                nft.apply(
-                    firewall.guard(self._table, vif)
-                    + firewall.joined(_only("ports", gate))
-                    + firewall.joined(host)
-                )
+                nft.apply(commands)
             except BuildFailed:
                 # The first port of all, or somebody flushed the tables.
                 self._replace_all()
@@ -47,25 +47,25 @@ class Perimeter:
         with self._lock:
             self._vifs.pop(vif.port_id, None)
             if not self._vifs:
-                nft.apply(
-                    [c for table in self._tables({}) for c in nft.delete_table(table.family, table.name)]
-                )
-                links.restore_forwarding(self._ip_forward)
+                self._remove()
                 return
-            commands = firewall.unguard(self._table, vif.port_id)
-            if not any(other.network_id == vif.network_id for other in self._vifs.values()):
-                gate, host = self._tables({vif.port_id: vif})
-                commands += firewall.parted(_only("ports", gate)) + firewall.parted(host)
+            left = self._members(list(self._vifs.values()))
+            gone = [_less(one, other) for one, other in zip(self._members([vif]), left, strict=True)]
+            commands = [c for table in gone for c in firewall.parted(table)]
+            if self._guards:
+                commands = firewall.unguard(self._table, vif.port_id) + commands
             try:
                 nft.apply(commands)
             except BuildFailed:
                 self._replace_all()
 
     def start(self) -> None:
-        """Nothing is left of an earlier run if there is no port any more."""
+        """Nothing is left of an earlier run if there is no port any more, nor what another plug needed."""
         with self._lock:
             if not self._vifs:
                 self._remove()
+            elif not self._guards:
+                nft.apply(nft.delete_table("bridge", self._table))
 
     def ensure(self, *, rules: bool) -> list[str]:
         """All is as it should be, the rules too if asked; a line for each thing that was not."""
@@ -73,13 +73,13 @@ class Perimeter:
             done = self._ensure_forwarding()
             if not self._vifs or not rules:
                 return done
-            problems = [line for table in self._tables(self._vifs) for line in audit.problems(table)]
+            problems = [line for table in self._tables() for line in audit.problems(table)]
             if problems:
                 self._replace_all()
             return done + problems
 
     def _remove(self) -> None:
-        nft.apply([c for table in self._tables({}) for c in nft.delete_table(table.family, table.name)])
+        nft.apply([c for family in ("bridge", "inet") for c in nft.delete_table(family, self._table)])
         links.restore_forwarding(self._ip_forward)
 
     def _ensure_forwarding(self) -> list[str]:
@@ -88,20 +88,36 @@ class Perimeter:
         return links.ensure_forwarding(self._ip_forward)
 
     def _replace_all(self) -> None:
-        nft.apply([command for table in self._tables(self._vifs) for command in nft.replace(table)])
+        nft.apply([command for table in self._tables() for command in nft.replace(table)])
 
-    def _tables(self, vifs: dict[str, Vif]) -> tuple[nft.Table, nft.Table]:
-        networks = sorted({vif.network_id for vif in vifs.values()})
-        return (
-            firewall.bridge_table(self._table, list(vifs.values()), [names.gate(n) for n in networks]),
-            firewall.host_table(
-                self._table,
-                [names.transit(n) for n in networks],
-                [names.bridge(n) for n in networks],
-                self._config.transit_cidr,
-                self._config.nat,
-            ),
+    @property
+    def _guards(self) -> bool:
+        """Whether what guests may send is said here, in the family bridge; else the plug sees to it."""
+        return self._plug.filters is Filters.BRIDGE
+
+    def _tables(self) -> list[nft.Table]:
+        """All that should be loaded."""
+        vifs = list(self._vifs.values())
+        host = self._host_table(vifs)
+        return [firewall.bridge_table(self._table, vifs, self._inner(vifs)), host] if self._guards else [host]
+
+    def _members(self, vifs: list[Vif]) -> list[nft.Table]:
+        """Tables with what these ports bring into the sets that all ports share, and with no rules."""
+        ports = firewall.bridge_table(self._table, [], self._inner(vifs))
+        shared = [_sets_of(self._host_table(vifs))]
+        return [_only("ports", ports), *shared] if self._guards else shared
+
+    def _host_table(self, vifs: list[Vif]) -> nft.Table:
+        return firewall.host_table(
+            self._table,
+            [names.transit(network_id) for network_id in sorted({vif.network_id for vif in vifs})],
+            sorted({bridge for vif in vifs for bridge in self._plug.bridges(vif)}),
+            self._config.transit_cidr,
+            self._config.nat,
         )
+
+    def _inner(self, vifs: list[Vif]) -> list[str]:
+        return sorted({device for vif in vifs for device in self._plug.inner(vif)})
 
 
 def _leads_out(vif: Vif) -> bool:
@@ -110,3 +126,16 @@ def _leads_out(vif: Vif) -> bool:
 
 def _only(name: str, table: nft.Table) -> nft.Table:
     return nft.Table(table.family, table.name, [s for s in table.sets if s.name == name], [])
+
+
+def _sets_of(table: nft.Table) -> nft.Table:
+    return nft.Table(table.family, table.name, table.sets, [])
+
+
+def _less(table: nft.Table, other: nft.Table) -> nft.Table:
+    """The sets of the one, without the elements that are in those of the other."""
+    sets = [
+        nft.Set(one.name, {k: v for k, v in one.elements.items() if k not in two.elements}, one.verdicts)
+        for one, two in zip(table.sets, other.sets, strict=True)
+    ]
+    return nft.Table(table.family, table.name, sets, [])
