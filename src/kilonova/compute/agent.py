@@ -6,6 +6,8 @@ import math
 import threading
 from collections.abc import Callable
 
+import msgspec
+
 from kilonova import log
 from kilonova.bus.base import Handler, Subscription
 from kilonova.compute import actions, build, delete
@@ -248,7 +250,8 @@ class Agent:
             _log.info("comparing_after_absence")
             reconcile(self._parts, self._running)
         seen = now()
-        message = Report(host=self._parts.host, report=self._parts.driver.report(), starting=starting)
+        told = msgspec.structs.replace(self._parts.driver.report(), plug=self._parts.network.plug_kind)
+        message = Report(host=self._parts.host, report=told, starting=starting)
         if starting:
             self._parts.ask("report", message, Nothing)
         else:

@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 
+from kilonova.domain.network import PlugKind
+
 
 class Capacity(msgspec.Struct, frozen=True, kw_only=True):
     """An amount of a host's three resources: CPUs, memory in MiB, disk in GiB."""
@@ -31,5 +33,7 @@ class HostReport(msgspec.Struct, frozen=True, kw_only=True):
     virt_type: str = "qemu"
     """``kvm`` only if a guest really ran under it."""
     architectures: list[str] = msgspec.field(default_factory=lambda: ["x86_64"])
+    plug: PlugKind = "bridge"
+    """How guests are joined to their networks there."""
     disk_available_least: int | None = None
     """GiB that the file system has free."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from kilonova.domain.context import RequestContext
-from kilonova.domain.network import Vif
+from kilonova.domain.network import PlugKind, Vif
 from kilonova.domain.servers import GuestMetadata, RequestedNetwork
 
 
@@ -58,6 +58,9 @@ class HostNetwork(Protocol):
 
     BuildFailed says which device or rule could not be made.
     """
+
+    plug_kind: PlugKind
+    """How guests are joined to their networks; ports show it."""
 
     def start(self, metadata: MetadataLookup) -> None:
         """Adopt what an earlier run left: its namespaces, DHCP servers, rules; begin to answer metadata."""

@@ -46,6 +46,8 @@ hosts = sa.Table(
     sa.Column("memory_mb_used", sa.BigInteger, nullable=False),
     sa.Column("disk_gb_used", sa.BigInteger, nullable=False),
     sa.Column("disk_available_least", sa.BigInteger),
+    # Null: a host of the release before said nothing of it, and has bridges.
+    sa.Column("plug", text(16)),
     sa.Column("servers", sa.Integer, nullable=False),
     sa.Column("failed_builds", sa.Integer, nullable=False),
     # Grows with every change of a claim or of what the host is (invariant 7).
