@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from kilonova import config
-from kilonova.domain.network import PlugKind
+from kilonova.domain.network import PlugKind, Vif
+from kilonova.network.host import names
 from kilonova.network.host.plug.base import Filters, Plug
 from kilonova.network.host.plug.bridge import BridgePlug
 
-__all__ = ["Filters", "Plug", "make"]
+__all__ = ["Filters", "Plug", "make", "on_switch"]
 
 
 def make(kind: PlugKind, options: config.Network, folder: Path) -> Plug:
@@ -24,3 +25,10 @@ def make(kind: PlugKind, options: config.Network, folder: Path) -> Plug:
 
     switch = Switch(config.unix_socket(options.ovsdb_connection), folder)
     return HybridPlug(switch) if kind == "ovs-hybrid" else OvsPlug(switch)
+
+
+def on_switch(kind: PlugKind, vif: Vif) -> set[str]:
+    """The ports of Open vSwitch's bridge that this port of a guest needs."""
+    if kind == "bridge":
+        return set()
+    return {names.gate(vif.network_id), names.qvo(vif.port_id) if kind == "ovs-hybrid" else vif.tap}

@@ -69,6 +69,20 @@ class Switch:
         folder = self._database.look(lambda at: at.root.external_ids.get("rundir"))
         return Path(folder or self._socket.parent) / f"{INTEGRATION_BRIDGE}.mgmt"
 
+    def problems(self, names: Collection[str]) -> list[str]:
+        """What the switch says, or does not say, of these ports of the bridge; empty if all is well."""
+
+        def look(at: Tables) -> list[str]:
+            bridge = _bridge(at)
+            if bridge is None:
+                return [f"there is no {INTEGRATION_BRIDGE}"] if names else []
+            rows = {port.name: port for port in bridge.ports}
+            missing = [f"port {name} is missing" for name in sorted(set(names) - set(rows))]
+            interfaces = [one for name in sorted(names) if name in rows for one in rows[name].interfaces]
+            return missing + [error for interface in interfaces for error in interface.error]
+
+        return self._database.look(look)
+
     def changed(self) -> bool:
         """Whether anything changed in the database since the last call; true at the first."""
         seen, self._seen = self._seen, self._database.changes()
