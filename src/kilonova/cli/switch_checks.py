@@ -3,7 +3,6 @@ what this host's guests need. Looks, and changes nothing."""
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 
 import msgspec
@@ -16,17 +15,21 @@ from kilonova.virt.libvirt.needs import Lacking
 
 
 def database(options: config.Network) -> str:
+    from kilonova.network.host.switch.database import accepts
+
     path = config.unix_socket(options.ovsdb_connection)
-    if not _accepts(path):
+    if not accepts(path):
         raise Lacking(f"no answer at {options.ovsdb_connection}")
     return "answers"
 
 
 def daemon(options: config.Network) -> str:
     """ovs-vswitchd has a control socket for as long as it runs, and leaves it behind when it is killed."""
+    from kilonova.network.host.switch.database import accepts
+
     folder = config.unix_socket(options.ovsdb_connection).parent
     database(options)
-    if not any(_accepts(path) for path in folder.glob("ovs-vswitchd.*.ctl")):
+    if not any(accepts(path) for path in folder.glob("ovs-vswitchd.*.ctl")):
         raise Lacking(f"no process answers in {folder}")
     return "runs"
 
@@ -75,13 +78,3 @@ def _recorded(state: Path) -> list[Vif]:
         except (OSError, msgspec.MsgspecError) as error:
             raise Lacking(f"{path}: {error}") from error
     return found
-
-
-def _accepts(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX) as one:
-        one.settimeout(5)
-        try:
-            one.connect(str(path))
-        except OSError:
-            return False
-    return True

@@ -39,6 +39,8 @@ def arm(at: int) -> None:
 
     def dying(act: Callable[..., Any]) -> Callable[..., Any]:
         def acted(*arguments: Any, **named: Any) -> Any:
+            if arguments[:1] == ("get",):  # a look
+                return act(*arguments, **named)
             if (kind == "bridge" or getattr(in_plug, "now", False)) and next(visits) == at:
                 os.kill(os.getpid(), signal.SIGKILL)
             return act(*arguments, **named)

@@ -6,6 +6,7 @@ away is looked for again and again, at most two seconds apart.
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -77,8 +78,9 @@ _SCHEMA: dict[str, dict[str, Any]] = {
 class Database:
     """Connects when it is first asked. Thread-safe. Unavailable: it does not answer."""
 
-    def __init__(self, socket: Path) -> None:
-        self._remote = f"unix:{socket}"
+    def __init__(self, path: Path) -> None:
+        self._socket = path
+        self._remote = f"unix:{path}"
         self._lock = threading.Lock()
         self._connection: Any = None
         self._news = threading.Condition()
@@ -141,6 +143,8 @@ class Database:
             return self._connection
 
     def _connect(self) -> Any:
+        if not accepts(self._socket):
+            raise Unavailable(f"Open vSwitch's database at {self._remote} does not answer")
         tables = {
             name: {"columns": {column: {"type": kind} for column, kind in columns.items()}}
             for name, columns in _SCHEMA.items()
@@ -162,6 +166,17 @@ class Database:
         with self._news:
             self._changes += 1
             self._news.notify_all()
+
+
+def accepts(path: Path) -> bool:
+    """Whether somebody listens on that socket (one that a killed process left is there all the same)."""
+    with socket.socket(socket.AF_UNIX) as one:
+        one.settimeout(_PATIENCE)
+        try:
+            one.connect(str(path))
+        except OSError:
+            return False
+    return True
 
 
 class Tables:
