@@ -281,6 +281,28 @@ def test_while_the_switch_is_away(switched: PlugLab) -> None:
     assert port_on_switch(switched, vif) not in switched.switch.ports()
 
 
+def test_an_unplug_that_failed_leaves_no_port_without_rules(switched: PlugLab) -> None:
+    """The server still has the port then, and repair() joins it again."""
+    guest, peer = switched.guest(5), switched.guest(6)
+    switched.switch.kill()
+    with pytest.raises(KilonovaError, match="Open vSwitch"):
+        switched.host.unplug(guest.vif.port_id)
+    assert guest.vif.port_id in switched.host.plugged()
+    switched.switch.start()
+    spoofed = ipv4((guest.vif.mac, BROADCAST), OTHER_IP, PEER)
+    for one in (guest, peer):
+        one.set_address()
+
+    def works() -> bool:
+        switched.host.repair()
+        return answers(guest, peer)
+
+    eventually(works, 20)
+    assert arrives(guest, peer, [spoofed], good(guest)) == []
+    switched.host.unplug(guest.vif.port_id)
+    assert port_on_switch(switched, guest.vif) not in switched.switch.ports()
+
+
 def is_plugged(lab: Lab, vif: Vif) -> bool:
     try:
         lab.host.plug(vif)

@@ -138,6 +138,8 @@ class LinuxHost:
                 return []
             mended = self._ensure_network(segment)
             for vif in vifs:
+                if not self._perimeter.holds(vif.port_id):  # an unplug that failed halfway let it go
+                    self._perimeter.admit(vif)
                 mended += self._join(vif)
         return [f"network {network_id}: {line}" for line in mended]
 

@@ -41,6 +41,10 @@ class Perimeter:
                 # The first port of all, or somebody flushed the tables.
                 self._replace_all()
 
+    def holds(self, port_id: str) -> bool:
+        with self._lock:
+            return port_id in self._vifs
+
     def dismiss(self, vif: Vif) -> None:
         """None of the port's rules is left; with a network's last port, none of the network's; with the
         last network, no table, and the host forwards as it did before."""
