@@ -33,8 +33,12 @@ HOST_DOWN = "host_down"
 def build_instances(parts: Parts, message: PerformOperation) -> None:
     """Bring one build a step further: to a host, or to its end."""
     work, spec = _take(parts, message.operation_id)
-    if work is None:
-        return
+    if work is not None:
+        go_on(parts, work, spec)
+
+
+def go_on(parts: Parts, work: Row, spec: BuildSpec | None) -> None:
+    """With a build that this conductor owns."""
     with log.bound(operation=work.id, server=work.server_id):
         try:
             _place(parts, work, spec)
@@ -81,7 +85,7 @@ def _place(parts: Parts, work: Row, spec: BuildSpec | None) -> None:
             return
         message = error.message if work.message is None else f"{error.message} Before that: {work.message}"
         _log.warning("build_failed", error=message)
-        fail(parts, work, message, error.details, _decision(started, "Error", error.message))
+        fail(parts, work, message, error.details, decision(started, "Error", error.message))
 
 
 def _postpone(parts: Parts, work: Row, error: KilonovaError) -> None:
@@ -98,7 +102,7 @@ def _may_report_soon(parts: Parts) -> bool:
     return False
 
 
-def _decision(started: float, result: str, message: str | None = None) -> StepRecord:
+def decision(started: float, result: str, message: str | None = None) -> StepRecord:
     return StepRecord(
         name="select_destinations", started_at=started, finished_at=now(), result=result, message=message
     )
@@ -184,18 +188,23 @@ def _hand_over(
             if placed is None:
                 raise Unavailable("The place that was chosen was given away.")
             server = placed
-            step = _decision(started or now(), "Success")
+            step = decision(started or now(), "Success")
             operations.put_steps(conn, work.id, work.epoch, None, [step])
     parts.faults.reach("build.hand_over.after")
     _log.info("build_handed_over", host=host, attempt=handed.attempt)
+    tell_host(parts, work, host, server)
+
+
+def tell_host(parts: Parts, work: Row, host: str, server: Row) -> None:
+    """``work`` as it was taken; ``server``: what the host must know of it (servers.for_host)."""
     parts.bus.cast(
         builds_topic(host),
         "build_and_run_instance",
         Work(
-            operation_id=handed.id,
-            epoch=handed.epoch,
-            kind=handed.kind,
-            server_id=handed.server_id,
+            operation_id=work.id,
+            epoch=work.epoch,
+            kind=work.kind,
+            server_id=work.server_id,
             request_id=work.request_id,
             deadline=work.deadline,
             lease=parts.config.operations.lease,
