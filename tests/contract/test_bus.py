@@ -199,6 +199,24 @@ def test_if_it_fails_for_all_each_is_done_alone(make_bus: MakeBus) -> None:
     assert several.answers(client, texts) == ["fails all, alone", "good, alone", "refused: bad"]
 
 
+def test_one_thread_does_all_that_waits_together(make_bus: MakeBus) -> None:
+    """Each method's by its own function; a damaged message among them is refused."""
+    server, client = make_bus(), make_bus()
+    several, others = Several(), Several()
+    others.go_on.set()
+    handlers = {**several.handlers(), "tell": others.handlers()["say"], "echo": echo}
+    server.serve("conductor", handlers, workers=4)
+    with ThreadPoolExecutor(8) as pool:
+        asked = [
+            pool.submit(client.call, "conductor", "tell", Ask(text=str(number)), Told) for number in range(4)
+        ]
+        wrong = pool.submit(client.call, "conductor", "tell", _Wrong(), Told)
+        assert several.answers(client, ["a", "b"])[0].startswith("a, ")
+        assert [one.result(WAIT).text[:2] for one in asked] == ["0,", "1,", "2,", "3,"]
+        with pytest.raises(BadRequest, match="understands"):
+            wrong.result(WAIT)
+
+
 def test_casts_that_wait_together(make_bus: MakeBus) -> None:
     server, client = make_bus(), make_bus()
     several = Several()

@@ -11,7 +11,6 @@ from kilonova import log
 from kilonova.bus.base import (
     Dispatcher,
     NotYet,
-    Outcomes,
     Request,
     Unreadable,
     encode_error,
@@ -61,26 +60,23 @@ class Topic:
         self._owns_pool = owns_pool
         self._here = 0
         self._changed = threading.Condition()
-        self._casts, self._calls = (
-            {method: Crowd(lane, partial(several, method)) for method in dispatcher.together}
-            for lane, several in ((pool.casts, self._work_several), (pool.calls, self._answer_several))
-        )
+        self._casts = Crowd(pool.casts, partial(self._do_several, self._work, pool.casts))
+        self._calls = Crowd(pool.calls, partial(self._do_several, self._answer, pool.calls))
 
     def cast_came(self, message: Any) -> None:
         self._took()
         method = message.properties.get("type")
         if method in self._dispatcher.quick:
             self._finally(self._work, message)
-        elif method in self._casts:
-            self._casts[method].came(message)
+        elif method in self._dispatcher.together:
+            self._casts.came(message)
         else:
             self.pool.casts.put(lambda: self._finally(self._work, message))
 
     def call_came(self, message: Any) -> None:
         self._took()
-        method = message.properties.get("type")
-        if method in self._calls:
-            self._calls[method].came(message)
+        if message.properties.get("type") in self._dispatcher.together:
+            self._calls.came(message)
         else:
             self.pool.calls.put(lambda: self._finally(self._answer, message))
 
@@ -95,51 +91,38 @@ class Topic:
         if self._owns_pool:
             self.pool.close()
 
-    def _work_several(self, method: str, messages: list[Any]) -> None:
-        """Casts whose senders say that they are for this method."""
-        left = messages
-        if len(messages) > 1 and not self.closing:
-            left, read = self._for(method, messages)
-            for (message, _), outcome in zip(read, self._outcomes(method, read), strict=True):
-                if isinstance(outcome, NotYet):
-                    left.append(message)
-                else:
-                    self._courier.done(message)
-                    self._left()
-        for message in left:
-            self._finally(self._work, message)
+    def _do_several(self, alone: Callable[[Any], None], lane: Lane, messages: list[Any]) -> None:
+        """Messages that wait together. What is not done with others is done ``alone``, by other threads."""
+        if len(messages) == 1 or self.closing:
+            for message in messages:
+                self._finally(alone, message)
+            return
+        for message in self._done_together(messages):
+            lane.put(partial(self._finally, alone, message))
 
-    def _answer_several(self, method: str, messages: list[Any]) -> None:
-        """Calls, likewise."""
-        left = messages
-        if len(messages) > 1:
-            left, read = self._for(method, messages)
-            for (message, _), outcome in zip(read, self._outcomes(method, read), strict=True):
+    def _done_together(self, messages: list[Any]) -> list[Any]:
+        """Those that are still to be done."""
+        left: list[Any] = []
+        by_method: dict[str, list[tuple[Any, Request]]] = {}
+        for message in messages:
+            try:
+                request = self._read(message)
+            except (Unreadable, Forbidden):
+                left.append(message)
+                continue
+            if request.method in self._dispatcher.together:
+                by_method.setdefault(request.method, []).append((message, request))
+            else:
+                left.append(message)
+        for method, several in by_method.items():
+            outcomes = self._dispatcher.outcomes(method, [request for _, request in several])
+            for (message, _), outcome in zip(several, outcomes, strict=True):
                 if isinstance(outcome, NotYet):
                     left.append(message)
                 else:
                     self._courier.done(message, encode_outcome(outcome))
                     self._left()
-        for message in left:
-            self._finally(self._answer, message)
-
-    def _outcomes(self, method: str, read: list[tuple[Any, Request]]) -> Outcomes:
-        return self._dispatcher.outcomes(method, [request for _, request in read])
-
-    def _for(self, method: str, messages: list[Any]) -> tuple[list[Any], list[tuple[Any, Request]]]:
-        """Those that are not, or that nobody may or can read; and those that are, read."""
-        others, read = [], []
-        for message in messages:
-            try:
-                request = self._read(message)
-            except (Unreadable, Forbidden):
-                others.append(message)
-                continue
-            if request.method == method:
-                read.append((message, request))
-            else:
-                others.append(message)
-        return others, read
+        return left
 
     def _took(self) -> None:
         with self._changed:

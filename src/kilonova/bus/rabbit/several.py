@@ -1,4 +1,4 @@
-"""Messages for one method that wait together, given to one thread together.
+"""Messages of a topic that wait together, given to one thread together.
 
 While a thread works on some, others come: the more a process has to do, the more it does at once, and the
 less each costs. One that comes alone is worked on at once, as if there were no such thing.
