@@ -28,15 +28,18 @@ def firewall() -> list[Figure]:
 def _measured() -> list[Figure]:
     """In a new network namespace: nothing of the host's is touched."""
     from kilonova.network.host import nft
+    from kilonova.network.host.forwarding import Forwarding
     from kilonova.network.host.knowledge import Knowledge
     from kilonova.network.host.perimeter import Perimeter
+    from kilonova.network.host.plug.bridge import BridgePlug
 
     group, remote, network = (str(uuid.uuid4()) for _ in range(3))
     vifs = [_vif(network, number, group) for number in range(_PORTS)]
     with tempfile.TemporaryDirectory(prefix="kilonova-bench-") as folder:
         knowledge = Knowledge(Path(folder))
         known = {vif.port_id: vif for vif in vifs}
-        perimeter = Perimeter(Config().network, Path(folder), known, knowledge, lambda _network: 1)
+        options, forwarding = Config().network, Forwarding(Path(folder) / "ip_forward")
+        perimeter = Perimeter(options, forwarding, Path(folder), known, knowledge, lambda _: 1, BridgePlug())
 
         def change(ports: list[Vif], rules: list[Filter], members: list[str]) -> float:
             """Seconds from the answer to where the rules are loaded and what they forbid is cut."""

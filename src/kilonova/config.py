@@ -18,6 +18,7 @@ from msgspec import Meta
 
 from kilonova.domain import codec
 from kilonova.domain.errors import BadRequest
+from kilonova.domain.network import PlugKind
 
 Positive = Annotated[float, Meta(gt=0)]
 Count = Annotated[int, Meta(ge=0)]
@@ -161,6 +162,14 @@ class Network(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     external_interface: str = ""
     """The network interface, without addresses, that the external networks are on; empty: the host itself is
     their gateway."""
+    plug: PlugKind = "bridge"
+    """How a host joins guests to their networks: by a Linux bridge a network, or by Open vSwitch's br-int,
+    with a Linux bridge before it for each port (``ovs-hybrid``) or without."""
+    ovsdb_connection: str = "unix:/run/openvswitch/db.sock"
+    """Where Open vSwitch's database listens, for the two plugs that need it."""
+    security_groups: bool = True
+    """Hosts enforce security groups. The plug ``ovs`` cannot yet, and is refused without ``false`` here,
+    which is for that plug alone. Against guests that pose as others all plugs guard."""
     quota_network: Limit = 100
     quota_subnet: Limit = 100
     quota_port: Limit = 500
@@ -176,6 +185,22 @@ class Network(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         _check("external_interface", interface_name, self.external_interface)
         for server in self.dns_servers:
             _check("dns_servers", IPv4Address, server)
+        _check("ovsdb_connection", unix_socket, self.ovsdb_connection)
+        if self.plug == "ovs" and self.security_groups:
+            raise ValueError(
+                'plug: "ovs" does not enforce security groups yet: guests would be open whatever these say;'
+                " choose another plug, or say security_groups = false to have it so"
+            )
+        if self.plug != "ovs" and not self.security_groups:
+            raise ValueError(f'security_groups: plug "{self.plug}" enforces them; false is for plug "ovs"')
+
+
+def unix_socket(text: str) -> Path:
+    """``unix:/path``. ValueError: it is not that."""
+    kind, _, path = text.partition(":")
+    if kind != "unix" or not path.startswith("/"):
+        raise ValueError(f"{text!r} is not unix: and an absolute path")
+    return Path(path)
 
 
 class Libvirt(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

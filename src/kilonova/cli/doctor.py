@@ -24,7 +24,10 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from kilonova import passage
+from kilonova import config, passage
+from kilonova.cli import switch_checks
+from kilonova.cli.parts.process import config_option
+from kilonova.domain.errors import BadRequest
 from kilonova.virt.libvirt import kvm
 from kilonova.virt.libvirt.embed import EXAMPLE, QEMU_USER
 from kilonova.virt.libvirt.needs import APT, NEEDS, Lacking, Need
@@ -35,6 +38,7 @@ class Where(NamedTuple):
 
     state: Path | None
     port: int | None
+    network: config.Network = config.Network()
 
 
 class NotAsked(Exception):
@@ -89,10 +93,15 @@ def examine(where: Where) -> list[Finding]:
 @click.command()
 @click.option("--state", type=click.Path(path_type=Path), help="Look at this state folder, too.")
 @click.option("--port", type=click.IntRange(1, 65535), help="See whether this port is free, too.")
+@config_option(required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
-def doctor(state: Path | None, port: int | None, as_json: bool) -> None:
+def doctor(state: Path | None, port: int | None, config_file: Path | None, as_json: bool) -> None:
     """Say what this machine lacks to run guests, and how to get it."""
-    findings = examine(Where(state, port))
+    try:
+        options = config.load(config_file)
+    except BadRequest as error:
+        raise click.ClickException(error.message) from error
+    findings = examine(Where(state, port, options.network))
     if as_json:
         click.echo(json.dumps(msgspec.to_builtins(findings), indent=2))
     else:
@@ -218,6 +227,23 @@ def _rules(rules: str) -> Callable[[Where], str]:
     return look
 
 
+def _switched(look: Callable[[Where], str], *kinds: str) -> Callable[[Where], str]:
+    """The look, if one of these plugs is chosen."""
+
+    def asked(where: Where) -> str:
+        if where.network.plug not in kinds:
+            raise NotAsked
+        return look(where)
+
+    return asked
+
+
+def _switch_ports(where: Where) -> str:
+    if where.state is None:
+        raise NotAsked
+    return switch_checks.ports(where.network, where.state)
+
+
 def _memory(_: Where) -> str:
     fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     mib = int(fields["MemAvailable"].split()[0]) // 1024
@@ -281,6 +307,9 @@ def _check(need: Need) -> Check:
     return Check(need.name, lambda _: need.look(), need.meaning, need.command)
 
 
+_BOTH = ("ovs-hybrid", "ovs")
+_START_SWITCH = "systemctl start openvswitch-switch"
+
 _KERNEL = "the kernel, or the container around us, does not allow it"
 
 CHECKS = (
@@ -298,11 +327,42 @@ CHECKS = (
     Check("firewall on bridges", _rules(_BRIDGE_RULES), f"guests could pose as others: {_KERNEL}", ""),
     Check(
         "connections of bridges",
-        _tracking,
+        _switched(_tracking, "bridge", "ovs-hybrid"),
         "without the kernel's br_netfilter there are no security groups",
         "modprobe br_netfilter",
     ),
     Check("NAT", _rules(_NAT_RULES), f"guests would not reach the outside: {_KERNEL}", ""),
+    Check(
+        "Open vSwitch",
+        _switched(lambda _: _version(_run("ovs-ofctl", "--version")), *_BOTH),
+        "the chosen plug joins guests to it",
+        _apt("openvswitch-switch"),
+    ),
+    Check(
+        "Open vSwitch's database",
+        _switched(lambda where: switch_checks.database(where.network), *_BOTH),
+        "no guest can be joined to its network, nor parted from it",
+        _START_SWITCH,
+    ),
+    Check(
+        "Open vSwitch's switch",
+        _switched(lambda where: switch_checks.daemon(where.network), *_BOTH),
+        "packets of guests go nowhere",
+        _START_SWITCH,
+    ),
+    Check(
+        "checksums of guests on Open vSwitch",
+        _switched(lambda where: switch_checks.checksums(where.network), "ovs"),
+        "guests could ping, and have no TCP: they are refused",
+        "ovs-vsctl set Open_vSwitch . other_config:userspace-tso-enable=true;"
+        " systemctl restart openvswitch-switch",
+    ),
+    Check(
+        "ports of Open vSwitch",
+        _switched(_switch_ports, *_BOTH),
+        "these guests or networks are cut off; a compute that runs mends that within seconds",
+        "",
+    ),
     Check("memory", _memory, "less than 1 GiB is free: hardly a guest fits", "", needed=False),
     Check("disk", _disk, "less than 5 GiB is free: hardly an image fits", "", needed=False),
     Check("state folder", _state, "Kilonova keeps everything there", ""),

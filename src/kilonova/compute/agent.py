@@ -282,7 +282,10 @@ class Agent:
             self._compare()
             self._refresher.compare()
         seen = now()
-        told = structs.replace(self._parts.driver.report(), follows_network=self._parts.network.follows)
+        network = self._parts.network
+        told = structs.replace(
+            self._parts.driver.report(), follows_network=network.follows, plug=network.plug_kind
+        )
         if starting:
             self._parts.ask("report", Report(host=self._parts.host, report=told, starting=True), Nothing)
         else:

@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 
+from kilonova.domain.network import PlugKind
+
 
 def topic(host: str) -> str:
     """Where its agent takes what is soon done, and answers calls."""
@@ -42,6 +44,8 @@ class HostReport(msgspec.Struct, frozen=True, kw_only=True):
     virt_type: str = "qemu"
     """``kvm`` only if a guest really ran under it."""
     architectures: list[str] = msgspec.field(default_factory=lambda: ["x86_64"])
+    plug: PlugKind = "bridge"
+    """How guests are joined to their networks there."""
     disk_available_least: int | None = None
     """GiB that the file system has free."""
     follows_network: bool = False

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from kilonova.domain.security_groups import Filter
+
+PlugKind = Literal["bridge", "ovs-hybrid", "ovs"]
+"""How a host joins guests to their networks (``[network] plug``)."""
+
+
+INTEGRATION_BRIDGE = "br-int"
+"""Open vSwitch's bridge that guests are joined to (Neutron's name)."""
 
 
 class HostRoute(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -88,6 +95,17 @@ class NetworkState(msgspec.Struct, frozen=True, kw_only=True):
     """Group id → its rules, of the groups that these ports are in."""
     members: dict[str, list[str]] = {}
     """Group id → addresses and ranges of all ports in it, of the groups that those rules name."""
+
+
+def binding_of(plug: PlugKind, network_id: str) -> tuple[str, dict[str, Any]]:
+    """Neutron's ``binding:vif_type`` and ``binding:vif_details`` of a port that is plugged so.
+
+    ``port_filter``: whether its host enforces security groups ([network] security_groups).
+    """
+    common = {"connectivity": "l2", "port_filter": plug != "ovs"}
+    if plug == "bridge":
+        return "bridge", common | {"bridge_name": f"brq{network_id[:11]}"}
+    return "ovs", common | {"bridge_name": INTEGRATION_BRIDGE, "ovs_hybrid_plug": plug == "ovs-hybrid"}
 
 
 class Pool(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -12,7 +12,7 @@ from typing import Protocol
 import msgspec
 
 from kilonova.domain.context import RequestContext
-from kilonova.domain.network import NetworkState, Vif
+from kilonova.domain.network import NetworkState, PlugKind, Vif
 from kilonova.domain.routers import HostRouters
 from kilonova.domain.security_groups import SecurityGroup, SecurityGroupRule
 from kilonova.domain.servers import GuestMetadata, RequestedNetwork
@@ -101,6 +101,9 @@ class HostNetwork(Protocol):
 
     BuildFailed says which device or rule could not be made.
     """
+
+    plug_kind: PlugKind
+    """How guests are joined to their networks; ports show it."""
 
     def start(self, metadata: MetadataLookup) -> None:
         """Adopt what an earlier run left: its namespaces, DHCP servers, rules; begin to answer metadata."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import sqlalchemy as sa
 from sqlalchemy import bindparam as given
@@ -11,6 +11,7 @@ from sqlalchemy import bindparam as given
 from kilonova.config import Compute
 from kilonova.domain.clock import now
 from kilonova.domain.hosts import HostReport
+from kilonova.domain.network import PlugKind
 from kilonova.store import dialect
 from kilonova.store.database import Row
 from kilonova.store.schema.hosts import hosts, services
@@ -103,11 +104,18 @@ def _values(told: HostReport, rules: Compute) -> dict[str, object]:
         "disk_gb_limit": int((total.disk_gb - reserved_gb) * rules.disk_allocation_ratio),
         "disk_available_least": told.disk_available_least,
         "follows_network": told.follows_network,
+        "plug": told.plug,
     }
 
 
+def plugs(conn: sa.Connection, names: Collection[str]) -> dict[str, PlugKind]:
+    """Host → how guests are joined to their networks there; of those of these names that are known."""
+    query = sa.select(hosts.c.host, hosts.c.plug).where(hosts.c.host.in_(sorted(names)))
+    return {row.host: row.plug or "bridge" for row in conn.execute(query)} if names else {}
+
+
 _SELECT = sa.select(
-    *(column for column in hosts.c if column.name not in {"cpu_info", "id", "service_id"}),
+    *(column for column in hosts.c if column.name not in {"cpu_info", "id", "plug", "service_id"}),
     services.c.last_seen,
     services.c.disabled,
     services.c.forced_down,

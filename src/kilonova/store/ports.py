@@ -114,20 +114,21 @@ def _delete(conn: sa.Connection) -> Statement:
     return Statement(sa.delete(ports).where(dialect.among(conn, ports.c.id, "ids")))
 
 
+_FREE_FLOATING = (
+    sa.update(floating_ips)
+    .values(
+        fixed_port_id=None,
+        fixed_ip_address=None,
+        updated_at=sa.bindparam("at"),
+        revision_number=floating_ips.c.revision_number + 1,
+    )
+    .returning(floating_ips.c.router_id)
+)
+
+
 @dialect.once
 def _free_floating(conn: sa.Connection) -> Statement:
-    own = floating_ips.c
-    return Statement(
-        sa.update(floating_ips)
-        .where(dialect.among(conn, own.fixed_port_id, "ids"))
-        .values(
-            fixed_port_id=None,
-            fixed_ip_address=None,
-            updated_at=sa.bindparam("at"),
-            revision_number=own.revision_number + 1,
-        )
-        .returning(own.router_id)
-    )
+    return Statement(_FREE_FLOATING.where(dialect.among(conn, floating_ips.c.fixed_port_id, "ids")))
 
 
 _SET_STATUS = Statement(
@@ -270,8 +271,10 @@ def take_back(conn: sa.Connection, port_id: str) -> None:
 def free_floating(conn: sa.Connection, port: Port) -> list[str]:
     """Floating IPs that led to an address the port has no more are free; which routers they led through."""
     kept = [fixed.ip_address for fixed in port.fixed_ips]
-    query = _FREE_FLOATING.where(floating_ips.c.fixed_ip_address.not_in(kept))
-    rows = conn.execute(query, {"ids": [port.id], "at": now()}).all()
+    query = _FREE_FLOATING.where(
+        floating_ips.c.fixed_port_id == port.id, floating_ips.c.fixed_ip_address.not_in(kept)
+    )
+    rows = conn.execute(query, {"at": now()}).all()
     return sorted({row.router_id for row in rows})
 
 

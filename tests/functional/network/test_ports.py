@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 
+from kilonova.domain.hosts import Capacity, HostReport
+from kilonova.domain.network import PlugKind
 from kilonova.domain.servers import RequestedNetwork
 from kilonova.network.builtin.service import BuiltinNetwork
+from kilonova.store import hosts
 
 from .conftest import ALICE, BOB, Caller
 
@@ -207,6 +210,27 @@ def test_a_port_on_anothers_shared_network(bob: Caller, admin: Caller) -> None:
     bob.delete("port", port["id"])
 
 
+@pytest.mark.parametrize("plug", ["ovs-hybrid", "ovs"])
+def test_a_port_shows_its_hosts_plug(
+    admin: Caller, network: BuiltinNetwork, net: str, subnet: dict[str, Any], plug: PlugKind
+) -> None:
+    told = HostReport(
+        hypervisor_hostname="host1",
+        hypervisor_type="QEMU",
+        hypervisor_version=1,
+        host_ip="192.0.2.1",
+        total=Capacity(vcpus=1, memory_mb=1, disk_gb=1),
+        plug=plug,
+    )
+    with network.db.write() as conn:
+        hosts.report_all(conn, {"host1": told}, "nova", network.config.compute)
+    (port,) = admin.get("/ports", device_id=boot(network, network_id=net))["ports"]
+    assert port["binding:vif_type"] == "ovs"
+    hybrid = {"ovs_hybrid_plug": plug == "ovs-hybrid"}
+    details = {"connectivity": "l2", "port_filter": plug == "ovs-hybrid", "bridge_name": "br-int"}
+    assert port["binding:vif_details"] == details | hybrid
+
+
 def test_others(alice: Caller, bob: Caller, reader: Caller, admin: Caller, net: str) -> None:
     port = alice.create("port", network_id=net)["id"]
     assert bob.refused("GET", f"/ports/{port}") == (404, "PortNotFound")
@@ -228,7 +252,8 @@ def test_a_servers_port_stays_as_it_is(
     assert port["device_owner"] == "compute:nova"
     assert port["binding:host_id"] == "host1"
     assert port["binding:vif_type"] == "bridge"
-    assert port["binding:vif_details"] == {"bridge_name": f"brq{net[:11]}"}
+    details = {"connectivity": "l2", "port_filter": True, "bridge_name": f"brq{net[:11]}"}
+    assert port["binding:vif_details"] == details
     assert port["dns_name"] == "vm"
     for change in (
         {"fixed_ips": []},

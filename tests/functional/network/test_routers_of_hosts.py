@@ -12,6 +12,8 @@ from tests.functional.network.test_routers import attach, detach
 
 from kilonova.api import network as api
 from kilonova.api.http import application
+from kilonova.domain.hosts import Capacity, HostReport
+from kilonova.domain.network import PlugKind
 from kilonova.domain.servers import RequestedNetwork
 from kilonova.network.builtin.changes import Change
 from kilonova.network.builtin.service import BuiltinNetwork
@@ -84,6 +86,36 @@ def test_a_router_gets_the_host_that_is_up_and_goes_elsewhere_when_it_is_not(
     assert told.take() == {"a", "b"}
     assert network.host_routers("a").routers == []
     assert [router.id for router in network.host_routers("b").routers] == [made["id"]]
+
+
+def test_hosts_with_open_vswitch_have_no_routers(
+    alice: Caller, network: BuiltinNetwork, external: str
+) -> None:
+    """Neither new ones, nor those that they had before they chose it."""
+
+    def plugs(host: str, kind: PlugKind) -> None:
+        up(network, host)
+        report = HostReport(
+            hypervisor_hostname=host,
+            hypervisor_type="QEMU",
+            hypervisor_version=1,
+            host_ip="192.0.2.1",
+            total=Capacity(vcpus=1, memory_mb=1, disk_gb=1),
+            plug=kind,
+        )
+        with network.db.write() as conn:
+            hosts.report_all(conn, {host: report}, "nova", network.config.compute)
+
+    plugs("a", "ovs-hybrid")
+    made = alice.create("router", external_gateway_info={"network_id": external})
+    assert made["status"] == "DOWN"
+    plugs("b", "bridge")
+    network.rehome_routers(SILENCE)
+    assert [len(network.host_routers(host).routers) for host in ("a", "b")] == [0, 1]
+    plugs("a", "bridge")
+    plugs("b", "ovs")
+    network.rehome_routers(SILENCE)
+    assert [len(network.host_routers(host).routers) for host in ("a", "b")] == [1, 0]
 
 
 def test_routers_are_spread(alice: Caller, network: BuiltinNetwork, external: str) -> None:

@@ -15,6 +15,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import TypeVar
@@ -277,14 +278,23 @@ def arp(ether_source: str, sender: tuple[str, str], target: str, operation: int 
     return mac(BROADCAST) + mac(ether_source) + b"\x08\x06" + body
 
 
-def what_arrives(sender: Guest, receiver: Guest, frames: list[bytes], last: bytes) -> list[bytes]:
-    """Those of ``frames`` that reach the receiver, by the time that ``last``, sent after them, does."""
+def what_arrives(
+    sender: Guest, receiver: Guest, frames: list[bytes], last: bytes, *, quiet: float = 0
+) -> list[bytes]:
+    """Those of ``frames`` that reach the receiver, by the time that ``last``, sent after them, does.
+
+    ``quiet``: and until nothing came for so many seconds, where frames may overtake each other.
+    """
     with sender.raw() as out, receiver.raw() as into:
         for frame in [*frames, last]:
             out.send(frame)
         arrived = []
         while (seen := into.recv(2048)) != last:
             arrived.append(seen)
+        into.settimeout(quiet)
+        with suppress(BlockingIOError, TimeoutError):
+            while quiet:
+                arrived.append(into.recv(2048))
     return [frame for frame in frames if _without_tag(frame) in arrived]
 
 

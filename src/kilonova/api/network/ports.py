@@ -10,10 +10,10 @@ import sqlalchemy as sa
 from kilonova.api.network.resources import Resource, View
 from kilonova.domain.clock import iso8601
 from kilonova.domain.context import RequestContext
-from kilonova.domain.network import Port
+from kilonova.domain.network import PlugKind, Port, binding_of
 from kilonova.network.builtin import ports
 from kilonova.network.builtin.requests import PortCreate, PortUpdate
-from kilonova.store import network_tags
+from kilonova.store import hosts, network_tags
 from kilonova.store import ports as store
 
 
@@ -21,8 +21,9 @@ def _views(conn: sa.Connection, context: RequestContext, items: Sequence[Port]) 
     tags = network_tags.of(conn, [item.id for item in items])
     views = [_view(item, tags.get(item.id, [])) for item in items]
     if context.is_admin:
+        plugs = hosts.plugs(conn, {item.host for item in items if item.nic is not None})
         for view, item in zip(views, items, strict=True):
-            view.update(_binding(item))
+            view.update(_binding(item, plugs.get(item.host, "bridge")))
     return views
 
 
@@ -55,14 +56,16 @@ def _view(port: Port, tags: list[str]) -> dict[str, Any]:
     }
 
 
-def _binding(port: Port) -> dict[str, Any]:
-    """Where the port is plugged: a Linux bridge on that host, or nowhere yet."""
-    plugged = port.nic is not None
+def _binding(port: Port, plug: PlugKind) -> dict[str, Any]:
+    """Where the port is plugged, and how by its host; or nowhere yet."""
+    vif_type, details = "unbound", dict[str, Any]()
+    if port.nic is not None:
+        vif_type, details = binding_of(plug, port.network_id)
     return {
         "binding:host_id": port.host,
         "binding:profile": port.profile,
-        "binding:vif_type": "bridge" if plugged else "unbound",
-        "binding:vif_details": {"bridge_name": f"brq{port.network_id[:11]}"} if plugged else {},
+        "binding:vif_type": vif_type,
+        "binding:vif_details": details,
     }
 
 

@@ -94,7 +94,7 @@ class External:
             raise BuildFailed(
                 f"[network] external_interface: {name} has addresses, which it would lose on a bridge"
             )
-        return linux.ensure_on_bridge(ip, name, mtu=link.mtu, master=bridge)
+        return linux.ensure_set(ip, name, mtu=link.mtu, master=bridge)
 
 
 def _ensure_addresses(ip: linux.Netlink, name: str, index: int, wanted: list[str]) -> list[str]:

@@ -44,6 +44,7 @@ _ETHER = payload("ether", "saddr")
 _ANSWERS = match(ct("state"), ["established", "related"], op="in")
 _REPLY = match(ct("direction"), "reply")
 _ESTABLISHED = match(ct("state"), ["established"], op="in")
+_ANSWER = match(meta("mark"), security.ANSWER)
 _RELATED = match(ct("state"), ["related"], op="in")
 
 
@@ -117,7 +118,7 @@ def _chain_name(port_id: str) -> str:
 
 
 def _port_chain(vif: Vif) -> Chain:
-    pairs = _allowed(vif)
+    pairs = allowed(vif)
     macs = sorted({mac for mac, _ in pairs} | {vif.mac.lower()})
     addresses = [concat(mac, _address(ip)) for mac, ip in pairs]
     unset = [concat(mac, "0.0.0.0") for mac in macs]  # noqa: S104 - an ARP probe's sender, RFC 5227
@@ -160,7 +161,7 @@ def _only_these(addresses: list[Expression]) -> list[Expression]:
     return [match(concat(_ETHER, payload("ip", "saddr")), one_of(list(addresses)), "!="), DROP]
 
 
-def _allowed(vif: Vif) -> list[tuple[str, str]]:
+def allowed(vif: Vif) -> list[tuple[str, str]]:
     """(MAC, IPv4 address or prefix) pairs that the guest may use; none within another (nft forbids it)."""
     mac = vif.mac.lower()
     found = [(mac, ip_network(address.ip)) for address in vif.addresses]
@@ -225,6 +226,8 @@ def host_table(
             Chain(
                 "answers",
                 [
+                    # Behind a port's own bridge there may be another's: each finds out for itself.
+                    Rule("what another bridge found", [bridged, _ANSWER, mark(0)]),
                     Rule("what answers", [bridged, _REPLY, _ESTABLISHED, mark(security.ANSWER)]),
                     Rule("errors about it", [bridged, _RELATED, mark(security.ANSWER)]),
                 ],

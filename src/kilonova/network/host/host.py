@@ -12,27 +12,31 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import get_args
 
 from msgspec import structs
 
 from kilonova import log
 from kilonova.config import Config
 from kilonova.domain.errors import KilonovaError, Unavailable
-from kilonova.domain.network import NetworkState, Vif
+from kilonova.domain.network import NetworkState, PlugKind, Vif
 from kilonova.domain.routers import HostRouters
 from kilonova.network.base import MetadataLookup
-from kilonova.network.host import dhcp, links, linux, names
+from kilonova.network.host import dhcp, links, linux, names, records
 from kilonova.network.host.forwarding import Forwarding
 from kilonova.network.host.knowledge import Knowledge
 from kilonova.network.host.metadata import MetadataServer
 from kilonova.network.host.perimeter import Perimeter
 from kilonova.network.host.plan import NetworkPlan, check, check_security, transit_count, transit_link
+from kilonova.network.host.plug import Filters, make
 from kilonova.network.host.records import Records
 from kilonova.network.host.routers import Routers
 from kilonova.network.host.segment import Segment
 from kilonova.network.host.watch import Changes, Loop
 
 _log = log.get("network.host")
+
+_PLUGS: dict[str, PlugKind] = {kind: kind for kind in get_args(PlugKind)}
 
 _MEND_INTERVAL = 5.0
 """A DHCP server that dies again within these seconds waits for the next repair()."""
@@ -50,13 +54,22 @@ class LinuxHost:
         self._records = Records(folder)
         self._knowledge = Knowledge(folder)
         forwarding = Forwarding(folder / "ip_forward")
+        self.plug_kind = config.network.plug
+        self._plug = make(config.network.plug, config.network, folder)
         self._perimeter = Perimeter(
-            config.network, forwarding, folder, self._records.vifs(), self._knowledge, self._records.zone
+            config.network,
+            forwarding,
+            folder,
+            self._records.vifs(),
+            self._knowledge,
+            self._records.zone,
+            self._plug,
         )
         self._routers = Routers(config.network, folder, forwarding, self._bridge)
         self._segments: dict[str, Segment] = {}
         self._segments_lock = threading.Lock()
         self._running: _Running | None = None
+        self._tidied = False
         self._mended: list[str] = []
         self._last_mend: dict[str, float] = {}
         self._without_dhcp: set[str] = set()
@@ -65,8 +78,7 @@ class LinuxHost:
     def start(self, metadata: MetadataLookup) -> None:
         self._running = _Running(metadata, self._port_of, self._config.dhcp_domain)
         dhcp.open_way(self._folder, self._top)
-        for network_id in self._records.networks():
-            self._remove_if_empty(network_id)
+        self._change_plug()
         self._routers.start()
         self._perimeter.start()
         self._mended += self.repair()
@@ -82,6 +94,7 @@ class LinuxHost:
         self._segments.clear()
         self._routers.stop()
         running.close()
+        self._plug.stop()
 
     def plug(self, vif: Vif) -> None:
         check(vif)
@@ -96,13 +109,13 @@ class LinuxHost:
     def unplug(self, port_id: str) -> None:
         vif = self._records.vif(names.checked("port", port_id))
         if vif is None:
-            self._remove_tap(port_id)
+            self._remove_port(port_id)
             self._knowledge.forget(port_id)
             return
         with self._segment(vif.network_id) as segment:
             with linux.netlink() as ip:
                 linux.silence(ip, vif.tap)
-            linux.together(lambda: self._remove_tap(port_id), lambda: self._depart(segment, vif))
+            linux.together(lambda: self._remove_port(port_id), lambda: self._depart(segment, vif))
             self._records.remove(port_id)
             self._knowledge.forget(port_id)
 
@@ -126,8 +139,12 @@ class LinuxHost:
             network_id: sorted({*before.get(network_id, []), *after.get(network_id, [])})
             for network_id in before.keys() | after.keys()
         }
+        routers = wanted.routers
+        if routers and not self._plug.routers:
+            _log.warning("routers_refused", plug=self.plug_kind, routers=[router.id for router in routers])
+            routers = []
         done = self._set_gateways(both)
-        done += self._routers.apply(wanted.routers)
+        done += self._routers.apply(routers)
         return done + self._set_gateways(after)
 
     def _set_gateways(self, gateways: dict[str, list[str]]) -> list[str]:
@@ -153,6 +170,9 @@ class LinuxHost:
             check_security(port)
         self._knowledge.learn(state, asked)
         self._perimeter.refresh()
+        if self._plug.filters is Filters.SWITCH:
+            for port in state.ports:
+                self._attempt(lambda one=port.port_id: self._join_again(one))  # type: ignore[misc]
 
     def users(self, ids: set[str]) -> set[str]:
         return self._knowledge.using(self._records.vifs().values(), ids)
@@ -162,11 +182,13 @@ class LinuxHost:
 
     def repair(self) -> list[str]:
         mended, self._mended = self._mended, []
-        changed = self._require_running().changes.any()
+        changed = any([self._require_running().changes.any(), self._plug.changed()])
+        mended += self._attempt(self._tidy)
         mended += self._attempt(lambda: self._perimeter.ensure(rules=changed))
         for network_id in sorted({vif.network_id for vif in self._records.vifs().values()}):
             mended += self._attempt(lambda one=network_id: self._mend(one, changed))  # type: ignore[misc]
         mended += self._attempt(lambda: self._routers.repair(changed))
+        mended += self._attempt(self._plug.settle)
         return mended
 
     def _attempt(self, mend: Callable[[], list[str]]) -> list[str]:
@@ -188,7 +210,9 @@ class LinuxHost:
                 return []
             mended = self._ensure_network(segment)
             for vif in vifs:
-                mended += self._ensure_tap(vif)
+                if not self._perimeter.holds(vif.port_id):  # an unplug that failed halfway let it go
+                    self._perimeter.admit(vif)
+                mended += self._join(vif)
         return [f"network {network_id}: {line}" for line in mended]
 
     def _dhcp_ended(self, network_id: str) -> None:
@@ -213,21 +237,61 @@ class LinuxHost:
         return segment.ensure(plan, self._records.folder(segment.network_id))
 
     def _ensure_port(self, vif: Vif) -> None:
-        """Rules first, then onto the bridge: no moment without anti-spoofing."""
+        """Rules first, then onto the network: no moment without anti-spoofing."""
         with linux.netlink() as ip:
             linux.ensure_tap(ip, vif.tap)
         self._perimeter.admit(vif)
-        self._ensure_tap(vif)
+        self._join(vif)
 
-    def _ensure_tap(self, vif: Vif) -> list[str]:
+    def _join(self, vif: Vif) -> list[str]:
         with linux.netlink() as ip:
             done = linux.ensure_tap(ip, vif.tap)
-            master = links.index_of(ip, vif.bridge)
-            return done + linux.ensure_on_bridge(ip, vif.tap, mtu=vif.mtu, master=master)
+            return done + self._plug.ensure_port(ip, self._knowledge.applied(vif))
 
-    def _remove_tap(self, port_id: str) -> None:
-        with linux.netlink() as ip, linux.making(f"removing {names.tap(port_id)}"):
-            linux.delete_link(ip, names.tap(port_id))
+    def _join_again(self, port_id: str) -> list[str]:
+        """By what is known of the port now, if it is plugged."""
+        vif = self._records.vif(port_id)
+        if vif is None:
+            return []
+        with self._segment(vif.network_id):
+            plugged = self._records.vif(port_id)
+            return self._join(plugged) if plugged and self._perimeter.holds(port_id) else []
+
+    def _remove_port(self, port_id: str) -> None:
+        with linux.netlink() as ip:
+            self._plug.remove_port(ip, port_id)
+            with linux.making(f"removing {names.tap(port_id)}"):
+                linux.delete_link(ip, names.tap(port_id))
+
+    def _change_plug(self) -> None:
+        """Another plug was chosen since the last run: what it joined is parted, and joined anew by repair().
+        The taps stay, so running guests hardly notice. Routers go if they cannot be joined by the new one."""
+        file, now = self._folder / "plug", self._config.plug
+        before = (records.read(file) or b"bridge").decode()
+        if before == now:
+            return
+        if not self._plug.routers:
+            self._routers.apply([])
+        old = make(_PLUGS[before], self._config, self._folder)
+        try:
+            with linux.netlink() as ip:
+                for port_id in self._records.vifs():
+                    old.remove_port(ip, port_id)
+                for network_id in self._records.networks():
+                    old.remove_network(ip, network_id)
+        finally:
+            old.stop()
+        records.write(file, now.encode())
+
+    def _tidy(self) -> list[str]:
+        """What a crash left of networks without ports, and of ports without records."""
+        if self._tidied:
+            return []
+        for network_id in self._records.networks():
+            self._remove_if_empty(network_id)
+        self._plug.sweep(self._records.networks, self._records.vifs)
+        self._tidied = True
+        return []
 
     def _remove_if_empty(self, network_id: str) -> None:
         """A crash came between a network's last port and its folder."""
@@ -271,7 +335,9 @@ class LinuxHost:
         with self._segments_lock:
             segment = self._segments.get(network_id)
             if segment is None:
-                segment = Segment(network_id, self._config, running.metadata, running.loop, self._dhcp_ended)
+                segment = Segment(
+                    network_id, self._config, self._plug, running.metadata, running.loop, self._dhcp_ended
+                )
                 self._segments[network_id] = segment
         with segment.lock:
             yield segment

@@ -1,4 +1,5 @@
-"""A network's devices and routes on the host's side of its namespace."""
+"""A network's way out: devices and routes on the host's side of its namespace. (Its way to the guests is the
+plug's.)"""
 
 from __future__ import annotations
 
@@ -8,7 +9,6 @@ from pathlib import Path
 
 from pyroute2.netlink.exceptions import NetlinkError
 
-from kilonova.domain.errors import BuildFailed
 from kilonova.network.host import linux, names, records
 from kilonova.network.host.plan import NetworkPlan, Transit
 
@@ -18,20 +18,14 @@ _RTN_UNICAST = 1
 
 
 def ensure(ip: linux.Netlink, plan: NetworkPlan) -> list[str]:
-    """Bridge, gate and (with a way out) transit are there. The namespace is there already."""
-    bridge, space = names.bridge(plan.network_id), names.namespace(plan.network_id)
-    done = linux.ensure_bridge(ip, bridge, plan.mtu)
-    master = index_of(ip, bridge)
-    gate = names.gate(plan.network_id)
-    mac = names.guests_mac(plan.network_id)
-    done += linux.ensure_veth(ip, gate, names.GUESTS, space, mtu=plan.mtu, master=master, peer_mac=mac)
+    """The transit is there if there is a way out, and not if a router is it. The namespace is there
+    already."""
     if plan.transit:
-        done += _ensure_transit(ip, plan)
-    elif linux.find(ip, names.transit(plan.network_id)):
-        with linux.making(f"removing {names.transit(plan.network_id)}"):
-            linux.delete_link(ip, names.transit(plan.network_id))
-        done.append("way out removed: a router is it")
-    return done
+        return _ensure_transit(ip, plan)
+    if linux.find(ip, names.transit(plan.network_id)) is None:
+        return []
+    remove(ip, plan.network_id)
+    return ["way out removed: a router is it"]
 
 
 def _ensure_transit(ip: linux.Netlink, plan: NetworkPlan) -> list[str]:
@@ -39,7 +33,7 @@ def _ensure_transit(ip: linux.Netlink, plan: NetworkPlan) -> list[str]:
     name, space = names.transit(plan.network_id), names.namespace(plan.network_id)
     done = linux.ensure_veth(ip, name, names.UPLINK, space, mtu=plan.mtu)
     with linux.making(f"addresses of {name}"):
-        device = index_of(ip, name)
+        device = linux.index_of(ip, name)
         present = {m.get_attr("IFA_LOCAL") for m in ip.get_addr(family=2, index=device)}
         if plan.transit.host not in present:
             ip.addr("add", index=device, address=plan.transit.host, prefixlen=31)
@@ -92,22 +86,11 @@ def _routes(ip: linux.Netlink) -> list[tuple[IPv4Network, int | None]]:
     ]
 
 
-def index_of(ip: linux.Netlink, name: str) -> int:
-    link = linux.find(ip, name)
-    if link is None:
-        raise BuildFailed(f"device {name} is gone")
-    return link.index
-
-
-def remove(ip: linux.Netlink, network_id: str, keep_bridge: bool = False) -> None:
-    """None of the network's devices is left on the host; its namespace's ends go with their pairs.
-
-    ``keep_bridge``: a router is on it.
-    """
-    ends = (names.gate(network_id), names.transit(network_id))
-    for name in ends if keep_bridge else (*ends, names.bridge(network_id)):
-        with linux.making(f"removing {name}"):
-            linux.delete_link(ip, name)
+def remove(ip: linux.Netlink, network_id: str) -> None:
+    """The way out is gone; the namespace's end goes with its pair."""
+    name = names.transit(network_id)
+    with linux.making(f"removing {name}"):
+        linux.delete_link(ip, name)
 
 
 def ensure_forwarding(remembered: Path) -> list[str]:

@@ -79,6 +79,13 @@ def find(ip: Netlink, name: str) -> Link | None:
     )
 
 
+def index_of(ip: Netlink, name: str) -> int:
+    link = find(ip, name)
+    if link is None:
+        raise BuildFailed(f"device {name} is gone")
+    return link.index
+
+
 def ensure_bridge(ip: Netlink, name: str, mtu: int) -> list[str]:
     """A bridge that forwards at once, floods multicast, and speaks no spanning tree."""
     options = {"br_forward_delay": 0, "br_stp_state": 0, "br_mcast_snooping": 0}
@@ -113,16 +120,17 @@ def ensure_veth(
     ip: Netlink,
     name: str,
     peer: str,
-    namespace: str,
+    namespace: str | None,
     mtu: int,
     master: int | None = None,
     peer_mac: str | None = None,
 ) -> list[str]:
-    """A veth pair: ``name`` here, ``peer`` in the namespace; the kernel makes and removes both as one.
-
-    A new peer has the MAC ``peer_mac``, or a random one.
+    """A veth pair: ``name`` here, ``peer`` in the namespace, or here too; the kernel makes and removes both
+    as one. A new peer has the MAC ``peer_mac``, or a random one.
     """
-    end = {"ifname": peer, "net_ns_fd": str(NETNS_FOLDER / namespace)}
+    end = {"ifname": peer}
+    if namespace is not None:
+        end["net_ns_fd"] = str(NETNS_FOLDER / namespace)
     if peer_mac is not None:
         end["address"] = peer_mac
     return _ensure_link(
@@ -139,8 +147,8 @@ def ensure_tap(ip: Netlink, name: str) -> list[str]:
     return [f"tap {name} made"]
 
 
-def ensure_on_bridge(ip: Netlink, name: str, mtu: int, master: int) -> list[str]:
-    """An existing device is a port of that bridge, and up."""
+def ensure_set(ip: Netlink, name: str, *, mtu: int, master: int | None = None) -> list[str]:
+    """An existing device is up and, with ``master``, a port of that bridge."""
     return _ensure_link(ip, name, mtu=mtu, master=master, add=None)
 
 

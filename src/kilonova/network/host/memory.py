@@ -6,7 +6,7 @@ a kernel: the same checks, idempotent, thread-safe. It remembers as long as it l
 
 from __future__ import annotations
 
-from kilonova.domain.network import NetworkState, Vif
+from kilonova.domain.network import NetworkState, PlugKind, Vif
 from kilonova.domain.routers import HostRouters
 from kilonova.network.base import MetadataLookup
 from kilonova.network.host import names
@@ -15,6 +15,7 @@ from kilonova.network.host.plan import check
 
 class MemoryHost:
     follows = False
+    plug_kind: PlugKind = "bridge"
 
     def __init__(self) -> None:
         self._vifs: dict[str, Vif] = {}

@@ -47,6 +47,21 @@ def tap(port_id: str) -> str:
     return f"tap{port_id[:11]}"
 
 
+def qbr(port_id: str) -> str:
+    """The Linux bridge of a port, between its tap and QVB (Neutron's name, as those of the pair)."""
+    return f"qbr{port_id[:11]}"
+
+
+def qvb(port_id: str) -> str:
+    """The end of the veth pair that is on the port's bridge."""
+    return f"qvb{port_id[:11]}"
+
+
+def qvo(port_id: str) -> str:
+    """The end of the veth pair that is on the switch."""
+    return f"qvo{port_id[:11]}"
+
+
 def checked(kind: str, value: str) -> str:
     """``value`` if it is a UUID in its canonical form, fit for names and paths; BuildFailed if not."""
     try:

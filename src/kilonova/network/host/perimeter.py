@@ -18,13 +18,14 @@ from kilonova.domain.security_groups import EGRESS, INGRESS, Filter
 from kilonova.network.host import audit, firewall, flows, names, nft, security, verdict
 from kilonova.network.host.forwarding import Forwarding
 from kilonova.network.host.knowledge import Knowledge
+from kilonova.network.host.plug import Filters, Plug
 
 _OWNER = "networks"
-_Tables = tuple[nft.Table, nft.Table]
+_Tables = tuple[nft.Table, ...]
 
 
 class Perimeter:
-    """``zone_of``: the number that a network's connections have on this host, always the same."""
+    """``zone_of``: the number that a network's or a port's connections have on this host, always the same."""
 
     def __init__(
         self,
@@ -34,8 +35,10 @@ class Perimeter:
         vifs: dict[str, Vif],
         knowledge: Knowledge,
         zone_of: Callable[[str], int],
+        plug: Plug,
     ) -> None:
         self._config = config
+        self._plug = plug
         self._forwarding = forwarding
         self._table = f"kilonova-{crc32(str(folder.resolve()).encode()):08x}"
         self._vifs = dict(vifs)
@@ -53,6 +56,10 @@ class Perimeter:
             self._ensure_forwarding()
             self._load()
 
+    def holds(self, port_id: str) -> bool:
+        with self._lock:
+            return port_id in self._vifs
+
     def dismiss(self, vif: Vif) -> None:
         """None of the port's rules is left; with a network's last port, none of the network's; with the
         last network, no table, and the host forwards as it did before."""
@@ -65,16 +72,19 @@ class Perimeter:
                 self._remove()
 
     def refresh(self) -> None:
-        """The rules are as is known by now, and no connection is left that they do not allow."""
+        """The rules are as is known by now, and no connection is left that they do not allow. What the plug
+        guards, it is told by joining the ports again (host.py)."""
         with self._lock:
             if self._vifs and self._load():
                 self._cut()
 
     def start(self) -> None:
-        """Nothing is left of an earlier run if there is no port any more."""
+        """Nothing is left of an earlier run if there is no port any more, nor what another plug needed."""
         with self._lock:
             if not self._vifs:
                 self._remove()
+            elif not self._guards:
+                nft.apply(nft.delete_table("bridge", self._table))
 
     def ensure(self, *, rules: bool) -> list[str]:
         """All is as it should be, the rules too if asked; a line for each thing that was not."""
@@ -123,43 +133,53 @@ class Perimeter:
         nft.apply([command for table in wanted for command in nft.replace(table)])
         self._loaded = wanted
 
+    @property
+    def _guards(self) -> bool:
+        """Whether what passes to and from guests is said here, in the family bridge; else the plug sees to
+        it."""
+        return self._plug.filters is Filters.BRIDGE
+
     def _tables(self) -> _Tables:
-        networks = sorted({vif.network_id for vif in self._vifs.values()})
-        vifs = [self._knowledge.applied(vif) for vif in self._vifs.values()]
+        """All that should be loaded."""
+        vifs = list(self._vifs.values())
+        host = firewall.host_table(
+            self._table,
+            [names.transit(network) for network in sorted({vif.network_id for vif in vifs})],
+            self._zones(vifs),
+            self._config.transit_cidr,
+            self._config.nat,
+        )
+        return (self._bridge_table(vifs), host) if self._guards else (host,)
+
+    def _bridge_table(self, plugged: list[Vif]) -> nft.Table:
+        vifs = [self._knowledge.applied(vif) for vif in plugged]
         ids = sorted({group for vif in vifs if vif.port_security for group in vif.security_groups or ()})
         filters = {group: self._knowledge.filters(group) for group in ids}
         remotes = sorted({remote for rules in filters.values() for remote in security.remotes_of(rules)})
-        return (
-            firewall.bridge_table(
-                self._table,
-                vifs,
-                [names.gate(network) for network in networks],
-                {group: self._made.group(group, rules) for group, rules in filters.items()},
-                [
-                    one
-                    for group in remotes
-                    for one in self._made.members(group, self._knowledge.members(group))
-                ],
-                self._made.port,
-            ),
-            firewall.host_table(
-                self._table,
-                [names.transit(network) for network in networks],
-                {names.bridge(network): self._zone_of(network) for network in networks},
-                self._config.transit_cidr,
-                self._config.nat,
-            ),
+        return firewall.bridge_table(
+            self._table,
+            vifs,
+            sorted({device for vif in vifs for device in self._plug.inner(vif)}),
+            {group: self._made.group(group, rules) for group, rules in filters.items()},
+            [one for group in remotes for one in self._members(group)],
+            self._made.port,
         )
 
     def _members(self, group: str) -> list[nft.Set]:
         return self._made.members(group, self._knowledge.members(group))
 
+    def _zones(self, vifs: list[Vif]) -> dict[str, int]:
+        """Bridge → the zone of its connections."""
+        bridges = sorted({bridge for vif in vifs if (bridge := self._plug.bridge(vif))})
+        return {bridge.name: self._zone_of(bridge.owner) for bridge in bridges}
+
     def _cut(self) -> None:
         """End the connections that the rules do not allow any more."""
         own: dict[tuple[int, str], Vif] = {}
         for vif in map(self._knowledge.applied, self._vifs.values()):
-            if vif.port_security and vif.security_groups is not None:
-                zone = self._zone_of(vif.network_id)
+            bridge = self._plug.bridge(vif)
+            if bridge and vif.port_security and vif.security_groups is not None:
+                zone = self._zone_of(bridge.owner)
                 own |= {(zone, address.ip): vif for address in vif.addresses}
 
         def allowed(flow: flows.Flow) -> bool:

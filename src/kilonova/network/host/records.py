@@ -2,8 +2,8 @@
 
     ports/<port id>.json              the Vif, written before any device of it is made, removed after the last
     networks/<network id>/transit     which /31 of the transit range the network has
-    networks/<network id>/zone        the number that its connections have here
     networks/<network id>/…           its DHCP server's files
+    zones/<network or port id>        the number that the connections of its bridge have here
     security.json                     what was told of security groups (knowledge.py)
     ip_forward                        the host's setting before the first network came
 
@@ -56,11 +56,12 @@ class Records:
     def __init__(self, folder: Path) -> None:
         self._ports = folder / "ports"
         self._networks = folder / "networks"
+        self._zones_folder = folder / "zones"
         self._lock = threading.Lock()
-        for path in (folder, self._ports, self._networks):
+        for path in (folder, self._ports, self._networks, self._zones_folder):
             path.mkdir(mode=0o755, parents=True, exist_ok=True)
         self._vifs = self._load()
-        self._zones: dict[str, int] = {}
+        self._zones = self._load_zones()
 
     def _load(self) -> dict[str, Vif]:
         found = {}
@@ -76,6 +77,17 @@ class Records:
                 path.unlink()
                 continue
             found[vif.port_id] = vif
+        return found
+
+    def _load_zones(self) -> dict[str, int]:
+        """Without those of networks and ports that are gone."""
+        known = self.networks() | self._vifs.keys()
+        found = {}
+        for path in self._zones_folder.iterdir():
+            if path.name in known:
+                found[path.name] = int(path.read_bytes())
+            else:
+                path.unlink()
         return found
 
     def vifs(self) -> dict[str, Vif]:
@@ -98,6 +110,7 @@ class Records:
         (self._ports / f"{port_id}.json").unlink(missing_ok=True)
         with self._lock:
             self._vifs.pop(port_id, None)
+            self._forget_zone(port_id)
 
     def networks(self) -> set[str]:
         """Networks that have a folder, with ports or (after a crash) without."""
@@ -111,7 +124,7 @@ class Records:
     def remove_network(self, network_id: str) -> None:
         shutil.rmtree(self._networks / network_id, ignore_errors=True)
         with self._lock:
-            self._zones.pop(network_id, None)
+            self._forget_zone(network_id)
 
     def transit(self, network_id: str, count: int, is_free: Callable[[int], bool]) -> int:
         """The network's index in the transit range of ``count`` links: the same one each time.
@@ -134,23 +147,23 @@ class Records:
                     return index
         raise BuildFailed("network.transit_cidr has no link left for another network")
 
-    def zone(self, network_id: str) -> int:
-        """The number that the network's connections have on this host: the same one each time, of no other
-        network here, and never 0, which is everybody else's."""
+    def zone(self, owner: str) -> int:
+        """The number that the connections of this network's, or port's, bridge have on this host: the same
+        one each time, of no other bridge here, and never 0, which is everybody else's."""
         with self._lock:
-            known = self._zones.get(network_id) or self._zone(network_id)
+            known = self._zones.get(owner)
             if known is None:
-                taken = {self._zone(other) for other in self.networks()}
-                start = crc32(network_id.encode())
+                taken = set(self._zones.values())
+                start = crc32(owner.encode())
                 ring = ((start + step) % _ZONES + 1 for step in range(_ZONES))
                 known = next(number for number in ring if number not in taken)
-                write(self.folder(network_id) / "zone", str(known).encode())
-            self._zones[network_id] = known
+                write(self._zones_folder / owner, str(known).encode())
+                self._zones[owner] = known
             return known
 
-    def _zone(self, network_id: str) -> int | None:
-        content = read(self._networks / network_id / "zone")
-        return int(content) if content else None
+    def _forget_zone(self, owner: str) -> None:
+        if self._zones.pop(owner, None) is not None:
+            (self._zones_folder / owner).unlink(missing_ok=True)
 
     def _transit(self, network_id: str) -> int | None:
         content = read(self._networks / network_id / "transit")

@@ -190,7 +190,7 @@ class Routers:
         master = linux.find(ip, device.bridge)
         if master is None:
             return []  # the next look makes it
-        return linux.ensure_on_bridge(ip, device.link, mtu=device.mtu, master=master.index)
+        return linux.ensure_set(ip, device.link, mtu=device.mtu, master=master.index)
 
     def _gateways(self) -> list[RouterGateway]:
         return [record.state.gateway for record in self._records.values() if record.state.gateway]

@@ -1,4 +1,4 @@
-"""One network on this host: its namespace, bridge, DHCP server and metadata, as one thing that is or is not.
+"""One network on this host: its namespace, gate, DHCP server and metadata, as one thing that is or is not.
 
 Everything here runs under the segment's lock, which its owner (host.py) takes.
 """
@@ -15,6 +15,7 @@ from kilonova.domain.network import Vif
 from kilonova.network.host import dhcp, links, linux, names, namespace
 from kilonova.network.host.metadata import MetadataServer
 from kilonova.network.host.plan import NetworkPlan
+from kilonova.network.host.plug import Plug
 from kilonova.network.host.watch import Changes, Loop
 
 
@@ -23,6 +24,7 @@ class Segment:
         self,
         network_id: str,
         config: Network,
+        plug: Plug,
         metadata: MetadataServer,
         loop: Loop,
         on_dhcp_end: Callable[[str], None],
@@ -30,6 +32,7 @@ class Segment:
         self.network_id = network_id
         self.lock = threading.Lock()
         self._config = config
+        self._plug = plug
         self._metadata = metadata
         self._loop = loop
         self._on_dhcp_end = on_dhcp_end
@@ -50,6 +53,7 @@ class Segment:
         """The network works on this host; a line for each thing that had to be made."""
         with linux.netlink() as ip:
             done = self._ensure_namespace(ip, folder)
+            done += self._plug.ensure_network(ip, plan)
             done += links.ensure(ip, plan)
         shape = (plan.mtu, plan.subnets, plan.transit, plan.addresses)
         if self.changed() or shape != self._shape:
@@ -67,7 +71,8 @@ class Segment:
         self.close()
         with linux.netlink() as ip:
             dhcp.stop(folder)
-            links.remove(ip, self.network_id, keep_bridge)
+            self._plug.remove_network(ip, self.network_id, keep_bridge)
+            links.remove(ip, self.network_id)
         with linux.making(f"removing {self._namespace}"):
             linux.delete_namespace(self._namespace)
 

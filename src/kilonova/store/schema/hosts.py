@@ -48,6 +48,8 @@ hosts = sa.Table(
     sa.Column("disk_available_least", sa.BigInteger),
     # Whether its network wants to be told what changes; NULL: it runs a release that knew nothing of it.
     sa.Column("follows_network", sa.Boolean),
+    # Null: a host of the release before said nothing of it, and has bridges.
+    sa.Column("plug", text(16)),
     sa.Column("servers", sa.Integer, nullable=False),
     sa.Column("failed_builds", sa.Integer, nullable=False),
     # Grows with every change of a claim or of what the host is (invariant 7).

@@ -1,0 +1,83 @@
+"""How the taps of guests are joined to their networks on a host: the protocol of the three plugs.
+
+LinuxHost (host.py) records a port, makes its tap, loads its rules, and asks the plug to join it. What all
+plugs have alike is not theirs: the tap itself, the network's namespace with DHCP, metadata and gateway, the
+way out.
+
+A plug keeps nothing that it could look up: every method observes first and does what is missing, so it is
+safe to call again after a kill -9 between any two of its acts. BuildFailed and Unavailable say what could not
+be made. All methods are called in the host's own network namespace; those that name a network or a port,
+under the lock of that network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from enum import Enum
+from typing import NamedTuple, Protocol
+
+from kilonova.domain.network import PlugKind, Vif
+from kilonova.network.host.linux import Netlink
+from kilonova.network.host.plan import NetworkPlan
+
+Known = Callable[[], Collection[str]]
+"""The ids that the host's records have at the moment of the call."""
+
+
+class Filters(Enum):
+    """Where the rules of a port meet its packets: that decides in whose language they must be said."""
+
+    BRIDGE = "bridge"
+    """The tap is on a Linux bridge: nftables' bridge family, by tap name (firewall.py, perimeter.py), with
+    security groups (security.py)."""
+    SWITCH = "switch"
+    """The tap is on the switch: flows, by its number there (switch/flows.py); the plug loads them. Of
+    security groups they know nothing yet ([network] security_groups)."""
+
+
+class Bridge(NamedTuple):
+    name: str
+    owner: str
+    """The id of the network, or the port, that it is the bridge of. Its connections are told apart by that:
+    a bridge of one port alone knows what that port let in, whatever another let out."""
+
+
+class Plug(Protocol):
+    kind: PlugKind
+    filters: Filters
+    routers: bool
+    """Whether its networks have a bridge each, for routers to be on: no other way is there yet."""
+
+    def ensure_network(self, ip: Netlink, plan: NetworkPlan) -> list[str]:
+        """The network's gate, the veth whose other end is GUESTS in the namespace, is joined to the network.
+        The namespace is there. A line for each thing that had to be made."""
+
+    def ensure_port(self, ip: Netlink, vif: Vif) -> list[str]:
+        """The tap, which is there, is joined to its network and up. With ``Filters.SWITCH`` its rules are in
+        force before it is."""
+
+    def remove_port(self, ip: Netlink, port_id: str) -> None:
+        """Nothing of ensure_port() is left but the tap, which is the host's."""
+
+    def remove_network(self, ip: Netlink, network_id: str, keep_bridge: bool = False) -> None:
+        """Nothing of ensure_network() is left. Its ports are gone, or go at this moment. ``keep_bridge``: a
+        router is on the network's bridge, which stays."""
+
+    def changed(self) -> bool:
+        """Whether something may have changed since the last call that the kernel's notices do not tell."""
+
+    def settle(self) -> list[str]:
+        """What concerns all ports at once is in order; called by each repair, after all of ensure_…()."""
+
+    def sweep(self, networks: Known, ports: Known) -> None:
+        """Nothing is left of networks and ports that this host made and has no record of. A record is there
+        before, and until after, all that is joined for it."""
+
+    def bridge(self, vif: Vif) -> Bridge | None:
+        """The Linux bridge that the guest's frames pass; with ``Filters.SWITCH`` there is none."""
+
+    def inner(self, vif: Vif) -> list[str]:
+        """The devices on that bridge that lead to the network: not the tap."""
+
+    def stop(self) -> None:
+        """Let go of what this process holds; the ports stay joined."""

@@ -1,0 +1,55 @@
+"""The plug of one machine: a Linux bridge a network, the guests' taps and the network's gate on it."""
+
+from __future__ import annotations
+
+from kilonova.domain.network import PlugKind, Vif
+from kilonova.network.host import linux, names
+from kilonova.network.host.linux import Netlink
+from kilonova.network.host.plan import NetworkPlan
+from kilonova.network.host.plug.base import Bridge, Filters, Known
+
+
+class BridgePlug:
+    kind: PlugKind = "bridge"
+    filters = Filters.BRIDGE
+    routers = True
+
+    def ensure_network(self, ip: Netlink, plan: NetworkPlan) -> list[str]:
+        bridge, space = names.bridge(plan.network_id), names.namespace(plan.network_id)
+        done = linux.ensure_bridge(ip, bridge, plan.mtu)
+        gate, mac = names.gate(plan.network_id), names.guests_mac(plan.network_id)
+        master = linux.index_of(ip, bridge)
+        return done + linux.ensure_veth(
+            ip, gate, names.GUESTS, space, mtu=plan.mtu, master=master, peer_mac=mac
+        )
+
+    def ensure_port(self, ip: Netlink, vif: Vif) -> list[str]:
+        master = linux.index_of(ip, vif.bridge)
+        return linux.ensure_set(ip, vif.tap, mtu=vif.mtu, master=master)
+
+    def remove_port(self, ip: Netlink, port_id: str) -> None:
+        """The tap is all there is."""
+
+    def remove_network(self, ip: Netlink, network_id: str, keep_bridge: bool = False) -> None:
+        gate, bridge = names.gate(network_id), names.bridge(network_id)
+        for name in [gate] if keep_bridge else [gate, bridge]:
+            with linux.making(f"removing {name}"):
+                linux.delete_link(ip, name)
+
+    def changed(self) -> bool:
+        return False  # it is all the kernel's
+
+    def settle(self) -> list[str]:
+        return []
+
+    def sweep(self, networks: Known, ports: Known) -> None:
+        """Networks without ports are found by their folders (host.py), ports without records do not exist."""
+
+    def bridge(self, vif: Vif) -> Bridge:
+        return Bridge(vif.bridge, vif.network_id)
+
+    def inner(self, vif: Vif) -> list[str]:
+        return [names.gate(vif.network_id)]
+
+    def stop(self) -> None:
+        pass

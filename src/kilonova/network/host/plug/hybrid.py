@@ -1,0 +1,69 @@
+"""The plug of the source document: tap → Linux bridge qbr… → veth qvb…/qvo… → br-int.
+
+The bridge is where the kernel's firewall sees the guest's packets. Names, and the words in the switch's
+database, are those of Neutron and os-vif, so that their operators find what they know.
+"""
+
+from __future__ import annotations
+
+from kilonova.domain.network import PlugKind, Vif
+from kilonova.network.host import linux, names, offload
+from kilonova.network.host.linux import Netlink
+from kilonova.network.host.plan import NetworkPlan
+from kilonova.network.host.plug.base import Bridge, Filters, Known
+from kilonova.network.host.plug.gate import ensure_gate, gates, remove_gate
+from kilonova.network.host.switch import Switch, of_port
+
+
+class HybridPlug:
+    kind: PlugKind = "ovs-hybrid"
+    filters = Filters.BRIDGE
+    routers = False
+
+    def __init__(self, switch: Switch) -> None:
+        self._switch = switch
+
+    def ensure_network(self, ip: Netlink, plan: NetworkPlan) -> list[str]:
+        return ensure_gate(ip, self._switch, plan)
+
+    def ensure_port(self, ip: Netlink, vif: Vif) -> list[str]:
+        bridge, inner, outer = (make(vif.port_id) for make in (names.qbr, names.qvb, names.qvo))
+        done = linux.ensure_bridge(ip, bridge, vif.mtu)
+        master = linux.index_of(ip, bridge)
+        done += linux.ensure_set(ip, vif.tap, mtu=vif.mtu, master=master)
+        done += linux.ensure_veth(ip, inner, outer, None, mtu=vif.mtu, master=master)
+        done += linux.ensure_set(ip, outer, mtu=vif.mtu)
+        if self._switch.in_userspace():
+            done += offload.ensure_off(inner)
+        done += self._switch.ensure_port(outer, linux.index_of(ip, outer), vif.network_id, of_port(vif)).done
+        return done
+
+    def remove_port(self, ip: Netlink, port_id: str) -> None:
+        self._switch.remove_port(names.qvo(port_id))
+        with linux.making(f"removing {names.qbr(port_id)}"):
+            linux.delete_link(ip, names.qvb(port_id))
+            linux.delete_link(ip, names.qbr(port_id))
+
+    def remove_network(self, ip: Netlink, network_id: str, keep_bridge: bool = False) -> None:
+        remove_gate(ip, self._switch, network_id)
+
+    def changed(self) -> bool:
+        return self._switch.changed()
+
+    def settle(self) -> list[str]:
+        return []
+
+    def sweep(self, networks: Known, ports: Known) -> None:
+        def known() -> set[str]:
+            return gates(networks) | {names.qvo(port_id) for port_id in ports()}
+
+        self._switch.remove_others(known, networks)
+
+    def bridge(self, vif: Vif) -> Bridge:
+        return Bridge(names.qbr(vif.port_id), vif.port_id)
+
+    def inner(self, vif: Vif) -> list[str]:
+        return [names.qvb(vif.port_id)]
+
+    def stop(self) -> None:
+        self._switch.close()

@@ -1,0 +1,261 @@
+"""The integration bridge br-int in the switch's database: our ports on it, and each network's local VLAN tag.
+
+Ports of one network have one tag, and the switch passes nothing from a tag to another: that is what keeps
+networks apart. Which tag a network has is written beside the bridge, so it is the same after every restart of
+whatever; in one transaction with the first port that has it.
+
+The bridge may be there before us, with ports of others: those are never touched. One that was missing is made
+and, with the last port on it, removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import NamedTuple
+from zlib import crc32
+
+from kilonova.domain.errors import BuildFailed, Unavailable
+from kilonova.domain.network import INTEGRATION_BRIDGE
+from kilonova.network.host.switch import kernel, words
+from kilonova.network.host.switch.database import Change, Database, Row, Tables
+
+_TAGS = range(4094, 0, -1)
+"""From above: Neutron's agent takes them from below."""
+
+_USERSPACE = "netdev"
+
+_LET_GO = 3.0
+"""Seconds that the switch has for letting go of devices; it needs milliseconds."""
+
+
+class Joined(NamedTuple):
+    number: int
+    """Of the port, in flows (OpenFlow's port number)."""
+    done: list[str]
+
+
+class Switch:
+    """``needs_flows``: a bridge that we make passes nothing that no flow lets pass."""
+
+    def __init__(self, socket: Path, folder: Path) -> None:
+        self._socket = socket
+        self._database = Database(socket)
+        self._seen = -1
+        self.owner = crc32(str(folder.resolve()).encode())
+        """Marks what is ours in the switch, 32 bits."""
+        self.needs_flows = False
+
+    # --- what is there
+    def in_userspace(self) -> bool:
+        """Whether packets pass through the switch's process, as there is no kernel module for them."""
+        there = self._database.look(_bridge_datapath)
+        return not kernel.has_datapath() if there is None else there == _USERSPACE
+
+    def segments(self) -> bool:
+        """Whether the switch itself takes over checksums and segmentation (which it does from its start)."""
+        return bool(
+            self._database.look(lambda at: at.root.other_config.get("userspace-tso-enable")) == "true"
+        )
+
+    def is_there(self) -> bool:
+        return self._database.look(_bridge) is not None
+
+    def is_ours(self) -> bool:
+        return self._database.look(lambda at: _is_ours(_bridge(at)))
+
+    def control(self) -> Path:
+        """The socket on which the bridge speaks OpenFlow."""
+        folder = self._database.look(lambda at: at.root.external_ids.get("rundir"))
+        return Path(folder or self._socket.parent) / f"{INTEGRATION_BRIDGE}.mgmt"
+
+    def problems(self, names: Collection[str]) -> list[str]:
+        """What the switch says, or does not say, of these ports of the bridge; empty if all is well."""
+
+        def look(at: Tables) -> list[str]:
+            bridge = _bridge(at)
+            if bridge is None:
+                return [f"there is no {INTEGRATION_BRIDGE}"] if names else []
+            rows = {port.name: port for port in bridge.ports}
+            missing = [f"port {name} is missing" for name in sorted(set(names) - set(rows))]
+            interfaces = [one for name in sorted(names) if name in rows for one in rows[name].interfaces]
+            return missing + [error for interface in interfaces for error in interface.error]
+
+        return self._database.look(look)
+
+    def changed(self) -> bool:
+        """Whether anything changed in the database since the last call; true at the first."""
+        seen, self._seen = self._seen, self._database.changes()
+        return seen != self._seen
+
+    # --- what should be
+    def ensure_port(self, name: str, device: int, network_id: str, said: dict[str, str]) -> Joined:
+        """The device of that name and number is a port of the bridge, with the network's tag: one
+        transaction, if any; two if the switch has an earlier device of the name."""
+        said = said | {words.OWNER: f"{self.owner:08x}", words.DEVICE: str(device)}
+        done: list[str] = []
+        if self._database.look(lambda at: _has_another_device(at, name, device)):
+            self.remove_port(name)
+        if not self._database.look(lambda at: self._is_right(at, name, network_id, said)):
+            done = self._database.change(lambda at: self._join(at, name, network_id, said))
+        number = self._database.wait(lambda at: _number(at, name))
+        if number is None:
+            raise Unavailable(f"Open vSwitch has not taken {name}: does ovs-vswitchd run?")
+        return Joined(number, done)
+
+    def remove_port(self, name: str) -> None:
+        if self._database.look(lambda at: at.named("Port", name)) is not None:
+            self._remove(lambda at: self._part(at, {name}, set()))
+
+    def remove_network(self, gate: str, network_id: str) -> None:
+        """The network's gate and tag are gone."""
+        key = words.tag_key(network_id)
+
+        def there(at: Tables) -> bool:
+            bridge = _bridge(at)
+            return bridge is not None and (key in bridge.external_ids or at.named("Port", gate) is not None)
+
+        if self._database.look(there):
+            self._remove(lambda at: self._part(at, {gate}, {network_id}))
+
+    def remove_others(
+        self, names: Callable[[], Collection[str]], networks: Callable[[], Collection[str]]
+    ) -> None:
+        """Of what this host made, only these ports and networks are left. Asked while the database stands
+        still: whoever joins a port at this moment is known already, or is not in it yet."""
+
+        def strays(at: Tables) -> tuple[set[str], set[str]]:
+            bridge = _bridge(at)
+            if bridge is None:
+                return set(), set()
+            ours = {
+                port.name
+                for port in bridge.ports
+                if port.external_ids.get(words.OWNER) == f"{self.owner:08x}"
+            }
+            used = {port.external_ids.get(words.NETWORK) for port in bridge.ports if port.name not in ours}
+            return ours - set(names()), set(words.tags(bridge.external_ids)) - set(networks()) - used
+
+        if any(self._database.look(strays)):
+            self._remove(lambda at: self._part(at, *strays(at)))
+
+    def close(self) -> None:
+        self._database.close()
+
+    def _remove(self, act: Callable[[Change], None]) -> None:
+        """And the switch has let go of the devices: one that came back at once would be taken for the old.
+        A switch that does not run has none."""
+        self._database.change(act)
+        self._database.wait(lambda at: True if at.root.cur_cfg >= at.root.next_cfg else None, _LET_GO)
+
+    # --- in a transaction
+    def _is_right(self, at: Tables, name: str, network_id: str, said: dict[str, str]) -> bool:
+        bridge, port = _bridge(at), at.named("Port", name)
+        return (
+            bridge is not None
+            and port is not None
+            and port in bridge.ports
+            and port.tag == [words.tags(bridge.external_ids).get(network_id)]
+            and all(said.items() <= row.external_ids.items() for row in (port, *port.interfaces))
+            and (not _is_ours(bridge) or bridge.fail_mode == self._fail_mode())
+        )
+
+    def _join(self, at: Change, name: str, network_id: str, said: dict[str, str]) -> list[str]:
+        done: list[str] = []
+        bridge = _bridge(at)
+        if bridge is None:
+            bridge = self._make_bridge(at)
+            done.append(f"switch {INTEGRATION_BRIDGE} made")
+        elif _is_ours(bridge) and bridge.fail_mode != self._fail_mode():
+            bridge.fail_mode = self._fail_mode()
+        tag = _tag(bridge, network_id)
+        port = at.named("Port", name)
+        if port is not None and port not in bridge.ports:
+            raise BuildFailed(f"{name} is on another bridge of Open vSwitch")
+        if port is None:
+            interface = at.insert("Interface", name=name, external_ids=said)
+            port = at.insert("Port", name=name, interfaces=[interface], tag=[tag], external_ids=said)
+            bridge.addvalue("ports", port)
+            return [*done, f"port {name} of {INTEGRATION_BRIDGE} made"]
+        _set_right(port, tag, said)
+        return [*done, f"port {name} of {INTEGRATION_BRIDGE} set right"]
+
+    def _part(self, at: Change, names: set[str], networks: set[str]) -> None:
+        bridge = _bridge(at)
+        if bridge is None:
+            return
+        at.root.increment("next_cfg")
+        left = []
+        for port in bridge.ports:
+            if port.name in names:
+                bridge.delvalue("ports", port)
+            else:
+                left.append(port.name)
+        for network_id in networks:
+            bridge.delkey("external_ids", words.tag_key(network_id))
+        tags = set(words.tags(bridge.external_ids)) - networks
+        if _is_ours(bridge) and not tags and left == [INTEGRATION_BRIDGE]:
+            bridge.verify("ports")
+            bridge.verify("external_ids")
+            at.root.delvalue("bridges", bridge)
+
+    def _make_bridge(self, at: Change) -> Row:
+        said = {words.OWNER: "made"}
+        interface = at.insert("Interface", name=INTEGRATION_BRIDGE, type="internal")
+        port = at.insert("Port", name=INTEGRATION_BRIDGE, interfaces=[interface], tag=[], trunks=[])
+        bridge = at.insert("Bridge", name=INTEGRATION_BRIDGE, ports=[port], external_ids=said)
+        bridge.datapath_type = "system" if kernel.has_datapath() else _USERSPACE
+        bridge.fail_mode = self._fail_mode()
+        at.root.addvalue("bridges", bridge)
+        return bridge
+
+    def _fail_mode(self) -> list[str]:
+        return ["secure"] if self.needs_flows else []
+
+
+def _bridge(at: Tables) -> Row | None:
+    return at.named("Bridge", INTEGRATION_BRIDGE)
+
+
+def _bridge_datapath(at: Tables) -> str | None:
+    bridge = _bridge(at)
+    return None if bridge is None else str(bridge.datapath_type)
+
+
+def _is_ours(bridge: Row | None) -> bool:
+    return bridge is not None and words.OWNER in bridge.external_ids
+
+
+def _tag(bridge: Row, network_id: str) -> int:
+    """The network's, as it is written, or a free one, which is written now."""
+    tags = words.tags(bridge.external_ids)
+    if network_id in tags:
+        return tags[network_id]
+    bridge.verify("external_ids")  # another agent may choose at this moment
+    taken = {*tags.values(), *(tag for port in bridge.ports for tag in (*port.tag, *port.trunks))}
+    free = next((tag for tag in _TAGS if tag not in taken), None)
+    if free is None:
+        raise BuildFailed(f"{INTEGRATION_BRIDGE} has no VLAN tag left for another network")
+    bridge.setkey("external_ids", words.tag_key(network_id), str(free))
+    return free
+
+
+def _has_another_device(at: Tables, name: str, device: int) -> bool:
+    port = at.named("Port", name)
+    return port is not None and port.external_ids.get(words.DEVICE, str(device)) != str(device)
+
+
+def _set_right(port: Row, tag: int, said: dict[str, str]) -> None:
+    port.tag = [tag]
+    for row in (port, *port.interfaces):
+        row.external_ids = row.external_ids | said
+
+
+def _number(at: Tables, name: str) -> int | None:
+    """None until the switch has taken the port. BuildFailed: it says that it cannot."""
+    interface = at.named("Interface", name)
+    if interface is None or not interface.ofport:
+        return None
+    if interface.ofport[0] < 1:
+        raise BuildFailed(f"Open vSwitch: {' '.join(interface.error) or f'no port {name}'}")
+    return int(interface.ofport[0])

@@ -1,0 +1,519 @@
+"""What every plug keeps: bridge, ovs-hybrid, ovs. Guests are namespaces; kernel and switch are the real ones.
+
+What is the same for all plugs (DHCP's options, NAT, metadata's words) is tested with one, in
+tests/system/host_network.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from uuid import uuid4
+
+import msgspec
+import pytest
+from tests.openvswitch import accepts, installed
+from tests.plugs import KINDS, PlugLab, config_of, host_with, plug_lab
+from tests.system.host_network import test_host_network_security as security
+from tests.system.host_network.lab import (
+    Guest,
+    Lab,
+    Service,
+    arp,
+    eventually,
+    ipv4,
+    make_vif,
+    run,
+    snapshot,
+    subnet,
+    what_arrives,
+)
+from tests.system.host_network.test_host_network_security import CLIENTS, OUT, WEB, Two
+from tests.system.host_network.test_host_network_spoofing import (
+    BROADCAST,
+    IP,
+    OTHER_IP,
+    PEER,
+    bad_frames,
+    good,
+)
+
+from kilonova.domain.errors import BuildFailed, KilonovaError
+from kilonova.domain.network import AddressPair, NetworkState, PlugKind, PortSecurity, Vif
+from kilonova.domain.routers import HostRouters, RouterAddress, RouterInterface, RouterState
+from kilonova.domain.security_groups import IPV4, Filter
+from kilonova.network.host import linux, names
+
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.skipif(os.geteuid() != 0, reason="changes the host's network"),
+    pytest.mark.skipif(not installed(), reason="Open vSwitch is not installed"),
+]
+
+KILLED = Path(__file__).parents[1] / "system" / "host_network" / "killed_at_any_act.py"
+SWITCHED: tuple[PlugKind, ...] = ("ovs-hybrid", "ovs")
+
+
+@pytest.fixture(params=KINDS)
+def lab(request: pytest.FixtureRequest) -> Iterator[PlugLab]:
+    with plug_lab(request.param) as one:
+        yield one
+
+
+@pytest.fixture(params=SWITCHED)
+def switched(request: pytest.FixtureRequest) -> Iterator[PlugLab]:
+    """A plug that uses the switch."""
+    with plug_lab(request.param) as one:
+        yield one
+
+
+def arrives(sender: Guest, receiver: Guest, frames: list[bytes], last: bytes) -> list[bytes]:
+    """A switch in user space puts packets of one flow together, so they overtake others."""
+    return what_arrives(sender, receiver, frames, last, quiet=0.2)
+
+
+def port_on_switch(lab: PlugLab, vif: Vif) -> str:
+    return names.qvo(vif.port_id) if lab.kind == "ovs-hybrid" else vif.tap
+
+
+def answers(asker: Guest, other: Guest) -> bool:
+    """Whether TCP between the two works, both ways and with whole segments."""
+    service = Service(other.inside, other.ip)
+    try:
+        return asker.reaches(other.ip, service.port, seconds=2) == asker.ip
+    finally:
+        service.close()
+
+
+def test_guests_of_a_network_reach_each_other_and_no_others(lab: PlugLab) -> None:
+    one, two = lab.guest(5), lab.guest(6)
+    stranger = lab.guest(7, network_id=str(uuid4()))
+    lease = one.dhcp(lab.folder)
+    assert lease["ip"] == one.ip
+    for guest in (two, stranger):
+        guest.set_address()
+    assert answers(one, two)
+    assert answers(two, one)
+    assert not answers(stranger, two)
+    assert one.get("/nothing")[0] == 404  # the metadata service, over TCP
+    frames = [
+        ipv4((stranger.vif.mac, BROADCAST), stranger.ip, PEER),
+        arp(stranger.vif.mac, (stranger.vif.mac, stranger.ip), PEER),
+    ]
+    with stranger.raw() as out:
+        for frame in frames:
+            out.send(frame)
+    assert arrives(one, two, [], good(one)) == []
+    assert lab.host.repair() == [] or lab.host.repair() == []
+
+
+def test_a_guest_that_poses_as_another_is_not_heard(lab: PlugLab) -> None:
+    guest, peer = lab.guest(5), lab.guest(6)
+    bad = bad_frames(guest.vif.mac)
+    arrived = arrives(guest, peer, list(bad.values()), good(guest))
+    assert [what for what, frame in bad.items() if frame in arrived] == []
+    own = guest.vif.mac
+    fine = [
+        good(guest),
+        arp(own, (own, IP), PEER),
+        arp(own, (own, "0.0.0.0"), IP),
+        ipv4((own, BROADCAST), "0.0.0.0", "255.255.255.255", ports=(68, 67)),
+    ]
+    assert arrives(guest, peer, fine, ipv4((own, BROADCAST), IP, PEER, text=b"last")) == fine
+
+
+def test_allowed_address_pairs_and_none_of_it_without_port_security(lab: PlugLab) -> None:
+    other_mac = "fa:16:3e:99:99:98"
+    pairs = [
+        AddressPair(ip_address="10.80.0.64/26"),
+        AddressPair(ip_address="10.80.0.200", mac_address=other_mac),
+    ]
+    guest, peer = lab.guest(5, allowed_address_pairs=pairs), lab.guest(6)
+    own = guest.vif.mac
+    allowed = [
+        ipv4((own, BROADCAST), OTHER_IP, PEER),
+        arp(own, (own, OTHER_IP), PEER),
+        ipv4((other_mac, BROADCAST), "10.80.0.200", PEER),
+    ]
+    refused = [ipv4((own, BROADCAST), "10.80.0.200", PEER), ipv4((own, BROADCAST), "10.80.0.128", PEER)]
+    assert arrives(guest, peer, allowed + refused, good(guest)) == allowed
+    lab.host.plug(msgspec.structs.replace(guest.vif, allowed_address_pairs=[]))
+    assert arrives(guest, peer, allowed, good(guest)) == []
+    lab.host.plug(msgspec.structs.replace(guest.vif, port_security=False))
+    open_to_all = [frame for frame in bad_frames(own).values() if frame[12:14] != b"\x81\x00"]
+    assert arrives(guest, peer, open_to_all, good(guest)) == open_to_all
+
+
+def test_what_changes_of_a_port_that_is_plugged(lab: PlugLab) -> None:
+    """The channel that tells hosts to look again (ADR 6) reaches every plug's rules against spoofing."""
+    guest, peer = lab.guest(5), lab.guest(6)
+    other = ipv4((guest.vif.mac, BROADCAST), OTHER_IP, PEER)
+
+    def heard(*pairs: AddressPair, port_security: bool = True) -> bool:
+        port = PortSecurity(
+            port_id=guest.vif.port_id,
+            port_security=port_security,
+            allowed_address_pairs=list(pairs),
+            security_groups=[WEB],
+        )
+        lab.host.refresh(NetworkState(ports=[port], groups={WEB: [OUT]}), time.monotonic())
+        return arrives(guest, peer, [other], good(guest)) == [other]
+
+    pair = AddressPair(ip_address=OTHER_IP)
+    assert [heard(), heard(pair), heard(), heard(port_security=False), heard()] == [
+        False,
+        True,
+        False,
+        True,
+        False,
+    ]
+    assert heard(pair)
+    lab.restart()
+    assert arrives(guest, peer, [other], good(guest)) == [other]
+
+
+def test_security_groups_where_each_port_has_its_bridge() -> None:
+    with plug_lab("ovs-hybrid") as lab:
+        two = Two(lab)
+        try:
+            security.test_what_comes_in_and_out(two)
+            security.test_a_connection_lives_as_long_as_it_is_allowed(two)
+            assert [answers_what_never_came(two, *out) for out in ((OUT,), ())] == [True, False]
+        finally:
+            two.service.close()
+
+
+def answers_what_never_came(two: Two, *out: Filter) -> bool:
+    """Whether the web, which nothing may reach, and from which ``out`` goes, gets through to the client as if
+    it answered what the client has sent."""
+    ports = [
+        PortSecurity(port_id=guest.vif.port_id, port_security=True, security_groups=[group])
+        for guest, group in ((two.web, WEB), (two.client, CLIENTS))
+    ]
+    inwards = Filter(direction="ingress", ethertype=IPV4)
+    state = NetworkState(ports=ports, groups={WEB: list(out), CLIENTS: [OUT, inwards]})
+    two.lab.host.refresh(state, time.monotonic())
+    with two.client.inside(udp) as client, two.web.inside(udp) as web:
+        client.sendto(b"ask", (two.web.ip, web.getsockname()[1]))
+        with pytest.raises(TimeoutError):
+            web.recv(9)
+        web.sendto(b"answer", (two.client.ip, client.getsockname()[1]))
+        with suppress(TimeoutError):
+            return client.recv(9) == b"answer"
+        return False
+
+
+def udp() -> socket.socket:
+    one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    one.bind(("0.0.0.0", 0))
+    one.settimeout(0.5)
+    return one
+
+
+def test_routers_are_refused_where_networks_have_no_bridge(switched: PlugLab) -> None:
+    vif = make_vif(switched.subnet, 5, switched.network_id)
+    switched.host.plug(vif)
+    interface = RouterInterface(
+        port_id=str(uuid4()),
+        network_id=vif.network_id,
+        mac="fa:16:3e:10:00:01",
+        addresses=[RouterAddress(ip="10.80.0.1", cidr="10.80.0.0/24")],
+    )
+    before = seen()["links"]
+    done = switched.host.apply_routers(
+        HostRouters(routers=[RouterState(id=str(uuid4()), interfaces=[interface])])
+    )
+    assert done == []
+    assert seen()["links"] == before
+
+
+def seen() -> dict[str, object]:
+    """What is on the host, but for a device's state, which the kernel tells a moment later."""
+    return {what: names for what, names in snapshot().items() if what != "addresses"}
+
+
+def test_plugged_again_nothing_changes_and_unplugged_nothing_is_left(lab: PlugLab) -> None:
+    before = seen()
+    one, two = make_vif(lab.subnet, 5, lab.network_id), make_vif(lab.subnet, 6, lab.network_id)
+    lab.host.plug(one)
+    alone = seen()
+    lab.host.plug(two)
+    both = seen()
+    lab.host.plug(two)
+    lab.host.plug(one)
+    assert seen() == both
+    lab.host.unplug(two.port_id)
+    lab.host.unplug(two.port_id)
+    assert seen() == alone
+    lab.restart()
+    assert lab.host.repair() == []
+    assert seen() == alone
+    lab.host.unplug(one.port_id)
+    if lab.kind == "bridge":
+        assert seen() == before
+    else:
+        assert lab.switch.bridges() == []
+
+
+def test_what_is_missing_is_mended(lab: PlugLab) -> None:
+    guest, peer = lab.guest(5), lab.guest(6)
+    for one in (guest, peer):
+        one.set_address()
+    lab.host.repair()
+    assert lab.host.repair() == []
+    healthy = snapshot()
+    for damage in damages(lab, guest.vif):
+        run(*damage)
+        assert eventually(lab.host.repair), damage
+        lab.host.repair()
+        assert lab.host.repair() == [], damage
+        after = snapshot()
+        assert {key: after[key] for key in ("links", "rules")} == {
+            key: healthy[key] for key in ("links", "rules")
+        }
+        assert eventually(lambda: answers(guest, peer)), damage
+
+
+def damages(lab: PlugLab, vif: Vif) -> list[list[str]]:
+    found = [["ip", "link", "set", vif.tap, "down"], ["ip", "link", "del", names.gate(vif.network_id)]]
+    if lab.kind == "bridge":
+        return [*found, ["ip", "link", "set", vif.tap, "nomaster"], ["ip", "link", "del", vif.bridge]]
+    port, vsctl = port_on_switch(lab, vif), ["ovs-vsctl", f"--db={lab.switch.connection}"]
+    found += [
+        [*vsctl, "del-port", port],
+        [*vsctl, "del-port", names.gate(vif.network_id)],
+        [*vsctl, "set", "Port", port, "tag=77"],
+        [*vsctl, "remove", "Interface", port, "external_ids", "iface-id"],
+        [*vsctl, "del-br", "br-int"],
+    ]
+    if lab.kind == "ovs-hybrid":
+        return [
+            *found,
+            ["ip", "link", "set", vif.tap, "nomaster"],
+            ["ip", "link", "del", names.qvb(vif.port_id)],
+            ["ip", "link", "del", names.qbr(vif.port_id)],
+        ]
+    control = f"unix:{lab.switch.folder / 'br-int.mgmt'}"
+    return [
+        *found,
+        ["ovs-ofctl", "del-flows", control],
+        ["ovs-ofctl", "del-flows", control, "table=110,ip"],
+        ["ovs-ofctl", "mod-flows", control, "table=110,arp,actions=drop"],
+    ]
+
+
+def test_no_moment_without_rules(switched: PlugLab) -> None:
+    """The tap comes up last; and a switch that begins anew passes nothing before the rules are there."""
+    if switched.kind != "ovs":
+        pytest.skip("its rules are the kernel's, and stay")
+    guest, peer = switched.guest(5), switched.guest(6)
+    spoofed = ipv4((guest.vif.mac, BROADCAST), OTHER_IP, PEER)
+    switched.switch.kill()
+    switched.switch.start()
+    control = switched.switch.folder / "br-int.mgmt"
+    eventually(lambda: accepts(control))
+    assert switched.switch.flows() == []
+    with guest.raw() as out, peer.raw() as into:
+        into.settimeout(0.5)
+        out.send(spoofed)
+        heard = set()  # itself, too
+        with suppress(TimeoutError):
+            while True:
+                heard.add(into.recv(2048))
+    assert spoofed not in heard
+    eventually(switched.host.repair)
+    assert arrives(guest, peer, [spoofed], good(guest)) == []
+
+
+def test_a_restart_of_the_switch(switched: PlugLab) -> None:
+    guest, peer = switched.guest(5), switched.guest(6)
+    stranger = switched.guest(7, network_id=str(uuid4()))
+    for one in (guest, peer, stranger):
+        one.set_address()
+    ports = [port_on_switch(switched, one.vif) for one in (guest, peer, stranger)]
+    tags = [switched.switch.tag(port) for port in ports]
+    assert tags[0] == tags[1] != tags[2]
+    before = switched.switch.ports()
+    switched.switch.kill()
+    switched.host.repair()  # finds no switch, and must not fail
+    switched.switch.start()
+
+    def works() -> bool:
+        switched.host.repair()
+        return answers(guest, peer)
+
+    eventually(works)
+    assert switched.switch.ports() == before
+    assert [switched.switch.tag(port) for port in ports] == tags
+    assert not answers(guest, stranger)
+    new = switched.guest(8)
+    new.set_address()
+    assert answers(guest, new)
+
+
+def test_while_the_switch_is_away(switched: PlugLab) -> None:
+    """What cannot be is said; what was begun is taken up."""
+    vif = make_vif(switched.subnet, 5, switched.network_id)
+    switched.host.plug(make_vif(switched.subnet, 6, switched.network_id))
+    switched.switch.kill()
+    with pytest.raises(KilonovaError, match="Open vSwitch"):
+        switched.host.plug(vif)
+    switched.switch.start()
+    eventually(lambda: is_plugged(switched, vif))
+    switched.host.unplug(vif.port_id)
+    assert port_on_switch(switched, vif) not in switched.switch.ports()
+
+
+def test_an_unplug_that_failed_leaves_no_port_without_rules(switched: PlugLab) -> None:
+    """The server still has the port then, and repair() joins it again."""
+    guest, peer = switched.guest(5), switched.guest(6)
+    switched.switch.kill()
+    with pytest.raises(KilonovaError, match="Open vSwitch"):
+        switched.host.unplug(guest.vif.port_id)
+    assert guest.vif.port_id in switched.host.plugged()
+    switched.switch.start()
+    spoofed = ipv4((guest.vif.mac, BROADCAST), OTHER_IP, PEER)
+    for one in (guest, peer):
+        one.set_address()
+
+    def works() -> bool:
+        switched.host.repair()
+        return answers(guest, peer)
+
+    eventually(works, 20)
+    assert arrives(guest, peer, [spoofed], good(guest)) == []
+    switched.host.unplug(guest.vif.port_id)
+    assert port_on_switch(switched, guest.vif) not in switched.switch.ports()
+
+
+def is_plugged(lab: Lab, vif: Vif) -> bool:
+    try:
+        lab.host.plug(vif)
+    except KilonovaError:
+        return False
+    return True
+
+
+def test_others_on_the_bridge_are_left_alone(switched: PlugLab) -> None:
+    switch = switched.switch
+    switch.vsctl("add-br", "br-int", "--", "set", "Bridge", "br-int", "datapath_type=netdev")
+    run("ip", "link", "add", "others", "type", "veth", "peer", "elsewhere")
+    switch.vsctl("add-port", "br-int", "others", "tag=4094")
+    switch.run(
+        "ovs-ofctl",
+        "add-flow",
+        f"unix:{switch.folder / 'br-int.mgmt'}",
+        "cookie=0x7,priority=5,in_port=9,actions=drop",
+    )
+    before = (
+        switch.vsctl("list", "Bridge", "br-int"),
+        switch.vsctl("list", "Port", "others"),
+        switch.flows(),
+    )
+    guest, peer = switched.guest(5), switched.guest(6)
+    assert switch.tag(port_on_switch(switched, guest.vif)) != 4094
+    for one in (guest, peer):
+        one.set_address()
+    assert answers(guest, peer)
+    assert set(before[2]) <= set(switch.flows())
+    for one in (guest, peer):
+        switched.host.unplug(one.vif.port_id)
+    after = (switch.vsctl("list", "Bridge", "br-int"), switch.vsctl("list", "Port", "others"), switch.flows())
+    assert after == before
+    switch.vsctl("del-br", "br-int")
+    run("ip", "link", "del", "others")
+
+
+def test_ports_without_records_are_removed_at_start(switched: PlugLab) -> None:
+    """A change was on its way to the switch when its process was killed, and done after all was undone."""
+    one, two = make_vif(switched.subnet, 5, switched.network_id), make_vif(switched.subnet, 6, str(uuid4()))
+    for vif in (one, two):
+        switched.host.plug(vif)
+    switched.host.stop()
+    (switched.folder / "network" / "ports" / f"{two.port_id}.json").unlink()
+    run("ip", "link", "del", two.tap)
+    if switched.kind == "ovs-hybrid":
+        for name in (names.qvb(two.port_id), names.qbr(two.port_id)):
+            run("ip", "link", "del", name)
+    switched.start()
+    assert switched.switch.ports() == {port_on_switch(switched, one), names.gate(one.network_id)}
+    assert two.network_id not in switched.switch.vsctl("get", "Bridge", "br-int", "external_ids")
+
+
+def test_another_plug_is_chosen_while_guests_run() -> None:
+    with host_with("ovs") as (folder, switch):
+        lab = PlugLab("bridge", folder, switch)
+        try:
+            guest, peer = lab.guest(5), lab.guest(6)
+            for one in (guest, peer):
+                one.set_address()
+            for kind in ("ovs-hybrid", "ovs", "bridge"):
+                lab.host.stop()
+                lab.config = config_of(kind, switch)
+                lab.start()
+                eventually(lambda: answers(guest, peer))
+                spoofed = ipv4((guest.vif.mac, BROADCAST), OTHER_IP, PEER)
+                assert arrives(guest, peer, [spoofed], good(guest)) == [], kind
+                lab.host.repair()
+                assert lab.host.repair() == []
+        finally:
+            lab.close()
+
+
+def test_a_switch_that_leaves_checksums_unmade_is_refused() -> None:
+    """A guest on it could ping, and would wonder why nothing else works."""
+    with host_with("ovs-hybrid") as (folder, switch):  # whose switch does not take them over
+        lab = PlugLab("ovs", folder, switch)
+        vif = make_vif(lab.subnet, 5, lab.network_id)
+        with pytest.raises(BuildFailed, match="userspace-tso-enable"):
+            lab.host.plug(vif)
+        lab.host.unplug(vif.port_id)
+        lab.close()
+
+
+@pytest.mark.parametrize("verb", ["plug", "unplug"])
+@pytest.mark.parametrize("kind", SWITCHED)
+def test_killed_between_any_two_acts_of_the_plug(kind: PlugKind, verb: str) -> None:
+    with host_with(kind) as (folder, switch):
+        assert switch is not None
+        # Without DHCP and gateway, which have nothing to do with the plug.
+        plain = subnet(gateway=False, enable_dhcp=False)
+        vif = msgspec.json.encode(make_vif(plain, 5, str(uuid4()))).decode()
+        arguments = [str(folder / "killed"), vif, verb, "1", "1", kind, switch.connection]
+        done = subprocess.run(
+            [sys.executable, str(KILLED), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert int(done.stdout.split()[-1]) > 3, "the places were found"
+
+
+def test_the_switch_is_asked_in_its_own_words(switched: PlugLab) -> None:
+    """What every OpenStack host writes beside a port."""
+    vif = make_vif(switched.subnet, 5, switched.network_id, server_id=str(uuid4()))
+    switched.host.plug(vif)
+    said = switched.switch.vsctl("get", "Interface", port_on_switch(switched, vif), "external_ids")
+    for word in (
+        f'iface-id="{vif.port_id}"',
+        f'attached-mac="{vif.mac}"',
+        "iface-status=active",
+        f'vm-uuid="{vif.server_id}"',
+    ):
+        assert word in said
+    if switched.kind == "ovs-hybrid":
+        with linux.netlink() as ip:
+            bridge = linux.find(ip, f"qbr{vif.port_id[:11]}")
+            assert bridge is not None
+            for name in (vif.tap, f"qvb{vif.port_id[:11]}"):
+                link = linux.find(ip, name)
+                assert link is not None
+                assert link.master == bridge.index

@@ -1,0 +1,59 @@
+"""A real guest through the whole path, with each plug that uses Open vSwitch; bridge: test_whole_path.py."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from tests.host_oracle import real_machine
+from tests.openvswitch import OpenVSwitch, installed
+from tests.running import until
+from tests.system.cloud import Cloud
+
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.skipif(os.geteuid() != 0, reason="makes network devices"),
+    pytest.mark.skipif(not installed(), reason="Open vSwitch is not installed"),
+]
+
+METADATA = "http://169.254.169.254/openstack/latest/meta_data.json"
+
+
+@pytest.mark.parametrize("plug", ["ovs-hybrid", "ovs"])
+def test_a_guest_boots_and_the_switch_restarts_under_it(plug: str, guest_image: Path) -> None:
+    with real_machine() as (up, oracle):
+        switch = OpenVSwitch(up.state.parent / "ovs", segments=plug == "ovs").start()
+        try:
+            groups = "" if plug == "ovs-hybrid" else "security_groups = false\n"
+            up.start(f'[network]\nplug = "{plug}"\novsdb_connection = "{switch.connection}"\n{groups}')
+            cloud = Cloud(up, oracle, guest_image)
+            cloud.key("k")
+            network = up.network("10.91.1.0/24")
+            guest = cloud.boot("plugged", [network], "k")
+            _, answer = up.ask("GET", f"/networking/v2.0/ports?device_id={guest.id}")
+            (port,) = answer["ports"]
+            assert port["binding:vif_type"] == "ovs"
+            details = port["binding:vif_details"]
+            assert details["ovs_hybrid_plug"] is details["port_filter"] is (plug == "ovs-hybrid")
+            kind = "qvo" if plug == "ovs-hybrid" else "tap"
+            assert switch.ports() == {f"{kind}{port['id'][:11]}", f"knb{network[:11]}"}
+
+            guest.awaits_boot()
+            assert guest.run("hostname") == "plugged"  # by the metadata service
+            assert f" {guest.address}/24" in guest.run("ip -4 -o addr")
+            assert json.loads(guest.run(f"wget -q -O - {METADATA}"))["uuid"] == guest.id
+            assert len(guest.run("head -c 100000 /dev/zero | tr '\\0' x")) == 100000
+
+            switch.kill()
+            switch.start()
+            until(lambda: guest.is_reached(2), 30, "the guest after a restart of the switch")
+
+            cloud.delete(guest)
+            until(lambda: switch.bridges() == [], 10, "the bridge to go")
+            switch.kill()  # with its own devices
+            assert oracle.left() == []
+        finally:
+            up.stop()
+            switch.kill()
