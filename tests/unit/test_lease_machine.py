@@ -41,8 +41,8 @@ from kilonova.domain.errors import Conflict, NotFound, NoValidHost, QuotaExceede
 from kilonova.domain.hosts import Capacity, HostReport
 from kilonova.domain.messages import (
     Activate,
+    AllocateNetworks,
     Finished,
-    OperationRef,
     PerformOperation,
     Progress,
     RenewLeases,
@@ -351,7 +351,7 @@ class Protocol(RuleBasedStateMachine):
         elif work.kind != "build":
             self._finish(held, power_state=PowerState.SHUTDOWN)
         elif word == "allocate":
-            self._say(held, lambda parts: proxy.allocate_networks(parts, OperationRef(**ref)))
+            self._say(held, lambda parts: proxy.allocate_networks(parts, AllocateNetworks(**ref)))
         else:
             self._activate(held)
 
