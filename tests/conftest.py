@@ -38,6 +38,7 @@ ON_BOTH = {
     "test_purge",
     "test_quotas",
     "test_routers",
+    "test_routers_of_hosts",
     "test_server_actions",
     "test_server_races",
     "test_servers_create",

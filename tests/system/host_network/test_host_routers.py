@@ -410,3 +410,10 @@ def test_an_interface_of_the_hosts_is_the_way_out(make_lab: Callable[..., Lab], 
 
 def devices() -> set[str]:
     return {link["ifname"] for link in json.loads(run("ip", "-j", "link"))}
+
+
+def test_a_state_that_is_refused_keeps_no_other_from_its_host(routed: Routed) -> None:
+    bad = RouterState(id=str(uuid4()), routes=[HostRoute(destination="drop", nexthop="all")])
+    routed.apply(bad, routed.state)
+    assert linux.namespace_exists(names.router(routed.state.id))
+    assert not linux.namespace_exists(names.router(bad.id))

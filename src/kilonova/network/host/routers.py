@@ -73,11 +73,9 @@ class Routers:
 
         What fails for one is logged, does not keep the others from it, and is tried again by repair().
         """
-        for state in states:
-            router_plan.check(state)
         with self._lock:
             for state in states:
-                self._record(state)
+                self._attempt(lambda one=state: self._record(one))  # type: ignore[misc]
             wanted = {state.id for state in states}
             done = []
             for router_id in sorted(self._records.keys() - wanted):
@@ -98,11 +96,12 @@ class Routers:
                 router.close()
             self._routers.clear()
 
-    def _record(self, state: RouterState) -> None:
+    def _record(self, state: RouterState) -> list[str]:
         """Before anything is made: what is there, and what will be."""
+        router_plan.check(state)
         before = self._records.get(state.id)
         if before is not None and before.state == state:
-            return
+            return []
         own = self._of(state)
         record = Record(
             state=state,
@@ -112,6 +111,7 @@ class Routers:
         self._store.put(record)
         self._records[state.id] = record
         self._unsettled.add(state.id)
+        return []
 
     def _of(self, state: RouterState) -> Record:
         """The record of a router that has what its state says and nothing else."""
