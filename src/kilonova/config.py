@@ -165,6 +165,13 @@ class Libvirt(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     virt_type: str = "auto"
     """``auto`` probes KVM with a real guest; ``kvm`` or ``qemu`` decide."""
     disk_cachemode: str = "none"
+    num_pcie_ports: Annotated[int, Meta(ge=0, le=28)] = 16
+    """PCIe root ports of a q35 machine, one a device, those that are attached while it runs included; 0: as
+    many as libvirt thinks right, which leaves room for one."""
+    device_detach_attempts: AtLeastOne = 8
+    """How often a guest is asked to let go of a device."""
+    device_detach_timeout: AtLeastOne = 20
+    """How long it has each time."""
 
 
 class Fake(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from kilonova import log
 from kilonova.bus.base import Handler, Subscription
-from kilonova.compute import actions, build, delete
+from kilonova.compute import actions, build, delete, interfaces
 from kilonova.compute.build import FailedAfterCommit
 from kilonova.compute.insist import ConductorAway, insist
 from kilonova.compute.journal import LOOK, Journal, words
@@ -27,6 +27,7 @@ from kilonova.domain.messages import (
     RenewLeases,
     Report,
     ServerQuery,
+    ServerRef,
     Text,
     Work,
 )
@@ -54,6 +55,8 @@ class Agent:
         self._renewal_due = threading.Lock()
         self._reported = 0.0
         self._stopping = threading.Event()
+        self._to_refresh: set[str] = set()
+        """Servers whose NICs must be compared with the record when nothing else is done to them."""
         self._untidy = threading.Event()
         """The host is not as the records have it, for want of a hypervisor that answers."""
 
@@ -103,6 +106,8 @@ class Agent:
             "build_and_run_instance": self.build_and_run_instance,
             "perform_action": self.perform_action,
             "delete_instance": self.delete_instance,
+            "change_interfaces": self.change_interfaces,
+            "refresh_interfaces": self.refresh_interfaces,
             "get_console_output": self.get_console_output,
         }
 
@@ -113,7 +118,30 @@ class Agent:
             work, lambda task, journal: build.build_and_run_instance(self._parts, work, journal, task.cancel)
         )
 
+    def change_interfaces(self, work: Work) -> Nothing:
+        """The same as perform_action, for who waits until it is done. How it went, the record says."""
+        self.perform_action(work)
+        self._parts.faults.reach(f"{work.kind}.answer.before")
+        return Nothing()
+
+    def refresh_interfaces(self, message: ServerRef) -> None:
+        self._to_refresh.add(message.server_id)
+        self._refresh(message.server_id)
+
+    def _refresh(self, server_id: str) -> None:
+        """If it was asked for, and unless work on the server is under way: who does that calls it then."""
+        with self._running.reserved(server_id) as free:
+            if free and server_id in self._to_refresh:
+                self._to_refresh.discard(server_id)
+                interfaces.refresh_interfaces(self._parts, server_id)
+
     def perform_action(self, work: Work) -> None:
+        if work.kind in interfaces.KINDS:
+            self._do(
+                work,
+                lambda task, journal: interfaces.change_interfaces(self._parts, work, journal, task.cancel),
+            )
+            return
         self._do(work, lambda task, journal: actions.perform_action(self._parts, work, journal, task.cancel))
 
     def delete_instance(self, work: Work) -> None:
@@ -133,6 +161,8 @@ class Agent:
                     return
                 told = self._do_in_turn(task, perform)
             self._power.work_ended(work.server_id, told)
+            if work.server_id in self._to_refresh:
+                self._refresh(work.server_id)
 
     def _is_ours(self, work: Work) -> bool:
         """Asked when this would cut off other work for the same server: is it really the newer one?"""

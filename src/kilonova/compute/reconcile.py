@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from kilonova import log
+from kilonova.compute import interfaces
 from kilonova.compute.delete import remove
 from kilonova.compute.parts import Parts
 from kilonova.compute.running import Running
 from kilonova.domain.clock import now
 from kilonova.domain.errors import KilonovaError, NotFound
-from kilonova.domain.messages import FromHost, HostServers, PlacedServer, PowerStates, ServerQuery
+from kilonova.domain.messages import FromHost, HostServers, PlacedServer, PowerStates, ServerQuery, ServerRef
 from kilonova.domain.servers import GuestMetadata, PowerState, VmState
 
 _log = log.get("reconcile")
@@ -70,6 +71,8 @@ def _adopt_in_turn(parts: Parts, server_id: str, record: PlacedServer) -> None:
         _log.info("resuming_build", server=server_id)
         parts.driver.resume_build(server_id)
         state = PowerState.RUNNING
+    if interfaces.differ(parts, server_id, record.vifs):
+        parts.bus.cast(f"compute.{parts.host}", "refresh_interfaces", ServerRef(server_id=server_id))
     message = PowerStates(host=parts.host, states={server_id: state}, observed_at=seen)
     parts.bus.cast("conductor", "power_states", message)
 

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from msgspec import structs
 
 from kilonova import log
-from kilonova.conductor import actions, build, delete
+from kilonova.conductor import actions, build, delete, interfaces
 from kilonova.conductor.parts import Parts
 from kilonova.domain.actions import ACTIONS
 from kilonova.domain.clock import now
@@ -26,6 +26,7 @@ from kilonova.domain.messages import (
     Progress,
     RenewLeases,
     ServerQuery,
+    ServerRecord,
     StepRecord,
     Vifs,
 )
@@ -99,8 +100,9 @@ def activate(parts: Parts, message: Activate) -> Nothing:
 @repeated
 def finished(parts: Parts, message: Finished) -> Nothing:
     """The end of a host's work, good or bad."""
-    end = {"build": _build_finished, "delete": _delete_finished}.get(message.kind, _action_finished)
-    end(parts, message)
+    ends = {"build": _build_finished, "delete": _delete_finished}
+    ends |= dict.fromkeys(interfaces.KINDS, _interface_finished)
+    ends.get(message.kind, _action_finished)(parts, message)
     parts.faults.reach(f"{message.kind}.finished.after")
     return Nothing()
 
@@ -175,6 +177,14 @@ def _action_finished(parts: Parts, message: Finished) -> None:
             )
 
 
+def _interface_finished(parts: Parts, message: Finished) -> None:
+    with parts.db.write() as conn:
+        work = _owned(conn, message)
+        _check_kind(work, message.kind)
+        _record(conn, work, message.steps)
+        interfaces.end(conn, parts, work, message.error)
+
+
 @repeated
 def renew_leases(parts: Parts, message: RenewLeases) -> Held:
     """Which of its operations the host still holds; the leases of those are renewed."""
@@ -226,6 +236,15 @@ def guest_metadata(parts: Parts, message: ServerQuery) -> GuestMetadata:
             raise NotFound(f"Instance {message.server_id} is not on {message.host}")
     spec = structs.replace(server.spec, name=server.name, hostname=server.hostname)
     return metadata_of(spec, server.vifs, server.availability_zone, server.metadata)
+
+
+def server_record(parts: Parts, message: ServerQuery) -> ServerRecord:
+    """For the host that the server is placed on; NotFound for all others."""
+    with parts.db.read() as conn:
+        server = servers.for_host(conn, message.server_id)
+    if server.host != message.host:
+        raise NotFound(f"Instance {message.server_id} is not on {message.host}")
+    return ServerRecord(spec=server.spec, vifs=server.vifs)
 
 
 Words = OperationRef | Progress | Finished | Activate

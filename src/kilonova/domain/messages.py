@@ -3,7 +3,8 @@
 conductor   build_instances, perform_action, delete_instance (PerformOperation), and what computes say and
             ask (every message FromHost, checked against the placement of the server)
 scheduler   select_destinations
-compute.H   build_and_run_instance, perform_action, delete_instance (Work), get_console_output
+compute.H   build_and_run_instance, perform_action, delete_instance, change_interfaces (Work),
+            get_console_output, refresh_interfaces
 """
 
 from __future__ import annotations
@@ -65,6 +66,10 @@ class Work(Message, frozen=True, kw_only=True):
 class ConsoleOutput(Message, frozen=True, kw_only=True):
     server_id: str
     length: int | None = None
+
+
+class ServerRef(Message, frozen=True, kw_only=True):
+    server_id: str
 
 
 class Text(Message, frozen=True, kw_only=True):
@@ -130,6 +135,13 @@ class OperationRef(FromHost, frozen=True, kw_only=True):
 
 
 class Vifs(Message, frozen=True, kw_only=True):
+    vifs: list[Vif]
+
+
+class ServerRecord(Message, frozen=True, kw_only=True):
+    """What a guest is made of, and the NICs that it should have now."""
+
+    spec: BuildSpec
     vifs: list[Vif]
 
 

@@ -35,6 +35,11 @@ class AddressPair(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     mac_address: str | None = None
 
 
+def tap_name(port_id: str) -> str:
+    """At most 15 characters, as Linux demands."""
+    return f"tap{port_id[:11]}"
+
+
 class Vif(msgspec.Struct, frozen=True, kw_only=True):
     """One NIC of a server: a port of a network, ready to be plugged.
 
@@ -55,10 +60,12 @@ class Vif(msgspec.Struct, frozen=True, kw_only=True):
     hostname: str | None = None
     """The name that DHCP hands out."""
     tag: str | None = None
+    admin_state_up: bool = True
+    """Whether the guest's link is up."""
 
     @property
     def tap(self) -> str:
-        return f"tap{self.port_id[:11]}"
+        return tap_name(self.port_id)
 
     @property
     def bridge(self) -> str:

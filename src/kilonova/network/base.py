@@ -9,9 +9,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+import msgspec
+
 from kilonova.domain.context import RequestContext
 from kilonova.domain.network import Vif
 from kilonova.domain.servers import GuestMetadata, RequestedNetwork
+
+
+class Seat(msgspec.Struct, frozen=True, kw_only=True):
+    """A server that takes ports, and where it is."""
+
+    server_id: str
+    project_id: str
+    hostname: str
+    host: str
+    availability_zone: str
+
+    @property
+    def device_owner(self) -> str:
+        return f"compute:{self.availability_zone}"
 
 
 class NetworkService(Protocol):
@@ -47,6 +63,20 @@ class NetworkService(Protocol):
 
     def vifs(self, server_ids: list[str]) -> dict[str, list[Vif]]:
         """The NICs of these servers, one query for all."""
+
+    def attach(self, context: RequestContext, seat: Seat, asked: RequestedNetwork) -> str:
+        """One more NIC for a server, after those it has: the port's id. With neither network nor port in
+        ``asked`` it is on the project's only network. NotFound, BadRequest, Conflict or QuotaExceeded."""
+
+    def detach(self, server_id: str, port_id: str) -> None:
+        """The port is none of the server's: gone if it was made for the server, free if the user made it.
+        Safe to call again."""
+
+    def add_fixed_ip(self, server_id: str, network_id: str) -> None:
+        """One more address for the server's first port there. BadRequest if there is none to be had."""
+
+    def remove_fixed_ip(self, server_id: str, address: str) -> None:
+        """BadRequest if no port of the server has it."""
 
 
 MetadataLookup = Callable[[str, str], GuestMetadata | None]

@@ -22,6 +22,7 @@ OS-SCH-HNT              SchedulerHints            Pass arbitrary key/value pairs
 OS-SRV-USG              ServerUsage               Adds launched_at and terminated_at on Servers.
 os-access-ips           AccessIPs                 Access IPs support.
 os-admin-actions        AdminActions              Admin-only server actions: os-resetState.
+os-attach-interfaces    AttachInterfaces          Attach interface support.
 os-availability-zone    AvailabilityZone          Availability zones, and servers created in one.
 os-config-drive         ConfigDrive               Config Drive Extension.
 os-console-output       ConsoleOutput             Console log output support, with tailing ability.

@@ -6,7 +6,6 @@ Every function runs inside one transaction, so that a server has all of its port
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import sqlalchemy as sa
 
@@ -14,6 +13,7 @@ from kilonova.config import Config
 from kilonova.domain.errors import BuildAborted, KilonovaError
 from kilonova.domain.network import Network, Port, Subnet, Vif, VifAddress, VifSubnet
 from kilonova.domain.servers import RequestedNetwork
+from kilonova.network.base import Seat
 from kilonova.network.builtin import macs, quotas
 from kilonova.network.builtin.ipam import Allocator
 from kilonova.network.builtin.ports import new_port
@@ -24,32 +24,17 @@ from kilonova.store import ports as store
 from kilonova.store import subnets as subnet_store
 
 
-@dataclass(frozen=True, slots=True)
-class Binding:
-    """The server that takes the ports, and where."""
-
-    server_id: str
-    project_id: str
-    hostname: str
-    host: str
-    availability_zone: str
-
-    @property
-    def device_owner(self) -> str:
-        return f"compute:{self.availability_zone}"
-
-
 def allocate(
-    conn: sa.Connection, config: Config, binding: Binding, requested: Sequence[RequestedNetwork]
+    conn: sa.Connection, config: Config, seat: Seat, requested: Sequence[RequestedNetwork]
 ) -> list[Vif]:
     """The server's NICs in the order asked for. If it has them already, they move to this host."""
-    store.lock_server(conn, binding.server_id)
-    have = store.of_servers(conn, [binding.server_id])
+    store.lock_server(conn, seat.server_id)
+    have = store.of_servers(conn, [seat.server_id])
     if have:
-        _rebind(conn, have, binding.host)
+        _rebind(conn, have, seat.host)
         return vifs_of(conn, have)
     try:
-        return _allocate(conn, config, binding, requested)
+        return _allocate(conn, config, seat, requested)
     except BuildAborted:
         raise
     except KilonovaError as error:  # no address, no quota, a network that went: the same on every host
@@ -60,6 +45,11 @@ def deallocate(conn: sa.Connection, server_id: str) -> None:
     """Ports that the build made are gone, with their addresses; a user's port is free again."""
     store.lock_server(conn, server_id)
     ports = store.of_servers(conn, [server_id])
+    let_go(conn, ports)
+
+
+def let_go(conn: sa.Connection, ports: Sequence[Port]) -> None:
+    """Of ports that a server has: those made for it are gone, with their addresses; a user's is free."""
     made = [port.id for port in ports if port.made_by_build]
     kept = [port.id for port in ports if not port.made_by_build]
     if made:
@@ -88,23 +78,23 @@ def set_status(conn: sa.Connection, server_id: str, active: bool) -> None:
 
 
 def _allocate(
-    conn: sa.Connection, config: Config, binding: Binding, requested: Sequence[RequestedNetwork]
+    conn: sa.Connection, config: Config, seat: Seat, requested: Sequence[RequestedNetwork]
 ) -> list[Vif]:
     given = store.by_id(conn, sorted(ask.port_id for ask in requested if ask.port_id), for_update=True)
     network_ids = _network_ids(requested, given)
     networks = network_store.by_id(conn, sorted(set(network_ids)))
     new = [(nic, ask) for nic, ask in enumerate(requested) if not ask.port_id]
     if new:
-        quotas.check(conn, config, binding.project_id, "port", len(new))
+        quotas.check(conn, config, seat.project_id, "port", len(new))
     subnets = subnet_store.of_networks(conn, sorted(networks), for_update=True)
     for network_id in network_ids:
         if network_id not in networks:
             raise BuildAborted(f"Network {network_id} could not be found.")
         if not networks[network_id].admin_state_up:
             raise BuildAborted(f"Network {network_id} is administratively down.")
-    made = dict(zip((nic for nic, _ in new), _make(conn, binding, new, networks, subnets), strict=True))
+    made = dict(zip((nic for nic, _ in new), make(conn, seat, new, networks, subnets), strict=True))
     ports = [
-        made[nic] if nic in made else _bind(conn, binding, given[ask.port_id or ""], nic, ask)
+        made[nic] if nic in made else bind(conn, seat, given[ask.port_id or ""], nic, ask)
         for nic, ask in enumerate(requested)
     ]
     by_id = _by_id(subnets)
@@ -124,9 +114,9 @@ def _network_ids(requested: Sequence[RequestedNetwork], given: dict[str, Port]) 
     return found
 
 
-def _make(
+def make(
     conn: sa.Connection,
-    binding: Binding,
+    seat: Seat,
     new: Sequence[tuple[int, RequestedNetwork]],
     networks: dict[str, Network],
     subnets: dict[str, list[Subnet]],
@@ -146,18 +136,18 @@ def _make(
         made.append(
             new_port(
                 network,
-                project_id=binding.project_id,
+                project_id=seat.project_id,
                 mac_address=mac,
                 fixed_ips=allocator.requested([FixedIpRequest(ip_address=ask.fixed_ip)])
                 if ask.fixed_ip
                 else allocator.default(),
-                device_id=binding.server_id,
-                device_owner=binding.device_owner,
-                dns_name=binding.hostname,
-                host=binding.host,
+                device_id=seat.server_id,
+                device_owner=seat.device_owner,
+                dns_name=seat.hostname,
+                host=seat.host,
                 nic=nic,
                 nic_tag=ask.tag,
-                server_hostname=binding.hostname,
+                server_hostname=seat.hostname,
                 made_by_build=True,
             )
         )
@@ -167,9 +157,9 @@ def _make(
     return made
 
 
-def _bind(conn: sa.Connection, binding: Binding, port: Port, nic: int, ask: RequestedNetwork) -> Port:
+def bind(conn: sa.Connection, seat: Seat, port: Port, nic: int, ask: RequestedNetwork) -> Port:
     """A port that the user made becomes the server's NIC."""
-    if port.device_id not in ("", binding.server_id):
+    if port.device_id not in ("", seat.server_id):
         raise BuildAborted(f"Port {port.id} is still in use.")
     if not port.admin_state_up:
         raise BuildAborted(f"Port {port.id} is administratively down.")
@@ -179,12 +169,12 @@ def _bind(conn: sa.Connection, binding: Binding, port: Port, nic: int, ask: Requ
         conn,
         [port.id],
         {
-            "device_id": binding.server_id,
-            "device_owner": binding.device_owner,
-            "host": binding.host,
+            "device_id": seat.server_id,
+            "device_owner": seat.device_owner,
+            "host": seat.host,
             "nic": nic,
             "nic_tag": ask.tag,
-            "server_hostname": binding.hostname,
+            "server_hostname": seat.hostname,
             "status": "DOWN",
         },
     )
@@ -230,4 +220,5 @@ def _vif(port: Port, network: Network, subnets: dict[str, VifSubnet]) -> Vif:
         server_id=port.device_id,
         hostname=port.dns_name or port.server_hostname,
         tag=port.nic_tag,
+        admin_state_up=port.admin_state_up,
     )

@@ -7,7 +7,8 @@ from kilonova.domain.context import RequestContext
 from kilonova.domain.errors import BadRequest, Conflict
 from kilonova.domain.network import Vif
 from kilonova.domain.servers import RequestedNetwork
-from kilonova.network.builtin import instances
+from kilonova.network.base import Seat
+from kilonova.network.builtin import instances, interfaces
 from kilonova.network.builtin.requested import validate
 from kilonova.store import networks, ports
 from kilonova.store.database import Database
@@ -53,9 +54,15 @@ class BuiltinNetwork:
         """BuildAborted if there is no address or no quota left, or a port is not to be had."""
         if not requested:
             return []
-        binding = instances.Binding(server_id, project_id, hostname, host, availability_zone)
+        seat = Seat(
+            server_id=server_id,
+            project_id=project_id,
+            hostname=hostname,
+            host=host,
+            availability_zone=availability_zone,
+        )
         with self.db.write() as conn:
-            return instances.allocate(conn, self.config, binding, requested)
+            return instances.allocate(conn, self.config, seat, requested)
 
     @repeated
     def deallocate_for_instance(self, server_id: str) -> None:
@@ -75,6 +82,26 @@ class BuiltinNetwork:
         """The server's ports show ACTIVE from when a host plugged them, and DOWN from when it unplugged."""
         with self.db.write() as conn:
             instances.set_status(conn, server_id, active)
+
+    @repeated
+    def attach(self, context: RequestContext, seat: Seat, asked: RequestedNetwork) -> str:
+        with self.db.write() as conn:
+            return interfaces.attach(conn, self.config, context, seat, asked)
+
+    @repeated
+    def detach(self, server_id: str, port_id: str) -> None:
+        with self.db.write() as conn:
+            interfaces.detach(conn, server_id, port_id)
+
+    @repeated
+    def add_fixed_ip(self, server_id: str, network_id: str) -> None:
+        with self.db.write() as conn:
+            interfaces.add_fixed_ip(conn, server_id, network_id)
+
+    @repeated
+    def remove_fixed_ip(self, server_id: str, address: str) -> None:
+        with self.db.write() as conn:
+            interfaces.remove_fixed_ip(conn, server_id, address)
 
     def server_at(self, network_id: str, address: str) -> str | None:
         """Id of the server that has this address on this network: who asks the metadata service."""
