@@ -12,8 +12,8 @@ import sqlalchemy as sa
 
 from kilonova.conductor.parts import Parts
 from kilonova.domain.actions import ATTACH_INTERFACE, DETACH_INTERFACE
-from kilonova.domain.messages import ServerRef
 from kilonova.engine import lease
+from kilonova.engine.interfaces import look_again
 from kilonova.store import operations, servers
 from kilonova.store.database import Row, after_commit
 
@@ -31,7 +31,7 @@ def end(conn: sa.Connection, parts: Parts, work: Row, error: str | None) -> None
         lease.close(conn, work, operations.DONE)
     else:
         lease.close(conn, work, operations.FAILED, error)
-        after_commit(conn, partial(refresh, parts, work.host, work.server_id))
+        after_commit(conn, partial(look_again, parts.bus, work.host, work.server_id))
     if (work.kind == DETACH_INTERFACE) == (error is None):
         parts.network.detach(work.server_id, port_id)
     elif work.kind == ATTACH_INTERFACE:
@@ -42,8 +42,3 @@ def end(conn: sa.Connection, parts: Parts, work: Row, error: str | None) -> None
 def follow(conn: sa.Connection, parts: Parts, server_id: str) -> None:
     """The server's record has the NICs that its ports are."""
     servers.set_vifs(conn, server_id, parts.network.vifs([server_id])[server_id])
-
-
-def refresh(parts: Parts, host: str, server_id: str) -> None:
-    """The host compares the guest's NICs with the record. If this is lost, it does so within a minute."""
-    parts.bus.cast(f"compute.{host}", "refresh_interfaces", ServerRef(server_id=server_id))

@@ -6,7 +6,9 @@ If the call is lost the operation goes on as all others do: its lease runs out, 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 import msgspec
 import sqlalchemy as sa
@@ -17,13 +19,13 @@ from kilonova.domain import actions
 from kilonova.domain.clock import now
 from kilonova.domain.context import RequestContext
 from kilonova.domain.errors import BuildFailed, NotFound, StillUnderWay, Unavailable
-from kilonova.domain.messages import Nothing, Work
+from kilonova.domain.messages import Nothing, ServerRef, Work
 from kilonova.domain.servers import RequestedNetwork
 from kilonova.engine.accept import new_operation, refuse_busy, refuse_locked, wrong_state
 from kilonova.engine.faults import NO_FAULTS, FaultPoints
 from kilonova.network.base import NetworkService, Seat
 from kilonova.store import hosts, operations, servers
-from kilonova.store.database import Database, Row
+from kilonova.store.database import Database, Row, after_commit
 
 ATTACHED_WITHIN = 55.0
 """Seconds for a host to say that the NIC is there; it takes a tenth of one. Clients wait for a minute."""
@@ -70,6 +72,41 @@ def detach(parts: Parts, context: RequestContext, server_id: str, port_id: str) 
             raise NotFound(f"Port {port_id} is not attached to instance {server_id}.")
         work = _accept(conn, parts, context, server, actions.DETACH_INTERFACE, port_id)
     _hand_over(parts, server.host, work, DETACHED_WITHIN)
+
+
+def refresh(parts: Parts, server_id: str) -> None:
+    """The server's record is read anew from its ports, and the host compares the guest's NICs with it."""
+    _change(parts, server_id, lambda _network: None)
+
+
+def forget(parts: Parts, server_id: str, port_id: str) -> None:
+    """The port is none of the server's any more, whatever the guest says; nothing if it was none."""
+    _change(parts, server_id, lambda network: network.detach(server_id, port_id))
+
+
+def readdress(
+    parts: Parts, context: RequestContext, server_id: str, change: Callable[[NetworkService], None]
+) -> None:
+    """Change the addresses of a server's ports; the host follows. Conflict if it is locked."""
+    with parts.db.write() as conn:
+        refuse_locked(context, server_id, servers.state(conn, server_id, for_update=True))
+        _change(parts, server_id, change)
+
+
+def _change(parts: Parts, server_id: str, change: Callable[[NetworkService], None]) -> None:
+    """One transaction; then the host is told. If that is lost, it sees for itself within a minute."""
+    with parts.db.write() as conn:
+        server = servers.state(conn, server_id, for_update=True)
+        change(parts.network)
+        servers.set_vifs(conn, server_id, parts.network.vifs([server_id])[server_id])
+        if server.host is not None:
+            tell = partial(look_again, parts.bus, server.host, server_id)
+            after_commit(conn, tell)
+
+
+def look_again(bus: Bus, host: str, server_id: str) -> None:
+    """The host compares the guest's NICs with the record. If this is lost, it does so within a minute."""
+    bus.cast(f"compute.{host}", "refresh_interfaces", ServerRef(server_id=server_id))
 
 
 def _accept(

@@ -76,6 +76,12 @@ def state(conn: sa.Connection, server_id: str, for_update: bool = False) -> Row:
     return _found(query.row(conn, {"server": server_id}), server_id)
 
 
+def vm_state(conn: sa.Connection, server_id: str) -> str | None:
+    """None if it is gone."""
+    row = _STATE.row(conn, {"server": server_id})
+    return None if row is None else str(row.vm_state)
+
+
 def for_host(conn: sa.Connection, server_id: str) -> Row:
     """What its host must know of a live server: the spec, and what may have changed since; NotFound."""
     return _found(_FOR_HOST.row(conn, {"server": server_id}), server_id)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import falcon.testing
@@ -33,6 +34,7 @@ from kilonova.domain.errors import KilonovaError, Unavailable
 from kilonova.domain.identity import Domain, Project
 from kilonova.domain.servers import ImageRef
 from kilonova.engine.faults import FaultPoints
+from kilonova.engine.interfaces import look_again
 from kilonova.engine.ticker import Ticker
 from kilonova.network.builtin.service import BuiltinNetwork
 from kilonova.network.host import MemoryHost
@@ -242,7 +244,7 @@ class Cloud:
         self.bus = Post()
         self.faults = Points()
         self.hearing = Ears(config, self.bus)
-        self.network = BuiltinNetwork(self.db, config)
+        self.network = BuiltinNetwork(self.db, config, partial(look_again, self.bus))
         self.scheduler = Scheduler(self.db, config, self.faults)
         self.bus.serve("scheduler", self.scheduler.handlers())
         self.conductor = self.another_conductor("conductor.1")
@@ -307,9 +309,16 @@ class Cloud:
 
     # --- asking
 
-    def ask(self, method: str, path: str, body: Any = None, caller: str = "member") -> Any:
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        caller: str = "member",
+        headers: dict[str, str] | None = None,
+    ) -> Any:
         """(status, JSON)"""
-        headers = {"X-Auth-Token": caller, "OpenStack-API-Version": "compute 2.96"}
+        headers = {"X-Auth-Token": caller, "OpenStack-API-Version": "compute 2.96"} | (headers or {})
         result = self._client.simulate_request(method, path, json=body, headers=headers)
         return result.status_code, result.json if result.content else None
 

@@ -366,3 +366,125 @@ def test_a_host_finds_what_the_record_does_not_know(nics: Nics, network: str) ->
     nics.are(first)
     assert vif.port_id == second
     assert host.driver.guest(nics.id).power_state is PowerState.RUNNING  # type: ignore[union-attr]
+
+
+def test_a_port_that_is_deleted_leaves_its_server(nics: Nics, network: str) -> None:
+    (first,) = nics.listed()
+    second = nics.attached(net_id=network)
+    assert nics.cloud.ask("DELETE", f"{PORTS}/{second}") == (204, None)
+    assert nics.listed() == nics.recorded() == [first]
+    assert len(nics.cloud.server(nics.id)["addresses"]["n"]) == 1
+    until(lambda: nics.of_guest() == {tap_name(first)}, PATIENCE, "the NIC to go")
+    nics.are(first)
+
+
+def test_a_port_that_is_deleted_while_its_server_is_busy(nics: Nics, network: str) -> None:
+    (first,) = nics.listed()
+    second = nics.attached(net_id=network)
+    gate = nics.cloud.where(nics.id).driver.gate("reboot")
+    assert nics.cloud.act(nics.id, "reboot", {"type": "HARD"}) == 202
+    gate.wait_until_reached()
+    assert nics.cloud.ask("DELETE", f"{PORTS}/{second}")[0] == 204
+    gate.open()
+    nics.cloud.settled(nics.id)
+    until(lambda: nics.on_host() == {first}, PATIENCE, "the port to go")
+    until(lambda: nics.of_guest() == {tap_name(first)}, PATIENCE, "the NIC to go")
+    nics.are(first)
+
+
+def test_a_port_of_a_suspended_server_stays(nics: Nics) -> None:
+    (first,) = nics.listed()
+    assert nics.cloud.act(nics.id, "suspend") == 202
+    nics.cloud.settled(nics.id)
+    assert nics.cloud.ask("DELETE", f"{PORTS}/{first}")[0] == 409
+    nics.are(first)
+
+
+def test_a_port_that_changes_is_followed_by_its_host(nics: Nics) -> None:
+    (port,) = nics.listed()
+    host = nics.cloud.where(nics.id)
+    change = {"fixed_ips": [{"subnet_id": nics.port(port)["fixed_ips"][0]["subnet_id"]}] * 2}
+    status, answer = nics.cloud.ask("PUT", f"{PORTS}/{port}", {"port": change})
+    assert status == 200, answer
+    addresses = [fixed["ip_address"] for fixed in answer["port"]["fixed_ips"]]
+    assert len(addresses) == 2
+
+    def plugged() -> list[str]:
+        return [own.ip for own in host.network.plugged()[port].addresses]
+
+    until(lambda: plugged() == addresses, PATIENCE, "the host to follow")
+    assert [one["addr"] for one in nics.cloud.server(nics.id)["addresses"]["n"]] == addresses
+    for up in (False, True):
+        body = {"port": {"admin_state_up": up}}
+        assert nics.cloud.ask("PUT", f"{PORTS}/{port}", body)[0] == 200
+        until(lambda up=up: host.driver.interfaces(nics.id) == {tap_name(port): up}, PATIENCE, "the link")
+    assert nics.cloud.ask("PUT", f"{PORTS}/{port}", {"port": {"mac_address": "fa:16:3e:0:0:1"}})[0] == 400
+    assert nics.cloud.ask("PUT", f"{PORTS}/{port}", {"port": {"device_id": ""}})[0] == 409
+
+
+def test_fixed_ips_come_and_go_by_the_old_actions(nics: Nics, network: str) -> None:
+    (port,) = nics.listed()
+    host = nics.cloud.where(nics.id)
+
+    def act(version: str, **action: Any) -> Any:
+        headers = {"OpenStack-API-Version": f"compute {version}"}
+        return nics.cloud.ask("POST", f"{SERVERS}/{nics.id}/action", action, headers=headers)
+
+    before = nics.port(port)["fixed_ips"]
+    assert act("2.43", addFixedIp={"networkId": network}) == (202, None)
+    after = nics.port(port)["fixed_ips"]
+    assert (len(after), after[:1]) == (2, before)
+    until(lambda: len(host.network.plugged()[port].addresses) == 2, PATIENCE, "the host to follow")
+    assert act("2.43", removeFixedIp={"address": after[1]["ip_address"]}) == (202, None)
+    assert nics.port(port)["fixed_ips"] == before
+    assert act("2.43", removeFixedIp={"address": "10.91.0.250"})[0] == 400
+    assert act("2.43", removeFixedIp={"address": "nowhere"})[0] == 400
+    assert act("2.43", addFixedIp={"networkId": "nowhere"})[0] == 400
+    assert act("2.44", addFixedIp={"networkId": network})[0] == 404
+    nics.are(port)
+
+
+class TestExternalEvents:
+    PATH = "/compute/v2.1/os-server-external-events"
+
+    def tell(self, nics: Nics, *events: Any, caller: str = "admin") -> Any:
+        told = [{"server_uuid": nics.id, **event} for event in events]
+        return nics.cloud.ask("POST", self.PATH, {"events": told}, caller)
+
+    def codes(self, nics: Nics, *events: Any) -> Any:
+        status, answer = self.tell(nics, *events)
+        return status, [(one["code"], one["status"]) for one in answer["events"]]
+
+    def test_codes(self, nics: Nics) -> None:
+        nobody = "12345678-1234-1234-1234-123456789abc"
+        assert self.codes(nics, {"name": "network-changed"}) == (200, [(200, "completed")])
+        assert self.codes(
+            nics,
+            {"name": "network-vif-plugged", "tag": nics.listed()[0]},
+            {"name": "network-changed", "server_uuid": nobody},
+            {"name": "power-update"},
+            {"name": "power-update", "tag": "SIDEWAYS"},
+            {"name": "accelerator-request-bound", "tag": "x"},
+        ) == (207, [(200, "completed"), (404, "failed"), (400, "failed"), (400, "failed"), (422, "failed")])
+        assert self.tell(nics, {"name": "network-changed"}, caller="member")[0] == 403
+        assert self.tell(nics)[0] == 400
+        assert self.tell(nics, {"name": "nonsense"})[0] == 400
+        assert self.tell(nics, {"name": "network-changed", "more": 1})[0] == 400
+
+    def test_a_deleted_vif_leaves(self, nics: Nics, network: str) -> None:
+        (first,) = nics.listed()
+        mine = nics.make_port(network)
+        nics.attached(port_id=mine)
+        event = {"name": "network-vif-deleted", "tag": mine}
+        assert self.codes(nics, event) == (200, [(200, "completed")])
+        assert nics.port(mine)["device_id"] == ""
+        until(lambda: nics.of_guest() == {tap_name(first)}, PATIENCE, "the NIC to go")
+        nics.are(first)
+
+    def test_power(self, nics: Nics) -> None:
+        for tag, status in (("POWER_OFF", "SHUTOFF"), ("POWER_OFF", "SHUTOFF"), ("POWER_ON", "ACTIVE")):
+            assert self.codes(nics, {"name": "power-update", "tag": tag})[0] == 200
+            assert nics.cloud.settled(nics.id)["status"] == status
+        assert nics.cloud.act(nics.id, "pause") == 202
+        nics.cloud.settled(nics.id)
+        assert self.codes(nics, {"name": "power-update", "tag": "POWER_OFF"}) == (207, [(422, "failed")])

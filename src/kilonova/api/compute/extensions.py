@@ -41,10 +41,12 @@ os-hypervisors          Hypervisors               Admin-only hypervisor administ
 os-instance-actions     InstanceActions           View a log of actions and events taken on an instance.
 os-keypairs             Keypairs                  Keypair Support.
 os-lock-server          LockServer                Enable lock/unlock server actions.
+os-multinic             Multinic                  Multiple network support.
 os-multiple-create      MultipleCreate            Allow multiple create in the Create Server v2.1 API.
 os-pause-server         PauseServer               Enable pause/unpause server actions.
 os-quota-class-sets     QuotaClasses              Quota classes management support.
 os-quota-sets           Quotas                    Quotas management support.
+os-server-external-events ServerExternalEvents    Server External Event Triggers.
 os-server-list-multi-status ServerListMultiStatus Allow to filter the servers by a set of status values.
 os-server-sort-keys     ServerSortKeys            Add sorting support in get Server v2 API.
 os-server-start-stop    ServerStartStop           Start/Stop instance compute API support.

@@ -11,7 +11,7 @@ from kilonova.api.network.resources import Resource, View
 from kilonova.domain.clock import iso8601
 from kilonova.domain.context import RequestContext
 from kilonova.domain.network import Port
-from kilonova.network.builtin import ports
+from kilonova.network.builtin import holders, ports
 from kilonova.network.builtin.requests import PortCreate, PortUpdate
 from kilonova.store import network_tags
 from kilonova.store import ports as store
@@ -78,4 +78,5 @@ PORTS = Resource(
     owners=ports.owners,
     views=_views,
     admin_filters=frozenset({"binding:host_id"}),
+    holder=holders.of_port,
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -19,11 +20,17 @@ from kilonova.config import Config
 from kilonova.domain import codec
 from kilonova.domain.context import RequestContext
 from kilonova.domain.errors import BadRequest, NotFound
-from kilonova.network.builtin import policy
+from kilonova.network.builtin import holders, policy
+from kilonova.network.builtin.holders import Holder
 from kilonova.network.builtin.service import BuiltinNetwork
+from kilonova.store.database import after_commit
 from kilonova.store.network_lists import Page
 
 View = dict[str, Any]
+
+
+def _nobody(_conn: sa.Connection, _item_id: str) -> None:
+    """No server holds such items."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +51,8 @@ class Resource:
     views: Callable[[sa.Connection, RequestContext, Sequence[Any]], list[View]]
     """Items as the API shows them, with a constant number of statements."""
     admin_filters: frozenset[str] = frozenset()
+    holder: Callable[[sa.Connection, str], Holder | None] = _nobody
+    """The server that holds an item, whose record and host must follow what becomes of it."""
 
 
 def routes(resource: Resource) -> list[Route]:
@@ -61,7 +70,9 @@ def routes(resource: Resource) -> list[Route]:
 
     def delete(network: BuiltinNetwork, request: Request, item_id: str) -> Reply:
         with network.db.write() as conn:
+            holder = resource.holder(conn, item_id)
             resource.delete(conn, request.context, item_id)
+            _follow(network, conn, holder)
         return Reply(204)
 
     several = f"/v2.0/{resource.plural}"
@@ -106,9 +117,17 @@ def _update(resource: Resource, network: BuiltinNetwork, request: Request, item_
     raw = _envelope(request, resource.name)[resource.name]
     body = _decode(raw, resource.update_body)
     with network.db.write() as conn:
+        holder = resource.holder(conn, item_id)
         item = resource.update(conn, network.config, request.context, item_id, body)
+        _follow(network, conn, holder)
         (view,) = resource.views(conn, request.context, [item])
     return Reply(body={resource.name: view})
+
+
+def _follow(network: BuiltinNetwork, conn: sa.Connection, holder: Holder | None) -> None:
+    if holder is not None:
+        holders.follow(conn, holder.server_id)
+        after_commit(conn, partial(network.look_again, holder.host, holder.server_id))
 
 
 def _new(resource: Resource, request: Request) -> tuple[list[Any], bool]:

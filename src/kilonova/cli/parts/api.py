@@ -6,6 +6,7 @@ import fcntl
 import re
 import threading
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from kilonova import log
@@ -25,6 +26,7 @@ from kilonova.config import Config
 from kilonova.domain.errors import BadRequest
 from kilonova.domain.identity import DEFAULT_DOMAIN
 from kilonova.engine.faults import FaultPoints
+from kilonova.engine.interfaces import look_again
 from kilonova.identity.service import Identity
 from kilonova.image.file import FileStore
 from kilonova.image.service import Images
@@ -97,7 +99,7 @@ def serve(
     closing: ExitStack,
 ) -> None:
     """Answer requests from now on."""
-    network = BuiltinNetwork(db, config)
+    network = BuiltinNetwork(db, config, partial(look_again, bus))
     compute = ComputeAPI(config=config, db=db, bus=bus, network=network, images=images, faults=faults)
     answer = application(
         [

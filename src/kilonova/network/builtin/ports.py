@@ -15,6 +15,7 @@ from kilonova.config import Config
 from kilonova.domain.clock import now
 from kilonova.domain.context import RequestContext
 from kilonova.domain.network import AddressPair, FixedIp, Network, Port
+from kilonova.domain.servers import VmState
 from kilonova.network.builtin import macs, networks, policy, quotas
 from kilonova.network.builtin.errors import (
     AddressPairAndPortSecurityRequired,
@@ -29,6 +30,7 @@ from kilonova.network.builtin.requests import FixedIpRequest, PortCreate, PortUp
 from kilonova.store import network_tags as tags
 from kilonova.store import networks as network_store
 from kilonova.store import ports as store
+from kilonova.store import servers
 from kilonova.store import subnets as subnet_store
 
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
@@ -39,8 +41,10 @@ MAX_PROFILE = 4095
 _ADMINS = {"host", "profile"}
 _NETWORK_OWNERS = {"mac_address", "port_security_enabled", "allowed_address_pairs", "fixed_ips"}
 
-_FREE_WHILE_PLUGGED = {"name", "description"}
-"""All that may change while a server holds the port: hosts are told of a port when they plug it."""
+_FREE_FOR_SERVICES = {"name", "description"}
+"""All that may change of the network's own ports."""
+_FREE_WHILE_PLUGGED = _FREE_FOR_SERVICES | {"admin_state_up", "delete", "dns_name", "fixed_ips"}
+"""All that may change while a server holds the port: its host follows."""
 
 
 def find(conn: sa.Connection, context: RequestContext, port_id: str, for_update: bool = False) -> Port:
@@ -106,8 +110,11 @@ def delete(conn: sa.Connection, context: RequestContext, port_id: str) -> None:
     port = find(conn, context, port_id, for_update=True)
     policy.owner_only(context, "rule:delete_port", *owners(conn, port))
     _check_untouched(port, {"delete"})
+    _check_not_asleep(conn, port)
     store.delete(conn, [port.id])
     tags.remove(conn, [port.id])
+    if port.nic is not None:
+        store.refresh_dhcp_status(conn, [port.network_id])
 
 
 def owners(conn: sa.Connection, port: Port) -> list[str]:
@@ -160,7 +167,7 @@ def _check_rights(context: RequestContext, network: Network, names: set[str], ru
 
 def _check_untouched(port: Port, names: set[str]) -> None:
     """A port that DHCP or a server uses may not change under it."""
-    if port.device_owner == subnet_store.DHCP_OWNER and names - _FREE_WHILE_PLUGGED:
+    if port.device_owner == subnet_store.DHCP_OWNER and names - _FREE_FOR_SERVICES:
         raise ServicePortInUse(
             f"Port {port.id} cannot be changed or deleted directly via the port API: "
             f"has device owner {subnet_store.DHCP_OWNER}."
@@ -168,8 +175,19 @@ def _check_untouched(port: Port, names: set[str]) -> None:
     if port.nic is not None and names - _FREE_WHILE_PLUGGED:
         raise PortInUse(
             f"Unable to complete operation on port {port.id} for network {port.network_id}. "
-            f"Port is plugged into server {port.device_id}; until it is not, only its name and "
-            "description can change."
+            f"Port is plugged into server {port.device_id}; until it is not, these cannot change: "
+            f"{', '.join(sorted(names - _FREE_WHILE_PLUGGED))}."
+        )
+
+
+def _check_not_asleep(conn: sa.Connection, port: Port) -> None:
+    """A suspended guest wakes up with the NICs that it had; it can lose none while it sleeps."""
+    if port.nic is None:
+        return
+    if servers.vm_state(conn, port.device_id) == VmState.SUSPENDED:
+        raise PortInUse(
+            f"Unable to complete operation on port {port.id} for network {port.network_id}. "
+            f"Port is plugged into server {port.device_id}, which is suspended: resume it first."
         )
 
 

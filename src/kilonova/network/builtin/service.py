@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from kilonova.config import Config
 from kilonova.domain.context import RequestContext
 from kilonova.domain.errors import BadRequest, Conflict
@@ -14,13 +16,21 @@ from kilonova.store import networks, ports
 from kilonova.store.database import Database
 from kilonova.store.repeat import repeated
 
+LookAgain = Callable[[str, str], None]
+"""(host, server id): a port that the server holds there has changed or gone."""
+
+
+def _nobody(_host: str, _server_id: str) -> None:
+    """Who changes no port of a server's."""
+
 
 class BuiltinNetwork:
     """Implements network.base.NetworkService. Keeps nothing in memory: any number of them may run."""
 
-    def __init__(self, db: Database, config: Config) -> None:
+    def __init__(self, db: Database, config: Config, look_again: LookAgain = _nobody) -> None:
         self.db = db
         self.config = config
+        self.look_again = look_again
 
     def validate(
         self, context: RequestContext, requested: list[RequestedNetwork], count: int
