@@ -6,9 +6,11 @@ import math
 import threading
 from collections.abc import Callable
 
+from msgspec import structs
+
 from kilonova import log
 from kilonova.bus.base import Handler, Subscription
-from kilonova.compute import actions, build, delete, interfaces
+from kilonova.compute import actions, build, delete, interfaces, vendor_data
 from kilonova.compute.build import FailedAfterCommit
 from kilonova.compute.insist import ConductorAway, insist
 from kilonova.compute.journal import LOOK, Journal, words
@@ -28,11 +30,13 @@ from kilonova.domain.messages import (
     Report,
     ServerQuery,
     ServerRef,
+    SetPassword,
     Text,
     Work,
 )
 from kilonova.domain.servers import GuestMetadata, PowerState
 from kilonova.engine.ticker import Ticker
+from kilonova.network.base import MetadataDeeds
 
 _log = log.get("compute")
 
@@ -74,7 +78,11 @@ class Agent:
         StaleEpoch: ``stop`` was set while there was no conductor.
         """
         parts = self._parts
-        parts.network.start(self._metadata)
+        deeds = MetadataDeeds(
+            vendor_data=lambda about: vendor_data.dynamic(parts.config.api, about),
+            keep_password=self._keep_password,
+        )
+        parts.network.start(self._metadata, deeds)
         parts.driver.start(self._power.on_event)
         self._leases, self._looks = leases, looks
         stop = stop or self._stopping
@@ -341,7 +349,12 @@ class Agent:
             if on_it and vif.server_id is not None:
                 query = ServerQuery(host=self._parts.host, server_id=vif.server_id)
                 try:
-                    return self._parts.ask("guest_metadata", query, GuestMetadata)
+                    told = self._parts.ask("guest_metadata", query, GuestMetadata)
                 except NotFound:
                     return None
+                return structs.replace(told, vendor_data=vendor_data.static(self._parts.config.api))
         return None
+
+    def _keep_password(self, about: GuestMetadata, password: str) -> None:
+        message = SetPassword(host=self._parts.host, server_id=about.server_id, password=password)
+        self._parts.ask("set_password", message, Nothing)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from msgspec import structs
 
 from kilonova.cancel import Cancel
+from kilonova.compute import vendor_data
 from kilonova.compute.journal import Journal
 from kilonova.compute.parts import Parts
 from kilonova.domain.messages import Activate, Nothing, OperationRef, Vifs, Work
@@ -63,6 +64,8 @@ def _create_image(
     if spec.config_drive:
         with journal.step("create_config_drive"):
             metadata = guest_metadata(spec, vifs, work.availability_zone, spec.metadata)
+            own = vendor_data.static(parts.config.api), vendor_data.dynamic(parts.config.api, metadata)
+            metadata = structs.replace(metadata, vendor_data=own[0], vendor_data_dynamic=own[1])
             driver.ensure_config_drive(spec, metadata)
 
 

@@ -14,7 +14,7 @@ from kilonova.conductor import actions, build, delete, interfaces
 from kilonova.conductor.parts import Parts
 from kilonova.domain.actions import ACTIONS
 from kilonova.domain.clock import now
-from kilonova.domain.errors import BadRequest, NotFound, StaleEpoch
+from kilonova.domain.errors import BadRequest, Conflict, NotFound, StaleEpoch
 from kilonova.domain.messages import (
     Activate,
     Finished,
@@ -27,13 +27,14 @@ from kilonova.domain.messages import (
     RenewLeases,
     ServerQuery,
     ServerRecord,
+    SetPassword,
     StepRecord,
     Vifs,
 )
 from kilonova.domain.servers import GuestMetadata, PowerState, VmState
 from kilonova.domain.servers import guest_metadata as metadata_of
 from kilonova.engine import lease
-from kilonova.store import hosts, operations, servers
+from kilonova.store import hosts, operations, server_passwords, servers
 from kilonova.store.database import Row
 from kilonova.store.repeat import repeated
 
@@ -234,8 +235,21 @@ def guest_metadata(parts: Parts, message: ServerQuery) -> GuestMetadata:
         server = servers.for_host(conn, message.server_id)
         if server.host != message.host:
             raise NotFound(f"Instance {message.server_id} is not on {message.host}")
+        password = server_passwords.get(conn, message.server_id)
     spec = structs.replace(server.spec, name=server.name, hostname=server.hostname)
-    return metadata_of(spec, server.vifs, server.availability_zone, server.metadata)
+    told = metadata_of(spec, server.vifs, server.availability_zone, server.metadata)
+    return structs.replace(told, password=password, reservation_id=server.reservation_id)
+
+
+@repeated
+def set_password(parts: Parts, message: SetPassword) -> Nothing:
+    """What a guest told its metadata service. Conflict if it had told one; NotFound if it is not there."""
+    with parts.db.write() as conn:
+        if servers.for_host(conn, message.server_id).host != message.host:
+            raise NotFound(f"Instance {message.server_id} is not on {message.host}")
+        if not server_passwords.put(conn, message.server_id, message.password):
+            raise Conflict("The password was told already.")
+    return Nothing()
 
 
 def server_record(parts: Parts, message: ServerQuery) -> ServerRecord:

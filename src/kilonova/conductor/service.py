@@ -30,6 +30,7 @@ MESSAGES: dict[str, Callable[[Parts, Any], Any]] = {
     "renew_leases": proxy.renew_leases,
     "power_states": proxy.power_states,
     "guest_metadata": proxy.guest_metadata,
+    "set_password": proxy.set_password,
     "server_record": proxy.server_record,
 }
 

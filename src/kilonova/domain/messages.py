@@ -194,5 +194,9 @@ class ServerQuery(FromHost, frozen=True, kw_only=True):
     server_id: str
 
 
+class SetPassword(ServerQuery, frozen=True, kw_only=True):
+    password: str
+
+
 class Nothing(Message, frozen=True, kw_only=True):
     """The answer of who has nothing to say."""

@@ -7,11 +7,12 @@ agent, gets all it needs as data, and holds no database.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
 from kilonova.domain.context import RequestContext
+from kilonova.domain.errors import Unavailable
 from kilonova.domain.network import Vif
 from kilonova.domain.servers import GuestMetadata, RequestedNetwork
 
@@ -83,13 +84,35 @@ MetadataLookup = Callable[[str, str], GuestMetadata | None]
 """(network id, source address) → what to tell the guest that asks; None if nobody has the address."""
 
 
+def _no_vendor_data(_about: GuestMetadata) -> dict[str, Any]:
+    return {}
+
+
+def _no_place(_about: GuestMetadata, _password: str) -> None:
+    raise Unavailable("There is nobody who keeps passwords.")
+
+
+class MetadataDeeds(NamedTuple):
+    """What the metadata service does for a guest beside telling what is known of it.
+
+    ``vendor_data``: what the operator's services say of it, which takes time. ``keep_password``: what it
+    says; Conflict if it has said one.
+    """
+
+    vendor_data: Callable[[GuestMetadata], dict[str, Any]] = _no_vendor_data
+    keep_password: Callable[[GuestMetadata, str], None] = _no_place
+
+
+NO_DEEDS = MetadataDeeds()
+
+
 class HostNetwork(Protocol):
     """The network on one host. Every method looks first and does what is missing.
 
     BuildFailed says which device or rule could not be made.
     """
 
-    def start(self, metadata: MetadataLookup) -> None:
+    def start(self, metadata: MetadataLookup, deeds: MetadataDeeds = NO_DEEDS) -> None:
         """Adopt what an earlier run left: its namespaces, DHCP servers, rules; begin to answer metadata."""
 
     def stop(self) -> None:

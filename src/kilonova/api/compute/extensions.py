@@ -48,6 +48,7 @@ os-quota-class-sets     QuotaClasses              Quota classes management suppo
 os-quota-sets           Quotas                    Quotas management support.
 os-server-external-events ServerExternalEvents    Server External Event Triggers.
 os-server-list-multi-status ServerListMultiStatus Allow to filter the servers by a set of status values.
+os-server-password      ServerPassword            Server password support.
 os-server-sort-keys     ServerSortKeys            Add sorting support in get Server v2 API.
 os-server-start-stop    ServerStartStop           Start/Stop instance compute API support.
 os-services             Services                  Services support.

@@ -17,7 +17,7 @@ from kilonova import log
 from kilonova.config import Config
 from kilonova.domain.errors import KilonovaError, Unavailable
 from kilonova.domain.network import Vif
-from kilonova.network.base import MetadataLookup
+from kilonova.network.base import NO_DEEDS, MetadataDeeds, MetadataLookup
 from kilonova.network.host import dhcp, links, linux, names
 from kilonova.network.host.metadata import MetadataServer
 from kilonova.network.host.perimeter import Perimeter
@@ -49,8 +49,8 @@ class LinuxHost:
         self._without_dhcp: set[str] = set()
         """Networks whose DHCP server died again too soon: for the next repair()."""
 
-    def start(self, metadata: MetadataLookup) -> None:
-        self._running = _Running(metadata, self._port_of, self._config.dhcp_domain)
+    def start(self, metadata: MetadataLookup, deeds: MetadataDeeds = NO_DEEDS) -> None:
+        self._running = _Running(metadata, self._port_of, self._config.dhcp_domain, deeds)
         dhcp.open_way(self._folder, self._top)
         for network_id in self._records.networks():
             self._remove_if_empty(network_id)
@@ -224,11 +224,15 @@ class _Running:
     """What lives between start() and stop()."""
 
     def __init__(
-        self, lookup: MetadataLookup, port_of: Callable[[str, str], str | None], dhcp_domain: str
+        self,
+        lookup: MetadataLookup,
+        port_of: Callable[[str, str], str | None],
+        dhcp_domain: str,
+        deeds: MetadataDeeds,
     ) -> None:
         self.loop = Loop("network")
         self.loop.start()
-        self.metadata = MetadataServer(lookup, port_of, self.loop, dhcp_domain)
+        self.metadata = MetadataServer(lookup, port_of, self.loop, dhcp_domain, deeds)
         self.changes = Changes()
         self.mender = ThreadPoolExecutor(1, thread_name_prefix="network-mender")
 

@@ -7,7 +7,7 @@ a kernel: the same checks, idempotent, thread-safe. It remembers as long as it l
 from __future__ import annotations
 
 from kilonova.domain.network import Vif
-from kilonova.network.base import MetadataLookup
+from kilonova.network.base import NO_DEEDS, MetadataDeeds, MetadataLookup
 from kilonova.network.host import names
 from kilonova.network.host.plan import check
 
@@ -16,7 +16,7 @@ class MemoryHost:
     def __init__(self) -> None:
         self._vifs: dict[str, Vif] = {}
 
-    def start(self, metadata: MetadataLookup) -> None:
+    def start(self, metadata: MetadataLookup, deeds: MetadataDeeds = NO_DEEDS) -> None:
         """No guest of it can ask, so nothing answers."""
 
     def stop(self) -> None:

@@ -11,6 +11,7 @@ from kilonova.store.schema import keypairs as _keypairs
 from kilonova.store.schema import networks as _networks
 from kilonova.store.schema import operations as _operations
 from kilonova.store.schema import quotas as _quotas
+from kilonova.store.schema import server_passwords as _server_passwords
 from kilonova.store.schema import servers as _servers
 from kilonova.store.schema.base import metadata
 
