@@ -22,6 +22,7 @@ from kilonova.store.database import Database
 
 DEFAULT_DATABASE = os.environ.get("KILONOVA_TEST_DATABASE", "sqlite")
 ON_BOTH = {
+    "test_bootstrap",
     "test_database",
     "test_gathered_reports",
     "test_idempotency",

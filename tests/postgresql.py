@@ -12,6 +12,9 @@ import threading
 from pathlib import Path
 from typing import IO
 
+import psycopg
+from psycopg import sql
+
 _READY = "database system is ready to accept connections"
 _PROGRAMS = Path("/usr/lib/postgresql")
 
@@ -61,6 +64,15 @@ class PostgreSQL:
                 self._log.start()
                 return self
         raise AssertionError(f"PostgreSQL did not start: {said}")
+
+    def let_in(self, user: str, with_password: str) -> None:
+        """From now on that user too may log in; only with the password."""
+        with psycopg.connect(f"host={self.folder} user=kilonova dbname=postgres", autocommit=True) as conn:
+            create = sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}")
+            conn.execute(create.format(sql.Identifier(user), with_password))
+            rules = self.folder / "data" / "pg_hba.conf"
+            rules.write_text(f"local all {user} scram-sha-256\n{rules.read_text()}")
+            conn.execute("SELECT pg_reload_conf()")
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
         """SIGINT: end what is open; SIGQUIT: end as by a crash, and recover at the next start."""

@@ -131,7 +131,9 @@ class Services(Client):
 
     def wait(self, name: str) -> int:
         """Until it has ended by itself: the exit status."""
-        return self._processes.pop(name).wait(60)
+        status = self._processes[name].wait(60)
+        del self._processes[name]
+        return status
 
     def kill(self, name: str) -> None:
         self._end(name, signal.SIGKILL)

@@ -119,8 +119,10 @@ class Compute(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     reserved_host_memory_mb: Count = 512
     reserved_host_disk_mb: Count = 0
     reserved_host_cpus: Count = 0
-    build_workers: AtLeastOne = 8
-    """Operations that one agent works on at once."""
+    max_concurrent_builds: AtLeastOne = 10
+    """Builds that one agent works on at once; others wait, and hold up nothing else."""
+    max_concurrent_actions: AtLeastOne = 8
+    """All else that one agent works on at once: deletes, stops, reboots."""
 
     def __post_init__(self) -> None:
         """ValueError if every host would look down between two of its reports."""

@@ -172,6 +172,28 @@ def test_casts_of_a_quick_handler_are_worked_on_too(make_bus: MakeBus) -> None:
     assert seen == [number for number in range(50) if number != 3]
 
 
+def test_what_is_told_comes_to_who_collects_or_else_to_who_serves(make_bus: MakeBus) -> None:
+    server, client = make_bus(), make_bus()
+    seen: list[int] = []
+    all_seen = threading.Event()
+
+    def note(ask: Ask) -> None:
+        if ask.number == 3:
+            raise ValueError(ask.number)
+        seen.append(ask.number)
+        if len(seen) == 99:
+            all_seen.set()
+
+    server.serve("conductor", {"note": note})
+    for number in range(50):
+        client.tell("conductor", "note", Ask(number=number))
+    server.collect("conductor", {"note": note}, lambda: None)
+    for number in range(50, 100):
+        client.tell("conductor", "note", Ask(number=number))
+    assert all_seen.wait(WAIT), len(seen)
+    assert sorted(seen) == [number for number in range(100) if number != 3]
+
+
 def test_a_topic_has_so_many_workers(make_bus: MakeBus) -> None:
     server, client = make_bus(), make_bus()
     together = threading.Barrier(3)
@@ -231,6 +253,53 @@ def test_a_call_is_answered_while_every_worker_is_busy(make_bus: MakeBus) -> Non
         assert begun.acquire(timeout=WAIT)
     assert client.call("compute.h", "echo", Ask(text="console"), Told, timeout=WAIT).text == "console"
     end.set()
+
+
+def test_a_topic_may_take_casts_alone(make_bus: MakeBus) -> None:
+    server, client = make_bus(), make_bus()
+    came = threading.Event()
+
+    def work(_ask: Ask) -> None:
+        came.set()
+
+    served = server.serve("build.compute.h", {"work": work}, 2, calls=False)
+    client.cast("build.compute.h", "work", Ask())
+    assert came.wait(WAIT)
+    with pytest.raises(Unavailable, match=r"nobody serves build\.compute\.h"):
+        client.call("build.compute.h", "work", Ask(), Told)
+    served.close()
+    came.clear()
+    server.serve("build.compute.h", {"work": work}, 2, calls=False)
+    client.cast("build.compute.h", "work", Ask())
+    assert came.wait(WAIT)
+
+
+def test_a_pool_that_is_full_holds_up_no_other_topic(make_bus: MakeBus) -> None:
+    """Nor is what waits for it taken from where it can be had again: it is done when there is a place."""
+    server, client = make_bus(pools={"short": 2, "long": 2}), make_bus(pools={})
+    end, short = threading.Event(), threading.Event()
+    begun, done = threading.Semaphore(0), threading.Semaphore(0)
+
+    def build(_ask: Ask) -> None:
+        begun.release()
+        end.wait(WAIT)
+        done.release()
+
+    def stop(_ask: Ask) -> None:
+        short.set()
+
+    server.serve("build.compute.h", {"build": build}, "long", calls=False)
+    server.serve("compute.h", {"stop": stop}, "short")
+    for _ in range(20):
+        client.cast("build.compute.h", "build", Ask())
+    for _ in range(2):
+        assert begun.acquire(timeout=WAIT)
+    client.cast("compute.h", "stop", Ask())
+    assert short.wait(WAIT)
+    assert not begun.acquire(blocking=False)
+    end.set()
+    for _ in range(20):
+        assert done.acquire(timeout=WAIT)
 
 
 def test_who_calls_waits_no_longer_than_it_said(make_bus: MakeBus) -> None:

@@ -17,7 +17,7 @@ from tests.running import until
 
 from kilonova.config import Database as Options
 from kilonova.domain.errors import BadRequest, RolledBack, Timeout, Unavailable
-from kilonova.store import tokens
+from kilonova.store import postgresql, tokens
 from kilonova.store.database import Database
 from kilonova.store.repeat import TIMES, repeat, repeated
 from kilonova.store.schema.quotas import quotas
@@ -168,6 +168,51 @@ def test_a_failure_that_the_server_does_not_explain_is_a_lost_connection(db: Dat
 
     with pytest.raises(Unavailable, match="not known"):
         write()
+
+
+class TestDisk:
+    def test_only_a_durable_write_waits_for_it(self, own_server: PostgreSQL) -> None:
+        """Nobody else writes the log to the disk here for ten seconds."""
+        db = Database(own_server.url())
+        db.create()
+        _slow_log_writer(db)
+
+        def written_alone() -> bool:
+            bump(db)
+            return not _all_on_disk(db)
+
+        until(written_alone, 30, "the log writer to be slow")
+        bump(db, durable=True)
+        assert _all_on_disk(db)
+        db.close()
+
+    def test_no_row_is_held_meanwhile(self, own_server: PostgreSQL, monkeypatch: pytest.MonkeyPatch) -> None:
+        db = Database(own_server.url())
+        db.create()
+        flush = postgresql._flush
+
+        def flush_later(conn: sa.Connection) -> None:
+            monkeypatch.setattr(postgresql, "_flush", flush)
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(bump, db).result(timeout=30)
+            flush(conn)
+
+        monkeypatch.setattr(postgresql, "_flush", flush_later)
+        bump(db, durable=True)
+        assert bumped(db) == 2
+        db.close()
+
+
+def _slow_log_writer(db: Database) -> None:
+    with sa.create_engine(db.engine.url, isolation_level="AUTOCOMMIT").connect() as conn:
+        conn.exec_driver_sql("ALTER SYSTEM SET wal_writer_delay = '10s'")
+        conn.exec_driver_sql("SELECT pg_reload_conf()")
+
+
+def _all_on_disk(db: Database) -> bool:
+    with db.read() as conn:
+        query = "SELECT pg_current_wal_flush_lsn() >= pg_current_wal_insert_lsn()"
+        return bool(conn.exec_driver_sql(query).scalar_one())
 
 
 class TestRestart:

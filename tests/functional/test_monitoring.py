@@ -65,7 +65,7 @@ def test_up(up: Up) -> None:
         assert get(f"{url}/healthz") == (200, '{"service":"up","alive":true}')
         status, text = get(f"{url}/readyz")
         assert status == 200
-        assert json.loads(text)["parts"] == {"database": "up", "bus": "up"}
+        assert json.loads(text)["parts"] == {"database": "up", "bus": "up", "hypervisor": "up"}
     assert get(f"{up.url}/metrics")[0] == 404
     assert get(f"{own}/metric")[0] == 404
 
@@ -117,7 +117,7 @@ def test_services_apart_without_their_broker(services: Services, rabbit: Rabbit)
     for name, url in urls.items():
         until(lambda url=url: get(f"{url}/readyz")[0] == 200, 30, f"{name} to be ready")
         parts = json.loads(get(f"{url}/readyz")[1])["parts"]
-        assert parts == {"bus": "up"} | ({} if name == "compute" else {"database": "up"})
+        assert parts == {"bus": "up"} | {"hypervisor" if name == "compute" else "database": "up"}
     rabbit.kill()
     try:
         for name, url in urls.items():

@@ -262,6 +262,14 @@ def test_the_user_of_a_host_speaks_for_that_host_alone(rabbit: Rabbit) -> None:
         control.serve(topic, {"echo": echo})
     host = made.up("compute.h1")
     host.serve("compute.h1", {"echo": echo})
+    built = threading.Event()
+
+    def build(_ask: Ask) -> None:
+        built.set()
+
+    host.serve("build.compute.h1", {"build": build}, calls=False)
+    control.cast("build.compute.h1", "build", Ask())
+    assert built.wait(WAIT)
     assert host.call("conductor", "echo", Ask(host="h1"), Told).host == "h1"
     assert control.call("compute.h1", "echo", Ask(host="x"), Told).host == "x"
     with pytest.raises(Forbidden):

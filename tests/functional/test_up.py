@@ -67,7 +67,7 @@ def test_an_address_that_is_not_ours(tmp_path: Path, address: str) -> None:
         ("[compute]\ncpu_ratio = 1\n", "cpu_ratio"),
         ('[compute]\ncpu_allocation_ratio = "x"\n', "compute.cpu_allocation_ratio"),
         ("[compute]\nreport_interval = 0\n", "compute.report_interval"),
-        ("[compute]\nbuild_workers = 0\n", "compute.build_workers"),
+        ("[compute]\nmax_concurrent_builds = 0\n", "compute.max_concurrent_builds"),
         ("[operations]\nlease = -1\n", "operations.lease"),
         ("[scheduler]\nmax_alternates = -1\n", "scheduler.max_alternates"),
         ('[network]\ntransit_cidr = "nonsense"\n', "network"),

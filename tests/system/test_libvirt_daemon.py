@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import shutil
 import signal
@@ -11,11 +12,16 @@ import subprocess
 import tempfile
 import threading
 import time
+import urllib.error
+import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.rabbit import Rabbit
+from tests.running import until
+from tests.services import Services
 
 from kilonova.cancel import Cancel
 from kilonova.config import Config, Libvirt
@@ -120,6 +126,7 @@ def eventually(act: Callable[[], object], timeout: float = 30.0) -> None:
 
 def assert_away(driver: LibvirtDriver, spec: BuildSpec) -> None:
     calls: list[Callable[[], object]] = [
+        driver.check,
         driver.guests,
         driver.report,
         lambda: driver.ensure_paused(spec, []),
@@ -150,6 +157,7 @@ def test_a_daemon_that_is_away_and_comes_back(daemon: Daemon, spec: BuildSpec) -
 
         daemon.start()
         eventually(lambda: driver.ensure_paused(spec, []))
+        driver.check()
         driver.resume_build(spec.server_id)
         driver.wait_for_running(spec.server_id, 10.0)
         assert told.awaits(spec.server_id, PowerState.RUNNING)
@@ -195,3 +203,53 @@ def eventually_away(driver: LibvirtDriver, timeout: float = 5.0) -> None:
 
 def driver_folder_is_empty(daemon: Daemon) -> bool:
     return list((daemon.folder / "kn" / "instances").iterdir()) == []
+
+
+def test_an_agent_without_its_libvirt_is_not_ready(daemon: Daemon, rabbit: Rabbit) -> None:
+    """It says what is missing, when it starts and when it loses it, and is ready again by itself."""
+    libvirt = f'[libvirt]\nuri = "{daemon.uri}"\nvirt_type = "qemu"\n'
+    monitoring = '[monitoring]\nlisten = "127.0.0.1:0"\n'
+    user = (
+        '[service_user]\nauth_url = "http://127.0.0.1:1/identity"\npassword = "of an API that is not there"\n'
+    )
+    exchange = f"kilonova-{uuid.uuid4()}"
+    services = Services(daemon.folder / "kn", rabbit.url, exchange, libvirt + monitoring + user, compute=())
+    try:
+        services.start("conductor")
+        services.begin("compute")
+        until(lambda: "monitoring: " in services.said("compute"), 60, "the agent to begin")
+        url = services.said("compute").partition("monitoring: ")[2].split()[0]
+
+        until(lambda: "hypervisor" in problems(url), 60, "the agent to miss libvirt")
+        until(lambda: "hypervisor_away" in services.log("compute"), 60, "the log to say so")
+        daemon.start()
+        services.wait_ready("compute")
+        until(lambda: problems(url) == {}, 60, "the agent to be ready")
+
+        daemon.kill()
+        until(lambda: "hypervisor" in problems(url), 60, "the agent to see that")
+        assert daemon.uri in problems(url)["hypervisor"]
+        assert 'kilonova_part_up{part="hypervisor"} 0.0' in page(f"{url}/metrics")[1]
+        assert page(f"{url}/healthz")[0] == 200
+
+        daemon.start()
+        until(lambda: problems(url) == {}, 60, "the agent to be ready again")
+        assert 'kilonova_part_up{part="hypervisor"} 1.0' in page(f"{url}/metrics")[1]
+    finally:
+        services.close()
+
+
+def problems(url: str) -> dict[str, str]:
+    """Part → what it says; empty if the process is ready."""
+    status, text = page(f"{url}/readyz")
+    told = json.loads(text)
+    assert (status == 200) == told["ready"]
+    return {} if told["ready"] else {"state": told["state"], **told["problems"]}
+
+
+def page(url: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()

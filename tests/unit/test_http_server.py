@@ -1,4 +1,4 @@
-"""The HTTP server's stop: what came is answered, and clients hear in time to connect anew."""
+"""The HTTP server: what came is answered, and clients hear of a stop in time to connect anew."""
 
 from __future__ import annotations
 
@@ -25,8 +25,11 @@ server.stop()
 """
 
 
+LARGE = b"kilonova" * (1 << 19)
+
+
 class App:
-    """Answers /slow when it is told to, everything else at once."""
+    """Answers /slow when it is told to, everything else at once; /large is larger than a socket takes."""
 
     def __init__(self) -> None:
         self.began, self.go_on = threading.Event(), threading.Event()
@@ -35,8 +38,9 @@ class App:
         if environ["PATH_INFO"] == "/slow":
             self.began.set()
             assert self.go_on.wait(30)
-        start_response("200 OK", [("Content-Length", "2")])
-        return [b"ok"]
+        body = LARGE if environ["PATH_INFO"] == "/large" else b"ok"
+        start_response("200 OK", [("Content-Length", str(len(body)))])
+        return [body]
 
 
 @pytest.fixture
@@ -146,3 +150,25 @@ def test_the_url_is_one_that_leads_to_it(address: str, expected: str) -> None:
         assert server.url == f"{expected}{server.bind_addr[1]}"
     finally:
         server.stop()
+
+
+def test_requests_that_come_together_are_answered_in_turn(server: parts.Server) -> None:
+    with socket.create_connection(server.bind_addr, timeout=30) as wire:
+        wire.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 3 + b"GET / HTTP/1.1\r\nHo")
+        answers = b""
+        while answers.count(b"\r\n\r\nok") < 3:
+            answers += wire.recv(4096)
+        wire.sendall(b"st: a\r\nConnection: close\r\n\r\n")
+        with wire.makefile("rb") as rest:
+            assert rest.read().endswith(b"\r\n\r\nok")
+
+
+def test_a_large_answer_reaches_a_slow_reader_whole(server: parts.Server) -> None:
+    connection = connect(server)
+    connection.request("GET", "/large")
+    answer = connection.getresponse()
+    pieces = []
+    while piece := answer.read(10_000):
+        pieces.append(piece)
+    assert b"".join(pieces) == LARGE
+    assert not ask(connection)

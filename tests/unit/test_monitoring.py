@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,10 +14,11 @@ from kilonova import metrics
 from kilonova.config import Monitoring, address_and_port
 from kilonova.domain.errors import BadRequest, Timeout, Unavailable
 from kilonova.monitoring.gauges import Gauges
-from kilonova.monitoring.health import Health, State
+from kilonova.monitoring.health import PATIENCE, Health, State
 from kilonova.monitoring.listener import Listener
 from kilonova.monitoring.page import Page
 from kilonova.monitoring.question import Question
+from kilonova.monitoring.watch import Watch
 
 
 def test_ready_is_started_and_all_parts_up() -> None:
@@ -68,6 +70,28 @@ def test_what_a_process_can_do_without_is_shown_and_decides_nothing() -> None:
     assert ready
     assert shown["parts"] == {"database": "up", "bus": "down"}
     assert shown["problems"] == {"bus": "the broker is away"}
+
+
+def test_parts_that_hang_are_waited_for_together_and_counted_as_down() -> None:
+    go_on = threading.Event()
+
+    def hang() -> None:
+        assert go_on.wait(30)
+
+    watch = Watch("compute", ("bus", "hypervisor"), Monitoring(listen="127.0.0.1:0"))
+    watch.health.state = State.READY
+    watch.health.watch("bus", hang)
+    watch.health.watch("hypervisor", hang)
+    began = time.monotonic()
+    page = watch.ready(reasons=True)
+    assert time.monotonic() - began < 2 * PATIENCE
+    assert page.status == 503
+    numbers = watch.metrics().body.decode()
+    for part in ("bus", "hypervisor"):
+        assert f'kilonova_part_up{{part="{part}"}} 0.0' in numbers
+    go_on.set()
+    assert watch.ready(reasons=True).status == 200
+    assert 'kilonova_part_up{part="hypervisor"} 1.0' in watch.metrics().body.decode()
 
 
 def test_a_question_that_hangs_keeps_nobody_and_is_asked_once() -> None:

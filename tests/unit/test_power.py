@@ -41,6 +41,9 @@ class Host:
     def cast(self, _topic: str, _method: str, message: Any) -> None:
         self.told.append(message.states)
 
+    def tell(self, topic: str, method: str, message: Any) -> None:
+        self.cast(topic, method, message)
+
 
 @pytest.fixture
 def host() -> Host:

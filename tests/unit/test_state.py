@@ -30,6 +30,7 @@ def test_several_write_one_file_at_the_same_time(tmp_path: Path) -> None:
 def test_what_another_has_put_in_the_way_is_not_written_to(tmp_path: Path) -> None:
     (tmp_path / "other").write_text("theirs")
     (tmp_path / "openrc.new").symlink_to(tmp_path / "other")
+    (tmp_path / "admin-password").write_text("secret\n")
     Folder(tmp_path).write_credentials("http://192.0.2.1", "RegionOne")
     assert (tmp_path / "other").read_text() == "theirs"
     assert not (tmp_path / "openrc").is_symlink()

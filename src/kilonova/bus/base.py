@@ -1,9 +1,10 @@
 """The bus: three verbs over topics, the same in one process and over a broker.
 
-``call`` waits for an answer, ``cast`` does not, ``serve`` answers. A topic is a name: ``conductor``,
-``scheduler``, ``compute.<host>``. Requests and answers are msgspec structs, encoded and decoded on every
-hop, so that what works in one process works over a broker. The bus is speed, not truth: a cast may be
-lost or doubled, and the operations table recovers it (invariant 2).
+``call`` waits for an answer, ``cast`` does not, ``serve`` answers; beside them ``tell`` and ``collect`` are
+for what is said again and again. A topic is a name: ``conductor``, ``scheduler``, ``compute.<host>``.
+Requests and answers are msgspec structs, encoded and decoded on every hop, so that what works in one process
+works over a broker. The bus is speed, not truth: a cast may be lost or doubled, and the operations table
+recovers it (invariant 2).
 """
 
 from __future__ import annotations
@@ -65,6 +66,10 @@ class Bus(Protocol):
     def problem(self) -> str:
         """Why it is not connected."""
 
+    @property
+    def turned_away(self) -> bool:
+        """Whether that will not pass by waiting: a wrong password, a virtual host that is not there."""
+
     def connected(self, timeout: float) -> bool:
         """Whether messages can travel, at the latest in so many seconds."""
 
@@ -81,8 +86,27 @@ class Bus(Protocol):
         """Send and forget, without waiting. A topic that nobody serves, or a bus that is away for more than
         about a second, loses the message, with a line in the log: the sweeper finds the operation."""
 
-    def serve(self, topic: str, handlers: Mapping[str, Handler], workers: int | str = 1) -> Subscription:
-        """Answer messages on ``topic`` with ``workers`` threads, or with the shared pool of that name."""
+    def tell(self, topic: str, method: str, request: msgspec.Struct) -> None:
+        """Cast what is said again and again: cheaper, but nobody confirms it, and it may wait half a second
+        for others. Where nobody collects, it comes as a cast."""
+
+    def collect(
+        self, topic: str, handlers: Mapping[str, Handler], then: Callable[[], object]
+    ) -> Subscription | None:
+        """Take what is told on ``topic``, all that came within half a second together: each by its handler,
+        then ``then()``, in a thread of the bus's own.
+
+        These methods are served as well: what was told may come as a cast. In one process all of it does
+        (None), as a message costs little there.
+        """
+
+    def serve(
+        self, topic: str, handlers: Mapping[str, Handler], workers: int | str = 1, *, calls: bool = True
+    ) -> Subscription:
+        """Answer messages on ``topic`` with ``workers`` threads, or with the shared pool of that name.
+
+        ``calls=False``: casts alone are taken; nobody answers calls there.
+        """
 
 
 class Timed:

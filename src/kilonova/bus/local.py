@@ -43,6 +43,7 @@ class LocalBus:
         self._calls = _Calls()
 
     problem = ""
+    turned_away = False
 
     def connected(self, timeout: float) -> bool:
         return True
@@ -51,7 +52,7 @@ class LocalBus:
         self, topic: str, method: str, request: msgspec.Struct, reply: type[Reply], timeout: float = 60.0
     ) -> Reply:
         served = self._topics.get(topic)
-        if served is None:
+        if served is None or not served.calls:
             raise Unavailable(f"nobody serves {topic}")
         with Timed(topic, method):
             message = sealed(method, request)
@@ -68,11 +69,20 @@ class LocalBus:
             return
         served.pool.submit(served, sealed(method, request))
 
-    def serve(self, topic: str, handlers: Mapping[str, Handler], workers: int | str = 1) -> _Topic:
+    def tell(self, topic: str, method: str, request: msgspec.Struct) -> None:
+        self.cast(topic, method, request)
+
+    def collect(self, topic: str, handlers: Mapping[str, Handler], then: Callable[[], object]) -> None:
+        """What is told comes as casts."""
+
+    def serve(
+        self, topic: str, handlers: Mapping[str, Handler], workers: int | str = 1, *, calls: bool = True
+    ) -> _Topic:
         shared = isinstance(workers, str)
         pool = self._pools[workers] if isinstance(workers, str) else _Pool(topic, workers)
-        self._topics[topic] = _Topic(self, topic, Dispatcher(topic, handlers), pool, owns_pool=not shared)
-        return self._topics[topic]
+        served = _Topic(self, topic, Dispatcher(topic, handlers), pool, owns_pool=not shared, calls=calls)
+        self._topics[topic] = served
+        return served
 
     def forget(self, served: _Topic) -> None:
         """Unless another serves the topic by now."""
@@ -94,9 +104,10 @@ class _Topic:
     """
 
     def __init__(
-        self, bus: LocalBus, name: str, dispatcher: Dispatcher, pool: _Pool, owns_pool: bool
+        self, bus: LocalBus, name: str, dispatcher: Dispatcher, pool: _Pool, owns_pool: bool, calls: bool
     ) -> None:
         self.name = name
+        self.calls = calls
         self.pool = pool
         self._bus = bus
         self._dispatcher = dispatcher

@@ -41,7 +41,7 @@ def _start(
     config: Config, stop: threading.Event, watch: Watch, closing: ExitStack, address: str, port: int
 ) -> str:
     server = parts.listen(address, port, closing)
-    db = open_database(config, process.database_url(config), watch, closing)
+    db = open_database(config, process.database_url(config), watch, process.say, stop, closing)
     folder = Folder(Path(config.state))
     identity = Identity(db, config, parts.key_folder(config, folder))
     ours = parts.bootstrap(db, identity, folder)
@@ -52,4 +52,4 @@ def _start(
     if not ours:
         return url
     folder.write_credentials(url, config.region)
-    return f"{url} (credentials: {folder.path / 'clouds.yaml'})"
+    return f"{url} (credentials: {folder.clouds})"

@@ -32,7 +32,8 @@ from kilonova.monitoring.watch import Watch
 def compute(options: process.Options, config_file: Path, driver: str, hosts: int) -> None:
     """Run the agent of this host until Ctrl-C. Guests go on after it."""
     agents.check(driver, hosts)
-    process.run("compute", config_file, options, ("bus",), partial(_start, driver=driver, hosts=hosts))
+    needs = ("bus", "hypervisor")
+    process.run("compute", config_file, options, needs, partial(_start, driver=driver, hosts=hosts))
 
 
 def _start(
@@ -45,10 +46,9 @@ def _start(
         _hold(folder / f"{name}.lock", closing)
     images = None if driver == "fake" else HttpImages(config.service_user, config.region)
     make = agents.host_maker(driver, config, folder, images, process.say)
-    pools = {agents.POOL: config.compute.build_workers}
-    bus = open_bus(config, pools, watch, process.say, stop, closing)
+    bus = open_bus(config, agents.pools(config), watch, process.say, stop, closing)
     process.say("waiting for a conductor")
-    agents.start_agents(config, bus, FaultPoints(config.faults), names, make, stop, closing)
+    agents.start_agents(config, bus, FaultPoints(config.faults), names, make, stop, watch, closing)
     return ", ".join(names if hosts < 5 else [*names[:2], "…", names[-1]])
 
 

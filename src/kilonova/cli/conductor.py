@@ -26,7 +26,7 @@ def conductor(options: process.Options, config_file: Path) -> None:
 
 
 def _start(config: Config, stop: threading.Event, watch: Watch, closing: ExitStack) -> str:
-    db = open_database(config, process.database_url(config), watch, closing)
+    db = open_database(config, process.database_url(config), watch, process.say, stop, closing)
     bus = open_bus(config, {}, watch, process.say, stop, closing)
     running = parts.start_conductor(config, db, bus, FaultPoints(config.faults), closing)
     parts.sweep(running, closing)

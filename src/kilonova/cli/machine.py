@@ -58,29 +58,29 @@ class Machine:
         server = api.listen(address, port, closing)
 
         database_url = config.database.connection or f"sqlite:///{state.database}"
-        db = open_database(config, database_url, watch, closing)
+        db = open_database(config, database_url, watch, self._say, self._stop, closing)
         if not config.bus.url:
             # We hold the state folder's lock: whoever owned an operation is dead.
             with db.write() as conn:
                 operations.expire_leases(conn)
         go_on(self._stop)
         identity = Identity(db, config, api.key_folder(config, state))
-        api.bootstrap(db, identity, state)
+        ours = api.bootstrap(db, identity, state)
         images, store = api.open_images(config, db, api.image_folder(config, state), closing)
 
         faults = FaultPoints(config.faults)
-        pools = {agents.POOL: config.compute.build_workers}
-        bus = open_bus(config, pools, watch, self._say, self._stop, closing)
+        bus = open_bus(config, agents.pools(config), watch, self._say, self._stop, closing)
         start_scheduler(config, db, bus, faults, closing)
         conductor = start_conductor(config, db, bus, faults, closing)
         names = agents.host_names(config, self._hosts)
         make = agents.host_maker(self._driver, config, state.folder("hosts"), store, self._say)
-        agents.start_agents(config, bus, faults, names, make, self._stop, closing)
+        agents.start_agents(config, bus, faults, names, make, self._stop, watch, closing)
         sweep(conductor, closing)
         count_work(config, db, watch)
         keep_alive(config, db, ["nova-conductor", "nova-scheduler"], closing)
 
         api.serve(server, config, db, bus, identity, images, faults, watch, closing)
         url = server.url
-        state.write_credentials(url, config.region)
+        if ours:
+            state.write_credentials(url, config.region)
         return url

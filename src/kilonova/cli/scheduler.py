@@ -26,7 +26,7 @@ def scheduler(options: process.Options, config_file: Path) -> None:
 
 
 def _start(config: Config, stop: threading.Event, watch: Watch, closing: ExitStack) -> str:
-    db = open_database(config, process.database_url(config), watch, closing)
+    db = open_database(config, process.database_url(config), watch, process.say, stop, closing)
     bus = open_bus(config, {}, watch, process.say, stop, closing)
     start_scheduler(config, db, bus, FaultPoints(config.faults), closing)
     keep_alive(config, db, ["nova-scheduler"], closing)

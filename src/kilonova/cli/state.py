@@ -6,7 +6,8 @@ import fcntl
 import os
 import secrets
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import click
@@ -53,26 +54,52 @@ class Folder:
         path.mkdir(exist_ok=True, mode=0o700)
         return path
 
-    def admin_password(self) -> str:
-        """Generated at the first start; in a file that only the owner reads."""
-        path = self.path / "admin-password"
-        if not path.exists():
-            draft = path.with_name(f".{path.name}.{os.getpid()}")
-            write_private(draft, secrets.token_urlsafe(18) + "\n")
-            with suppress(FileExistsError):  # another process was quicker
-                os.link(draft, path)
-            draft.unlink()
-        return path.read_text().strip()
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """In the block no other process asks for this folder's password, or makes one."""
+        path = self.path / "admin-password.lock"
+        path.touch(mode=0o600)
+        with path.open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def admin_password(self, make: bool = False) -> str | None:
+        """What this folder knows, or proposed before its process died. ``make``: else a new one is proposed,
+        which is on the disk before anybody can have it as theirs."""
+        for path in (self._password, self._proposal):
+            if path.exists():
+                return path.read_text().strip()
+        if not make:
+            return None
+        password = secrets.token_urlsafe(18)
+        write_private(self._proposal, password + "\n", durable=True)
+        return password
+
+    def settle_password(self, is_the_admins: bool) -> None:
+        """What was proposed is the admin's, and told to the operator; or it is nobody's, and goes."""
+        with suppress(FileNotFoundError):
+            if is_the_admins:
+                self._proposal.rename(self._password)
+            else:
+                self._proposal.unlink()
 
     @property
-    def knows_admin(self) -> bool:
-        return (self.path / "admin-password").exists()
+    def _password(self) -> Path:
+        return self.path / "admin-password"
+
+    @property
+    def _proposal(self) -> Path:
+        return self.path / ".admin-password.proposed"
+
+    @property
+    def clouds(self) -> Path:
+        return self.path / "clouds.yaml"
 
     def write_credentials(self, url: str, region: str) -> None:
-        """``openrc`` for shells, ``clouds.yaml`` for clients and SDKs."""
+        """``openrc`` for shells, ``clouds.yaml`` for clients and SDKs. The folder knows the password."""
         values = {"url": url, "region": region, "password": self.admin_password()}
         write_private(self.path / "openrc", _OPENRC.format(**values))
-        write_private(self.path / "clouds.yaml", _CLOUDS.format(**values))
+        write_private(self.clouds, _CLOUDS.format(**values))
 
 
 def unusable(path: Path, error: OSError) -> click.ClickException:
@@ -107,15 +134,29 @@ class StateFolder(Folder):
         return path
 
 
-def write_private(path: Path, text: str) -> None:
+def write_private(path: Path, text: str, durable: bool = False) -> None:
     """Replace a file as a whole, readable by its owner alone from its first byte. Several may do so at once:
-    it is one's or another's."""
+    it is one's or another's. ``durable``: on the disk when it returns."""
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # 0600, O_EXCL
     fresh = Path(name)
     try:
         with os.fdopen(descriptor, "w") as file:
             file.write(text)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         fresh.rename(path)
+        if durable:
+            _flush_folder(path.parent)
     except BaseException:
         fresh.unlink(missing_ok=True)
         raise
+
+
+def _flush_folder(path: Path) -> None:
+    """The names in it are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

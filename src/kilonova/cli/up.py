@@ -68,7 +68,7 @@ def up(
         log.setup(file, options.log_level, as_json=options.log_format == "json")
         with ExitStack() as closing:
             try:
-                watch = process.watched("up", ("database", "bus"), config, closing)
+                watch = process.watched("up", ("database", "bus", "hypervisor"), config, closing)
             except KilonovaError as error:
                 raise click.ClickException(error.message) from error
             machine = Machine(config, folder, driver, hosts, watch, say, stop)
@@ -85,7 +85,8 @@ def _run(
     except Stopped:
         sys.exit(INTERRUPTED)
     watch.health.state = State.READY
-    say(f"ready: {url} (credentials: {folder.path / 'clouds.yaml'}, log: {folder.log})")
+    credentials = f"credentials: {folder.clouds}, " if folder.clouds.exists() else ""
+    say(f"ready: {url} ({credentials}log: {folder.log})")
     notify.ready(url)
     asked.wait()
     watch.health.state = State.STOPPING

@@ -16,13 +16,15 @@ from kilonova.compute.insist import ConductorAway, insist
 from kilonova.compute.journal import LOOK, Journal, words
 from kilonova.compute.parts import Parts
 from kilonova.compute.power import PowerWatch
-from kilonova.compute.reconcile import is_placed_here, reconcile
+from kilonova.compute.reconcile import is_placed_here, likeness, reconcile
 from kilonova.compute.running import Running, Task
+from kilonova.domain import hosts
 from kilonova.domain.clock import now
 from kilonova.domain.errors import BuildAborted, KilonovaError, NotFound, StaleEpoch, Unavailable
 from kilonova.domain.messages import (
     ConsoleOutput,
     Finished,
+    FromHost,
     Held,
     Nothing,
     Ready,
@@ -41,21 +43,28 @@ from kilonova.network.base import MetadataDeeds
 _log = log.get("compute")
 
 Perform = Callable[[Task, Journal], PowerState]
-_RECONCILE_INTERVAL = 60.0
+_LIKENESS_INTERVAL = 50.0
+"""Seconds after which the next report lets a conductor see whether the host is as the records have it."""
+_RECONCILE_INTERVAL = 600.0
+"""Seconds between two comparisons that nobody asked for."""
 _REPAIR_INTERVAL = 5.0
 
 
 class Agent:
-    """``workers``: threads, or the name of a pool of the bus, for the topic ``compute.<host>``."""
+    """``workers``, ``builders``: threads, or the name of a pool of the bus. Builds may take minutes, so they
+    have their own: a server is stopped or deleted at once, however many others are being built."""
 
-    def __init__(self, parts: Parts, workers: int | str) -> None:
+    def __init__(self, parts: Parts, workers: int | str, builders: int | str) -> None:
         self._parts = parts
         self._workers = workers
+        self._builders = builders
         self._running = Running()
         self._power = PowerWatch(parts, self._running)
-        self._subscription: Subscription | None = None
+        self._subscriptions: list[Subscription] = []
         self._leases: Ticker | None = None
         self._looks: Ticker | None = None
+        self._repairs: Ticker | None = None
+        self._likeness_due = threading.Event()
         self._renewal_due = threading.Lock()
         self._reported = 0.0
         self._stopping = threading.Event()
@@ -72,7 +81,7 @@ class Agent:
         repairs: Ticker,
         stop: threading.Event | None = None,
     ) -> None:
-        """Wait for a conductor, compare the host with the records, then take work.
+        """Wait for the hypervisor and a conductor, compare the host with the records, then take work.
 
         The tickers may be shared by many agents. What shares one waits for it: renewals have their own.
         StaleEpoch: ``stop`` was set while there was no conductor.
@@ -84,13 +93,15 @@ class Agent:
         )
         parts.network.start(self._metadata, deeds)
         parts.driver.start(self._power.on_event)
-        self._leases, self._looks = leases, looks
+        self._leases, self._looks, self._repairs = leases, looks, repairs
         stop = stop or self._stopping
+        insist(parts.driver.check, math.inf, stop, "hypervisor_away")
         insist(lambda: self._report(starting=True), math.inf, stop)
         insist(lambda: reconcile(parts, self._running), math.inf, stop)
-        self._subscription = parts.bus.serve(f"compute.{parts.host}", self._handlers(), self._workers)
+        self._serve()
         insist(self._ready, math.inf, stop)
         reports.every(parts.config.compute.report_interval, self._report)
+        repairs.every(_LIKENESS_INTERVAL, self._likeness_due.set)
         repairs.every(_RECONCILE_INTERVAL, lambda: reconcile(parts, self._running))
         repairs.every(_REPAIR_INTERVAL, self._repair)
         repairs.every(_REPAIR_INTERVAL, self._tidy)
@@ -101,23 +112,29 @@ class Agent:
         self._stopping.set()
         self._running.cancel_all()
         self._parts.driver.stop()  # who waits for a guest wakes up
-        if self._subscription is not None:
-            self._subscription.close()
+        for subscription in self._subscriptions:
+            subscription.close()
         self._parts.network.stop()
 
     def _ready(self) -> None:
         held = list(self._running.held())
         self._parts.ask("ready", Ready(host=self._parts.host, held=held), Nothing)
 
-    def _handlers(self) -> dict[str, Handler]:
-        return {
-            "build_and_run_instance": self.build_and_run_instance,
+    def _serve(self) -> None:
+        short: dict[str, Handler] = {
             "perform_action": self.perform_action,
             "delete_instance": self.delete_instance,
             "change_interfaces": self.change_interfaces,
             "refresh_interfaces": self.refresh_interfaces,
             "get_console_output": self.get_console_output,
+            "compare": self.compare,
         }
+        long: dict[str, Handler] = {"build_and_run_instance": self.build_and_run_instance}
+        bus, host = self._parts.bus, self._parts.host
+        self._subscriptions = [
+            bus.serve(hosts.topic(host), short, self._workers),
+            bus.serve(hosts.builds_topic(host), long, self._builders, calls=False),
+        ]
 
     # --- work
 
@@ -275,6 +292,11 @@ class Agent:
     def get_console_output(self, message: ConsoleOutput) -> Text:
         return Text(text=self._parts.driver.console_output(message.server_id, message.length))
 
+    def compare(self, _message: FromHost) -> None:
+        """The records differ from what this host reported."""
+        if self._repairs is not None:
+            self._repairs.after(0, lambda: reconcile(self._parts, self._running))
+
     # --- what happens by itself
 
     def _report(self, starting: bool = False) -> None:
@@ -286,13 +308,25 @@ class Agent:
             _log.info("comparing_after_absence")
             reconcile(self._parts, self._running)
         seen = now()
-        message = Report(host=self._parts.host, report=self._parts.driver.report(), starting=starting)
+        told = self._parts.driver.report()
         if starting:
-            self._parts.ask("report", message, Nothing)
+            self._parts.ask("report", Report(host=self._parts.host, report=told, starting=True), Nothing)
         else:
-            self._parts.bus.cast("conductor", "report", message)
+            message = Report(host=self._parts.host, report=told, likeness=self._likeness())
+            self._parts.bus.tell("conductor", "report", message)
             self._power.tell_all()
         self._reported = seen
+
+    def _likeness(self) -> str | None:
+        """Now and then; a hypervisor that does not answer keeps no report back."""
+        if not self._likeness_due.is_set():
+            return None
+        try:
+            told = likeness(self._parts)
+        except KilonovaError:
+            return None
+        self._likeness_due.clear()
+        return told
 
     def _was_away(self) -> bool:
         """Whether a report is missing: this process slept, or there was no way to a conductor."""

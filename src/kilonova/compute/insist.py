@@ -25,15 +25,17 @@ class ConductorAway(Exception):
     is, for the operation's next owner or the next comparison with the records to find."""
 
 
-def insist(ask: Callable[[], Answer], deadline: float, cancel: threading.Event) -> Answer:
+def insist(
+    ask: Callable[[], Answer], deadline: float, cancel: threading.Event, missing: str = "conductor_away"
+) -> Answer:
     """The answer. ConductorAway after ``deadline`` (epoch seconds); StaleEpoch if ``cancel`` is set while
-    there is none."""
+    there is none. ``missing`` is the log's word for that."""
     pause = _FIRST_PAUSE
     while True:
         try:
             return ask()
         except Unavailable as error:
-            _log.warning("conductor_away", error=error.message)
+            _log.warning(missing, error=error.message)
             if now() + pause > deadline:
                 raise ConductorAway(error.message) from error
         if cancel.wait(pause * random.uniform(0.5, 1.0)):  # noqa: S311 - not all hosts at once

@@ -55,8 +55,10 @@ class PowerWatch:
             if not guest.awaits_start and not self._running.busy(guest.server_id)
         }
         if states:
-            self._tell(states, seen)
+            self._parts.bus.tell("conductor", "power_states", self._message(states, seen))
 
     def _tell(self, states: dict[str, PowerState], seen: float) -> None:
-        message = PowerStates(host=self._parts.host, states=states, observed_at=seen)
-        self._parts.bus.cast("conductor", "power_states", message)
+        self._parts.bus.cast("conductor", "power_states", self._message(states, seen))
+
+    def _message(self, states: dict[str, PowerState], seen: float) -> PowerStates:
+        return PowerStates(host=self._parts.host, states=states, observed_at=seen)

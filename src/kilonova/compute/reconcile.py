@@ -1,4 +1,4 @@
-"""Compare the host with the records: resume, adopt or remove (run at start, and now and then).
+"""Compare the host with the records: resume, adopt or remove (run at start, and where they are not alike).
 
 What no record places here is removed. What is placed here and idle is adopted: its ports are plugged, a guest
 that waits for a build's resume runs, its power state is told. What an operation is open for is left to that.
@@ -15,7 +15,10 @@ from kilonova.compute.parts import Parts
 from kilonova.compute.running import Running
 from kilonova.domain.clock import now
 from kilonova.domain.errors import KilonovaError, NotFound
+from kilonova.domain.hosts import topic
+from kilonova.domain.likeness import PLUGGED, Held, digest
 from kilonova.domain.messages import FromHost, HostServers, PlacedServer, PowerStates, ServerQuery, ServerRef
+from kilonova.domain.network import Vif
 from kilonova.domain.servers import GuestMetadata, PowerState, VmState
 
 _log = log.get("reconcile")
@@ -31,6 +34,20 @@ def reconcile(parts: Parts, running: Running) -> None:
     for server_id, record in records.items():
         if not record.busy:
             _try(_adopt, parts, running, server_id, record)
+
+
+def likeness(parts: Parts) -> str:
+    """What is on the host, as far as a comparison would look at it; empty if a guest waits for its start."""
+    guests = {guest.server_id: guest for guest in parts.driver.guests()}
+    if any(guest.awaits_start for guest in guests.values()):
+        return ""
+    vifs: dict[str, list[Vif]] = {}
+    for vif in parts.network.plugged().values():
+        if vif.server_id is not None:
+            vifs.setdefault(vif.server_id, []).append(vif)
+    states = dict.fromkeys(parts.driver.leftovers() | vifs.keys(), PowerState.SHUTDOWN)
+    states |= {server_id: guest.power_state for server_id, guest in guests.items()}
+    return digest(Held(server_id, state, vifs.get(server_id, [])) for server_id, state in states.items())
 
 
 def is_placed_here(parts: Parts, server_id: str) -> bool:
@@ -64,7 +81,7 @@ def _adopt_in_turn(parts: Parts, server_id: str, record: PlacedServer) -> None:
     seen = now()
     guest = parts.driver.guest(server_id)
     state = PowerState.SHUTDOWN if guest is None else guest.power_state
-    if guest is not None and state in {PowerState.RUNNING, PowerState.PAUSED}:
+    if guest is not None and state in PLUGGED:
         for vif in record.vifs:
             parts.network.plug(vif)
     if guest is not None and guest.awaits_start and record.vm_state == VmState.ACTIVE:
@@ -72,7 +89,7 @@ def _adopt_in_turn(parts: Parts, server_id: str, record: PlacedServer) -> None:
         parts.driver.resume_build(server_id)
         state = PowerState.RUNNING
     if interfaces.differ(parts, server_id, record.vifs):
-        parts.bus.cast(f"compute.{parts.host}", "refresh_interfaces", ServerRef(server_id=server_id))
+        parts.bus.cast(topic(parts.host), "refresh_interfaces", ServerRef(server_id=server_id))
     message = PowerStates(host=parts.host, states={server_id: state}, observed_at=seen)
     parts.bus.cast("conductor", "power_states", message)
 

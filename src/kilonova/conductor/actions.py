@@ -8,6 +8,7 @@ from kilonova import log
 from kilonova.conductor.parts import Parts
 from kilonova.domain.clock import now
 from kilonova.domain.errors import StaleEpoch
+from kilonova.domain.hosts import topic
 from kilonova.domain.messages import PerformOperation, Work
 from kilonova.domain.servers import VmState
 from kilonova.engine import lease
@@ -39,7 +40,7 @@ def hand_over(parts: Parts, work: Row, method: str) -> None:
         server = servers.for_host(conn, work.server_id)
     parts.faults.reach(f"{work.kind}.hand_over.after")
     parts.bus.cast(
-        f"compute.{work.host}",
+        topic(work.host),
         method,
         Work(
             operation_id=work.id,

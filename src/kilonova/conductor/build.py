@@ -15,6 +15,7 @@ from kilonova import log
 from kilonova.conductor.parts import Parts
 from kilonova.domain.clock import now
 from kilonova.domain.errors import KilonovaError, NotFound, NoValidHost, RolledBack, StaleEpoch, Unavailable
+from kilonova.domain.hosts import builds_topic
 from kilonova.domain.messages import PerformOperation, SelectDestinations, Selection, StepRecord, Work
 from kilonova.domain.servers import BuildSpec, PowerState, TaskState, VmState
 from kilonova.engine import lease
@@ -166,7 +167,7 @@ def _hand_over(
     parts.faults.reach("build.hand_over.after")
     _log.info("build_handed_over", host=host, attempt=handed.attempt)
     parts.bus.cast(
-        f"compute.{host}",
+        builds_topic(host),
         "build_and_run_instance",
         Work(
             operation_id=handed.id,

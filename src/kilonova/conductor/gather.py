@@ -1,27 +1,35 @@
 """The reports of many hosts as few transactions.
 
 A host says each report interval that it lives, mostly with nothing new; a thousand hosts are a hundred such
-messages a second. What has come within half a second is written as one. Who dies before that has lost signs
-of life that come again, and a host counts as dead only after several of them.
+messages a second. What has come within half a second is written as one: the bus collects it, or it is
+gathered here, where it comes as casts. Who dies before that has lost signs of life that come again, and a
+host counts as dead only after several of them.
 """
 
 from __future__ import annotations
 
 import threading
 
+from msgspec import structs
+
 from kilonova import log
 from kilonova.bus.base import quick
-from kilonova.conductor import reports
+from kilonova.conductor import proxy, reports
 from kilonova.conductor.parts import Parts
-from kilonova.domain.hosts import HostReport
-from kilonova.domain.messages import Nothing, Report
-from kilonova.store import hosts
+from kilonova.domain.clock import now
+from kilonova.domain.hosts import HostReport, topic
+from kilonova.domain.likeness import Held, digest
+from kilonova.domain.messages import FromHost, Nothing, PowerStates, Report
+from kilonova.store import hosts, servers
 from kilonova.store.repeat import repeat
 
 _log = log.get("conductor")
 
 _SECONDS = 0.5
 """How long a report may wait for others; little beside the seconds between two of a host."""
+
+_YOUNG = 5.0
+"""Seconds; longer than what is told takes to be written."""
 
 
 class Reports:
@@ -31,7 +39,10 @@ class Reports:
         self._parts = parts
         self._waiting: dict[str, Report] = {}
         """By host: its newest."""
+        self._states: dict[str, PowerStates] = {}
+        """Likewise."""
         self._came = threading.Condition()
+        self._writing = threading.Lock()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reports", daemon=True)
         self._thread.start()
@@ -46,6 +57,11 @@ class Reports:
             self._came.notify()
         return Nothing()
 
+    def power_states(self, message: PowerStates) -> None:
+        """What all guests of a host do, as it says with each report. It is written with the next of those."""
+        with self._came:
+            self._states[message.host] = message
+
     def close(self) -> None:
         """Returns when what came is written."""
         with self._came:
@@ -58,22 +74,61 @@ class Reports:
             with self._came:
                 self._came.wait_for(lambda: self._waiting or self._closing.is_set())
             self._closing.wait(_SECONDS)
+            if not self.write() and self._closing.is_set():
+                return
+
+    def write(self) -> bool:
+        """Write now what has come; whether anything had."""
+        with self._writing:  # what came first is written first
             with self._came:
                 gathered, self._waiting = self._waiting, {}
+                states, self._states = self._states, {}
             if gathered:
                 self._write(gathered)
-            elif self._closing.is_set():
-                return
+            if states:
+                self._follow(states)
+        return bool(gathered or states)
 
     def _write(self, gathered: dict[str, Report]) -> None:
         # In one order, so that two conductors do not wait for each other.
         told = {host: gathered[host].report for host in sorted(gathered)}
+        likeness = {host: one.likeness for host, one in gathered.items() if one.likeness is not None}
         try:
             repeat(self._written, told)
+            self._compare(likeness)
         except Exception:  # noqa: BLE001 - the loop must outlive a database that is away
             _log.exception("reports_lost", hosts=len(told))
+
+    def _follow(self, told: dict[str, PowerStates]) -> None:
+        """Only what is not as the records have it is a transaction. What has just changed may be newer than
+        what was told; the next report says how it is."""
+        try:
+            with self._parts.db.read() as conn:
+                known = servers.power_states(conn, list(told), before=now() - _YOUNG)
+            for host, message in told.items():
+                other = {
+                    server_id: state
+                    for server_id, state in message.states.items()
+                    if known.get((host, server_id), state) != state
+                }
+                if other:
+                    proxy.power_states(self._parts, structs.replace(message, states=other))
+        except Exception:  # noqa: BLE001 - as above
+            _log.exception("power_states_lost", hosts=len(told))
 
     def _written(self, told: dict[str, HostReport]) -> None:
         config = self._parts.config
         with self._parts.db.write() as conn:
             hosts.report_all(conn, told, config.default_availability_zone, config.compute)
+
+    def _compare(self, likeness: dict[str, str]) -> None:
+        """Who is not as the records have it looks at each of its servers."""
+        if not likeness:
+            return
+        held: dict[str, list[Held]] = {host: [] for host in likeness}
+        with self._parts.db.read() as conn:
+            for row in servers.on_hosts(conn, list(likeness)):
+                held[row.host].append(Held(row.id, row.power_state, row.vifs))
+        for host, told in likeness.items():
+            if digest(held[host]) != told:
+                self._parts.bus.cast(topic(host), "compare", FromHost(host=host))

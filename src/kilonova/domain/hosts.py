@@ -7,6 +7,17 @@ from typing import Any
 import msgspec
 
 
+def topic(host: str) -> str:
+    """Where its agent takes what is soon done, and answers calls."""
+    return f"compute.{host}"
+
+
+def builds_topic(host: str) -> str:
+    """Where its agent takes builds, as many at once as it has places for. (A host's name may have dots in it:
+    what is added to the topic's stands before it.)"""
+    return f"build.compute.{host}"
+
+
 class Capacity(msgspec.Struct, frozen=True, kw_only=True):
     """An amount of a host's three resources: CPUs, memory in MiB, disk in GiB."""
 

@@ -4,7 +4,7 @@ conductor   build_instances, perform_action, delete_instance (PerformOperation),
             ask (every message FromHost, checked against the placement of the server)
 scheduler   select_destinations
 compute.H   build_and_run_instance, perform_action, delete_instance, change_interfaces (Work),
-            get_console_output, refresh_interfaces
+            get_console_output, refresh_interfaces, compare
 """
 
 from __future__ import annotations
@@ -160,6 +160,9 @@ class Report(FromHost, frozen=True, kw_only=True):
     report: HostReport
     starting: bool = False
     """The agent has just begun: whatever it owned before is free."""
+    likeness: str | None = None
+    """What it has, now and then, as domain.likeness tells it; empty: something waits for the records' word.
+    If the records differ, the host is told to compare()."""
 
 
 class Ready(FromHost, frozen=True, kw_only=True):

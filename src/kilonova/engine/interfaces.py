@@ -19,6 +19,7 @@ from kilonova.domain import actions
 from kilonova.domain.clock import now
 from kilonova.domain.context import RequestContext
 from kilonova.domain.errors import BuildFailed, NotFound, StillUnderWay, Unavailable
+from kilonova.domain.hosts import topic
 from kilonova.domain.messages import Nothing, ServerRef, Work
 from kilonova.domain.servers import RequestedNetwork
 from kilonova.engine.accept import new_operation, refuse_busy, refuse_locked, wrong_state
@@ -106,7 +107,7 @@ def _change(parts: Parts, server_id: str, change: Callable[[NetworkService], Non
 
 def look_again(bus: Bus, host: str, server_id: str) -> None:
     """The host compares the guest's NICs with the record. If this is lost, it does so within a minute."""
-    bus.cast(f"compute.{host}", "refresh_interfaces", ServerRef(server_id=server_id))
+    bus.cast(topic(host), "refresh_interfaces", ServerRef(server_id=server_id))
 
 
 def _accept(
@@ -138,7 +139,7 @@ def _hand_over(parts: Parts, host: str, work: Work, timeout: float) -> None:
     """Returns when the host is done with it, or has not answered in time: the record knows what was done."""
     parts.faults.reach(f"{work.kind}.accept.after")
     with suppress(Unavailable):
-        parts.bus.call(f"compute.{host}", "change_interfaces", work, Nothing, timeout=timeout)
+        parts.bus.call(topic(host), "change_interfaces", work, Nothing, timeout=timeout)
     parts.faults.reach(f"{work.kind}.call.after")
 
 

@@ -21,6 +21,7 @@ from kilonova.domain.identity import (
 from kilonova.identity import passwords
 from kilonova.store import dialect, domains, projects, role_assignments, roles, users
 from kilonova.store.database import Database
+from kilonova.store.repeat import repeated
 
 ROLES = ("admin", "member", "reader")
 """Each implies the next."""
@@ -32,15 +33,27 @@ def new_id() -> str:
     return uuid.uuid4().hex
 
 
-def bootstrap(db: Database, admin_password: str) -> None:
-    """The default domain, the four roles, project and user ``admin``, project ``service``.
+def bootstrap(db: Database, admin_password: str | None) -> bool:
+    """The default domain, the four roles, project and user ``admin``, project ``service``. Whether that
+    password is the admin's; None makes no admin, but all the rest.
 
     Only what is missing is made: a password the admin changed, or a role that was taken away from somebody
     else, stays as it is.
     """
     with db.read() as conn:
-        admin_exists = users.by_name(conn, DEFAULT_DOMAIN, "admin") is not None
-    password_hash = None if admin_exists else passwords.hashed(admin_password)
+        admin = users.by_name(conn, DEFAULT_DOMAIN, "admin")
+    password_hash = None
+    if admin is None and admin_password is not None:
+        password_hash = passwords.hashed(admin_password)
+    admin = _made(db, password_hash)
+    if admin is None or admin_password is None:
+        return False
+    return admin.password_hash == password_hash or passwords.matches(admin.password_hash, admin_password)
+
+
+@repeated
+def _made(db: Database, password_hash: str | None) -> User | None:
+    """One transaction; the admin, as he is after it."""
     with db.write(durable=True) as conn:
         dialect.lock(conn, "bootstrap")  # of several that start at once the first one does it
         if domains.get(conn, DEFAULT_DOMAIN) is None:
@@ -50,6 +63,8 @@ def bootstrap(db: Database, admin_password: str) -> None:
         _project(conn, "service")
         user = users.by_name(conn, DEFAULT_DOMAIN, "admin")
         if user is None:
+            if password_hash is None:
+                return None
             user = User(id=new_id(), domain_id=DEFAULT_DOMAIN, name="admin", password_hash=password_hash)
             users.create(conn, user)
         for target, target_id in ((Target.PROJECT, project_id), (Target.SYSTEM, SYSTEM)):
@@ -63,6 +78,7 @@ def bootstrap(db: Database, admin_password: str) -> None:
                     target_id=target_id,
                 ),
             )
+        return user
 
 
 def _roles(conn: sa.Connection) -> str:

@@ -40,9 +40,10 @@ class Identity:
         self._known: OrderedDict[str, _Known] = OrderedDict()
         self._lock = threading.Lock()
 
-    def bootstrap(self, admin_password: str) -> None:
-        """What must exist before anybody can log in. An admin who is there keeps the password they have."""
-        bootstrap(self.db, admin_password)
+    def bootstrap(self, admin_password: str | None) -> bool:
+        """What must exist before anybody can log in; whether the admin has that password. One who is there
+        keeps the password they have."""
+        return bootstrap(self.db, admin_password)
 
     def authenticate(self, token: str, request_id: str) -> RequestContext:
         """Who sends this token. Unauthorized if it is not good now.

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from enum import StrEnum
 from typing import Any
 
 from kilonova.domain.errors import KilonovaError
 from kilonova.monitoring.question import Question
 
-_PATIENCE = 2.0
-"""Seconds that one thing has to answer; who asks us does not wait long either."""
+PATIENCE = 1.5
+"""Seconds that all parts together have to answer; who asks us does not wait long either."""
 
 
 class State(StrEnum):
@@ -34,7 +36,7 @@ class Health:
 
     def report(self, *, reasons: bool) -> tuple[bool, dict[str, Any]]:
         """(ready, what to show). ``reasons`` are not for everybody: they name hosts and users."""
-        problems = {name: self._problem(question) for name, question in self._parts.items()}
+        problems = self._problems()
         ready = self.state is State.READY and not any(problems[name] for name in self._needs)
         shown: dict[str, Any] = {"service": self._service, "ready": ready, "state": self.state.value}
         shown["parts"] = {name: "down" if problem else "up" for name, problem in problems.items()}
@@ -42,14 +44,26 @@ class Health:
             shown["problems"] = {name: problem for name, problem in problems.items() if problem}
         return ready, shown
 
-    def _problem(self, question: Question[None] | None) -> str:
-        """Empty: there is none."""
-        if question is None:
-            return "not connected yet"
-        try:
-            question.answer(_PATIENCE)
-        except KilonovaError as error:
-            return error.message or type(error).__name__
-        except Exception as error:  # noqa: BLE001 - whatever it is, the part cannot be used
-            return f"{type(error).__name__}: {error}"
-        return ""
+    def parts_up(self) -> dict[tuple[str, ...], float]:
+        """For a gauge: 1 of each part that is there, else 0."""
+        return {(name,): 0.0 if problem else 1.0 for name, problem in self._problems().items()}
+
+    def _problems(self) -> dict[str, str]:
+        """What each part says; nothing if it is there."""
+        asked = {
+            name: None if question is None else question.begin() for name, question in self._parts.items()
+        }
+        until = time.monotonic() + PATIENCE
+        return {name: _problem(one, max(0.0, until - time.monotonic())) for name, one in asked.items()}
+
+
+def _problem(asked: Future[None] | None, seconds: float) -> str:
+    if asked is None:
+        return "not connected yet"
+    try:
+        Question.answered(asked, seconds)
+    except KilonovaError as error:
+        return error.message or type(error).__name__
+    except Exception as error:  # noqa: BLE001 - whatever it is, the part cannot be used
+        return f"{type(error).__name__}: {error}"
+    return ""

@@ -22,11 +22,20 @@ class Question(Generic[Answer]):
 
     def answer(self, seconds: float) -> Answer:
         """What ``ask`` answers or raises; Timeout if that takes longer."""
+        return self.answered(self.begin(), seconds)
+
+    def begin(self) -> Future[Answer]:
+        """Ask, and do not wait yet."""
         with self._lock:
             asked = self._asked
             if asked is None or asked.done():
                 asked = self._asked = Future()
                 threading.Thread(target=self._run, args=(asked,), name="question", daemon=True).start()
+            return asked
+
+    @staticmethod
+    def answered(asked: Future[Answer], seconds: float) -> Answer:
+        """As answer(), of what was begun."""
         try:
             return asked.result(seconds)
         except TimeoutError as error:

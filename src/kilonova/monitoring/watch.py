@@ -28,6 +28,7 @@ class Watch:
             from kilonova.monitoring.gauges import Gauges
 
             self._gauges = Gauges(service)
+            self.gauge("part_up", "1: what the process needs is there.", ["part"], self.health.parts_up)
 
     def listen(self, closing: ExitStack) -> str | None:
         """Where the pages are from now on; None: nowhere but on the API. BadRequest: that cannot be had."""

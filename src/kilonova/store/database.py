@@ -34,6 +34,11 @@ class Kind(Protocol):
 
     engine: sa.Engine
 
+    remote: bool
+    """Another process's: it may be away, and come back."""
+
+    def reach(self) -> None: ...
+
     def reading(self) -> AbstractContextManager[sa.Connection]: ...
 
     def writing(self, durable: bool) -> AbstractContextManager[sa.Connection]: ...
@@ -157,8 +162,19 @@ class Database:
         one.conn = conn
         return conn
 
+    @property
+    def remote(self) -> bool:
+        """Whether it is another process's, which may be away and come back."""
+        return self._kind.remote
+
+    def reach(self) -> None:
+        """Connect, with one try. Unavailable says why that failed; BadRequest: it will fail as long as the
+        configuration is what it is."""
+        self._kind.reach()
+
     def check(self) -> None:
         """It answers. Unavailable, or an error of the driver's, if it does not."""
+        self.reach()
         with self.read() as conn:
             conn.exec_driver_sql("SELECT 1")
 

@@ -3,10 +3,13 @@
 A read is one snapshot (REPEATABLE READ, READ ONLY): it waits for nobody and fails for nobody. A write is READ
 COMMITTED: rows that are fought over are waited for, not failed on. Nothing is asked of an idle connection
 before it is used: its BEGIN is the question, and if that fails another connection gets it.
+
+No transaction waits for the disk while it holds its rows: a durable one commits, and then waits (flush.py).
 """
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -18,6 +21,7 @@ import sqlalchemy as sa
 from kilonova import log
 from kilonova.config import Database as Options
 from kilonova.domain.errors import BadRequest, RolledBack, Timeout, Unavailable
+from kilonova.store.flush import FLUSH, Flushes
 
 try:
     import psycopg
@@ -26,7 +30,6 @@ except ModuleNotFoundError as missing:
 
 _READ = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _WRITE = b"BEGIN"
-_WRITE_DURABLE = b"BEGIN; SET LOCAL synchronous_commit = on"
 
 _CONNECT: Mapping[str, Any] = {
     "application_name": "kilonova",
@@ -43,6 +46,17 @@ _LOST = {"40001", "40P01", "23503", "23505"}
 """SQLSTATEs of who was in another's way: serialization failure, deadlock; and a row that another transaction
 made or removed since we looked for it (foreign key, unique). Doing it again finds what is there now."""
 
+_OPENED = "kilonova.opened"
+
+_REFUSED = re.compile(
+    r"password authentication failed|no password supplied|no pg_hba\.conf entry|certificate verify failed|"
+    r"\b(database|role|user) \"[^\"]*\" does not exist|role \"[^\"]*\" is not permitted to log in"
+)
+"""What does not pass by waiting. There are only words: libpq keeps the SQLSTATE of a failed login to itself.
+A server that speaks another language is waited for, and what it says is shown."""
+_SEVERAL = re.compile(r"Multiple connection attempts failed")
+"""The URL names several servers, and what one of them said was not what all said."""
+
 _PAUSES = (0.05, 0.1, 0.2, 0.5)
 """Seconds between two tries to connect; the last one again and again."""
 
@@ -52,10 +66,13 @@ _log = log.get("database")
 class PostgreSQL:
     """See store.database.Kind."""
 
+    remote = True
+
     def __init__(self, url: sa.URL, options: Options) -> None:
         self._patience = options.reconnect_timeout
         self._pool_size = options.max_pool_size
         self._timeout = max(1, round(options.statement_timeout * 1000))
+        self._flushes = Flushes()
         defaults = {name: str(value) for name, value in _CONNECT.items() if name not in url.query}
         self.engine = sa.create_engine(
             url.set(drivername="postgresql+psycopg").update_query_dict(defaults),
@@ -69,11 +86,22 @@ class PostgreSQL:
         )
         sa.event.listen(self.engine, "connect", self._configure)
 
+    def reach(self) -> None:
+        try:
+            self.engine.connect().close()
+        except sa.exc.TimeoutError:
+            pass  # all connections are in use: there are some
+        except sa.exc.OperationalError as error:
+            said = str(error.orig).strip()
+            if _REFUSED.search(said) and not _SEVERAL.search(said):
+                raise BadRequest(f"The database refuses us: {said}") from error
+            raise Unavailable(f"The database does not answer: {said}") from error
+
     def reading(self) -> AbstractContextManager[sa.Connection]:
-        return self._transaction(_READ)
+        return self._transaction(_READ, durable=False)
 
     def writing(self, durable: bool) -> AbstractContextManager[sa.Connection]:
-        return self._transaction(_WRITE_DURABLE if durable else _WRITE)
+        return self._transaction(_WRITE, durable)
 
     def connections(self) -> tuple[int, int]:
         pool: Any = self.engine.pool
@@ -83,8 +111,9 @@ class PostgreSQL:
         self.engine.dispose()
 
     @contextmanager
-    def _transaction(self, begin: bytes) -> Iterator[sa.Connection]:
+    def _transaction(self, begin: bytes, durable: bool) -> Iterator[sa.Connection]:
         conn = self._begun(begin)
+        began = time.monotonic()
         try:
             try:
                 yield conn
@@ -104,6 +133,8 @@ class PostgreSQL:
                 _end(conn, b"COMMIT")
             else:
                 _commit(conn)
+            if durable:
+                self._flushes.wait(lambda: _flush(conn), conn.info[_OPENED], began)
         finally:
             conn.close()
 
@@ -128,7 +159,8 @@ class PostgreSQL:
                 lost += 1
         raise Unavailable("The database ends every connection.")
 
-    def _configure(self, raw: Any, _record: Any) -> None:
+    def _configure(self, raw: Any, record: Any) -> None:
+        record.info[_OPENED] = time.monotonic()
         raw.autocommit = True
         raw.execute(
             f"SET synchronous_commit = off; SET statement_timeout = {self._timeout}; "
@@ -194,6 +226,17 @@ def _commit(conn: sa.Connection) -> None:
         raise RolledBack(f"The database did not commit: {error}") from error
     # PostgreSQL answers COMMIT so, and without an error, where a statement of the transaction has failed.
     assert done == b"COMMIT", "the block went on after a statement that failed"
+
+
+def _flush(conn: sa.Connection) -> None:
+    """What was committed until now is on the disk."""
+    raw = _raw(conn)
+    try:
+        _run(raw, FLUSH)
+    except psycopg.Error as error:
+        conn.invalidate()
+        _log.error("flush_unknown", error=str(error).strip())
+        raise Unavailable("Whether the database has it on the disk is not known.") from error
 
 
 def _meaning(error: BaseException | None, lost: bool) -> Exception | None:

@@ -222,6 +222,29 @@ def on_host(conn: sa.Connection, host: str, only: Sequence[str] | None = None) -
     return conn.execute(_THESE_ON_HOST, {"on": host, "only": only}).all()
 
 
+_ON_HOSTS = sa.select(servers.c.host, servers.c.id, servers.c.power_state, servers.c.vifs).where(
+    servers.c.host.in_(given("names", expanding=True)), servers.c.deleted_at.is_(None)
+)
+
+
+def on_hosts(conn: sa.Connection, hosts: Sequence[str]) -> Sequence[Row]:
+    """Every live server placed on these hosts, one query."""
+    return conn.execute(_ON_HOSTS, {"names": hosts}).all()
+
+
+_POWER_STATES = sa.select(servers.c.host, servers.c.id, servers.c.power_state).where(
+    servers.c.host.in_(given("names", expanding=True)),
+    servers.c.deleted_at.is_(None),
+    servers.c.updated_at < given("before"),
+)
+
+
+def power_states(conn: sa.Connection, hosts: Sequence[str], before: float) -> Mapping[tuple[str, str], int]:
+    """By host and server, of every live server placed on these hosts and unchanged since, one query."""
+    rows = conn.execute(_POWER_STATES, {"names": hosts, "before": before})
+    return {(host, server_id): state for host, server_id, state in rows}
+
+
 def in_limbo(conn: sa.Connection, before: float, for_update: bool = False) -> Sequence[str]:
     """Servers in a transitional state that no open operation explains, unchanged since ``before``.
 

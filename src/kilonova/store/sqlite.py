@@ -27,6 +27,8 @@ _EXECUTION = {"isolation_level": "AUTOCOMMIT"}
 class SQLite:
     """See store.database.Kind."""
 
+    remote = False
+
     def __init__(self, url: sa.URL) -> None:
         self._writer = threading.Lock()
         self._write_conn: sa.Connection | None = None
@@ -37,6 +39,9 @@ class SQLite:
             url, poolclass=sa.NullPool, connect_args={"timeout": 30, "check_same_thread": False}
         )
         sa.event.listen(self.engine, "connect", _pragmas)
+
+    def reach(self) -> None:
+        """A file is always there."""
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:

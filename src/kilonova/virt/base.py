@@ -46,6 +46,9 @@ class Driver(Protocol):
     def stop(self) -> None:
         """Disconnect; guests go on."""
 
+    def check(self) -> None:
+        """Unavailable, saying why, while the hypervisor is away. At once: it asks nobody."""
+
     def report(self) -> HostReport:
         """What this host is and can hold."""
 

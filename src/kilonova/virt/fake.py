@@ -71,6 +71,10 @@ class FakeDriver:
         self._stopped.set()
         self._report = _nobody
 
+    def check(self) -> None:
+        if self._stopped.is_set():
+            raise Unavailable(f"the fake hypervisor of {self.host} was stopped")
+
     def report(self) -> HostReport:
         return HostReport(
             hypervisor_hostname=self.host,

@@ -23,6 +23,7 @@ from kilonova.api import network as network_api
 from kilonova.api.compute.state import ComputeAPI
 from kilonova.api.http import application
 from kilonova.bus.local import LocalBus
+from kilonova.cli.parts import agents
 from kilonova.compute.agent import Agent
 from kilonova.compute.parts import Parts as ComputeParts
 from kilonova.conductor import service, sweeper
@@ -31,6 +32,7 @@ from kilonova.conductor.parts import Parts as ConductorParts
 from kilonova.config import Config, Faults
 from kilonova.domain.context import RequestContext
 from kilonova.domain.errors import KilonovaError, Unavailable
+from kilonova.domain.hosts import builds_topic, topic
 from kilonova.domain.identity import Domain, Project
 from kilonova.domain.servers import ImageRef
 from kilonova.engine.faults import FaultPoints
@@ -127,8 +129,8 @@ class Ears(Hearing):
 class Post(LocalBus):
     """Loses, doubles or holds casts by method, and breaks calls before or after they were carried out."""
 
-    def __init__(self) -> None:
-        super().__init__({"compute": 8})
+    def __init__(self, pools: dict[str, int]) -> None:
+        super().__init__(pools)
         self.lost: Counter[str] = Counter()
         self.doubled: set[str] = set()
         self.refused: Counter[str] = Counter()
@@ -203,7 +205,7 @@ class Host:
             network=self.network,
             faults=cloud.faults,
         )
-        self.agent = Agent(parts, "compute")
+        self.agent = Agent(parts, "compute", "builds")
         tickers = (self.reports, self.leases, self.looks, self.repairs)
         self.agent.start(*cast(tuple[Ticker, Ticker, Ticker, Ticker], tickers))
 
@@ -214,7 +216,8 @@ class Host:
 
     def goes_silent(self) -> None:
         """Its agent takes no more messages, as when it died; what it works on may go on."""
-        self._cloud.bus._topics.pop(f"compute.{self.name}", None)
+        for name in (topic(self.name), builds_topic(self.name)):
+            self._cloud.bus._topics.pop(name, None)
 
     def is_empty(self) -> bool:
         return not self.driver.leftovers() and not self.network.plugged()
@@ -241,7 +244,7 @@ class Cloud:
     def __init__(self, db: Database, config: Config, hosts: int = 1) -> None:
         self.config = config
         self.db = db
-        self.bus = Post()
+        self.bus = Post(agents.pools(config))
         self.faults = Points()
         self.hearing = Ears(config, self.bus)
         self.network = BuiltinNetwork(self.db, config, partial(look_again, self.bus))

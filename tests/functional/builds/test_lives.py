@@ -207,7 +207,7 @@ def test_a_late_word_of_a_build_does_not_stop_the_delete(cloud: Cloud) -> None:
     gate = driver.gate("destroy")
     cloud.delete(server_id)
     gate.wait_until_reached()
-    send("compute.h1", "build_and_run_instance", works[0])  # type: ignore[arg-type]
+    send("build.compute.h1", "build_and_run_instance", works[0])  # type: ignore[arg-type]
     until(cloud.bus.all_taken, PATIENCE, "the second message to be read")
     gate.open()
     cloud.gone(server_id)

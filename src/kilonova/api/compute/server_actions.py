@@ -17,6 +17,7 @@ from kilonova.api.compute import server_fields as fields
 from kilonova.api.compute.server_access import find
 from kilonova.api.compute.state import ComputeAPI
 from kilonova.api.http import Reply, Request, Route
+from kilonova.domain import hosts
 from kilonova.domain.errors import BadRequest, Conflict, Unavailable
 from kilonova.domain.messages import ConsoleOutput, Text
 from kilonova.engine import accept
@@ -99,7 +100,7 @@ def _console_output(api: ComputeAPI, request: Request, server_id: str, value: ms
     if server.host is None:
         raise Conflict(f"Instance {server_id} is not ready")
     query = ConsoleOutput(server_id=server_id, length=None if length in (None, -1) else int(length or 0))
-    topic = f"compute.{server.host}"
+    topic = hosts.topic(server.host)
     try:
         found = api.bus.call(topic, "get_console_output", query, Text, timeout=_CONSOLE_TIMEOUT)
     except Unavailable as error:  # its words name the host

@@ -2,7 +2,7 @@
 
 One ServerView serves one request. What many servers have alike (flavor, image, state, host, …) is encoded
 once for all of them, and JSON that the database holds is spliced into the answer as it is. A list of 1,000
-servers lives from that, and from named tuples: a Row's attribute costs ten times as much as theirs.
+servers lives from that.
 
 Source: the Compute API reference, https://docs.openstack.org/api-ref/compute/#show-server-details.
 """
@@ -10,15 +10,26 @@ Source: the Compute API reference, https://docs.openstack.org/api-ref/compute/#s
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import sqlalchemy as sa
 
 from kilonova.api.compute.addresses import addresses, extended_addresses
+from kilonova.api.compute.server_columns import (
+    Alike,
+    Link,
+    Own,
+    OwnView,
+    Place,
+    alike_of,
+    host_of,
+    id_of,
+    own_of,
+    place_of,
+)
 from kilonova.api.compute.state import ComputeAPI
 from kilonova.api.http import Request
 from kilonova.domain.actions import api_status
@@ -61,66 +72,6 @@ def updated(api: ComputeAPI, conn: sa.Connection, request: Request, row: Row) ->
     return view.encoded(row, with_groups=True)
 
 
-class _Own(NamedTuple):
-    """The columns that each server has for itself."""
-
-    id: str
-    name: str
-    hostname: str
-    description: str | None
-    vm_state: str
-    task_state: str | None
-    metadata: str
-    vifs: str
-    fault: str | None
-    launch_index: int
-    reservation_id: str
-    created_at: float
-    updated_at: float
-    launched_at: float | None
-    terminated_at: float | None
-
-
-class _Alike(NamedTuple):
-    """The columns that are mostly the same for many servers of one list."""
-
-    project_id: str
-    user_id: str
-    vm_state: str
-    task_state: str | None
-    power_state: int
-    availability_zone: str | None
-    pinned_availability_zone: str | None
-    flavor: str
-    image: str | None
-    key_name: str | None
-    config_drive: bool
-    auto_disk_config: bool
-    access_ip_v4: str | None
-    access_ip_v6: str | None
-    locked_by: str | None
-    locked_reason: str | None
-    scheduler_hints: str
-
-
-class _Place(NamedTuple):
-    """The host that a server is on, and the project that sees it there."""
-
-    project_id: str
-    host: str | None
-
-
-_COLUMNS = [column.name for column in server_lists.DETAIL]
-
-
-def _picked(kind: type[tuple[Any, ...]]) -> Callable[[Row], tuple[Any, ...]]:
-    """What takes its columns out of a row."""
-    return itemgetter(*(_COLUMNS.index(name) for name in kind.__annotations__))
-
-
-_own, _alike, _place = _picked(_Own), _picked(_Alike), _picked(_Place)
-
-
 class ServerView:
     """``extended``: with the attributes that extensions of the API once added."""
 
@@ -145,71 +96,69 @@ class ServerView:
         self._places: dict[tuple[Any, ...], bytes] = {}
         self._shared: dict[tuple[Any, ...], bytes] = {}
         self._has_description = self._since(2, 19)
+        self._has_groups = self._since(2, 71)
         self._has_hostname = self._since(2, 3) if self._admin else self._since(2, 90)
         if self._since(2, 26):
-            self._tags = server_tags.of(conn, [row.id for row in rows])
+            self._tags = server_tags.of(conn, list(map(id_of, rows)))
         if self._admin:
-            self._hosts = server_lists.host_states(conn, {row.host for row in rows if row.host})
+            self._hosts = server_lists.host_states(conn, set(map(host_of, rows)) - {None})
 
     def encoded(self, row: Row, with_groups: bool = False) -> msgspec.Raw:
         """The JSON of one server. ``with_groups``: with its server groups; there are none."""
-        own = _Own._make(_own(row))
+        own = Own._make(own_of(row))
         view = self._of_own(own)
         if self._extended:
             self._extend(view, own, row)
-        if with_groups and self._since(2, 71):
-            view["server_groups"] = []
-        alike = _alike(row)
+        if with_groups and self._has_groups:
+            view.server_groups = []
+        alike = alike_of(row)
         shared = self._shared.get(alike)
         if shared is None:
-            shared = self._shared[alike] = _members(self._of_alike(_Alike(*alike)))
-        place = _place(row)
+            shared = self._shared[alike] = _members(self._of_alike(Alike(*alike)))
+        place = place_of(row)
         placed = self._places.get(place)
         if placed is None:
-            placed = self._places[place] = _members(self._of_place(_Place(*place)))
+            placed = self._places[place] = _members(self._of_place(Place(*place)))
         return msgspec.Raw(b"{%b,%b,%b}" % (_members(view), shared, placed))
 
-    def _of_own(self, row: _Own) -> dict[str, Any]:
-        """What every answer about a server has of it alone."""
-        view: dict[str, Any] = {
-            "id": row.id,
-            "name": row.name,
-            "metadata": msgspec.Raw(row.metadata),
-            "created": iso8601(row.created_at),
-            "updated": iso8601(row.updated_at),
-            "links": [
-                {"rel": "self", "href": f"{self._root}/servers/{row.id}"},
-                {"rel": "bookmark", "href": f"{self._unversioned}/servers/{row.id}"},
-            ],
-            "addresses": self._addresses(row),
-        }
+    def _of_own(self, row: Own) -> OwnView:
+        own, bookmark = f"{self._root}/servers/{row.id}", f"{self._unversioned}/servers/{row.id}"
+        view = OwnView(
+            row.id,
+            row.name,
+            msgspec.Raw(row.metadata),
+            iso8601(row.created_at),
+            iso8601(row.updated_at),
+            (Link("self", own), Link("bookmark", bookmark)),
+            self._addresses(row),
+        )
         if row.fault is not None and api_status(row.vm_state, row.task_state) in _WITH_FAULT:
-            view["fault"] = self._fault(row.fault)
+            view.fault = self._fault(row.fault)
         if self._has_description:
-            view["description"] = row.description
+            view.description = row.description
         if self._tags is not None:
-            view["tags"] = self._tags.get(row.id, [])
+            view.tags = self._tags.get(row.id, [])
         return view
 
-    def _extend(self, view: dict[str, Any], row: _Own, all_columns: Row) -> None:
-        view["OS-SRV-USG:launched_at"] = iso8601_micro(row.launched_at)
-        view["OS-SRV-USG:terminated_at"] = iso8601_micro(row.terminated_at)
+    def _extend(self, view: OwnView, row: Own, all_columns: Row) -> None:
+        view.launched_at = iso8601_micro(row.launched_at)
+        view.terminated_at = iso8601_micro(row.terminated_at)
         if self._has_hostname:
-            view["OS-EXT-SRV-ATTR:hostname"] = row.hostname
+            view.hostname = row.hostname
         if self._admin:
-            view["OS-EXT-SRV-ATTR:instance_name"] = f"instance-{row.id}"
+            view.instance_name = f"instance-{row.id}"
             if self._has_hostname:
-                view["OS-EXT-SRV-ATTR:launch_index"] = row.launch_index
-                view["OS-EXT-SRV-ATTR:reservation_id"] = row.reservation_id
-                view["OS-EXT-SRV-ATTR:user_data"] = all_columns.user_data
+                view.launch_index = row.launch_index
+                view.reservation_id = row.reservation_id
+                view.user_data = all_columns.user_data
 
-    def _addresses(self, row: _Own) -> dict[str, list[dict[str, Any]]]:
+    def _addresses(self, row: Own) -> dict[str, list[dict[str, Any]]]:
         """By network. A server that is being built shows none: they may change yet."""
         if row.vm_state == "building":
             return {}
         return extended_addresses(row.vifs) if self._extended else addresses(row.vifs)
 
-    def _of_alike(self, row: _Alike) -> dict[str, Any]:
+    def _of_alike(self, row: Alike) -> dict[str, Any]:
         """What follows from the columns that servers have alike, and from nothing else."""
         status = api_status(row.vm_state, row.task_state)
         image, properties, disk = self._image_facts(row.image)
@@ -236,7 +185,7 @@ class ServerView:
             view |= self._extensions(row, properties, disk)
         return view
 
-    def _extensions(self, row: _Alike, properties: Mapping[str, str], disk: str) -> dict[str, Any]:
+    def _extensions(self, row: Alike, properties: Mapping[str, str], disk: str) -> dict[str, Any]:
         view: dict[str, Any] = {
             "OS-EXT-AZ:availability_zone": row.availability_zone or "",
             "OS-EXT-STS:task_state": row.task_state,
@@ -255,7 +204,7 @@ class ServerView:
             view["pinned_availability_zone"] = row.pinned_availability_zone
         return view
 
-    def _of_place(self, row: _Place) -> dict[str, Any]:
+    def _of_place(self, row: Place) -> dict[str, Any]:
         view: dict[str, Any] = {"hostId": host_id(row.project_id, row.host) if row.host else ""}
         if self._extended and self._admin:
             state = self._hosts.get(row.host) if row.host else None
@@ -345,6 +294,6 @@ def _encoded(value: Any) -> msgspec.Raw:
     return msgspec.Raw(_encoder.encode(value))
 
 
-def _members(view: dict[str, Any]) -> bytes:
+def _members(view: dict[str, Any] | OwnView) -> bytes:
     """What stands between the braces of a JSON object."""
     return _encoder.encode(view)[1:-1]

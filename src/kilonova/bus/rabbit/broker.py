@@ -103,6 +103,13 @@ def connect(broker: Broker, config: Bus, purpose: str) -> Connection:
     return connection
 
 
+def is_refusal(error: Exception) -> bool:
+    """Whether connect() fails so again: a wrong password, a virtual host that is not there, or not ours."""
+    if isinstance(error, amqp.exceptions.NotAllowed):
+        return not str(error).endswith("is down")  # a virtual host that was not recovered yet
+    return isinstance(error, amqp.exceptions.AccessRefused)
+
+
 def _tls(broker: Broker, config: Bus) -> dict[str, Any]:
     """The broker's certificate is always checked: against ``ssl_ca_file``, else what the system trusts."""
     options: dict[str, Any] = {"cert_reqs": ssl.CERT_REQUIRED, "server_hostname": broker.host}
@@ -121,6 +128,10 @@ class Names(NamedTuple):
 
     def queue(self, key: str) -> str:
         return f"{self.exchange}.{key}"
+
+    def told(self, topic: str) -> str:
+        """The queue of what is told on that topic. It is bound to nothing: messages are sent to it itself."""
+        return f"{self.exchange}.told.{topic}"
 
     @property
     def unreadable(self) -> str:

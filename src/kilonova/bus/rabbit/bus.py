@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import msgspec
 
@@ -15,6 +16,7 @@ from kilonova.bus.rabbit.lanes import Pool
 from kilonova.bus.rabbit.link import Link
 from kilonova.bus.rabbit.requests import PATIENCE, Requests
 from kilonova.bus.rabbit.served import Topic
+from kilonova.bus.rabbit.told import Collector
 from kilonova.config import Bus as Options
 from kilonova.domain.errors import Unavailable
 
@@ -30,9 +32,11 @@ class RabbitBus:
 
     def __init__(self, options: Options, pools: Mapping[str, int] | None = None) -> None:
         found = brokers(options.url)
-        names = Names(options.exchange)
+        self._brokers, self._options = found, options
+        self._names = names = Names(options.exchange)
         self._pools = {name: Pool(name, size) for name, size in (pools or {}).items()}
         self._topics: list[Topic] = []
+        self._collectors: list[Collector] = []
         asking, serving = Jobs(), Jobs()
         self._requests = Requests(names, asking.submit)
         self._deliveries = Deliveries(names, serving.submit)
@@ -48,8 +52,12 @@ class RabbitBus:
         return self._asking.problem if not self._asking.up.is_set() else self._serving.problem
 
     @property
+    def turned_away(self) -> bool:
+        return self._asking.refused or self._serving.refused
+
+    @property
     def up_since(self) -> float:
-        return self._serving.up_since
+        return max(self._serving.up_since, *(collector.up_since for collector in self._collectors), 0.0)
 
     @property
     def unreadable(self) -> int:
@@ -71,11 +79,23 @@ class RabbitBus:
     def cast(self, topic: str, method: str, request: msgspec.Struct) -> None:
         self._requests.cast(topic, method, sealed(method, request))
 
-    def serve(self, topic: str, handlers: Mapping[str, Handler], workers: int | str = 1) -> Topic:
+    def tell(self, topic: str, method: str, request: msgspec.Struct) -> None:
+        self._requests.tell(topic, method, sealed(method, request))
+
+    def collect(self, topic: str, handlers: Mapping[str, Handler], then: Callable[[], object]) -> Collector:
+        """By a connection of its own."""
+        link = partial(Link, "told", self._brokers, self._options)
+        collector = Collector(self._names, Dispatcher(topic, handlers), then, self._deliveries.note, link)
+        self._collectors.append(collector)
+        return collector
+
+    def serve(
+        self, topic: str, handlers: Mapping[str, Handler], workers: int | str = 1, *, calls: bool = True
+    ) -> Topic:
         """Messages come when it returns; if the broker is away for long, as soon as it is there."""
         shared = isinstance(workers, str)
         pool = self._pools[workers] if isinstance(workers, str) else Pool(topic, workers)
-        served = Topic(self._deliveries, Dispatcher(topic, handlers), pool, owns_pool=not shared)
+        served = Topic(self._deliveries, Dispatcher(topic, handlers), pool, owns_pool=not shared, calls=calls)
         self._topics.append(served)
         self._deliveries.add(served)
         if not served.consuming.wait(_SERVE_TIMEOUT):
@@ -83,6 +103,8 @@ class RabbitBus:
         return served
 
     def close(self) -> None:
+        for collector in self._collectors:
+            collector.close()
         for topic in self._topics:
             topic.close()
         for pool in self._pools.values():

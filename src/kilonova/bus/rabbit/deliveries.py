@@ -64,6 +64,10 @@ class Deliveries:
     def set_aside(self, message: Any, reason: str, answer: bytes | None) -> None:
         self._submit(partial(self._set_aside, message, reason, answer))
 
+    def note(self, message: Any, key: str, reason: str) -> None:
+        """As set_aside(), of a message that needs no acknowledgement."""
+        self._submit(partial(self._note, message, key, reason))
+
     def stop(self, topic: Topic) -> None:
         stopped = threading.Event()
         self._submit(partial(self._remove, topic, stopped))
@@ -98,17 +102,19 @@ class Deliveries:
     def _remove(self, topic: Topic, stopped: threading.Event) -> None:
         self._topics.remove(topic)
         if topic.consuming.is_set():
-            for lane, tag in zip((topic.pool.casts, topic.pool.calls), topic.tags, strict=True):
+            for lane, tag in topic.tags:
                 self._channels[lane].basic_cancel(tag)
             topic.consuming.clear()
         stopped.set()
 
     def _consume(self, topic: Topic) -> None:
-        """Both queues exist and are consumed; no more messages at once than the lane has threads."""
-        topic.tags = [
-            self._consume_queue(topic.pool.casts, cast_key(topic.name), topic.cast_came, _CASTS_EXPIRE_MS),
-            self._consume_queue(topic.pool.calls, call_key(topic.name), topic.call_came, _CALLS_EXPIRE_MS),
-        ]
+        """Its queues exist and are consumed; no more messages at once than the lane has threads."""
+        casts, calls = topic.pool.casts, topic.pool.calls
+        key = cast_key(topic.name)
+        topic.tags = [(casts, self._consume_queue(casts, key, topic.cast_came, _CASTS_EXPIRE_MS))]
+        if topic.calls:
+            key = call_key(topic.name)
+            topic.tags.append((calls, self._consume_queue(calls, key, topic.call_came, _CALLS_EXPIRE_MS)))
         topic.consuming.set()
 
     def _consume_queue(self, lane: Lane, key: str, came: Callable[[Any], None], expires: int) -> str:
@@ -140,18 +146,20 @@ class Deliveries:
             message.channel.basic_reject(message.delivery_tag, requeue=True)
 
     def _set_aside(self, message: Any, reason: str, answer: bytes | None) -> None:
-        if not _alive(message):
-            return
+        if _alive(message):
+            self._note(message, message.delivery_info["routing_key"], reason)
+            self._done(message, answer)
+
+    def _note(self, message: Any, key: str, reason: str) -> None:
         self.unreadable += 1
-        message_set_aside(topic_of(message.delivery_info["routing_key"]))
+        message_set_aside(topic_of(key))
         if self._may_keep():
-            sender, key = message.properties.get("user_id"), message.delivery_info["routing_key"]
+            sender = message.properties.get("user_id")
             _log.warning("message_unreadable", key=key, sender=sender, reason=reason, so_far=self.unreadable)
             try:
                 self._keep(message, key, reason)
             except amqp.exceptions.ChannelError as error:
                 _log.warning("unreadable_message_dropped", reason=str(error))
-        self._done(message, answer)
 
     def _may_keep(self) -> bool:
         """Whether this minute has seen few of them so far."""

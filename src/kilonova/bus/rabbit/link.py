@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from kilonova import log
-from kilonova.bus.rabbit.broker import Broker, Connection, connect
+from kilonova.bus.rabbit.broker import Broker, Connection, connect, is_refusal
 from kilonova.bus.rabbit.jobs import Jobs
 from kilonova.config import Bus
 from kilonova.domain.clock import now
@@ -56,6 +56,9 @@ class Link:
         self.up_since = math.inf
         """Epoch seconds; infinite while there is no connection."""
         self.problem = "not connected yet"
+        self.refused = False
+        """By every broker, one after the other, and what they said will not pass."""
+        self._refusals = 0
         self._name = name
         self._brokers = deque(brokers)
         self._config = config
@@ -76,7 +79,7 @@ class Link:
         while not self._closing.is_set():
             connection = None
             try:
-                connection = connect(self._brokers[0], self._config, f"kilonova {self._name}")
+                connection = self._connect()
                 self._user.connected(connection)
                 pause = _FIRST_PAUSE
                 self._work(connection)
@@ -91,6 +94,16 @@ class Link:
                     connection.collect()
             self._rest(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
+
+    def _connect(self) -> Connection:
+        try:
+            connection = connect(self._brokers[0], self._config, f"kilonova {self._name}")
+        except Exception as error:
+            self._refusals = self._refusals + 1 if is_refusal(error) else 0
+            self.refused = self._refusals >= len(self._brokers)
+            raise
+        self._refusals, self.refused = 0, False
+        return connection
 
     def _broke(self, error: Exception) -> None:
         self.problem = f"{self._brokers[0]}: {str(error) or type(error).__name__}"

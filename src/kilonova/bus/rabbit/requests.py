@@ -40,6 +40,8 @@ class _Cast:
     method: str
     message: bytes
     until: float
+    told: bool = False
+    """Sent past the exchange, to who collects; nobody confirms it."""
 
 
 class Requests:
@@ -77,7 +79,13 @@ class Requests:
         return answer
 
     def cast(self, topic: str, method: str, message: bytes) -> None:
-        self._outbox.append(_Cast(topic, method, message, time.monotonic() + PATIENCE))
+        self._send(_Cast(topic, method, message, time.monotonic() + PATIENCE))
+
+    def tell(self, topic: str, method: str, message: bytes) -> None:
+        self._send(_Cast(topic, method, message, time.monotonic() + PATIENCE, told=True))
+
+    def _send(self, cast: _Cast) -> None:
+        self._outbox.append(cast)
         self._submit(self._flush)
 
     # --- the link's thread
@@ -86,7 +94,7 @@ class Requests:
         declare_exchange(connection, self._names)
         self._user_id = connection.user
         self._calls = connection.channel()
-        self._calls.events["basic_return"].add(self._call_returned)
+        self._calls.events["basic_return"].add(self._returned)
         self._calls.basic_consume(REPLY_TO, no_ack=True, callback=self._replied)
         self._casts = connection.channel()
         self._casts.events["basic_return"].add(self._cast_returned)
@@ -128,7 +136,11 @@ class Requests:
         if waiter is not None:
             waiter.put(reply.body)
 
-    def _call_returned(self, _error: Exception, _exchange: str, key: str, message: Any) -> None:
+    def _returned(self, _error: Exception, exchange: str, key: str, message: Any) -> None:
+        if not exchange:  # nobody collects what is told there
+            topic = key.removeprefix(self._names.told(""))
+            self.cast(topic, message.properties["type"], message.body)
+            return
         waiter = self._waiters.get(message.properties.get("correlation_id"))
         if waiter is not None:
             waiter.put(Unavailable(f"nobody serves {key.removeprefix('call.')}"))
@@ -136,6 +148,9 @@ class Requests:
     def _flush(self) -> None:
         while self._outbox and self._casts is not None:
             cast = self._outbox.popleft()
+            if cast.told:
+                self._tell(cast)
+                continue
             self._sent += 1
             self._unconfirmed[self._sent] = cast
             properties = {
@@ -144,6 +159,18 @@ class Requests:
                 "type": cast.method,
             }
             self._publish(self._casts, cast_key(cast.topic), cast.message, **properties)
+
+    def _tell(self, cast: _Cast) -> None:
+        publish(
+            self._calls,
+            "",
+            self._names.told(cast.topic),
+            cast.message,
+            mandatory=True,
+            delivery_mode=_TRANSIENT,
+            type=cast.method,
+            user_id=self._user_id,
+        )
 
     def _confirmed(self, taken: bool, number: int, multiple: bool) -> None:
         numbers = [sent for sent in self._unconfirmed if sent <= number] if multiple else [number]

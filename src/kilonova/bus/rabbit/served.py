@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from kilonova import log
 from kilonova.bus.base import Dispatcher, Request, Unreadable, encode_error, refusal
 from kilonova.bus.rabbit import trust
-from kilonova.bus.rabbit.lanes import Pool
+from kilonova.bus.rabbit.lanes import Lane, Pool
 from kilonova.bus.rabbit.requests import REPLY_TO
 from kilonova.domain.errors import Forbidden
 
@@ -35,12 +35,16 @@ class Courier(Protocol):
 class Topic:
     """A Subscription. ``consuming`` is set while messages come."""
 
-    def __init__(self, courier: Courier, dispatcher: Dispatcher, pool: Pool, owns_pool: bool) -> None:
+    def __init__(
+        self, courier: Courier, dispatcher: Dispatcher, pool: Pool, owns_pool: bool, calls: bool
+    ) -> None:
         self.name = dispatcher.topic
         self.pool = pool
+        self.calls = calls
         self.consuming = threading.Event()
         self.closing = False
-        self.tags: list[str] = []
+        self.tags: list[tuple[Lane, str]] = []
+        """Of the consumers, each with the lane that it fills."""
         self._courier = courier
         self._dispatcher = dispatcher
         self._owns_pool = owns_pool
@@ -110,13 +114,17 @@ class Topic:
         self._courier.done(message, answer)
 
     def _read(self, message: Any) -> Request:
-        """The request, from a sender who may make it. Unreadable, Forbidden."""
-        sender = message.properties.get("user_id")
-        if not sender:
-            raise Unreadable("the message does not say who sent it")
-        request = self._dispatcher.read(message.body)
-        trust.check(sender, self.name, request.argument)
-        return request
+        return read(self._dispatcher, message)
+
+
+def read(dispatcher: Dispatcher, message: Any) -> Request:
+    """The request, from a sender who may make it. Unreadable, Forbidden."""
+    sender = message.properties.get("user_id")
+    if not sender:
+        raise Unreadable("the message does not say who sent it")
+    request = dispatcher.read(message.body)
+    trust.check(sender, dispatcher.topic, request.argument)
+    return request
 
 
 def reply_address(message: Any) -> str | None:

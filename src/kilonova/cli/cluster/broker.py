@@ -50,14 +50,14 @@ def host_user(host: str) -> str:
 def host(name: str, password: str, vhost: str = VHOST) -> dict[str, Any]:
     """The user of that host's agent."""
     user, escaped = host_user(name), re.escape(name)
-    own = rf"^{EXCHANGE}\.(call\.)?compute\.{escaped}$"
+    own = rf"^{EXCHANGE}\.((call|build)\.)?compute\.{escaped}$"
     own_or_exchange = rf"{own}|^{EXCHANGE}$"
     permissions = {
         "configure": own,
         "write": rf"{own_or_exchange}|^amq\.default$",
         "read": own_or_exchange,
     }
-    topics = {"write": r"^(call\.)?conductor$", "read": rf"^(call\.)?compute\.{escaped}$"}
+    topics = {"write": r"^(call\.)?conductor$", "read": rf"^((call|build)\.)?compute\.{escaped}$"}
     return {
         "users": [_user(user, password)],
         "permissions": [{"user": user, "vhost": vhost, **permissions}],

@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import click
@@ -20,11 +21,11 @@ from kilonova.domain.errors import StaleEpoch
 from kilonova.engine.faults import FaultPoints
 from kilonova.engine.ticker import Ticker
 from kilonova.image.base import ImageSource
+from kilonova.monitoring.watch import Watch
 from kilonova.network.base import HostNetwork
 from kilonova.virt.base import Driver
 
-POOL = "compute"
-"""The bus's pool of threads that work for all agents of this process."""
+_POOL, _BUILDS = "compute", "builds"
 
 Say = Callable[[str], None]
 MakeHost = Callable[[str], tuple[Driver, HostNetwork]]
@@ -50,6 +51,14 @@ def host_names(config: Config, count: int) -> list[str]:
     return [own] if count == 1 else [f"{own}-{number}" for number in range(1, count + 1)]
 
 
+def pools(config: Config) -> dict[str, int]:
+    """The bus's pools of threads that work for all agents of this process."""
+    return {
+        _POOL: config.compute.max_concurrent_actions,
+        _BUILDS: config.compute.max_concurrent_builds,
+    }
+
+
 def start_agents(
     config: Config,
     bus: Bus,
@@ -57,16 +66,21 @@ def start_agents(
     names: list[str],
     make: MakeHost,
     stop: threading.Event,
+    watch: Watch,
     closing: ExitStack,
 ) -> None:
     """Each agent waits for a conductor; when it returns, all take work. Stopped: ``stop`` was set before."""
     tickers = (Ticker("reports"), Ticker("leases"), Ticker("looks"), Ticker("repairs"))
     for ticker in tickers:
         closing.callback(ticker.close)
+    drivers: list[Driver] = []
     for name in names:
         driver, network = make(name)
+        drivers.append(driver)
+        if len(drivers) == 1:
+            watch.health.watch("hypervisor", partial(_check, drivers))
         parts = Parts(host=name, config=config, bus=bus, driver=driver, network=network, faults=faults)
-        agent = Agent(parts, POOL)
+        agent = Agent(parts, _POOL, _BUILDS)
         closing.callback(agent.stop)
         go_on(stop)
         try:
@@ -75,6 +89,11 @@ def start_agents(
             go_on(stop)
             raise
         go_on(stop)
+
+
+def _check(drivers: list[Driver]) -> None:
+    for driver in drivers:
+        driver.check()
 
 
 def host_maker(driver: str, config: Config, folder: Path, images: ImageSource | None, say: Say) -> MakeHost:

@@ -63,14 +63,19 @@ def image_folder(config: Config, state: Folder) -> Path:
 
 
 def bootstrap(db: Database, identity: Identity, state: Folder) -> bool:
-    """Somebody can log in: the admin, with the password that this folder keeps. False if the admin was made
-    elsewhere, and with another one."""
-    with db.read() as conn:
-        exists = users.by_name(conn, DEFAULT_DOMAIN, "admin") is not None
-    if exists and not state.knows_admin:
-        return False
-    identity.bootstrap(state.admin_password())
-    return True
+    """The built-in roles exist, and somebody can log in: the admin. False if not with the password that this
+    folder keeps: the admin was made elsewhere, or has changed it.
+
+    Of several that start at once, the first one in the database makes the admin.
+    """
+    with state.alone():
+        with db.read() as conn:
+            exists = users.by_name(conn, DEFAULT_DOMAIN, "admin") is not None
+        ours = identity.bootstrap(state.admin_password(make=not exists))
+        state.settle_password(ours)
+    if not ours and state.admin_password() is not None:
+        log.get("identity").warning("admin_password_was_changed", known_to=str(state.path))
+    return ours
 
 
 def open_images(config: Config, db: Database, folder: Path, closing: ExitStack) -> tuple[Images, FileStore]:

@@ -11,7 +11,7 @@ from kilonova.bus.base import Bus
 from kilonova.bus.local import LocalBus
 from kilonova.cli.parts.stop import go_on
 from kilonova.config import Config
-from kilonova.domain.errors import Unavailable
+from kilonova.domain.errors import BadRequest, Unavailable
 from kilonova.monitoring.watch import Watch
 
 Say = Callable[[str], None]
@@ -46,12 +46,15 @@ def open_bus(
 ) -> Bus:
     """The bus, when it can be used: over a broker that may take as long as it takes to be there.
 
-    BadRequest: ``[bus] url`` is no broker's address. Stopped: ``stop`` was set while there was none.
+    BadRequest: ``[bus] url`` is no broker's address, or the broker turns us away. Stopped: ``stop`` was set
+    while there was none.
     """
     bus = make_bus(config, pools, watch, closing)
     said = None
     while not bus.connected(_LOOK):
         go_on(stop)
+        if bus.turned_away:
+            raise BadRequest(f"the message broker refuses us: {bus.problem}")
         if said != bus.problem:
             said = bus.problem
             say(f"waiting for the message broker: {said}")

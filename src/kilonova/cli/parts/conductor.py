@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from contextlib import ExitStack
 
-from kilonova.bus.base import Bus
+from kilonova.bus.base import Bus, Handler
 from kilonova.conductor import service
 from kilonova.conductor.gather import Reports
 from kilonova.conductor.hearing import Hearing
@@ -37,6 +37,10 @@ def start_conductor(config: Config, db: Database, bus: Bus, faults: FaultPoints,
     gathered = Reports(parts)
     closing.callback(gathered.close)
     closing.callback(bus.serve("conductor", service.handlers(parts, gathered), _THREADS).close)
+    told: dict[str, Handler] = {"report": gathered.report, "power_states": gathered.power_states}
+    collected = bus.collect("conductor", told, gathered.write)
+    if collected is not None:
+        closing.callback(collected.close)
     return parts
 
 

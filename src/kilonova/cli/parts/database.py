@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
@@ -9,28 +10,57 @@ from functools import partial
 import sqlalchemy as sa
 from sqlalchemy.exc import DatabaseError
 
+from kilonova import log
 from kilonova.cli.parts.agents import own_name
+from kilonova.cli.parts.stop import back_off, go_on
 from kilonova.config import Config
-from kilonova.domain.errors import Unavailable
+from kilonova.domain.errors import BadRequest, Unavailable
 from kilonova.engine.ticker import Ticker
 from kilonova.monitoring.watch import Watch
 from kilonova.store import counts, flavors, hosts, migrate
 from kilonova.store.database import Database
 
+Say = Callable[[str], None]
+_log = log.get("database")
 
-def open_database(config: Config, url: str, watch: Watch, closing: ExitStack) -> Database:
-    """With the schema of this program. Unavailable: it is there, and cannot be used."""
+
+def open_database(
+    config: Config, url: str, watch: Watch, say: Say, stop: threading.Event, closing: ExitStack
+) -> Database:
+    """With the schema of this program, when it can be used: one that is away may take as long as it takes.
+
+    Unavailable, BadRequest: it is there, and cannot be used. Stopped: ``stop`` was set while it was away.
+    """
     db = Database(url, config.database)
     closing.callback(db.close)
     watch.health.watch("database", db.check)
     watch.gauge("database_connections", "Connections to the database.", ["state"], lambda: _connections(db))
+    said, pauses = "", back_off()
+    while True:
+        try:
+            _prepare(db)
+        except Unavailable as error:
+            if not db.remote:
+                raise
+            _log.warning("database_away", error=error.message)
+            if said != error.message:
+                said = error.message
+                say(f"waiting for the database: {said}")
+        else:
+            return db
+        stop.wait(next(pauses))  # nobody tells when a database is back
+        go_on(stop)
+
+
+def _prepare(db: Database) -> None:
+    """One try."""
+    db.reach()
     try:
         migrate.upgrade(db)
         with db.write() as conn:
             flavors.seed(conn)
     except DatabaseError as error:
-        raise Unavailable(f"the database {db.engine.url} cannot be used: {error.orig}") from error
-    return db
+        raise BadRequest(f"the database {db.engine.url} cannot be used: {error.orig}") from error
 
 
 def count_work(config: Config, db: Database, watch: Watch) -> None:

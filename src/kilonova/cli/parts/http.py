@@ -17,6 +17,7 @@ from cheroot import wsgi
 from cheroot.server import HTTPConnection
 
 from kilonova.api import bodies
+from kilonova.cli.parts import wire
 
 _THREADS = 16
 _KEPT_CONNECTIONS = 1000
@@ -101,8 +102,8 @@ class Server(wsgi.Server):
 class _Connection(HTTPConnection):
     """One that the server knows to be open."""
 
-    def __init__(self, server: Server, *more: Any) -> None:
-        super().__init__(server, *more)
+    def __init__(self, server: Server, sock: Any, *_: Any) -> None:
+        super().__init__(server, sock, wire.open_file)
         server.opened(self)
 
     def close(self) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import threading
+from collections.abc import Iterator
 
 INTERRUPTED = 130
 """Exit status of what Ctrl-C ended before its time, as shells have it."""
 
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 _ASK = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -20,6 +23,14 @@ def go_on(stop: threading.Event) -> None:
     """Stopped, if somebody has asked for it."""
     if stop.is_set():
         raise Stopped
+
+
+def back_off() -> Iterator[float]:
+    """Seconds to wait between two tries, without end: more and more, and not the same in all processes."""
+    pause = _FIRST_PAUSE
+    while True:
+        yield pause * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+        pause = min(pause * 2, _LONGEST_PAUSE)
 
 
 class Signals:

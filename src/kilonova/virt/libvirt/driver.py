@@ -96,6 +96,9 @@ class LibvirtDriver:
         self._watch.stop()
         self._short.remove()
 
+    def check(self) -> None:
+        self._connection.get()
+
     def report(self) -> HostReport:
         connection = self._connection.get()
         with translated("read the hypervisor's capabilities"):
