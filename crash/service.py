@@ -9,6 +9,8 @@ import threading
 from pathlib import Path
 
 _START_TIMEOUT = 120.0
+_WORDS = 300
+"""Characters of a line that are shown."""
 
 
 class Service:
@@ -52,6 +54,15 @@ class Service:
     @property
     def died(self) -> bool:
         return self._process is not None and self._process.poll() is not None
+
+    @property
+    def end(self) -> str:
+        """Of one that died: how, and the last that it wrote."""
+        assert self._process is not None
+        self._listener.join(60)
+        written = [*"".join(self._said).splitlines(), *self._log.read_text().splitlines()]
+        last = written[-1].strip() if written else "it wrote nothing"
+        return f"exit status {self._process.returncode}: {last[-_WORDS:]}"
 
     def wait_dead(self, timeout: float) -> bool:
         """Whether it ended by itself in time."""

@@ -19,6 +19,7 @@ from crash.cluster import Backends, Cluster, backends
 from crash.fates import Fates, Rates
 from crash.oracle import settle, statuses
 from crash.plan import Fault, plan
+from crash.service import Service
 from crash.users import Users
 
 COUNTS = {"api": 2, "conductor": 2, "scheduler": 2, "compute": 3}
@@ -108,6 +109,7 @@ def _break_and_look(
     say("all at rest; deleting all")
     cluster.delete_all()
     settle(cluster, LIMIT, weather.watch)
+    weather.watch()
     assert not any(cluster.on_hosts().values()), f"left on hosts: {cluster.on_hosts()}"
 
 
@@ -134,15 +136,24 @@ class _Weather:
             self._broker.join()
 
     def watch(self) -> None:
+        """Who ended without us is a finding; it is started again, to see how the others go on."""
         for service in self._cluster.services.values():
-            if service.died:
-                self._report.injected["ended by itself, started again"] += 1
-                service.kill()
-                service.begin()
+            self._look_at(service)
+
+    def _look_at(self, service: Service) -> None:
+        if not service.died:
+            return
+        found = f"{service.name} ended by itself, {service.end}"
+        self._say(found)
+        if found not in self._report.wrong:
+            self._report.wrong.append(found)
+        service.kill()
+        service.begin()
 
     def _do(self, fault: Fault) -> None:
         cluster = self._cluster
         if fault.kind == plans.KILL:
+            self._look_at(cluster.services[fault.target])
             cluster.services[fault.target].kill()
             cluster.services[fault.target].begin()
         elif fault.kind == plans.FREEZE:

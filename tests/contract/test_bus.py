@@ -12,9 +12,10 @@ from typing import Any
 import msgspec
 import pytest
 from tests.rabbit import Rabbit
+from tests.running import until
 
 from kilonova import log
-from kilonova.bus.base import Bus, quick
+from kilonova.bus.base import NOT_YET, Bus, Outcomes, quick, together
 from kilonova.bus.local import LocalBus
 from kilonova.bus.rabbit import RabbitBus
 from kilonova.config import Bus as Options
@@ -129,6 +130,89 @@ def test_an_answer_of_another_kind_is_an_error(make_bus: MakeBus) -> None:
     server.serve("conductor", {"echo": echo})
     with pytest.raises(KilonovaError, match="no _Wrong"):
         client.call("conductor", "echo", Ask(text="x"), _Wrong)
+
+
+class Several:
+    """A handler that says what it was given together, and holds up the first until the test lets it go."""
+
+    def __init__(self) -> None:
+        self.begun, self.go_on = threading.Event(), threading.Event()
+        self.alone: list[str] = []
+        self.crowds: list[list[str]] = []
+
+    def handlers(self) -> dict[str, Any]:
+        def one(ask: Ask) -> Told:
+            self.alone.append(ask.text)
+            self.begun.set()
+            assert self.go_on.wait(WAIT)
+            if ask.text == "bad alone":
+                raise Conflict("bad")
+            return Told(text=f"{ask.text}, alone")
+
+        return {"say": together(one, self._several)}
+
+    def _several(self, asked: list[Ask]) -> Outcomes:
+        self.crowds.append([ask.text for ask in asked])
+        if any(ask.text == "fails all" for ask in asked):
+            raise Conflict("all of it")
+        known = {"bad": Conflict("bad"), "later": NOT_YET}
+        return [known.get(ask.text, Told(text=f"{ask.text}, together")) for ask in asked]
+
+    def answers(self, client: Bus, texts: list[str]) -> list[str]:
+        """What is answered to these, which all come while the first is worked on."""
+
+        def ask(text: str) -> str:
+            try:
+                return client.call("conductor", "say", Ask(text=text), Told).text
+            except Conflict as error:
+                return f"refused: {error.message}"
+
+        with ThreadPoolExecutor(len(texts) + 1) as pool:
+            first = pool.submit(ask, "first")
+            assert self.begun.wait(WAIT)
+            rest = [pool.submit(ask, text) for text in texts]
+            client.call("conductor", "echo", Ask(), Told, timeout=WAIT)  # sent after them, if not answered
+            threading.Timer(0.3, self.go_on.set).start()
+            assert first.result(WAIT) == "first, alone"
+            return [one.result(WAIT) for one in rest]
+
+
+def test_each_of_those_that_wait_together_has_its_own_answer(make_bus: MakeBus) -> None:
+    """Together or not: in one process each is answered for itself."""
+    server, client = make_bus(), make_bus()
+    several = Several()
+    server.serve("conductor", {**several.handlers(), "echo": echo}, workers=4)
+    good, bad, later = several.answers(client, ["good", "bad", "later"])
+    if isinstance(server, LocalBus):
+        assert (good, bad, later) == ("good, alone", "bad, alone", "later, alone")
+        return
+    assert (good, bad, later) == ("good, together", "refused: bad", "later, alone")
+    assert sorted(several.crowds[0]) == ["bad", "good", "later"]
+    assert several.alone == ["first", "later"]
+
+
+def test_if_it_fails_for_all_each_is_done_alone(make_bus: MakeBus) -> None:
+    server, client = make_bus(), make_bus()
+    several = Several()
+    server.serve("conductor", {**several.handlers(), "echo": echo}, workers=4)
+    texts = ["fails all", "good", "bad alone"]
+    assert several.answers(client, texts) == ["fails all, alone", "good, alone", "refused: bad"]
+
+
+def test_casts_that_wait_together(make_bus: MakeBus) -> None:
+    server, client = make_bus(), make_bus()
+    several = Several()
+    server.serve("conductor", several.handlers(), workers=4)
+    client.cast("conductor", "say", Ask(text="first"))
+    assert several.begun.wait(WAIT)
+    for number in range(20):
+        client.cast("conductor", "say", Ask(text=str(number)))
+    client.cast("conductor", "say", Ask(text="later"))
+    threading.Timer(0.3, several.go_on.set).start()
+    until(lambda: "later" in several.alone, WAIT, "the last")
+    if not isinstance(server, LocalBus):
+        assert [text for crowd in several.crowds for text in crowd] == [*map(str, range(20)), "later"]
+        assert several.alone == ["first", "later"]
 
 
 def test_casts_are_worked_on_and_a_bad_one_stops_nothing(make_bus: MakeBus) -> None:

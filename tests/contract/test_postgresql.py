@@ -262,6 +262,36 @@ class TestRestart:
         db.close()
 
 
+class TestReach:
+    """One try to connect: what may pass is Unavailable, what will not is BadRequest."""
+
+    def test_what_it_says(self, own_server: PostgreSQL) -> None:
+        self.reach(own_server.url())
+        with pytest.raises(BadRequest, match='database "nowhere" does not exist'):
+            self.reach(own_server.url("nowhere"))
+        # Of several servers one refuses, another is away: that one may come back.
+        elsewhere = own_server.url("nowhere").replace("host=", "host=/nowhere,")
+        with pytest.raises(Unavailable, match="does not answer"):
+            self.reach(elsewhere)
+        own_server.stop()
+        for database in ("postgres", "nowhere"):
+            with pytest.raises(Unavailable, match="does not answer"):
+                self.reach(own_server.url(database))
+
+    def test_all_connections_in_use_is_no_absence(self, url: str) -> None:
+        db = Database(url, Options(max_pool_size=1, pool_timeout=0.1))
+        with db.read():
+            db.reach()
+        db.close()
+
+    def reach(self, url: str) -> None:
+        db = Database(url)
+        try:
+            db.reach()
+        finally:
+            db.close()
+
+
 def _grows(done: list[int]) -> None:
     """Returns when there are 50 more."""
     before = len(done)

@@ -95,11 +95,11 @@ def test_casts_meet_their_fates(make: Make, where: str, rates: Rates, least: flo
     ends = make(**{where: rates})
     ends.cast_many()
     until(ends.asking._requests.settled, 30, "every cast to be confirmed")
-    until(lambda: len(set(ends.came)) >= min(least, 0.8) * MANY, 30, "the casts")
+    until(lambda: len(ends.came) >= least * MANY, 30, "the casts")
     for fates in ends.fates:
         fates.calm()
     assert ends.asking.call("conductor", "ask", Ask(-1), Ask) == Ask(-1)
-    assert least * MANY <= len(ends.came) - 1 <= most * MANY
+    assert len(ends.came) - 1 <= most * MANY
     if rates.delay:
         assert ends.came[:-1] != sorted(ends.came[:-1])
     unbroken(ends)

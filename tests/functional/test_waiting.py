@@ -6,14 +6,22 @@ import json
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from tests.postgresql import PostgreSQL
 from tests.rabbit import PASSWORD, Rabbit
 from tests.running import until
 from tests.services import Services
+
+from kilonova.cli.parts.database import keep_alive
+from kilonova.config import Compute, Config
+from kilonova.domain.errors import RolledBack
+from kilonova.store import hosts
+from kilonova.store.database import Database
 
 NAMES = ("api", "conductor", "scheduler")
 MONITORING = '[monitoring]\nlisten = "127.0.0.1:0"\n'
@@ -74,6 +82,31 @@ def test_services_wait_for_their_database(tmp_path: Path, rabbit: Rabbit, server
         assert services.ask("GET", "/compute/v2.1/servers")[0] == 200
     finally:
         services.close()
+
+
+def test_a_database_that_goes_again_as_a_service_begins(
+    new_database: Callable[..., Database], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first sign of life is lost; the next one comes."""
+    own, lost = hosts.seen, [RolledBack("the database restarts")]
+
+    def seen(conn: sa.Connection, binary: str, host: str, zone: str) -> str:
+        if lost:
+            raise lost.pop()
+        return own(conn, binary, host, zone)
+
+    monkeypatch.setattr(hosts, "seen", seen)
+    db = new_database()
+    with ExitStack() as closing:
+        often = Config(compute=Compute(report_interval=0.05))
+        keep_alive(often, db, ["nova-scheduler"], closing)
+
+        def alive() -> int:
+            with db.read() as conn:
+                return int(conn.exec_driver_sql("SELECT count(*) FROM services").scalar_one())
+
+        until(lambda: alive() == 1, 30, "the second sign of life")
+    assert lost == []
 
 
 def test_what_will_not_go_away_ends_them(tmp_path: Path, rabbit: Rabbit, server: PostgreSQL) -> None:

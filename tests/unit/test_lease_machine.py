@@ -89,7 +89,7 @@ class Bus:
 
     def cast(self, topic: str, method: str, request: msgspec.Struct) -> None:
         if isinstance(request, Work):
-            self.to_hosts.append((topic.removeprefix("compute."), method, request))
+            self.to_hosts.append((topic.removeprefix("build.").removeprefix("compute."), method, request))
         elif isinstance(request, PerformOperation):
             self.to_conductors.append((method, request.operation_id))
 
@@ -171,6 +171,7 @@ class Protocol(RuleBasedStateMachine):
     def begin(self) -> None:
         self.folder = Path(tempfile.mkdtemp(dir=self.template.parent))
         self.db = Database(f"sqlite:///{shutil.copy(self.template, self.folder / 'k.db')}")
+        self._sql("UPDATE services SET last_seen = ?", now())  # the template may be older than a host may be
         self.bus, self.ports = Bus(), Ports()
         self.bus.scheduler = Scheduler(self.db, CONFIG)
         self.parts = {name: _parts(name, self.db, self.bus, self.ports) for name in CONDUCTORS}
@@ -292,15 +293,18 @@ class Protocol(RuleBasedStateMachine):
             delete.finish(parts, work)
 
     def _find_a_place(self, parts: Parts, hand: Hand) -> Any:
+        work, left = hand.work, hand.work.host
         try:
-            if hand.work.host is not None:
-                build._leave(parts, hand.work)
-            selection = build._select(parts, hand.work, hand.spec)
+            if left is not None:
+                work = build._leave(parts, work)
+            selection = build._select(parts, work, hand.spec, left)
         except NoValidHost as error:
-            build.fail(parts, hand.work, error.message, error.details)
+            build.fail(parts, work, error.message, error.details)
             selection = None
         self._obeyed(hand.work.id, hand.work.epoch, hand.conductor)
-        return multiple() if selection is None else msgspec.structs.replace(hand, selection=selection)
+        return (
+            multiple() if selection is None else msgspec.structs.replace(hand, work=work, selection=selection)
+        )
 
     @rule(which=WHICH, name=st.sampled_from(CONDUCTORS), keep=st.booleans())
     def conductor_hears(self, which: int, name: str, keep: bool) -> None:

@@ -74,5 +74,6 @@ def _compile(tree: Path, sysroot: Path, version: str) -> None:
     libraries = tree / "lib/x86_64-linux-gnu"
     folders = [tree / "usr/lib" / version, tree / "usr/lib/python3"]
     home = f"PYTHONHOME={tree / 'usr'}"
-    command = [loader, "--library-path", libraries, tree / "usr/bin" / version, "-m", "compileall"]
-    run("env", home, *command, "-q", "-s", tree, "-p", "/", "--invalidation-mode", "unchecked-hash", *folders)
+    program = tree / "usr/bin" / version
+    command = ("env", home, loader, "--library-path", libraries, program, "-m", "compileall", "-q")
+    run(*command, "-s", tree, "-p", "/", "--invalidation-mode", "unchecked-hash", *folders)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -147,6 +147,26 @@ def quick(handler: Marked) -> Marked:
     return handler
 
 
+Outcomes = Sequence[Any]
+"""Of several requests, in their order: the answer, the KilonovaError that refuses it, or NotYet."""
+
+
+class NotYet:
+    """The outcome of a request that was left as it was: it is to be handled by itself."""
+
+
+NOT_YET = NotYet()
+
+
+def together(handler: Marked, several: Callable[[list[Any]], Outcomes]) -> Marked:
+    """Let ``several`` handle the requests for ``handler`` that wait together, two or more.
+
+    If it raises, it has done nothing, and each of them goes to ``handler``.
+    """
+    handler.several = several  # type: ignore[attr-defined]
+    return handler
+
+
 class Unreadable(Exception):
     """A message that cannot be given to a handler here: damaged, or of a newer or foreign sender."""
 
@@ -167,6 +187,11 @@ class Dispatcher:
         self.topic = topic
         self._handlers = {name: (handler, _decoder(handler)) for name, handler in handlers.items()}
         self.quick = frozenset(name for name, handler in handlers.items() if getattr(handler, "quick", False))
+        self._several = {
+            name: handler.several for name, handler in handlers.items() if hasattr(handler, "several")
+        }
+        self.together = frozenset(self._several)
+        """The methods whose requests are handled together when they wait together."""
 
     def read(self, message: bytes) -> Request:
         """The message as a request; Unreadable says why it is none."""
@@ -182,13 +207,26 @@ class Dispatcher:
     def answer(self, request: Request) -> bytes:
         """Run the handler of a call: its answer or its error, encoded."""
         try:
-            return encode(Answer(True, msgspec.Raw(encode(request.handler(request.argument)))))
+            return encode_outcome(request.handler(request.argument))
         except KilonovaError as error:
             return encode_error(error)
         except Exception:  # noqa: BLE001 - the edge: the caller waits, maybe in another process
             _log.exception("call_failed", topic=self.topic, method=request.method)
             why = f"{request.method} of the {self.topic} met an unexpected error; its log says which"
             return encode_error(KilonovaError(why))
+
+    def outcomes(self, method: str, requests: Sequence[Request]) -> Outcomes:
+        """Of requests for one of ``together``. Those that are NotYet must be given to answer() or work()."""
+        if len(requests) > 1:
+            try:
+                outcomes: Outcomes = self._several[method]([request.argument for request in requests])
+                assert len(outcomes) == len(requests)
+                return outcomes
+            except KilonovaError as error:
+                _log.info("done_one_by_one", topic=self.topic, method=method, error=error.message)
+            except Exception:  # noqa: BLE001 - the edge: each may yet go well by itself
+                _log.exception("several_failed", topic=self.topic, method=method)
+        return [NOT_YET] * len(requests)
 
     def work(self, request: Request) -> None:
         """Run the handler of a cast; nobody waits, so its error goes to the log."""
@@ -220,6 +258,13 @@ def sealed(method: str, request: msgspec.Struct) -> bytes:
     """The message that asks for ``method``; it takes the request id of this thread's log along."""
     request_id = log.current().get("request_id", "")
     return encode(Envelope(method, msgspec.Raw(encode(request)), request_id))
+
+
+def encode_outcome(outcome: Any) -> bytes:
+    """An answer, or the error that refuses the request."""
+    if isinstance(outcome, KilonovaError):
+        return encode_error(outcome)
+    return encode(Answer(True, msgspec.Raw(encode(outcome))))
 
 
 def encode_error(error: KilonovaError) -> bytes:

@@ -26,12 +26,19 @@ from kilonova.store.repeat import repeated
 
 _log = log.get("conductor")
 
+HOST_DOWN = "host_down"
+"""The step in the journal of a build whose host went down."""
+
 
 def build_instances(parts: Parts, message: PerformOperation) -> None:
     """Bring one build a step further: to a host, or to its end."""
     work, spec = _take(parts, message.operation_id)
-    if work is None:
-        return
+    if work is not None:
+        go_on(parts, work, spec)
+
+
+def go_on(parts: Parts, work: Row, spec: BuildSpec | None) -> None:
+    """With a build that this conductor owns."""
     with log.bound(operation=work.id, server=work.server_id):
         try:
             _place(parts, work, spec)
@@ -52,19 +59,20 @@ def _take(parts: Parts, operation_id: str) -> tuple[Row | None, BuildSpec | None
 
 def _place(parts: Parts, work: Row, spec: BuildSpec | None) -> None:
     """Hand the build to its host, if it has one that lives; else find one."""
+    left: str | None = None
     if work.host is not None:
         if _still_there(parts, work):
             parts.faults.reach("build.hand_over.before")
             _hand_over(parts, work, work.host, None)
             return
         parts.faults.reach("build.leave.before")
-        _leave(parts, work)
+        work, left = _leave(parts, work), work.host
     started = now()
     try:
         parts.faults.reach("build.select_destinations.before")
         if spec is None:
             raise NotFound(f"Instance {work.server_id} could not be found.")
-        selection = _select(parts, work, spec)
+        selection = _select(parts, work, spec, left)
         parts.faults.reach("build.select_destinations.after")
         _hand_over(parts, work, selection.host, selection, started)
     except StaleEpoch:
@@ -77,7 +85,7 @@ def _place(parts: Parts, work: Row, spec: BuildSpec | None) -> None:
             return
         message = error.message if work.message is None else f"{error.message} Before that: {work.message}"
         _log.warning("build_failed", error=message)
-        fail(parts, work, message, error.details, _decision(started, "Error", error.message))
+        fail(parts, work, message, error.details, decision(started, "Error", error.message))
 
 
 def _postpone(parts: Parts, work: Row, error: KilonovaError) -> None:
@@ -94,7 +102,7 @@ def _may_report_soon(parts: Parts) -> bool:
     return False
 
 
-def _decision(started: float, result: str, message: str | None = None) -> StepRecord:
+def decision(started: float, result: str, message: str | None = None) -> StepRecord:
     return StepRecord(
         name="select_destinations", started_at=started, finished_at=now(), result=result, message=message
     )
@@ -107,22 +115,40 @@ def _still_there(parts: Parts, work: Row) -> bool:
 
 
 @repeated
-def _leave(parts: Parts, work: Row) -> None:
+def _leave(parts: Parts, work: Row) -> Row:
     """Its host is gone: at once it has no place and no claim there, so that nothing is built unclaimed
-    if the host comes back."""
+    if the host comes back. The operation after that.
+
+    That host has not failed to build: it was no attempt, and may be chosen again when it is back. What bounds
+    that is the build's deadline.
+    """
+    rest = [name for name in work.tried_hosts if name != work.host]
+    down = StepRecord(
+        name=HOST_DOWN,
+        started_at=now(),
+        finished_at=now(),
+        result="Error",
+        message="the host went down during the build",
+    )
     with parts.db.write() as conn:
-        lease.kept(conn, work, host=None)
+        lease.kept(conn, work, host=None, attempt=max(0, work.attempt - 1), tried_hosts=rest)
         claims.release(conn, work.server_id)
         servers.change(conn, work.server_id, host=None, task_state=TaskState.SCHEDULING)
+        operations.put_steps(conn, work.id, work.epoch, work.host, [down])
+        left = operations.get(conn, work.id)
+        assert left is not None
+        return left
 
 
-def _select(parts: Parts, work: Row, spec: BuildSpec) -> Selection:
-    """An alternate of an earlier decision if one can still be claimed, else a new decision."""
+def _select(parts: Parts, work: Row, spec: BuildSpec, left: str | None) -> Selection:
+    """An alternate of an earlier decision if one can still be claimed, else a new decision. ``left``: the
+    host that just went down, whatever the scheduler knows of it."""
+    without = work.tried_hosts if left is None else [*work.tried_hosts, left]
     for alternate in work.alternates:
-        if alternate not in work.tried_hosts and (zone := _claim(parts, work, spec, alternate)):
+        if alternate not in without and (zone := _claim(parts, work, spec, alternate)):
             rest = [name for name in work.alternates if name != alternate]
             return Selection(host=alternate, alternates=rest, availability_zone=zone)
-    request = SelectDestinations(operation_id=work.id, epoch=work.epoch, spec=spec, exclude=work.tried_hosts)
+    request = SelectDestinations(operation_id=work.id, epoch=work.epoch, spec=spec, exclude=without)
     return parts.bus.call("scheduler", "select_destinations", request, Selection)
 
 
@@ -162,18 +188,23 @@ def _hand_over(
             if placed is None:
                 raise Unavailable("The place that was chosen was given away.")
             server = placed
-            step = _decision(started or now(), "Success")
+            step = decision(started or now(), "Success")
             operations.put_steps(conn, work.id, work.epoch, None, [step])
     parts.faults.reach("build.hand_over.after")
     _log.info("build_handed_over", host=host, attempt=handed.attempt)
+    tell_host(parts, work, host, server)
+
+
+def tell_host(parts: Parts, work: Row, host: str, server: Row) -> None:
+    """``work`` as it was taken; ``server``: what the host must know of it (servers.for_host)."""
     parts.bus.cast(
         builds_topic(host),
         "build_and_run_instance",
         Work(
-            operation_id=handed.id,
-            epoch=handed.epoch,
-            kind=handed.kind,
-            server_id=handed.server_id,
+            operation_id=work.id,
+            epoch=work.epoch,
+            kind=work.kind,
+            server_id=work.server_id,
             request_id=work.request_id,
             deadline=work.deadline,
             lease=parts.config.operations.lease,
@@ -223,6 +254,7 @@ def fail(parts: Parts, work: Row, message: str, details: object, step: StepRecor
 
 def end_in_error(conn: sa.Connection, work: Row, message: str, details: object) -> None:
     """In the transaction that has deallocated the ports, where that can be done."""
+    message, details = _with_hosts_down(conn, work, message, details)
     lease.close(conn, work, operations.FAILED, message)
     claims.release(conn, work.server_id)
     servers.change(
@@ -235,3 +267,17 @@ def end_in_error(conn: sa.Connection, work: Row, message: str, details: object) 
         vifs=[],
         fault={"code": 500, "message": message, "details": details, "created": now()},
     )
+
+
+def _with_hosts_down(conn: sa.Connection, work: Row, message: str, details: object) -> tuple[str, object]:
+    """The fault's words and details, if hosts went down under the build: that it was so is for everybody,
+    which they were is for the admin."""
+    down = [step.host for step in operations.steps_of(conn, [work.id]) if step.name == HOST_DOWN]
+    if not down:
+        return message, details
+    times = {1: "A", 2: "Twice a"}.get(len(down), f"{len(down)} times a")
+    message = f"{message} {times} host went down during the build."
+    if isinstance(details, str):
+        return message, f"{details}\nWent down during the build: {', '.join(down)}"
+    known = details if isinstance(details, dict) else {}
+    return message, {**known, "went_down": down}

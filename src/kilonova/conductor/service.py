@@ -8,8 +8,8 @@ from functools import partial
 from typing import Any
 
 from kilonova import log
-from kilonova.bus.base import Handler
-from kilonova.conductor import actions, build, delete, proxy, reports, sweeper
+from kilonova.bus.base import Handler, Outcomes, together
+from kilonova.conductor import actions, build, builds, delete, proxy, reports, sweeper, words
 from kilonova.conductor.gather import Reports
 from kilonova.conductor.parts import Parts
 from kilonova.conductor.purge import Purge
@@ -35,9 +35,20 @@ MESSAGES: dict[str, Callable[[Parts, Any], Any]] = {
 }
 
 
+TOGETHER: dict[str, Callable[[Parts, list[Any]], Outcomes]] = {
+    "build_instances": builds.build_instances,
+    "progress": words.progress,
+    "activate": words.activate,
+    "finished": words.finished,
+}
+"""The same for several messages that wait together."""
+
+
 def handlers(parts: Parts, gathered: Reports | None = None) -> dict[str, Handler]:
     """What the bus serves on the topic ``conductor``. Reports are gathered there, or written as they come."""
     functions: dict[str, Handler] = {name: partial(function, parts) for name, function in MESSAGES.items()}
+    for name, several in TOGETHER.items():
+        together(functions[name], partial(several, parts))
     if gathered is not None:
         functions["report"] = gathered.report
     return functions

@@ -100,18 +100,19 @@ def _end(parts: Parts, operation_id: str, kind: str) -> None:
 
 def _end_build(parts: Parts, work: Row, message: str) -> None:
     """With its ports, in one transaction. If those cannot be freed now, they are with the server's delete: a
-    deadline does not wait for it."""
+    deadline does not wait for it. The details say where it was."""
+    details = None if work.host is None else {"host": work.host, "up": _host_lives(parts, work)}
     try:
         with parts.db.write() as conn:
             lease.kept(conn, work)
             parts.network.deallocate_for_instance(work.server_id)
-            build.end_in_error(conn, work, message, None)
+            build.end_in_error(conn, work, message, details)
     except (StaleEpoch, RolledBack):
         raise
     except KilonovaError as error:
         _log.warning("ports_stay", server=work.server_id, error=error.message)
         with parts.db.write() as conn:
-            build.end_in_error(conn, work, message, None)
+            build.end_in_error(conn, work, message, details)
 
 
 def _overdue(parts: Parts, work: Row) -> str:

@@ -2,7 +2,7 @@
 
 conductor   build_instances, perform_action, delete_instance (PerformOperation), and what computes say and
             ask (every message FromHost, checked against the placement of the server)
-scheduler   select_destinations
+scheduler   select_destinations, select_for_many
 compute.H   build_and_run_instance, perform_action, delete_instance, change_interfaces (Work),
             get_console_output, refresh_interfaces, compare
 """
@@ -41,6 +41,15 @@ class Selection(Message, frozen=True, kw_only=True):
     host: str
     alternates: list[str]
     availability_zone: str
+
+
+class SelectForMany(Message, frozen=True, kw_only=True):
+    asked: list[SelectDestinations]
+
+
+class Selections(Message, frozen=True, kw_only=True):
+    selected: list[Selection | None]
+    """In the order asked. None: nothing was claimed; asked for alone, it is told why."""
 
 
 # --- compute

@@ -58,10 +58,11 @@ def create_servers(
     deadline = now() + config.operations.build_timeout
     works = [_build(server.spec, context, deadline) for server in new]
     with db.write(durable=True) as conn:
-        usage.claim(conn, rows[0]["project_id"], [server.spec.flavor for server in new], quota)
         servers.insert(conn, rows)
         servers.insert_tags(conn, {server.spec.server_id: server.tags for server in new})
         operations.insert(conn, works)
+        # Last: the project's other requests wait for this row.
+        usage.claim(conn, rows[0]["project_id"], [server.spec.flavor for server in new], quota)
         after_commit(conn, partial(_ring, bus, faults, [work["id"] for work in works]))
 
 

@@ -74,6 +74,9 @@ def ending(state: str, message: str | None = None) -> dict[str, Any]:
     return {"state": state, "message": message, "payload": {}, "finished_at": now()}
 
 
+LOST_STEP = ("Success", "its end was told, and lost as the database crashed")
+
+
 def end_lost_steps(conn: sa.Connection, work: Row) -> None:
     """Of an operation that went well: no step stays without an end."""
-    operations.end_steps(conn, work.id, "Success", "its end was told, and lost as the database crashed")
+    operations.end_steps(conn, work.id, *LOST_STEP)

@@ -106,12 +106,20 @@ class Hosts:
             fresh.io_ops = known.io_ops
             self._by_name[row.host] = fresh
 
-    def claimed(self, row: Row) -> None:
-        """What a claim of ours left free: the row that it returned."""
+    def claimed(self, row: Row, expected: bool = False) -> None:
+        """What a claim of ours left free: the row that it returned. ``expected``: its build is counted."""
         known = self._by_name.get(row.host)
         if known is not None and known.generation < row.generation:
-            known.io_ops += 1
+            known.io_ops += 0 if expected else 1
             _set_free(known, row)
+
+    def expect(self, host: HostState, need: Capacity, servers: int = 1) -> None:
+        """Count with a claim that is about to be made; with -1, no more: it was not made."""
+        host.free_vcpus -= need.vcpus * servers
+        host.free_memory_mb -= need.memory_mb * servers
+        host.free_disk_gb -= need.disk_gb * servers
+        host.servers += servers
+        host.io_ops += servers
 
     def _state(self, row: Row) -> HostState:
         state = HostState(

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import dataclass
 
 from kilonova import log, metrics
 from kilonova.bus.base import Handler
 from kilonova.config import Config
 from kilonova.domain.clock import now
 from kilonova.domain.errors import NoValidHost, StaleEpoch
-from kilonova.domain.messages import SelectDestinations, Selection
+from kilonova.domain.messages import SelectDestinations, SelectForMany, Selection, Selections
 from kilonova.engine.faults import NO_FAULTS, FaultPoints
 from kilonova.scheduler import filters, weighers
 from kilonova.scheduler.decide import decide
 from kilonova.scheduler.filters.compute import COMPUTE
 from kilonova.scheduler.hosts import Hosts, HostState
 from kilonova.scheduler.rules import Filter, Weigher, chosen, need_of
-from kilonova.store import claims, operations
+from kilonova.store import claims, operation_sets, operations
+from kilonova.store.claims import Want
 from kilonova.store.database import Database
 from kilonova.store.repeat import repeated
 
@@ -26,6 +28,19 @@ _decisions = metrics.Histogram("scheduler_decision_seconds", "From the request t
 
 _TRIES = 3
 """Decisions anew when every host of the first one was taken by others meanwhile."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is about to be claimed for one of several servers."""
+
+    request: SelectDestinations
+    host: HostState
+    selection: Selection
+
+    @property
+    def want(self) -> Want:
+        return Want(self.request.spec.server_id, self.host.host, need_of(self.request.spec.flavor))
 
 
 class Scheduler:
@@ -46,7 +61,10 @@ class Scheduler:
         self._lock = threading.Lock()
 
     def handlers(self) -> dict[str, Handler]:
-        return {"select_destinations": self.select_destinations}
+        return {
+            "select_destinations": self.select_destinations,
+            "select_for_many": self.select_for_many,
+        }
 
     def select_destinations(self, request: SelectDestinations) -> Selection:
         """The host that now holds a claim for the server, and the next best.
@@ -66,20 +84,80 @@ class Scheduler:
         _log.info("host_selected", server=request.spec.server_id, host=selection.host)
         return selection
 
+    def select_for_many(self, request: SelectForMany) -> Selections:
+        """The same for several servers, whose claims are one transaction.
+
+        Where it does not go as usual (no host, the best one just taken, an earlier claim) nothing is claimed:
+        that server is asked for alone.
+        """
+        began = time.perf_counter()
+        with self._lock:
+            choices = [choice for asked in request.asked if (choice := self._choice(asked)) is not None]
+            claimed = self._claim_choices(choices)
+        for choice in claimed.values():
+            _log.info("host_selected", server=choice.request.spec.server_id, host=choice.host.host)
+            _decisions.observe((time.perf_counter() - began) / len(request.asked), "selected")
+        found = [claimed.get(asked.operation_id) for asked in request.asked]
+        return Selections(selected=[choice.selection if choice else None for choice in found])
+
+    def _choice(self, request: SelectDestinations) -> Choice | None:
+        """The best host, as if it were claimed already: the next choice counts with that."""
+        try:
+            candidates = self._decide(request)
+        except NoValidHost:
+            return None
+        self._hosts.expect(candidates[0], need_of(request.spec.flavor))
+        return Choice(request, candidates[0], self._selection(candidates, 0))
+
+    def _claim_choices(self, choices: list[Choice]) -> dict[str, Choice]:
+        """Those that are claimed, by operation id."""
+        claimed: dict[str, Choice] = {}
+        try:
+            for _ in choices:
+                self._faults.reach("build.claim.before")
+            claimed = self._claimed(choices) if choices else {}
+        finally:
+            for choice in choices:
+                if choice.request.operation_id not in claimed:
+                    self._hosts.expect(choice.host, need_of(choice.request.spec.flavor), -1)
+        for _ in claimed:
+            self._faults.reach("build.claim.after")
+        return claimed
+
+    @repeated
+    def _claimed(self, choices: list[Choice]) -> dict[str, Choice]:
+        """One transaction: of those operations that are still the asker's, and whose servers hold nothing."""
+        with self._db.write() as conn:
+            epochs = {choice.request.operation_id: choice.request.epoch for choice in choices}
+            seeking = operation_sets.lock_seeking(conn, epochs)
+            held = claims.holding(conn, [choice.request.spec.server_id for choice in choices])
+            usual = [
+                choice
+                for choice in choices
+                if choice.request.operation_id in seeking and choice.request.spec.server_id not in held
+            ]
+            taken = claims.claim_all(conn, [choice.want for choice in usual], self._only_enabled)
+        for row in taken.values():
+            self._hosts.claimed(row, expected=True)
+        return {choice.request.operation_id: choice for choice in usual if choice.host.host in taken}
+
     def _selected(self, request: SelectDestinations) -> Selection:
         with self._lock:
             for _ in range(_TRIES):
                 candidates = self._decide(request)
                 for index, candidate in enumerate(candidates):
                     if self._claim(request, candidate):
-                        rest = candidates[index + 1 : index + 1 + self._config.scheduler.max_alternates]
-                        return Selection(
-                            host=candidate.host,
-                            alternates=[other.host for other in rest],
-                            availability_zone=candidate.availability_zone,
-                        )
+                        return self._selection(candidates, index)
                 self._hosts.look_again()
         raise NoValidHost("No valid host was found. Every host that fits was taken meanwhile.")
+
+    def _selection(self, candidates: list[HostState], index: int) -> Selection:
+        rest = candidates[index + 1 : index + 1 + self._config.scheduler.max_alternates]
+        return Selection(
+            host=candidates[index].host,
+            alternates=[other.host for other in rest],
+            availability_zone=candidates[index].availability_zone,
+        )
 
     def _decide(self, request: SelectDestinations) -> list[HostState]:
         try:

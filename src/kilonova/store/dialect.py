@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any, TypeVar
 
@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from kilonova.store.schema.base import Json
 
-Statement = TypeVar("Statement", bound=sa.Executable)
+Made = TypeVar("Made")
 
 
 def is_postgresql(conn: sa.Connection) -> bool:
@@ -28,15 +28,15 @@ def insert(conn: sa.Connection, table: sa.Table) -> Any:
     return sqlite.insert(table)
 
 
-def once(make: Callable[[sa.Connection], Statement]) -> Callable[[sa.Connection], Statement]:
+def once(make: Callable[[sa.Connection], Made]) -> Callable[[sa.Connection], Made]:
     """A decorator: a statement with parameters, made once for each kind of database.
 
     Where it runs with every request, making it costs more than running it.
     """
-    made: dict[str, Statement] = {}
+    made: dict[str, Made] = {}
 
     @wraps(make)
-    def statement(conn: sa.Connection) -> Statement:
+    def statement(conn: sa.Connection) -> Made:
         found = made.get(conn.dialect.name)
         if found is None:
             found = made[conn.dialect.name] = make(conn)
@@ -51,6 +51,29 @@ def among(conn: sa.Connection, column: sa.Column[str], parameter: str) -> sa.Col
         return column == sa.any_(sa.bindparam(parameter, type_=sa.ARRAY(sa.Text)))
     listed = sa.func.json_each(sa.bindparam(parameter, type_=Json())).table_valued("value")
     return column.in_(sa.select(listed.c.value))
+
+
+def by_key(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
+    """The same value, for a condition beside a key: no index of this column is looked at.
+
+    PostgreSQL plans with what it knew of the tables a minute ago. It would read all that is open, as there
+    was nothing then, and look for the key among that.
+    """
+    return column + sa.literal_column("0") if isinstance(column.type, sa.Float) else column.concat("")
+
+
+def given_rows(columns: Mapping[str, sa.Column[Any]], name: str = "told") -> sa.TableValuedAlias:
+    """Rows that come as one parameter a column, each a list: unnest(…) AS told(…). PostgreSQL's alone.
+
+    ``columns``: the parameters' names, which are the columns' too, and where their types are from. JSON comes
+    encoded: a list of lists would be taken for a table.
+    """
+    types = {
+        key: sa.Text() if isinstance(column.type, Json) else column.type for key, column in columns.items()
+    }
+    lists = [sa.bindparam(key, type_=sa.ARRAY(kind)) for key, kind in types.items()]
+    named = [sa.column(key, kind) for key, kind in types.items()]
+    return sa.func.unnest(*lists).table_valued(*named).render_derived(name=name)
 
 
 def insert_new(conn: sa.Connection, table: sa.Table, row: dict[str, Any]) -> bool:

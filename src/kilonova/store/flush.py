@@ -32,8 +32,8 @@ class Flushes:
     def wait(self, flush: Callable[[], None], opened: float, began: float) -> None:
         """Return when a flush that began after this call has ended well; raise what our own raised.
 
-        ``opened``: when the connection was that ours goes by; ``began``: when the transaction did that must be
-        on the disk. Another's flush counts if its connection is the older: it has seen no crash in between. A
+        ``opened``: when the connection was that ours goes by; ``began``: when the transaction did that is to
+        be on the disk. Another's flush counts if its connection is the older: it has seen no crash since. A
         database that came back from one after our commit would flush, and have forgotten us.
         """
         with self._changed:

@@ -177,6 +177,17 @@ _BUILD_DONE = Statement(
 )
 
 
+@dialect.once
+def _builds_done(conn: sa.Connection) -> Statement:
+    query = sa.update(hosts).where(dialect.among(conn, hosts.c.host, "names"), hosts.c.failed_builds > 0)
+    return Statement(query.values(failed_builds=0, updated_at=given("at")))
+
+
+def builds_done(conn: sa.Connection, names: Sequence[str]) -> None:
+    """Good builds of these hosts: their failed ones are forgotten."""
+    _builds_done(conn).count(conn, {"names": names, "at": now()})
+
+
 def count_build(conn: sa.Connection, host: str, failed: bool) -> None:
     """Remember a failed build of a host (the build-failure weigher shuns it); a good one clears it."""
     (_BUILD_FAILED if failed else _BUILD_DONE).count(conn, {"on": host, "at": now()})

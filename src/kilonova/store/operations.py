@@ -57,9 +57,11 @@ def lock_open(conn: sa.Connection, server_id: str) -> None:
         _LOCK_OPEN.row(conn, {"server": server_id})
 
 
+_IS_OPEN = dialect.by_key(ops.c.state) == OPEN
+
 _TAKE = Statement(
     sa.update(ops)
-    .where(ops.c.id == given("operation"), ops.c.state == OPEN, ops.c.lease_until <= given("at"))
+    .where(ops.c.id == given("operation"), _IS_OPEN, ops.c.lease_until <= given("at"))
     .values(owner=given("by"), lease_until=given("until"), epoch=ops.c.epoch + 1, updated_at=given("at"))
     .returning(*ops.c)
 )
@@ -86,11 +88,11 @@ def hold(
     given_values |= {"operation": operation_id, "held": epoch, "by": owner, "at": now()}
     row = _hold(tuple(values)).row(conn, given_values)
     if row is not None and "state" in values:
-        _note_end(conn, row, values["state"])
+        note_end(conn, row, values["state"])
     return row
 
 
-def _note_end(conn: sa.Connection, row: Row, state: str) -> None:
+def note_end(conn: sa.Connection, row: Row, state: str) -> None:
     kind, created_at = row.kind, row.created_at
     after_commit(conn, lambda: _ended.observe(now() - created_at, kind, state))
 
@@ -103,7 +105,7 @@ def _hold(names: tuple[str, ...]) -> Statement:
         sa.update(ops)
         .where(
             ops.c.id == given("operation"),
-            ops.c.state == OPEN,
+            _IS_OPEN,
             ops.c.epoch == given("held"),
             ops.c.owner == given("by"),
         )
@@ -125,7 +127,7 @@ _SEEKS_HOST = Statement(
     sa.select(ops.c.id)
     .where(
         ops.c.id == given("operation"),
-        ops.c.state == OPEN,
+        _IS_OPEN,
         ops.c.epoch == given("held"),
         ops.c.host.is_(None),
     )
@@ -176,7 +178,7 @@ def supersede(conn: sa.Connection, server_id: str, reason: str) -> bool:
     ended = _SUPERSEDE.row(conn, values)
     if ended is None:
         return False
-    _note_end(conn, ended, SUPERSEDED)
+    note_end(conn, ended, SUPERSEDED)
     end_steps(conn, ended.id, "Error", reason)
     return True
 
@@ -257,24 +259,29 @@ def agent(host: str) -> str:
     return f"compute.{host}"
 
 
-_PUT_STEP: dict[str, Statement] = {}
+_STEP = {column.name: column for column in steps.c if column.name != "id"}
 
 
+@dialect.once
 def _put_step(conn: sa.Connection) -> Statement:
-    """INSERT INTO steps … ON CONFLICT … DO UPDATE SET finished_at = …, … WHERE it has not ended.
+    """INSERT INTO steps … ON CONFLICT … DO UPDATE SET finished_at = …, … WHERE it has not ended."""
+    return Statement(_upsert(dialect.insert(conn, steps)))
 
-    Made once for each dialect.
-    """
-    if conn.dialect.name not in _PUT_STEP:
-        query = dialect.insert(conn, steps)
-        ends = {name: query.excluded[name] for name in ("finished_at", "result", "message", "details")}
-        upsert = query.on_conflict_do_update(
-            index_elements=[steps.c.operation_id, steps.c.epoch, steps.c.name, steps.c.started_at],
-            set_=ends,
-            where=sa.and_(steps.c.finished_at.is_(None), query.excluded.finished_at.is_not(None)),
-        )
-        _PUT_STEP[conn.dialect.name] = Statement(upsert)
-    return _PUT_STEP[conn.dialect.name]
+
+@dialect.once
+def _put_many_steps(conn: sa.Connection) -> Statement:
+    """INSERT INTO steps … SELECT … FROM unnest(…) ON CONFLICT …"""
+    told = dialect.given_rows(_STEP)
+    return Statement(_upsert(dialect.insert(conn, steps).from_select(list(_STEP), sa.select(*told.c))))
+
+
+def _upsert(query: Any) -> Any:
+    ends = {name: query.excluded[name] for name in ("finished_at", "result", "message", "details")}
+    return query.on_conflict_do_update(
+        index_elements=[steps.c.operation_id, steps.c.epoch, steps.c.name, steps.c.started_at],
+        set_=ends,
+        where=sa.and_(steps.c.finished_at.is_(None), query.excluded.finished_at.is_not(None)),
+    )
 
 
 def put_steps(
@@ -284,7 +291,13 @@ def put_steps(
 
     Told twice, they are written once.
     """
-    rows = [
+    put_step_rows(conn, step_rows(operation_id, epoch, host, told))
+
+
+def step_rows(
+    operation_id: str, epoch: int, host: str | None, told: Sequence[StepRecord]
+) -> list[dict[str, Any]]:
+    return [
         {
             "operation_id": operation_id,
             "epoch": epoch,
@@ -298,7 +311,13 @@ def put_steps(
         }
         for step in told
     ]
-    if rows:
+
+
+def put_step_rows(conn: sa.Connection, rows: Sequence[dict[str, Any]]) -> None:
+    """Steps of one operation or of several, as one statement; each of them once."""
+    if len(rows) > 1 and dialect.is_postgresql(conn):
+        _put_many_steps(conn).count(conn, {name: [row[name] for row in rows] for name in _STEP})
+    elif rows:
         _put_step(conn).insert(conn, rows)
 
 

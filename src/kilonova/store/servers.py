@@ -17,7 +17,7 @@ from kilonova.domain.clock import now
 from kilonova.domain.errors import NotFound
 from kilonova.domain.network import Vif
 from kilonova.domain.servers import BuildSpec, VmState
-from kilonova.store import server_passwords, usage
+from kilonova.store import dialect, server_passwords, usage
 from kilonova.store.database import Row
 from kilonova.store.schema.hosts import claims
 from kilonova.store.schema.operations import operations
@@ -42,7 +42,7 @@ def insert_tags(conn: sa.Connection, tags: Mapping[str, Iterable[str]]) -> None:
         conn.execute(server_tags.insert(), rows)
 
 
-_LIVE = [servers.c.id == given("server"), servers.c.deleted_at.is_(None)]
+_LIVE = [servers.c.id == given("server"), dialect.by_key(servers.c.deleted_at).is_(None)]
 _SELECT = sa.select(*VIEW).where(*_LIVE)
 _SELECT_OWN = _SELECT.where(servers.c.project_id == given("project"))
 _GET, _GET_OWN = Statement(_SELECT), Statement(_SELECT_OWN)
@@ -52,7 +52,7 @@ _SELECT_STATE = sa.select(
     servers.c.project_id, servers.c.vm_state, servers.c.task_state, servers.c.host, servers.c.locked_by
 ).where(*_LIVE)
 _STATE, _STATE_LOCKED = Statement(_SELECT_STATE), Statement(_SELECT_STATE.with_for_update(key_share=True))
-_HOST_COLUMNS = [
+HOST_COLUMNS = [
     servers.c[name]
     for name in (
         "spec",
@@ -65,7 +65,7 @@ _HOST_COLUMNS = [
         "reservation_id",
     )
 ]
-_FOR_HOST = Statement(sa.select(*_HOST_COLUMNS).where(*_LIVE))
+_FOR_HOST = Statement(sa.select(*HOST_COLUMNS).where(*_LIVE))
 
 
 def get(conn: sa.Connection, server_id: str, project_id: str | None = None, for_update: bool = False) -> Row:
@@ -117,7 +117,7 @@ _PLACE = Statement(
     .values(
         host=given("on"), availability_zone=given("zone"), task_state=given("shows"), updated_at=given("at")
     )
-    .returning(*_HOST_COLUMNS)
+    .returning(*HOST_COLUMNS)
 )
 
 

@@ -235,7 +235,7 @@ def test_a_build_does_not_end_before_its_ports_are_free(
 def test_a_build_without_a_host_does_not_end_before_its_ports_are_free(
     cloud: Cloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cloud.sql("UPDATE services SET disabled = 1")
+    cloud.sql("UPDATE services SET disabled = TRUE")
     away_once(cloud, monkeypatch)
     server_id = cloud.create(cloud.make_network())
     tried_again_soon(cloud, server_id)

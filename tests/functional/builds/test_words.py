@@ -10,6 +10,7 @@ from msgspec import structs
 from tests.functional.builds.cloud import PATIENCE, Cloud
 from tests.running import until
 
+from kilonova.bus.base import NOT_YET
 from kilonova.conductor import service
 from kilonova.domain.clock import now
 from kilonova.domain.errors import BadRequest, BuildAborted, NotFound, StaleEpoch
@@ -77,8 +78,11 @@ class Build:
         return [self.cloud.sql(f"SELECT * FROM {table} ORDER BY 1") for table in tables]
 
     def refused(self, method: str, message: Any) -> None:
-        """The word is refused, and nothing has changed."""
+        """The word is refused, alone and among others, and nothing has changed."""
         before = self.records()
+        if method in service.TOGETHER:
+            words = [message, structs.replace(message, operation_id="no-such")]
+            assert service.TOGETHER[method](self.cloud.conductor, words) == [NOT_YET, NOT_YET]
         with pytest.raises(StaleEpoch):
             self.says(method, message)
         assert self.records() == before

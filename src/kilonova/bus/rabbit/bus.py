@@ -16,6 +16,7 @@ from kilonova.bus.rabbit.lanes import Pool
 from kilonova.bus.rabbit.link import Link
 from kilonova.bus.rabbit.requests import PATIENCE, Requests
 from kilonova.bus.rabbit.served import Topic
+from kilonova.bus.rabbit.several import MOST
 from kilonova.bus.rabbit.told import Collector
 from kilonova.config import Bus as Options
 from kilonova.domain.errors import Unavailable
@@ -74,7 +75,7 @@ class RabbitBus:
         if not self._asking.up.wait(min(PATIENCE, timeout)):
             raise Unavailable(f"the message broker is away ({self.problem})")
         with Timed(topic, method):
-            return decode_answer(self._requests.call(topic, sealed(method, request), timeout), reply)
+            return decode_answer(self._requests.call(topic, method, sealed(method, request), timeout), reply)
 
     def cast(self, topic: str, method: str, request: msgspec.Struct) -> None:
         self._requests.cast(topic, method, sealed(method, request))
@@ -94,8 +95,10 @@ class RabbitBus:
     ) -> Topic:
         """Messages come when it returns; if the broker is away for long, as soon as it is there."""
         shared = isinstance(workers, str)
-        pool = self._pools[workers] if isinstance(workers, str) else Pool(topic, workers)
-        served = Topic(self._deliveries, Dispatcher(topic, handlers), pool, owns_pool=not shared, calls=calls)
+        dispatcher = Dispatcher(topic, handlers)
+        ahead = MOST if dispatcher.together else 0
+        pool = self._pools[workers] if isinstance(workers, str) else Pool(topic, workers, ahead)
+        served = Topic(self._deliveries, dispatcher, pool, owns_pool=not shared, calls=calls)
         self._topics.append(served)
         self._deliveries.add(served)
         if not served.consuming.wait(_SERVE_TIMEOUT):

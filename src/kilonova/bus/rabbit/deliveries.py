@@ -108,7 +108,7 @@ class Deliveries:
         stopped.set()
 
     def _consume(self, topic: Topic) -> None:
-        """Its queues exist and are consumed; no more messages at once than the lane has threads."""
+        """Its queues exist and are consumed; no more messages at once than the lane takes."""
         casts, calls = topic.pool.casts, topic.pool.calls
         key = cast_key(topic.name)
         topic.tags = [(casts, self._consume_queue(casts, key, topic.cast_came, _CASTS_EXPIRE_MS))]
@@ -123,7 +123,7 @@ class Deliveries:
             assert self._connection is not None
             channel = self._channels[lane] = self._connection.channel()
             channel.auto_decode = False
-            channel.basic_qos(0, lane.size, False)
+            channel.basic_qos(0, lane.taken, False)
         queue = self._names.queue(key)
         channel.queue_declare(queue, durable=True, auto_delete=False, arguments={"x-expires": expires})
         channel.queue_bind(queue, self._names.exchange, key)

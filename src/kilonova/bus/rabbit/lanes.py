@@ -11,8 +11,10 @@ from kilonova.bus.rabbit.jobs import Job
 class Lane:
     """At most ``size`` threads; one is begun when a job comes and none is idle."""
 
-    def __init__(self, name: str, size: int) -> None:
+    def __init__(self, name: str, size: int, ahead: int = 0) -> None:
         self.size = size
+        self.taken = size + ahead
+        """Messages that the broker may give it before any of them is done."""
         self._name = name
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._lock = threading.Lock()
@@ -48,9 +50,10 @@ class Lane:
 class Pool:
     """Casts and calls side by side: work of minutes keeps no caller waiting."""
 
-    def __init__(self, name: str, size: int) -> None:
-        self.casts = Lane(name, size)
-        self.calls = Lane(f"{name}-calls", size)
+    def __init__(self, name: str, size: int, ahead: int = 0) -> None:
+        """``ahead``: messages that may wait here, for they are worked on together."""
+        self.casts = Lane(name, size, ahead)
+        self.calls = Lane(f"{name}-calls", size, ahead)
 
     def close(self) -> None:
         self.casts.close()

@@ -62,13 +62,13 @@ class Requests:
 
     # --- any thread
 
-    def call(self, topic: str, message: bytes, timeout: float) -> bytes:
+    def call(self, topic: str, method: str, message: bytes, timeout: float) -> bytes:
         """The encoded answer. Unavailable, Timeout."""
         number = str(next(self._ids))
         waiter: SimpleQueue[bytes | Unavailable] = SimpleQueue()
         self._waiters[number] = waiter
         try:
-            self._submit(partial(self._send_call, number, topic, message, timeout))
+            self._submit(partial(self._send_call, number, topic, method, message, timeout))
             answer = waiter.get(timeout=timeout)
         except Empty:
             raise Timeout(f"{topic} did not answer within {timeout:g} seconds") from None
@@ -125,10 +125,15 @@ class Requests:
         while self._outbox:
             self._give_up(self._outbox.popleft(), "this process stops")
 
-    def _send_call(self, number: str, topic: str, message: bytes, timeout: float) -> None:
+    def _send_call(self, number: str, topic: str, method: str, message: bytes, timeout: float) -> None:
         if self._calls is None or number not in self._waiters:
             return  # who called has been told so, or has left
-        properties = {"correlation_id": number, "reply_to": REPLY_TO, "expiration": _ms(timeout)}
+        properties = {
+            "correlation_id": number,
+            "reply_to": REPLY_TO,
+            "expiration": _ms(timeout),
+            "type": method,
+        }
         self._publish(self._calls, call_key(topic), message, **properties)
 
     def _replied(self, reply: Any) -> None:

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 from kilonova import log
-from kilonova.bus.base import Dispatcher, Request, Unreadable, encode_error, refusal
+from kilonova.bus.base import (
+    Dispatcher,
+    NotYet,
+    Outcomes,
+    Request,
+    Unreadable,
+    encode_error,
+    encode_outcome,
+    refusal,
+)
 from kilonova.bus.rabbit import trust
 from kilonova.bus.rabbit.lanes import Lane, Pool
 from kilonova.bus.rabbit.requests import REPLY_TO
+from kilonova.bus.rabbit.several import Crowd
 from kilonova.domain.errors import Forbidden
 
 _log = log.get("bus")
@@ -50,17 +61,28 @@ class Topic:
         self._owns_pool = owns_pool
         self._here = 0
         self._changed = threading.Condition()
+        self._casts, self._calls = (
+            {method: Crowd(lane, partial(several, method)) for method in dispatcher.together}
+            for lane, several in ((pool.casts, self._work_several), (pool.calls, self._answer_several))
+        )
 
     def cast_came(self, message: Any) -> None:
         self._took()
-        if message.properties.get("type") in self._dispatcher.quick:
+        method = message.properties.get("type")
+        if method in self._dispatcher.quick:
             self._finally(self._work, message)
+        elif method in self._casts:
+            self._casts[method].came(message)
         else:
             self.pool.casts.put(lambda: self._finally(self._work, message))
 
     def call_came(self, message: Any) -> None:
         self._took()
-        self.pool.calls.put(lambda: self._finally(self._answer, message))
+        method = message.properties.get("type")
+        if method in self._calls:
+            self._calls[method].came(message)
+        else:
+            self.pool.calls.put(lambda: self._finally(self._answer, message))
 
     def close(self) -> None:
         """Take no more; what came and has not begun goes back, but for calls: somebody waits for those."""
@@ -73,9 +95,61 @@ class Topic:
         if self._owns_pool:
             self.pool.close()
 
+    def _work_several(self, method: str, messages: list[Any]) -> None:
+        """Casts whose senders say that they are for this method."""
+        left = messages
+        if len(messages) > 1 and not self.closing:
+            left, read = self._for(method, messages)
+            for (message, _), outcome in zip(read, self._outcomes(method, read), strict=True):
+                if isinstance(outcome, NotYet):
+                    left.append(message)
+                else:
+                    self._courier.done(message)
+                    self._left()
+        for message in left:
+            self._finally(self._work, message)
+
+    def _answer_several(self, method: str, messages: list[Any]) -> None:
+        """Calls, likewise."""
+        left = messages
+        if len(messages) > 1:
+            left, read = self._for(method, messages)
+            for (message, _), outcome in zip(read, self._outcomes(method, read), strict=True):
+                if isinstance(outcome, NotYet):
+                    left.append(message)
+                else:
+                    self._courier.done(message, encode_outcome(outcome))
+                    self._left()
+        for message in left:
+            self._finally(self._answer, message)
+
+    def _outcomes(self, method: str, read: list[tuple[Any, Request]]) -> Outcomes:
+        return self._dispatcher.outcomes(method, [request for _, request in read])
+
+    def _for(self, method: str, messages: list[Any]) -> tuple[list[Any], list[tuple[Any, Request]]]:
+        """Those that are not, or that nobody may or can read; and those that are, read."""
+        others, read = [], []
+        for message in messages:
+            try:
+                request = self._read(message)
+            except (Unreadable, Forbidden):
+                others.append(message)
+                continue
+            if request.method == method:
+                read.append((message, request))
+            else:
+                others.append(message)
+        return others, read
+
     def _took(self) -> None:
         with self._changed:
             self._here += 1
+
+    def _left(self) -> None:
+        with self._changed:
+            self._here -= 1
+            if self._here == 0:
+                self._changed.notify_all()
 
     def _finally(self, function: Callable[[Any], None], message: Any) -> None:
         try:
@@ -84,9 +158,7 @@ class Topic:
             _log.exception("message_failed", topic=self.name)
             self._courier.set_aside(message, f"{type(error).__name__}: {error}", None)
         finally:
-            with self._changed:
-                self._here -= 1
-                self._changed.notify_all()
+            self._left()
 
     def _work(self, message: Any) -> None:
         if self.closing:

@@ -83,14 +83,17 @@ def _connections(db: Database) -> dict[tuple[str, ...], float]:
 
 
 def keep_alive(config: Config, db: Database, binaries: list[str], closing: ExitStack) -> None:
-    """These services show in the list of services, up while this process is."""
+    """These services show in the list of services, up while this process is: as soon as it can be written."""
 
     def seen() -> None:
         with db.write() as conn:
             for binary in binaries:
                 hosts.seen(conn, binary, own_name(config), "internal")
 
-    seen()
+    try:
+        seen()
+    except Unavailable as error:
+        _log.warning("not_seen", error=error.message)
     ticker = Ticker("services")
     closing.callback(ticker.close)
     ticker.every(config.compute.report_interval, seen)

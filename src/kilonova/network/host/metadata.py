@@ -139,27 +139,26 @@ class MetadataServer:
             path = unquote(urlsplit(target).path)
         except ValueError:
             return _response(HTTPStatus.BAD_REQUEST)
-        if not version.startswith("HTTP/1."):
-            return _response(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
-        if method == "POST" and not content.sets_password(path):
-            return _response(HTTPStatus.METHOD_NOT_ALLOWED, b"Only a password can be set here.\n")
-        if method not in ("GET", "HEAD", "POST"):
-            return _response(HTTPStatus.METHOD_NOT_ALLOWED, b"Only GET, HEAD, and POST of a password.\n")
+        refusal = _refusal(method, path, version)
+        if refusal is not None:
+            return refusal
         try:
             about = self._lookup(*asker)
-            if about is None:
-                return _response(HTTPStatus.NOT_FOUND)
-            if method == "POST":
+            if about is not None and method == "POST":
                 return self._keep_password(about, body)
-            if content.asks_services(path):
-                about = structs.replace(about, vendor_data_dynamic=self._deeds.vendor_data(about))
+            found = None if about is None else self._found(about, path)
         except Exception as error:  # noqa: BLE001 - an edge: the guest gets its answer whatever failed
             _log.warning("metadata lookup failed", network=asker[0], source=asker[1], error=str(error))
             return _response(HTTPStatus.SERVICE_UNAVAILABLE)
-        found = content.lookup(about, path, self._dhcp_domain)
         if found is None:
             return _response(HTTPStatus.NOT_FOUND)
         return _response(HTTPStatus.OK, found, path=path, with_body=method == "GET")
+
+    def _found(self, about: GuestMetadata, path: str) -> bytes | None:
+        """Services are asked only for what needs their answers."""
+        if content.asks_services(path):
+            about = structs.replace(about, vendor_data_dynamic=self._deeds.vendor_data(about))
+        return content.lookup(about, path, self._dhcp_domain)
 
     def _keep_password(self, about: GuestMetadata, body: bytes | None) -> bytes:
         """Once: a second one is refused, until the user has cleared the first."""
@@ -168,14 +167,25 @@ class MetadataServer:
         try:
             password = body.decode()
         except UnicodeDecodeError:
-            return _response(HTTPStatus.BAD_REQUEST, b"It is not text in UTF-8.\n")
+            password = ""
         if not password or "\0" in password:
-            return _response(HTTPStatus.BAD_REQUEST, b"It is empty, or has NUL characters.\n")
+            return _response(HTTPStatus.BAD_REQUEST, b"It is empty, or no text in UTF-8.\n")
         try:
             self._deeds.keep_password(about, password)
         except Conflict:
             return _response(HTTPStatus.CONFLICT)
         return _response(HTTPStatus.OK, b"")
+
+
+def _refusal(method: str, path: str, version: str) -> bytes | None:
+    """The answer to what is never served, whoever asks."""
+    if not version.startswith("HTTP/1."):
+        return _response(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
+    if method == "POST" and not content.sets_password(path):
+        return _response(HTTPStatus.METHOD_NOT_ALLOWED, b"Only a password can be set here.\n")
+    if method not in ("GET", "HEAD", "POST"):
+        return _response(HTTPStatus.METHOD_NOT_ALLOWED, b"Only GET, HEAD, and POST of a password.\n")
+    return None
 
 
 def _read(connection: socket.socket, deadline: float) -> tuple[bytes, bytes | None] | None:

@@ -29,10 +29,15 @@ class Json(sa.types.TypeDecorator[Any]):
         self._decode = msgspec.json.Decoder(Any if kind is None else kind).decode
 
     def process_bind_param(self, value: Any, dialect: Any) -> str | None:
-        return None if value is None else msgspec.json.encode(value).decode()
+        return None if value is None else encoded(value)
 
     def process_result_value(self, value: str | None, dialect: Any) -> Any:
         return None if value is None else self._decode(value)
+
+
+def encoded(value: Any) -> str:
+    """As it is in the column."""
+    return msgspec.json.encode(value).decode()
 
 
 def text(length: int | None = None) -> sa.types.TypeEngine[str]:
