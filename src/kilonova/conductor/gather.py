@@ -131,4 +131,5 @@ class Reports:
                 held[row.host].append(Held(row.id, row.power_state, row.vifs))
         for host, told in likeness.items():
             if digest(held[host]) != told:
+                _log.info("host_differs_from_records", host=host)
                 self._parts.bus.cast(topic(host), "compare", FromHost(host=host))
