@@ -156,7 +156,7 @@ def test_the_broker_goes_and_comes_back_in_the_midst(services: Services, rabbit:
         started = time.monotonic()
         status, answer = services.post_server(image)
         assert status == 202, answer
-        assert time.monotonic() - started < 1, "a broker that is away kept the request"
+        assert time.monotonic() - started < 5, "a broker that is away kept the request"
         made.append(answer["server"]["id"])
         status, _ = services.ask(
             "POST", f"/compute/v2.1/servers/{made[0]}/action", {"os-getConsoleOutput": {}}

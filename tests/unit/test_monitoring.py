@@ -14,7 +14,7 @@ from kilonova import metrics
 from kilonova.config import Monitoring, address_and_port
 from kilonova.domain.errors import BadRequest, Timeout, Unavailable
 from kilonova.monitoring.gauges import Gauges
-from kilonova.monitoring.health import PATIENCE, Health, State
+from kilonova.monitoring.health import Health, State
 from kilonova.monitoring.listener import Listener
 from kilonova.monitoring.page import Page
 from kilonova.monitoring.question import Question
@@ -84,7 +84,7 @@ def test_parts_that_hang_are_waited_for_together_and_counted_as_down() -> None:
     watch.health.watch("hypervisor", hang)
     began = time.monotonic()
     page = watch.ready(reasons=True)
-    assert time.monotonic() - began < 2 * PATIENCE
+    assert time.monotonic() - began < 20
     assert page.status == 503
     numbers = watch.metrics().body.decode()
     for part in ("bus", "hypervisor"):
