@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import socket
 import tempfile
 import threading
@@ -151,6 +152,13 @@ class Cluster(Client):
             files = {path.name for path in folder.iterdir()}
             found[folder.name] = {name.removesuffix(".json") for name in files}
         return found
+
+    def nics(self, host: str, server: str) -> list[str]:
+        """The taps of a fake guest."""
+        try:
+            return list(json.loads((self.state / "hosts" / host / f"{server}.json").read_text())["nics"])
+        except FileNotFoundError:
+            return []
 
 
 Backends = tuple[Rabbit, PostgreSQL, str]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections import Counter
 from collections.abc import Callable
 
 from crash.cluster import Cluster
+from kilonova.domain.network import tap_name
 
 _NAMES_A_STEP = re.compile(
     r"\b[a-z_]+ failed: "
@@ -18,7 +20,7 @@ _NAMES_A_STEP = re.compile(
 
 def disagreements(cluster: Cluster) -> list[str]:
     """What cannot be, or is not at its end; empty when all is well."""
-    return [*cluster.unexplained(), *_on_hosts(cluster), *_faults(cluster)]
+    return [*cluster.unexplained(), *_on_hosts(cluster), *_nics(cluster), *_faults(cluster)]
 
 
 def settle(cluster: Cluster, timeout: float, going_on: Callable[[], object] = lambda: None) -> float:
@@ -51,6 +53,22 @@ def _on_hosts(cluster: Cluster) -> list[str]:
     return [f"{server} is left on {host}" for host, server in sorted(there - placed)] + [
         f"{server} is not on {host}" for host, server in sorted(placed - failed - there)
     ]
+
+
+def _nics(cluster: Cluster) -> list[str]:
+    """Each guest has the NICs of its server's record, and those are its ports."""
+    with cluster.database() as db:
+        query = "SELECT id, host, vifs FROM servers WHERE deleted_at IS NULL AND vm_state = 'active'"
+        rows = db.execute(query).fetchall()
+        ports = db.execute("SELECT device_id, id FROM ports WHERE nic IS NOT NULL").fetchall()
+    wrong = []
+    for server, host, vifs in rows:
+        recorded = {vif["port_id"] for vif in json.loads(vifs)}
+        if recorded != {port for owner, port in ports if owner == server}:
+            wrong.append(f"the record of {server} has other NICs than its ports")
+        if {tap_name(port) for port in recorded} != set(cluster.nics(host, server)):
+            wrong.append(f"the guest of {server} has other NICs than its record")
+    return wrong
 
 
 def _faults(cluster: Cluster) -> list[str]:

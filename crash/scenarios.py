@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import signal
+import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ Options = Mapping[str, Mapping[str, Any]]
 
 _PATIENCE = 60.0
 _LOOK = 20.0
+_ANSWERED = 2.0
 _FIRST = {"host-1-1", "host-1-2"}
 """The hosts of compute-1; compute-2 has one, which takes no builds but in one scenario."""
 _numbers = itertools.count(1)
@@ -106,6 +108,31 @@ def _action(name: str, value: object = None) -> Callable[[Cluster, str], None]:
     return act
 
 
+def _attach(cluster: Cluster, server: str) -> None:
+    """Nobody waits for the answer here: if the host dies it comes after a minute."""
+    path = f"/compute/v2.1/servers/{id_of(cluster, server)}/os-interface"
+    body = {"interfaceAttachment": {"net_id": cluster.network_id}}
+    _in_background(cluster, "POST", path, body)
+
+
+def _detach(cluster: Cluster, server: str) -> None:
+    path = f"/compute/v2.1/servers/{id_of(cluster, server)}/os-interface"
+    with suppress(*NOT_NOW):
+        (nic,) = cluster.ask("GET", path)[1]["interfaceAttachments"]
+        _in_background(cluster, "DELETE", f"{path}/{nic['port_id']}", None)
+
+
+def _in_background(cluster: Cluster, method: str, path: str, body: object) -> None:
+    def ask() -> None:
+        """Again while the host seems down: on a busy machine a restart takes longer than it may be silent."""
+        with suppress(*NOT_NOW, AssertionError):
+            until(lambda: cluster.ask(method, path, body)[0] != 503, _LOOK, "the host")
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(_ANSWERED)
+
+
 def _settled(state: str, *ways: Callable[[Cluster, str], None]) -> Callable[[Cluster, str], None]:
     """Do these one after the other; in the end the server is in that state."""
 
@@ -139,6 +166,19 @@ def _handed_over_twice(cluster: Cluster, server: str) -> None:
     _placed_on(cluster, server, _FIRST)
     compute.kill()
     compute.begin()
+
+
+def _heard_late(change: Callable[[Cluster, str], None]) -> Callable[[Cluster, str], None]:
+    """The host does not hear of it before it starts again."""
+
+    def run(cluster: Cluster, server: str) -> None:
+        compute = cluster.services["compute-1"]
+        compute.send(signal.SIGSTOP)
+        change(cluster, server)
+        compute.kill()
+        compute.begin()
+
+    return run
 
 
 def _left(cluster: Cluster, server: str) -> None:
@@ -176,6 +216,9 @@ _FAILS: Mapping[str, Options] = {
 }
 
 
+_CANNOT_ATTACH: Mapping[str, Options] = {"compute": {"fake": {"step_failures": {"attach_interface": 1.0}}}}
+
+
 def _slow(step: str, timeout: str) -> Mapping[str, Options]:
     """Work that takes longer than it may."""
     return {
@@ -196,6 +239,18 @@ SCENARIOS = [
     Scenario("unpause", "active", _action("unpause"), _settled("paused", _build, _action("pause"))),
     Scenario("suspend", "suspended", _action("suspend"), _active),
     Scenario("resume", "active", _action("resume"), _settled("suspended", _build, _action("suspend"))),
+    Scenario("attach-interface", "active", _attach, _active),
+    Scenario("detach-interface", "active", _detach, _active),
+    Scenario("attach-interface-heard-late", "active", _heard_late(_attach), _active),
+    Scenario("detach-interface-heard-late", "active", _heard_late(_detach), _active),
+    Scenario("attach-interface-fails", "active", _attach, _active, _CANNOT_ATTACH),
+    Scenario(
+        "attach-interface-takes-too-long",
+        "active",
+        _attach,
+        _active,
+        _slow("attach_interface", "action_timeout"),
+    ),
     Scenario("build-heard-late", "active", _handed_over_twice),
     Scenario("build-of-a-host-that-dies", "active", _left),
     Scenario("build-fails", "error", _build, options=_FAILS),

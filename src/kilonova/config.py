@@ -74,10 +74,30 @@ class Api(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     idempotency_key_lifetime: Positive = 86400.0
     """How long an ``Idempotency-Key`` stands for the request that it came with first."""
 
+    vendordata_jsonfile_path: str = ""
+    """A JSON object that hosts tell all guests (vendor_data.json, and ``static`` in vendor_data2.json)."""
+    vendordata_dynamic_targets: list[str] = []
+    """``name@url``: asked by POST about a guest that reads its vendor_data2.json, where the answers are."""
+    vendordata_dynamic_connect_timeout: Positive = 5.0
+    vendordata_dynamic_read_timeout: Positive = 5.0
+    vendordata_dynamic_ssl_certfile: str = ""
+    """Who must have signed the certificates of these; empty: whom the system trusts."""
+
     def __post_init__(self) -> None:
-        """ValueError if it is no URL that others could be built on."""
+        """ValueError names the option that is no URL, or has none."""
         if self.public_endpoint:
             _check("public_endpoint", root_url, self.public_endpoint)
+        for target in self.vendordata_dynamic_targets:
+            _check("vendordata_dynamic_targets", named_url, target)
+
+
+def named_url(text: str) -> None:
+    """``name@https://host/path``. ValueError: it is not that."""
+    name, _, url = text.partition("@")
+    parts = urlsplit(url)
+    if not name or name == "static" or parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"{text!r} is not name@http://… or name@https://…")
+    _ = parts.port  # ValueError
 
 
 def root_url(text: str) -> None:
@@ -209,6 +229,13 @@ class Libvirt(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     virt_type: str = "auto"
     """``auto`` probes KVM with a real guest; ``kvm`` or ``qemu`` decide."""
     disk_cachemode: str = "none"
+    num_pcie_ports: Annotated[int, Meta(ge=0, le=28)] = 16
+    """PCIe root ports of a q35 machine, one a device, those that are attached while it runs included; 0: as
+    many as libvirt thinks right, which leaves room for one."""
+    device_detach_attempts: AtLeastOne = 8
+    """How often a guest is asked to let go of a device."""
+    device_detach_timeout: AtLeastOne = 20
+    """How long it has each time."""
 
 
 class Fake(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -21,6 +21,7 @@ import pytest
 from kilonova.cancel import Cancel
 from kilonova.config import Config, Fake, Libvirt
 from kilonova.domain.errors import BuildAborted, BuildFailed, NotFound, StaleEpoch
+from kilonova.domain.network import Vif
 from kilonova.domain.servers import BuildSpec, Flavor, GuestMetadata, ImageRef, PowerState
 from kilonova.virt.base import Driver, Guest, GuestEvent
 from kilonova.virt.fake import FakeDriver
@@ -84,7 +85,8 @@ def host(request: pytest.FixtureRequest) -> Iterator[Host]:
         from kilonova.virt.libvirt.driver import LibvirtDriver
 
         folder: Path = request.getfixturevalue("embed_folder")
-        driver = LibvirtDriver(Config(libvirt=Libvirt(virt_type="qemu")), folder, OneImage())
+        libvirt = Libvirt(virt_type="qemu", device_detach_timeout=1)
+        driver = LibvirtDriver(Config(libvirt=libvirt), folder, OneImage())
     host = Host(driver, seconds)
     driver.start(host.on_event)
     yield host
@@ -301,6 +303,117 @@ def test_config_drive(host: Host, spec: BuildSpec) -> None:
         host.driver.ensure_config_drive(spec, metadata)
     host.driver.ensure_paused(spec, [])
     assert host.state(spec.server_id) is PowerState.PAUSED
+
+
+@pytest.fixture
+def vifs(host: Host) -> Iterator[list[Vif]]:
+    """NICs, with their taps where guests are real."""
+    made = [
+        Vif(port_id=str(uuid.uuid4()), network_id=str(uuid.uuid4()), mac=f"fa:16:3e:01:02:0{n}")
+        for n in range(4)
+    ]
+    if isinstance(host.driver, FakeDriver):
+        yield made
+        return
+    from kilonova.network.host import linux
+
+    with linux.netlink() as ip:
+        for vif in made:
+            linux.ensure_tap(ip, vif.tap)
+        yield made
+        for vif in made:
+            linux.delete_link(ip, vif.tap)
+
+
+@pytest.fixture
+def vif(vifs: list[Vif]) -> Vif:
+    return vifs[0]
+
+
+def test_a_q35_machine_has_room_for_more(host: Host, spec: BuildSpec, vifs: list[Vif]) -> None:
+    """It has no free slots by itself, but ports that were made for them."""
+    assert spec.image is not None
+    image = msgspec.structs.replace(spec.image, properties={"hw_machine_type": "q35"})
+    q35 = msgspec.structs.replace(spec, image=image)
+    host.build(q35)
+    for vif in vifs:
+        host.driver.attach_interface(q35, vif)
+    assert host.driver.interfaces(q35.server_id).keys() == {vif.tap for vif in vifs}
+
+
+@pytest.mark.parametrize("state", ["running", "paused"])
+def test_a_nic_comes_to_a_guest_that_is_on(host: Host, running: BuildSpec, vif: Vif, state: str) -> None:
+    if state == "paused":
+        host.driver.pause(running.server_id)
+    assert host.driver.interfaces(running.server_id) == {}
+    for _ in range(2):
+        host.driver.attach_interface(running, vif)
+        assert host.driver.interfaces(running.server_id) == {vif.tap: True}
+    assert host.state(running.server_id) is PowerState[state.upper()]
+
+
+def test_a_nic_comes_to_a_guest_that_is_off_and_goes(host: Host, running: BuildSpec, vif: Vif) -> None:
+    host.driver.power_off(running.server_id, 0, GO_ON)
+    host.driver.attach_interface(running, vif)
+    assert host.driver.interfaces(running.server_id) == {vif.tap: True}
+    host.driver.power_on(running, [vif])
+    assert host.driver.interfaces(running.server_id) == {vif.tap: True}
+    host.driver.power_off(running.server_id, 0, GO_ON)
+    for _ in range(2):
+        host.driver.detach_interface(running.server_id, vif.tap, 5.0, GO_ON)
+        assert host.driver.interfaces(running.server_id) == {}
+    host.driver.power_on(running, [])
+    assert host.driver.interfaces(running.server_id) == {}
+
+
+def test_a_paused_guest_cannot_let_go(host: Host, running: BuildSpec, vif: Vif) -> None:
+    host.driver.attach_interface(running, vif)
+    host.driver.pause(running.server_id)
+    with pytest.raises(BuildFailed, match="paused"):
+        host.driver.detach_interface(running.server_id, vif.tap, 5.0, GO_ON)
+    assert host.driver.interfaces(running.server_id) == {vif.tap: True}
+
+
+def test_a_guest_that_does_not_let_go_of_its_nic(
+    host: Host, running: BuildSpec, vif: Vif, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No system runs in libvirt's guests here, so nobody answers there; it is asked several times."""
+    host.driver.attach_interface(running, vif)
+    if isinstance(host.driver, FakeDriver):
+        monkeypatch.setitem(host.seconds, "detach_interface", 60.0)
+    else:
+        with pytest.raises(BuildFailed, match="did not let go"):
+            host.driver.detach_interface(running.server_id, vif.tap, 2.5, GO_ON)
+    cancel = Cancel()
+    canceller = threading.Timer(0.2, cancel.set)
+    canceller.start()
+    with pytest.raises(StaleEpoch):
+        host.driver.detach_interface(running.server_id, vif.tap, 60.0, cancel)
+    canceller.join()
+    assert host.driver.interfaces(running.server_id) == {vif.tap: True}
+
+
+def test_a_link_goes_down_and_up(host: Host, running: BuildSpec, vif: Vif) -> None:
+    host.driver.attach_interface(running, vif)
+    for up in (False, True, False):
+        host.driver.set_link(running.server_id, vif.tap, up)
+        assert host.driver.interfaces(running.server_id) == {vif.tap: up}
+    host.driver.reboot(running, [msgspec.structs.replace(vif, admin_state_up=False)], True, GO_ON)
+    assert host.driver.interfaces(running.server_id) == {vif.tap: False}
+
+
+def test_nics_of_nobody(host: Host, running: BuildSpec, vif: Vif) -> None:
+    nobody = make_spec()
+    assert host.driver.interfaces(nobody.server_id) == {}
+    host.driver.detach_interface(nobody.server_id, vif.tap, 1.0, GO_ON)
+    host.driver.detach_interface(running.server_id, vif.tap, 1.0, GO_ON)
+    for ask in (
+        lambda: host.driver.attach_interface(nobody, vif),
+        lambda: host.driver.set_link(nobody.server_id, vif.tap, False),
+        lambda: host.driver.set_link(running.server_id, vif.tap, False),
+    ):
+        with pytest.raises(NotFound):
+            ask()
 
 
 def test_unknown_guests_are_not_found(host: Host) -> None:

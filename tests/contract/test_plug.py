@@ -45,7 +45,7 @@ from tests.system.host_network.test_host_network_spoofing import (
 )
 
 from kilonova.domain.errors import BuildFailed, KilonovaError
-from kilonova.domain.network import AddressPair, NetworkState, PlugKind, PortSecurity, Vif
+from kilonova.domain.network import AddressPair, NetworkState, PlugKind, PortSecurity, Vif, VifAddress
 from kilonova.domain.routers import HostRouters, RouterAddress, RouterInterface, RouterState
 from kilonova.domain.security_groups import IPV4, Filter
 from kilonova.network.host import linux, names
@@ -176,6 +176,16 @@ def test_what_changes_of_a_port_that_is_plugged(lab: PlugLab) -> None:
     assert heard(pair)
     lab.restart()
     assert arrives(guest, peer, [other], good(guest)) == [other]
+
+
+def test_a_port_that_gets_another_address_while_it_is_plugged(lab: PlugLab) -> None:
+    guest, peer = lab.guest(5), lab.guest(6)
+    own, address = guest.vif.mac, "10.80.0.9"
+    lab.host.plug(msgspec.structs.replace(guest.vif, addresses=[VifAddress(ip=address, subnet=lab.subnet)]))
+    old, new = (ipv4((own, BROADCAST), ip, PEER) for ip in (guest.ip, address))
+    last = ipv4((own, BROADCAST), address, PEER, text=b"last")
+    assert arrives(guest, peer, [old, new], last) == [new]
+    assert guest.dhcp(lab.folder)["ip"] == address
 
 
 def test_security_groups_where_each_port_has_its_bridge() -> None:

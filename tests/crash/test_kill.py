@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,6 +41,20 @@ DELETE_POINTS = [
     "delete.deallocate_networks.before",
     "delete.deallocate_networks.after",
 ]
+
+ATTACH_POINTS = [
+    "attach_interface.accept.after",
+    "attach_interface.plug_vifs.after",
+    "attach_interface.attach_interface.after",
+    "attach_interface.finished.after",
+]
+DETACH_POINTS = [
+    "detach_interface.accept.after",
+    "detach_interface.detach_interface.after",
+    "detach_interface.unplug_vifs.after",
+]
+"""Of a NIC that comes and goes: the moments after which something is otherwise than before.
+`make crash` kills at all of them."""
 
 
 @pytest.fixture
@@ -102,3 +117,31 @@ def test_the_end_of_a_failed_build_cut_off_anywhere_leaks_nothing(up: Up, side: 
     assert server["status"] == "ERROR"
     assert server["fault"]["message"].startswith("create_disks failed")
     assert up.unexplained() == []
+
+
+@pytest.mark.parametrize("point", [*ATTACH_POINTS, *DETACH_POINTS])
+def test_a_nic_that_is_cut_off_anywhere_is_there_or_is_not(up: Up, point: str) -> None:
+    up.start(dies_at(point))
+    network = up.network()
+    _, answer = up.post_server(up.image(b"\0" * 512), network)
+    path = f"/compute/v2.1/servers/{answer['server']['id']}/os-interface"
+    assert up.settled(answer["server"]["id"])["status"] == "ACTIVE"
+    attach = {"interfaceAttachment": {"net_id": network}}
+    with contextlib.suppress(ConnectionError):
+        if point in DETACH_POINTS:
+            (nic,) = up.ask("GET", path)[1]["interfaceAttachments"]
+            up.ask("DELETE", f"{path}/{nic['port_id']}")
+        else:
+            up.ask("POST", path, attach)
+    assert up.wait() == -9, f"nothing reached {point}"
+
+    up.start()
+    until(lambda: up.unexplained() == [], 30, "the operation to end")
+    _, listed = up.ask("GET", path)
+    assert len(listed["interfaceAttachments"]) == (0 if point in DETACH_POINTS else 2)
+    taps = [f"tap{nic['port_id'][:11]}" for nic in listed["interfaceAttachments"]]
+    (guest,) = (up.state / "hosts").glob("*/*.json")
+    until(lambda: list(json.loads(guest.read_text())["nics"]) == taps, 15, f"the guest to have {taps}")
+    _, shown = up.ask("GET", "/networking/v2.0/ports")
+    owners = sorted(port["device_owner"] for port in shown["ports"])
+    assert owners == ["compute:nova"] * len(taps) + ["network:dhcp"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -87,6 +88,32 @@ def test_builds_over_three_hosts(services: Services) -> None:
     }
     delete_all(services, made)
     assert_without_a_database(services)
+
+
+def test_nics_come_and_go_over_the_broker(services: Services) -> None:
+    """Asked of the API, done by the host, answered when it is done."""
+    services.start_all()
+    (server_id,) = build(services, 1)
+    all_active(services, [server_id])
+    path = f"/compute/v2.1/servers/{server_id}/os-interface"
+    (first,) = services.ask("GET", path)[1]["interfaceAttachments"]
+    asked = {"interfaceAttachment": {"net_id": first["net_id"], "tag": "second"}}
+    status, answer = services.ask("POST", path, asked)
+    assert status == 200, answer
+    second = answer["interfaceAttachment"]
+    assert (second["port_state"], second["tag"]) == ("ACTIVE", "second")
+    guest = next((services.state / "hosts").glob(f"*/{server_id}.json"))
+
+    def taps() -> set[str]:
+        return set(json.loads(guest.read_text())["nics"])
+
+    assert taps() == {f"tap{nic['port_id'][:11]}" for nic in (first, second)}
+    assert services.ask("DELETE", f"/networking/v2.0/ports/{second['port_id']}")[0] == 204
+    until(lambda: taps() == {f"tap{first['port_id'][:11]}"}, 30, "the guest to lose it")
+    assert services.ask("DELETE", f"{path}/{first['port_id']}")[0] == 202
+    until(lambda: taps() == set(), 30, "the guest to lose the other")
+    until(lambda: services.unexplained() == [], 10, "all to be explained")
+    delete_all(services, [server_id])
 
 
 def assert_without_a_database(services: Services) -> None:

@@ -14,13 +14,15 @@ from hypothesis import strategies as st
 from kilonova.domain.metadata import (
     EC2_VERSIONS,
     OPENSTACK_VERSIONS,
+    asks_services,
     config_drive_files,
     lookup,
     network_data,
     openstack_files,
+    sets_password,
 )
 from kilonova.domain.network import HostRoute, Vif, VifAddress, VifSubnet
-from kilonova.domain.servers import GuestMetadata
+from kilonova.domain.servers import BuildSpec, Flavor, GuestMetadata, ImageRef, guest_metadata
 
 SUBNET = VifSubnet(
     id="s1",
@@ -50,6 +52,9 @@ GUEST = GuestMetadata(
     admin_password="s3cret",
     instance_type="m1.tiny",
     vifs=[VIF],
+    image_id="99999999-2222-3333-4444-555555555555",
+    reservation_id="r-abc",
+    block_devices={"ami": "vda", "root": "/dev/vda", "ephemeral0": "/dev/vdb"},
 )
 BARE = msgspec.structs.replace(
     GUEST, metadata={}, key_name=None, public_key=None, user_data=None, admin_password=None, vifs=[]
@@ -80,7 +85,14 @@ def test_meta_data_says_who_the_guest_is() -> None:
         "availability_zone": "nova",
         "project_id": "project",
         "devices": [
-            {"type": "nic", "bus": "none", "address": "none", "mac": "fa:16:3e:00:00:01", "tags": ["front"]}
+            {
+                "type": "nic",
+                "bus": "none",
+                "address": "none",
+                "mac": "fa:16:3e:00:00:01",
+                "tags": ["front"],
+                "vf_trusted": False,
+            }
         ],
         "dedicated_cpus": [],
     }
@@ -145,7 +157,9 @@ def test_listings() -> None:
     ]
     assert text("/2009-04-04").split("\n") == ["meta-data/", "user-data"]
     assert text("/latest/meta-data/").split("\n") == [
+        "ami-id",
         "ami-launch-index",
+        "block-device-mapping/",
         "hostname",
         "instance-action",
         "instance-id",
@@ -156,7 +170,11 @@ def test_listings() -> None:
         "public-hostname",
         "public-ipv4",
         "public-keys/",
+        "reservation-id",
     ]
+    assert text("/ec2/latest/meta-data/") == text("/latest/meta-data/")
+    assert text("/ec2") == text("/")
+    assert text("/latest/meta-data/block-device-mapping/").split("\n") == ["ami", "ephemeral0", "root"]
     assert text("/latest/meta-data/public-keys/") == "0=mine"
     assert text("/latest/meta-data/public-keys/0") == "openssh-key"
 
@@ -168,6 +186,11 @@ def test_ec2_values() -> None:
     assert text("/latest/meta-data/placement/availability-zone") == "nova"
     assert text("/latest/user-data") == "#!/bin/sh\n"
     assert "placement/" not in text("/2007-12-15/meta-data/")
+    assert "block-device-mapping/" in text("/2007-12-15/meta-data/")
+    assert "block-device-mapping/" not in text("/2007-10-10/meta-data/")
+    assert text("/latest/meta-data/block-device-mapping/root") == "/dev/vda"
+    assert text("/latest/meta-data/ami-id") == "ami-99999999222233334"
+    assert text("/latest/meta-data/reservation-id") == "r-abc"
 
 
 def test_the_password_is_empty_and_only_on_the_config_drive() -> None:
@@ -176,6 +199,63 @@ def test_the_password_is_empty_and_only_on_the_config_drive() -> None:
     assert "admin_pass" not in json.loads(text("/openstack/latest/meta_data.json"))
     on_drive = config_drive_files(GUEST)["openstack/latest/meta_data.json"]
     assert json.loads(on_drive)["admin_pass"] == "s3cret"
+
+
+def test_the_password_that_the_guest_told() -> None:
+    told = msgspec.structs.replace(GUEST, password="c2VjcmV0")
+    assert text("/openstack/latest/password", told) == "c2VjcmV0"
+    assert not any("password" in path for path in config_drive_files(told))
+    for path, may in [
+        ("/openstack/latest/password", True),
+        ("//openstack/2013-04-04/password/", True),
+        ("/openstack/2012-08-10/password", False),
+        ("/openstack/1999-01-01/password", False),
+        ("/openstack/latest/password/x", False),
+        ("/latest/password", False),
+        ("/openstack/latest/user_data", False),
+    ]:
+        assert sets_password(path) is may, path
+
+
+def test_vendor_data() -> None:
+    told = msgspec.structs.replace(GUEST, vendor_data={"a": 1}, vendor_data_dynamic={"b": {"c": 2}})
+    assert json.loads(text("/openstack/latest/vendor_data.json", told)) == {"a": 1}
+    assert json.loads(text("/openstack/latest/vendor_data2.json", told)) == {
+        "static": {"a": 1},
+        "b": {"c": 2},
+    }
+    assert json.loads(text("/openstack/latest/vendor_data2.json")) == {"static": {}}
+    drive = config_drive_files(told)
+    assert json.loads(drive["openstack/latest/vendor_data2.json"])["b"] == {"c": 2}
+    assert asks_services("/openstack/latest/vendor_data2.json")
+    assert not asks_services("/openstack/latest/vendor_data.json")
+
+
+def test_where_the_disks_are() -> None:
+    def devices(ephemeral: int = 0, swap: int = 0, bus: str = "", disk_format: str = "raw") -> dict[str, str]:
+        properties = {"hw_disk_bus": bus} if bus else {}
+        spec = BuildSpec(
+            server_id="s",
+            name="n",
+            hostname="n",
+            project_id="p",
+            user_id="u",
+            flavor=Flavor(
+                id="1", name="f", vcpus=1, memory_mb=64, root_gb=1, ephemeral_gb=ephemeral, swap_mb=swap
+            ),
+            image=ImageRef(id="i", disk_format=disk_format, size=1, properties=properties),
+        )
+        return guest_metadata(spec, [], None, {}).block_devices
+
+    assert devices() == {"ami": "vda", "root": "/dev/vda"}
+    assert devices(swap=1, bus="scsi") == {"ami": "sda", "root": "/dev/sda", "swap": "/dev/sdb"}
+    assert devices(1, 1, "ide") == {
+        "ami": "hda",
+        "root": "/dev/hda",
+        "ephemeral0": "/dev/hdb",
+        "swap": "/dev/hdc",
+    }
+    assert devices(disk_format="iso") == {}
 
 
 def test_config_drive() -> None:

@@ -14,6 +14,7 @@ from kilonova.domain.network import Vif
 from kilonova.domain.servers import BuildSpec, Flavor, ImageRef
 from kilonova.virt.libvirt.folder import Folder, domain_name, server_of
 from kilonova.virt.libvirt.hardware import Hardware, hardware
+from kilonova.virt.libvirt.xml import interface
 from kilonova.virt.libvirt.xml.domain import domain
 
 SERVER_ID = "6c84fb90-12c4-11e1-840d-7b25c5ee775a"
@@ -207,3 +208,44 @@ def test_a_folder_knows_its_servers_and_no_strangers(tmp_path: Path) -> None:
 
 def test_a_spec_without_image_has_plain_hardware() -> None:
     assert hardware(msgspec.structs.replace(make_spec(), image=None)) == Hardware()
+
+
+def test_a_q35_machine_has_ports_for_what_may_come(tmp_path: Path) -> None:
+    def ports(wishes: dict[str, str], count: int) -> list[str | None]:
+        folder = Folder(tmp_path)
+        folder.make()
+        instance = folder.instance(SERVER_ID)
+        instance.make()
+        spec = make_spec(wishes)
+        root = ET.fromstring(
+            domain(
+                spec,
+                [],
+                instance,
+                hardware(spec),
+                virt_type="qemu",
+                cache="none",
+                agent_socket=Path("/short/ga"),
+                boot_cd=None,
+                pcie_ports=count,
+            )
+        )
+        return [one.get("model") for one in root.iterfind("./devices/controller[@type='pci']")]
+
+    assert ports({"hw_machine_type": "q35"}, 2) == ["pcie-root", "pcie-root-port", "pcie-root-port"]
+    assert ports({"hw_machine_type": "q35"}, 0) == []
+    assert ports({}, 2) == []
+
+
+def test_the_link_of_a_nic(tmp_path: Path) -> None:
+    vif = Vif(port_id="p" * 36, network_id="n" * 36, mac="fa:16:3e:00:00:01")
+    down = msgspec.structs.replace(vif, admin_state_up=False)
+    for one, up in ((vif, True), (down, False)):
+        text = ET.tostring(document(tmp_path, vifs=[one]), encoding="unicode")
+        assert interface.links(text) == {vif.tap: up}
+        nic = interface.find(text, vif.tap)
+        assert nic is not None
+        for state in (True, False):
+            (link,) = interface.with_link(nic, state).findall("link")
+            assert link.get("state") == ("up" if state else "down")
+    assert interface.find(ET.tostring(document(tmp_path), encoding="unicode"), vif.tap) is None

@@ -30,17 +30,17 @@ TOOLS = (("dosfstools",), ("mtools",), ("syslinux",), ("syslinux-common",))
 KERNEL = "linux-image-cloud-amd64"
 
 
-def fetch(folder: Path) -> tuple[Path, Path]:
+def fetch(folder: Path, more: tuple[tuple[str, ...], ...] = ()) -> tuple[Path, Path]:
     """The guest's packages and the tools', each unpacked in its own folder below ``folder``."""
-    sysroot, tools = folder / "sysroot", folder / "tools"
+    sysroot, tools = folder / ("sysroot-more" if more else "sysroot"), folder / "tools"
     if not sysroot.is_dir():
-        _unpack(sysroot, (*GUEST, (_kernel_package(),)))
+        _unpack(sysroot, (*GUEST, *more, (kernel_package(),)))
     if not tools.is_dir():
         _unpack(tools, TOOLS)
     return sysroot, tools
 
 
-def _kernel_package() -> str:
+def kernel_package() -> str:
     """The kernel that the metapackage stands for now."""
     _refresh_lists_if_empty()
     found = re.search(r"^\s+Depends: (linux-image-\S+)", run("apt-cache", "depends", KERNEL).decode(), re.M)

@@ -10,7 +10,7 @@ from msgspec import structs
 
 from kilonova import log
 from kilonova.bus.base import Handler, Subscription
-from kilonova.compute import actions, build, delete
+from kilonova.compute import actions, build, delete, interfaces, vendor_data
 from kilonova.compute.build import FailedAfterCommit
 from kilonova.compute.insist import ConductorAway, insist
 from kilonova.compute.journal import LOOK, Journal, words
@@ -32,11 +32,14 @@ from kilonova.domain.messages import (
     RenewLeases,
     Report,
     ServerQuery,
+    ServerRef,
+    SetPassword,
     Text,
     Work,
 )
 from kilonova.domain.servers import GuestMetadata, PowerState
 from kilonova.engine.ticker import Ticker
+from kilonova.network.base import MetadataDeeds
 
 _log = log.get("compute")
 
@@ -67,6 +70,8 @@ class Agent:
         self._renewal_due = threading.Lock()
         self._reported = 0.0
         self._stopping = threading.Event()
+        self._to_refresh: set[str] = set()
+        """Servers whose NICs must be compared with the record when nothing else is done to them."""
         self._untidy = threading.Event()
         """The host is not as the records have it, for want of a hypervisor that answers."""
 
@@ -84,7 +89,11 @@ class Agent:
         StaleEpoch: ``stop`` was set while there was no conductor.
         """
         parts = self._parts
-        parts.network.start(self._metadata)
+        deeds = MetadataDeeds(
+            vendor_data=lambda about: vendor_data.dynamic(parts.config.api, about),
+            keep_password=self._keep_password,
+        )
+        parts.network.start(self._metadata, deeds)
         parts.driver.start(self._power.on_event)
         self._leases, self._looks, self._repairs = leases, looks, repairs
         stop = stop or self._stopping
@@ -120,6 +129,8 @@ class Agent:
         short: dict[str, Handler] = {
             "perform_action": self.perform_action,
             "delete_instance": self.delete_instance,
+            "change_interfaces": self.change_interfaces,
+            "refresh_interfaces": self.refresh_interfaces,
             "get_console_output": self.get_console_output,
             "network_changed": self._refresher.network_changed,
             "compare": self.compare,
@@ -141,7 +152,32 @@ class Agent:
             ),
         )
 
+    def change_interfaces(self, work: Work) -> Nothing:
+        """The same as perform_action, for who waits until it is done. How it went, the record says."""
+        self.perform_action(work)
+        self._parts.faults.reach(f"{work.kind}.answer.before")
+        return Nothing()
+
+    def refresh_interfaces(self, message: ServerRef) -> None:
+        self._to_refresh.add(message.server_id)
+        self._refresh(message.server_id)
+
+    def _refresh(self, server_id: str) -> None:
+        """If it was asked for, and unless work on the server is under way: who does that calls it then."""
+        with self._running.reserved(server_id) as free:
+            if free and server_id in self._to_refresh:
+                self._to_refresh.discard(server_id)
+                interfaces.refresh_interfaces(self._parts, server_id, self._refresher.learn)
+
     def perform_action(self, work: Work) -> None:
+        if work.kind in interfaces.KINDS:
+            self._do(
+                work,
+                lambda task, journal: interfaces.change_interfaces(
+                    self._parts, work, journal, task.cancel, self._refresher.learn
+                ),
+            )
+            return
         self._do(work, lambda task, journal: actions.perform_action(self._parts, work, journal, task.cancel))
 
     def delete_instance(self, work: Work) -> None:
@@ -161,6 +197,8 @@ class Agent:
                     return
                 told = self._do_in_turn(task, perform)
             self._power.work_ended(work.server_id, told)
+            if work.server_id in self._to_refresh:
+                self._refresh(work.server_id)
 
     def _is_ours(self, work: Work) -> bool:
         """Asked when this would cut off other work for the same server: is it really the newer one?"""
@@ -363,7 +401,12 @@ class Agent:
             if on_it and vif.server_id is not None:
                 query = ServerQuery(host=self._parts.host, server_id=vif.server_id)
                 try:
-                    return self._parts.ask("guest_metadata", query, GuestMetadata)
+                    told = self._parts.ask("guest_metadata", query, GuestMetadata)
                 except NotFound:
                     return None
+                return structs.replace(told, vendor_data=vendor_data.static(self._parts.config.api))
         return None
+
+    def _keep_password(self, about: GuestMetadata, password: str) -> None:
+        message = SetPassword(host=self._parts.host, server_id=about.server_id, password=password)
+        self._parts.ask("set_password", message, Nothing)

@@ -8,23 +8,20 @@ only what is missing, so that a build which was cut off anywhere goes on by runn
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 from msgspec import structs
 
 from kilonova.cancel import Cancel
+from kilonova.compute import vendor_data
 from kilonova.compute.journal import Journal
 from kilonova.compute.parts import Parts
+from kilonova.compute.refresh import Learn
 from kilonova.domain.messages import Activate, AllocateNetworks, Nothing, Vifs, Work
-from kilonova.domain.network import NetworkState, Vif
+from kilonova.domain.network import Vif
 from kilonova.domain.servers import BuildSpec, PowerState, TaskState, guest_metadata
 
 _BOOT_TIMEOUT = 60.0
 """Seconds for the hypervisor to say that a guest it was told to resume runs; it takes milliseconds."""
-
-
-Learn = Callable[[NetworkState | None, float], None]
-"""Takes what came with the ports, and when that was asked for (refresh.py)."""
 
 
 class FailedAfterCommit(Exception):
@@ -80,6 +77,8 @@ def _create_image(
     if spec.config_drive:
         with journal.step("create_config_drive"):
             metadata = guest_metadata(spec, vifs, work.availability_zone, spec.metadata)
+            own = vendor_data.static(parts.config.api), vendor_data.dynamic(parts.config.api, metadata)
+            metadata = structs.replace(metadata, vendor_data=own[0], vendor_data_dynamic=own[1])
             driver.ensure_config_drive(spec, metadata)
 
 

@@ -6,26 +6,20 @@ that waits for a build's resume runs, its power state is told. What an operation
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 from kilonova import log
-from kilonova.compute.build import Learn
+from kilonova.compute import interfaces
 from kilonova.compute.delete import remove
 from kilonova.compute.parts import Parts
+from kilonova.compute.refresh import Learn, learn_of_new
 from kilonova.compute.running import Running
 from kilonova.domain.clock import now
 from kilonova.domain.errors import KilonovaError, NotFound
+from kilonova.domain.hosts import topic
 from kilonova.domain.likeness import PLUGGED, Held, digest
-from kilonova.domain.messages import (
-    FromHost,
-    HostServers,
-    NetworkQuery,
-    PlacedServer,
-    PowerStates,
-    ServerQuery,
-)
-from kilonova.domain.network import NetworkState, Vif
+from kilonova.domain.messages import FromHost, HostServers, PlacedServer, PowerStates, ServerQuery, ServerRef
+from kilonova.domain.network import Vif
 from kilonova.domain.servers import GuestMetadata, PowerState, VmState
 
 _log = log.get("reconcile")
@@ -92,24 +86,17 @@ def _adopt_in_turn(parts: Parts, learn: Learn, server_id: str, record: PlacedSer
     guest = parts.driver.guest(server_id)
     state = PowerState.SHUTDOWN if guest is None else guest.power_state
     if guest is not None and state in PLUGGED:
-        _learn_of_new(parts, learn, record)
+        learn_of_new(parts, learn, record.vifs)
         for vif in record.vifs:
             parts.network.plug(vif)
     if guest is not None and guest.awaits_start and record.vm_state == VmState.ACTIVE:
         _log.info("resuming_build", server=server_id)
         parts.driver.resume_build(server_id)
         state = PowerState.RUNNING
+    if interfaces.differ(parts, server_id, record.vifs):
+        parts.bus.cast(topic(parts.host), "refresh_interfaces", ServerRef(server_id=server_id))
     message = PowerStates(host=parts.host, states={server_id: state}, observed_at=seen)
     parts.bus.cast("conductor", "power_states", message)
-
-
-def _learn_of_new(parts: Parts, learn: Learn, record: PlacedServer) -> None:
-    """Before a port comes to this host that was not here: what it may let pass."""
-    new = {vif.port_id for vif in record.vifs} - parts.network.plugged().keys()
-    if new and parts.network.follows:
-        asked = time.monotonic()
-        query = NetworkQuery(host=parts.host, ports=sorted(new))
-        learn(parts.ask("network_state", query, NetworkState), asked)
 
 
 def _try(function: Callable[..., None], *arguments: object) -> None:

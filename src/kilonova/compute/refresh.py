@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 
 from kilonova import log
 from kilonova.bus.base import quick
 from kilonova.compute.parts import Parts
 from kilonova.domain.errors import KilonovaError
 from kilonova.domain.messages import FromHost, NetworkChanged, NetworkQuery
-from kilonova.domain.network import NetworkState
+from kilonova.domain.network import NetworkState, Vif
 from kilonova.domain.routers import HostRouters
 
 _RETRY = 1.0
@@ -23,6 +24,18 @@ _KEPT = 120.0
 """Seconds for which it is remembered what was told: longer than an answer can be under way."""
 
 _log = log.get("network.refresh")
+
+Learn = Callable[[NetworkState | None, float], None]
+"""Refresher.learn(): takes what was asked of ports, and when."""
+
+
+def learn_of_new(parts: Parts, learn: Learn, vifs: list[Vif]) -> None:
+    """Before a port comes to this host that was not here: what it may let pass."""
+    new = {vif.port_id for vif in vifs} - parts.network.plugged().keys()
+    if new and parts.network.follows:
+        asked = time.monotonic()
+        query = NetworkQuery(host=parts.host, ports=sorted(new))
+        learn(parts.ask("network_state", query, NetworkState), asked)
 
 
 class Refresher:

@@ -10,11 +10,11 @@ import sqlalchemy as sa
 from msgspec import structs
 
 from kilonova import log
-from kilonova.conductor import actions, build, delete
+from kilonova.conductor import actions, build, delete, interfaces
 from kilonova.conductor.parts import Parts
 from kilonova.domain.actions import ACTIONS
 from kilonova.domain.clock import now
-from kilonova.domain.errors import BadRequest, NotFound, StaleEpoch
+from kilonova.domain.errors import BadRequest, Conflict, NotFound, StaleEpoch
 from kilonova.domain.messages import (
     Activate,
     AllocateNetworks,
@@ -29,6 +29,8 @@ from kilonova.domain.messages import (
     Progress,
     RenewLeases,
     ServerQuery,
+    ServerRecord,
+    SetPassword,
     StepRecord,
     Vifs,
 )
@@ -37,7 +39,7 @@ from kilonova.domain.routers import HostRouters
 from kilonova.domain.servers import GuestMetadata, PowerState, VmState
 from kilonova.domain.servers import guest_metadata as metadata_of
 from kilonova.engine import lease
-from kilonova.store import hosts, operations, servers
+from kilonova.store import hosts, operations, server_passwords, servers
 from kilonova.store.database import Row
 from kilonova.store.repeat import repeated
 
@@ -113,8 +115,9 @@ def activate(parts: Parts, message: Activate) -> Nothing:
 @repeated
 def finished(parts: Parts, message: Finished) -> Nothing:
     """The end of a host's work, good or bad."""
-    end = {"build": _build_finished, "delete": _delete_finished}.get(message.kind, _action_finished)
-    end(parts, message)
+    ends = {"build": _build_finished, "delete": _delete_finished}
+    ends |= dict.fromkeys(interfaces.KINDS, _interface_finished)
+    ends.get(message.kind, _action_finished)(parts, message)
     parts.faults.reach(f"{message.kind}.finished.after")
     return Nothing()
 
@@ -189,6 +192,14 @@ def _action_finished(parts: Parts, message: Finished) -> None:
             )
 
 
+def _interface_finished(parts: Parts, message: Finished) -> None:
+    with parts.db.write() as conn:
+        work = _owned(conn, message)
+        _check_kind(work, message.kind)
+        _record(conn, work, message.steps)
+        interfaces.end(conn, parts, work, message.error)
+
+
 @repeated
 def renew_leases(parts: Parts, message: RenewLeases) -> Held:
     """Which of its operations the host still holds; the leases of those are renewed."""
@@ -238,8 +249,30 @@ def guest_metadata(parts: Parts, message: ServerQuery) -> GuestMetadata:
         server = servers.for_host(conn, message.server_id)
         if server.host != message.host:
             raise NotFound(f"Instance {message.server_id} is not on {message.host}")
+        password = server_passwords.get(conn, message.server_id)
     spec = structs.replace(server.spec, name=server.name, hostname=server.hostname)
-    return metadata_of(spec, server.vifs, server.availability_zone, server.metadata)
+    told = metadata_of(spec, server.vifs, server.availability_zone, server.metadata)
+    return structs.replace(told, password=password, reservation_id=server.reservation_id)
+
+
+@repeated
+def set_password(parts: Parts, message: SetPassword) -> Nothing:
+    """What a guest told its metadata service. Conflict if it had told one; NotFound if it is not there."""
+    with parts.db.write() as conn:
+        if servers.for_host(conn, message.server_id).host != message.host:
+            raise NotFound(f"Instance {message.server_id} is not on {message.host}")
+        if not server_passwords.put(conn, message.server_id, message.password):
+            raise Conflict("The password was told already.")
+    return Nothing()
+
+
+def server_record(parts: Parts, message: ServerQuery) -> ServerRecord:
+    """For the host that the server is placed on; NotFound for all others."""
+    with parts.db.read() as conn:
+        server = servers.for_host(conn, message.server_id)
+    if server.host != message.host:
+        raise NotFound(f"Instance {message.server_id} is not on {message.host}")
+    return ServerRecord(spec=server.spec, vifs=server.vifs)
 
 
 def network_state(parts: Parts, message: NetworkQuery) -> NetworkState:

@@ -32,6 +32,8 @@ MESSAGES: dict[str, Callable[[Parts, Any], Any]] = {
     "guest_metadata": proxy.guest_metadata,
     "network_state": proxy.network_state,
     "host_routers": proxy.host_routers,
+    "set_password": proxy.set_password,
+    "server_record": proxy.server_record,
 }
 
 

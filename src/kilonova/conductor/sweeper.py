@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from kilonova import log
-from kilonova.conductor import actions, build, delete
+from kilonova.conductor import actions, build, delete, interfaces
 from kilonova.conductor.parts import Parts
 from kilonova.conductor.reports import METHOD_OF_KIND
 from kilonova.domain.clock import now
@@ -89,6 +89,9 @@ def _end(parts: Parts, operation_id: str, kind: str) -> None:
         parts.faults.reach(f"{kind}.end_in_error.before")
         if work.kind == "build":
             _end_build(parts, work, message)
+        elif work.kind in interfaces.KINDS:
+            with parts.db.write() as conn:
+                interfaces.end(conn, parts, work, message)
         else:
             with parts.db.write() as conn:
                 actions.end_in_error(conn, work, message)

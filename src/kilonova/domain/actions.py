@@ -55,6 +55,10 @@ ACTIONS: dict[str, Action] = {
 }
 """Delete is not here: it may begin in every state, and supersedes whatever is open."""
 
+ATTACH_INTERFACE, DETACH_INTERFACE = "attach_interface", "detach_interface"
+INTERFACES_CHANGE_IN = _states(_V.ACTIVE, _V.PAUSED, _V.STOPPED)
+"""NICs come and go without a task state: the server stays what it is, whatever becomes of them."""
+
 
 def api_status(vm_state: str, task_state: str | None) -> str:
     """The ``status`` that the API shows (Nova's common.status_from_state)."""

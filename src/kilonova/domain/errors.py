@@ -18,6 +18,7 @@ service's fault format. ``status`` is the HTTP status that the OpenStack API giv
     ├── BuildFailed 500             a step of a build failed; another host may do better
     │   ├── BuildAborted            … no other host can do better: bad image, no addresses left
     │   └── NoValidHost             no host passes the filters
+    ├── StillUnderWay 504           it was accepted and goes on; nobody waits for its end any longer
     └── Unavailable 503             a part we depend on does not answer now; try again
         ├── Timeout
         └── RolledBack          nothing of it was done, for what somebody else did: doing it again is safe
@@ -93,6 +94,10 @@ class BuildAborted(BuildFailed):
 
 class NoValidHost(BuildFailed):
     pass
+
+
+class StillUnderWay(KilonovaError):
+    status = 504
 
 
 class Unavailable(KilonovaError):

@@ -3,8 +3,8 @@
 conductor   build_instances, perform_action, delete_instance (PerformOperation), and what computes say and
             ask (every message FromHost, checked against the placement of the server)
 scheduler   select_destinations, select_for_many
-compute.H   build_and_run_instance, perform_action, delete_instance (Work), get_console_output, compare,
-            network_changed
+compute.H   build_and_run_instance, perform_action, delete_instance, change_interfaces (Work),
+            get_console_output, refresh_interfaces, network_changed, compare
 """
 
 from __future__ import annotations
@@ -75,6 +75,10 @@ class Work(Message, frozen=True, kw_only=True):
 class ConsoleOutput(Message, frozen=True, kw_only=True):
     server_id: str
     length: int | None = None
+
+
+class ServerRef(Message, frozen=True, kw_only=True):
+    server_id: str
 
 
 class Text(Message, frozen=True, kw_only=True):
@@ -164,6 +168,13 @@ class NetworkQuery(FromHost, frozen=True, kw_only=True):
     ports: list[str]
 
 
+class ServerRecord(Message, frozen=True, kw_only=True):
+    """What a guest is made of, and the NICs that it should have now."""
+
+    spec: BuildSpec
+    vifs: list[Vif]
+
+
 class RenewLeases(FromHost, frozen=True, kw_only=True):
     held: dict[str, int]
     """Operation id → epoch."""
@@ -214,6 +225,10 @@ class PlacedServer(Message, frozen=True, kw_only=True):
 
 class ServerQuery(FromHost, frozen=True, kw_only=True):
     server_id: str
+
+
+class SetPassword(ServerQuery, frozen=True, kw_only=True):
+    password: str
 
 
 class Nothing(Message, frozen=True, kw_only=True):

@@ -55,6 +55,8 @@ Tree = dict[str, Any]
 def lookup(metadata: GuestMetadata, path: str, dhcp_domain: str = "novalocal") -> bytes | None:
     """What ``GET path`` answers this guest: a file's content or a folder's listing; None is a 404."""
     parts = [part for part in path.split("/") if part]
+    if parts[:1] == ["ec2"]:  # the name of the tree whose root is the root
+        parts = parts[1:]
     if not parts:
         return _lines([*EC2_VERSIONS, LATEST])
     if parts[0] == "openstack":
@@ -76,11 +78,11 @@ def openstack_files(
     if metadata.user_data is not None:
         files["user_data"] = metadata.user_data
     if at >= HAVANA:
-        files["vendor_data.json"] = _json({})
+        files["vendor_data.json"] = _json(metadata.vendor_data)
     if at >= LIBERTY:
         files["network_data.json"] = _json(network_data(metadata.vifs))
     if at >= NEWTON_TWO:
-        files["vendor_data2.json"] = _json({})
+        files["vendor_data2.json"] = _json(metadata.vendor_data_dynamic | {"static": metadata.vendor_data})
     return files
 
 
@@ -106,8 +108,7 @@ def _lookup_openstack(metadata: GuestMetadata, parts: list[str], dhcp_domain: st
         return None
     files = openstack_files(metadata, parts[0], dhcp_domain)
     if _openstack_version(parts[0]) >= GRIZZLY:
-        # Empty until the guest could set it, which needs a place to keep it.
-        files[PASSWORD] = b""
+        files[PASSWORD] = metadata.password.encode()
     return files.get(parts[1]) if len(parts) == 2 else _lines(sorted(files))
 
 
@@ -137,15 +138,29 @@ def _meta_data(metadata: GuestMetadata, version: str, dhcp_domain: str, with_pas
     if version >= LIBERTY:
         data["project_id"] = metadata.project_id
     if version >= NEWTON_ONE:
-        data["devices"] = [_tagged_nic(vif) for vif in metadata.vifs if vif.tag]
+        data["devices"] = [_tagged_nic(vif, version) for vif in metadata.vifs if vif.tag]
     if version >= VICTORIA:
         data["dedicated_cpus"] = []
     return data
 
 
-def _tagged_nic(vif: Vif) -> Tree:
+def _tagged_nic(vif: Vif, version: str) -> Tree:
     # The guest finds it by its MAC; which bus it gets is the hypervisor's business.
-    return {"type": "nic", "bus": "none", "address": "none", "mac": vif.mac, "tags": [vif.tag]}
+    nic: Tree = {"type": "nic", "bus": "none", "address": "none", "mac": vif.mac, "tags": [vif.tag]}
+    return nic | {"vf_trusted": False} if version >= ROCKY else nic
+
+
+def sets_password(path: str) -> bool:
+    """Whether that is where a guest may tell its password (by POST)."""
+    parts = [part for part in path.split("/") if part]
+    if len(parts) != 3 or parts[0] != "openstack" or parts[2] != PASSWORD:
+        return False
+    return parts[1] == LATEST or (parts[1] in OPENSTACK_VERSIONS and parts[1] >= GRIZZLY)
+
+
+def asks_services(path: str) -> bool:
+    """Whether the answer has what the operator's services say of the guest."""
+    return path.rstrip("/").endswith("/vendor_data2.json")
 
 
 def _hostname(metadata: GuestMetadata, dhcp_domain: str) -> str:
@@ -221,13 +236,18 @@ def ec2_tree(metadata: GuestMetadata, version: str, dhcp_domain: str = "novaloca
         # Amazon's form: i- and 17 hexadecimal digits.
         "instance-id": f"i-{metadata.server_id.replace('-', '')[:17]}",
         "local-ipv4": _first_ipv4(metadata),
+        "reservation-id": metadata.reservation_id,
     }
+    if metadata.image_id is not None:
+        data["ami-id"] = f"ami-{metadata.image_id.replace('-', '')[:17]}"
     if metadata.key_name and metadata.public_key:
         data["public-keys"] = {"0": {"openssh-key": metadata.public_key}}
     if at >= "2007-01-19":
         data |= {"local-hostname": hostname, "public-hostname": hostname, "public-ipv4": ""}
     if at >= "2007-08-29":
         data["instance-type"] = metadata.instance_type
+    if at >= "2007-12-15":
+        data["block-device-mapping"] = dict(metadata.block_devices)
     if at >= "2008-02-01":
         data["placement"] = {"availability-zone": metadata.availability_zone or ""}
     if at >= "2008-09-01":

@@ -44,6 +44,11 @@ class AddressPair(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     mac_address: str | None = None
 
 
+def tap_name(port_id: str) -> str:
+    """At most 15 characters, as Linux demands."""
+    return f"tap{port_id[:11]}"
+
+
 class Vif(msgspec.Struct, frozen=True, kw_only=True):
     """One NIC of a server: a port of a network, ready to be plugged.
 
@@ -68,10 +73,20 @@ class Vif(msgspec.Struct, frozen=True, kw_only=True):
     tag: str | None = None
     floating_ips: dict[str, list[str]] = {}
     """Address → the floating ones that lead to it. Hosts need not know: they are in the router's state."""
+    admin_state_up: bool = True
+    """Whether the guest's link is up."""
+
+    @property
+    def wiring(self) -> Vif:
+        """Without what its host asks for by itself (NetworkState) and what it need not know: two of these are
+        equal if the one needs no other plug() than the other."""
+        return msgspec.structs.replace(
+            self, port_security=True, allowed_address_pairs=[], security_groups=None, floating_ips={}
+        )
 
     @property
     def tap(self) -> str:
-        return f"tap{self.port_id[:11]}"
+        return tap_name(self.port_id)
 
     @property
     def bridge(self) -> str:

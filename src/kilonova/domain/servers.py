@@ -141,6 +141,21 @@ class GuestMetadata(msgspec.Struct, frozen=True, kw_only=True):
     launch_index: int = 0
     instance_type: str = ""
     vifs: list[Vif] = []
+    image_id: str | None = None
+    reservation_id: str = ""
+    block_devices: dict[str, str] = {}
+    """EC2's names → where the guest finds them."""
+    password: str = ""
+    """What the guest said that it is; encrypted by the guest."""
+    vendor_data: dict[str, Any] = {}
+    """What the operator tells all guests."""
+    vendor_data_dynamic: dict[str, Any] = {}
+    """What the operator's services say of this one."""
+
+    @property
+    def user_data_text(self) -> str | None:
+        """base64, as the user sent it."""
+        return None if self.user_data is None else base64.b64encode(self.user_data).decode()
 
 
 def guest_metadata(
@@ -161,4 +176,21 @@ def guest_metadata(
         launch_index=spec.launch_index,
         instance_type=spec.flavor.name,
         vifs=vifs,
+        image_id=spec.image.id if spec.image else None,
+        block_devices=_block_devices(spec),
     )
+
+
+_PREFIXES = {"scsi": "sd", "sata": "sd", "ide": "hd"}
+
+
+def _block_devices(spec: BuildSpec) -> dict[str, str]:
+    """As the hypervisor numbers them: the system disk, then the flavor's others."""
+    if spec.image is None or spec.image.disk_format == "iso":
+        return {}
+    prefix = _PREFIXES.get(spec.image.properties.get("hw_disk_bus", ""), "vd")
+    found = {"ami": f"{prefix}a", "root": f"/dev/{prefix}a"}
+    others = [("ephemeral0", spec.flavor.ephemeral_gb), ("swap", spec.flavor.swap_mb)]
+    for letter, name in zip("bc", [name for name, size in others if size], strict=False):
+        found[name] = f"/dev/{prefix}{letter}"
+    return found

@@ -90,13 +90,14 @@ def act(
     rule = ACTIONS[action]
     with db.write(durable=True) as conn:
         server = servers.state(conn, server_id, for_update=True)
-        _refuse_locked(context, server_id, server)
+        refuse_locked(context, server_id, server)
         busy = server.task_state is not None and server.task_state not in rule.while_busy
         if busy or server.vm_state not in rule.vm_states or server.host is None:
-            raise _wrong_state(server_id, rule.record, server)
+            raise wrong_state(server_id, rule.record, server)
+        refuse_busy(conn, server_id, rule.record)
         servers.change(conn, server_id, task_state=rule.task_state)
         deadline = now() + config.operations.action_timeout
-        work = _operation(action, rule.record, server_id, server.project_id, context, deadline)
+        work = new_operation(action, rule.record, server_id, server.project_id, context, deadline)
         work |= {"host": server.host, "payload": payload or {}}
         operations.insert(conn, [work])
     faults.reach(f"{action}.accept.after")
@@ -116,13 +117,13 @@ def delete_server(
     with db.write(durable=True) as conn:
         operations.lock_open(conn, server_id)
         server = servers.state(conn, server_id, for_update=True)
-        _refuse_locked(context, server_id, server)
+        refuse_locked(context, server_id, server)
         if server.task_state == TaskState.DELETING:
             return
         operations.supersede(conn, server_id, "The server is being deleted")
         servers.change(conn, server_id, task_state=TaskState.DELETING)
         deadline = now() + config.operations.action_timeout
-        work = _operation("delete", "delete", server_id, server.project_id, context, deadline)
+        work = new_operation("delete", "delete", server_id, server.project_id, context, deadline)
         work["host"] = server.host
         operations.insert(conn, [work])
     faults.reach("delete.accept.after")
@@ -131,7 +132,7 @@ def delete_server(
 
 
 def _build(spec: BuildSpec, context: RequestContext, deadline: float) -> dict[str, Any]:
-    work = _operation("build", "create", spec.server_id, spec.project_id, context, deadline)
+    work = new_operation("build", "create", spec.server_id, spec.project_id, context, deadline)
     if spec.admin_password is not None:
         work["payload"] = {"admin_password": spec.admin_password}
     return work
@@ -139,7 +140,7 @@ def _build(spec: BuildSpec, context: RequestContext, deadline: float) -> dict[st
 
 def record(conn: sa.Connection, context: RequestContext, server: Row, name: str) -> None:
     """The record of an action that the API did itself, at once (lock, resetState): it is done already."""
-    work = _operation(name, name, server.id, server.project_id, context, deadline=now())
+    work = new_operation(name, name, server.id, server.project_id, context, deadline=now())
     operations.insert(conn, [work | {"state": operations.DONE, "finished_at": work["created_at"]}])
 
 
@@ -180,7 +181,7 @@ def _server_row(server: NewServer, reservation_id: str) -> dict[str, Any]:
     }
 
 
-def _operation(
+def new_operation(
     kind: str, record: str, server_id: str, project_id: str, context: RequestContext, deadline: float
 ) -> dict[str, Any]:
     created = now()
@@ -207,13 +208,20 @@ def _operation(
     }
 
 
-def _refuse_locked(context: RequestContext, server_id: str, server: Any) -> None:
+def refuse_locked(context: RequestContext, server_id: str, server: Any) -> None:
     """In the transaction that begins the operation: a lock that comes in between counts."""
     if server.locked_by is not None and not context.is_admin:
         raise Conflict(f"Instance {server_id} is locked")
 
 
-def _wrong_state(server_id: str, action: str, server: Any) -> Conflict:
+def refuse_busy(conn: sa.Connection, server_id: str, action: str) -> None:
+    """Conflict while something is done to the server that it shows no task state for: a NIC comes or goes."""
+    doing = operations.open_of_server(conn, server_id)
+    if doing is not None:
+        raise Conflict(f"Cannot '{action}' instance {server_id} while its {doing.record} is under way")
+
+
+def wrong_state(server_id: str, action: str, server: Any) -> Conflict:
     if server.task_state is not None:
         return Conflict(
             f"Cannot '{action}' instance {server_id} while it is in task_state {server.task_state}"

@@ -7,11 +7,12 @@ agent, gets all it needs as data, and holds no database.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
 from kilonova.domain.context import RequestContext
+from kilonova.domain.errors import Unavailable
 from kilonova.domain.network import NetworkState, PlugKind, Vif
 from kilonova.domain.routers import HostRouters
 from kilonova.domain.security_groups import SecurityGroup, SecurityGroupRule
@@ -27,6 +28,22 @@ class ServerGroup(msgspec.Struct, frozen=True, kw_only=True):
     description: str
     rules: list[SecurityGroupRule]
     remotes: dict[str, SecurityGroup]
+
+
+class Seat(msgspec.Struct, frozen=True, kw_only=True):
+    """A server that takes ports, and where it is."""
+
+    server_id: str
+    project_id: str
+    hostname: str
+    host: str
+    availability_zone: str
+    security_groups: Sequence[str] = ()
+    """Of the ports that are made for it: ids, or "default"; empty means that one too."""
+
+    @property
+    def device_owner(self) -> str:
+        return f"compute:{self.availability_zone}"
 
 
 class NetworkService(Protocol):
@@ -91,9 +108,45 @@ class NetworkService(Protocol):
     def vifs(self, server_ids: list[str]) -> dict[str, list[Vif]]:
         """The NICs of these servers, one query for all."""
 
+    def attach(self, context: RequestContext, seat: Seat, asked: RequestedNetwork) -> str:
+        """One more NIC for a server, after those it has: the port's id. With neither network nor port in
+        ``asked`` it is on the project's only network. NotFound, BadRequest, Conflict or QuotaExceeded."""
+
+    def detach(self, server_id: str, port_id: str) -> None:
+        """The port is none of the server's: gone if it was made for the server, free if the user made it.
+        Safe to call again."""
+
+    def add_fixed_ip(self, server_id: str, network_id: str) -> None:
+        """One more address for the server's first port there. BadRequest if there is none to be had."""
+
+    def remove_fixed_ip(self, server_id: str, address: str) -> None:
+        """BadRequest if no port of the server has it."""
+
 
 MetadataLookup = Callable[[str, str], GuestMetadata | None]
 """(network id, source address) → what to tell the guest that asks; None if nobody has the address."""
+
+
+def _no_vendor_data(_about: GuestMetadata) -> dict[str, Any]:
+    return {}
+
+
+def _no_place(_about: GuestMetadata, _password: str) -> None:
+    raise Unavailable("There is nobody who keeps passwords.")
+
+
+class MetadataDeeds(NamedTuple):
+    """What the metadata service does for a guest beside telling what is known of it.
+
+    ``vendor_data``: what the operator's services say of it, which takes time. ``keep_password``: what it
+    says; Conflict if it has said one.
+    """
+
+    vendor_data: Callable[[GuestMetadata], dict[str, Any]] = _no_vendor_data
+    keep_password: Callable[[GuestMetadata, str], None] = _no_place
+
+
+NO_DEEDS = MetadataDeeds()
 
 
 class HostNetwork(Protocol):
@@ -105,7 +158,7 @@ class HostNetwork(Protocol):
     plug_kind: PlugKind
     """How guests are joined to their networks; ports show it."""
 
-    def start(self, metadata: MetadataLookup) -> None:
+    def start(self, metadata: MetadataLookup, deeds: MetadataDeeds = NO_DEEDS) -> None:
         """Adopt what an earlier run left: its namespaces, DHCP servers, rules; begin to answer metadata."""
 
     def stop(self) -> None:

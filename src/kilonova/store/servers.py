@@ -17,7 +17,7 @@ from kilonova.domain.clock import now
 from kilonova.domain.errors import NotFound
 from kilonova.domain.network import Vif
 from kilonova.domain.servers import BuildSpec, VmState
-from kilonova.store import dialect, usage
+from kilonova.store import dialect, server_passwords, usage
 from kilonova.store.database import Row
 from kilonova.store.schema.hosts import claims
 from kilonova.store.schema.operations import operations
@@ -53,7 +53,17 @@ _SELECT_STATE = sa.select(
 ).where(*_LIVE)
 _STATE, _STATE_LOCKED = Statement(_SELECT_STATE), Statement(_SELECT_STATE.with_for_update(key_share=True))
 HOST_COLUMNS = [
-    servers.c[name] for name in ("spec", "name", "hostname", "vifs", "metadata", "availability_zone", "host")
+    servers.c[name]
+    for name in (
+        "spec",
+        "name",
+        "hostname",
+        "vifs",
+        "metadata",
+        "availability_zone",
+        "host",
+        "reservation_id",
+    )
 ]
 _FOR_HOST = Statement(sa.select(*HOST_COLUMNS).where(*_LIVE))
 
@@ -74,6 +84,12 @@ def state(conn: sa.Connection, server_id: str, for_update: bool = False) -> Row:
     """project_id, vm_state, task_state, host and locked_by of a live server; NotFound."""
     query = _STATE_LOCKED if for_update else _STATE
     return _found(query.row(conn, {"server": server_id}), server_id)
+
+
+def vm_state(conn: sa.Connection, server_id: str) -> str | None:
+    """None if it is gone."""
+    row = _STATE.row(conn, {"server": server_id})
+    return None if row is None else str(row.vm_state)
 
 
 def for_host(conn: sa.Connection, server_id: str) -> Row:
@@ -198,6 +214,7 @@ def mark_deleted(conn: sa.Connection, server_id: str) -> bool:
     if row is None:
         return False
     _FORGET_TAGS.count(conn, {"server": server_id})
+    server_passwords.clear(conn, server_id)
     usage.release(conn, row.project_id, row.flavor)
     if row.user_data is not None:
         kept = _found(_SPEC.row(conn, {"server": server_id}), server_id)

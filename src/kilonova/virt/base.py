@@ -102,5 +102,19 @@ class Driver(Protocol):
     def resume(self, spec: BuildSpec, vifs: list[Vif]) -> None:
         """From suspend: running where it was."""
 
+    # Its NICs, by the names of their taps, which the network part makes before and removes after.
+    def interfaces(self, server_id: str) -> dict[str, bool]:
+        """Tap → whether its link is up: what the guest has now, or would start with. Empty: no guest."""
+
+    def attach_interface(self, spec: BuildSpec, vif: Vif) -> None:
+        """The guest has this NIC: at once if it runs or is paused, else when it is started next."""
+
+    def detach_interface(self, server_id: str, tap: str, patience: float, cancel: Cancel) -> None:
+        """The guest has no such NIC. One that runs must let go of it: BuildFailed if it did not within
+        ``patience`` seconds, and if it is paused; it has it on then. Nothing without such a guest."""
+
+    def set_link(self, server_id: str, tap: str, up: bool) -> None:
+        """Plug the cable of a NIC in, or pull it: nothing passes while it is down."""
+
     def console_output(self, server_id: str, lines: int | None) -> str:
         """The last ``lines`` lines (all that are kept if None) of the serial console."""

@@ -34,6 +34,8 @@ class _Traces(msgspec.Struct, gc=False):
     has_disks: bool = False
     power_state: PowerState | None = None
     awaits_start: bool = False
+    nics: dict[str, bool] = {}
+    """Tap → whether its link is up."""
 
 
 class FakeDriver:
@@ -125,7 +127,7 @@ class FakeDriver:
                 return
             if had is None or not had.has_disks:
                 raise BuildFailed(f"guest {spec.server_id} has no disk")
-            self._update(spec.server_id, power_state=PowerState.PAUSED, awaits_start=True)
+            self._update(spec.server_id, power_state=PowerState.PAUSED, awaits_start=True, nics=_nics(vifs))
 
     def resume_build(self, server_id: str) -> None:
         self._step("resume_build")
@@ -152,6 +154,8 @@ class FakeDriver:
     # --- a life afterwards
     def power_on(self, spec: BuildSpec, vifs: list[Vif]) -> None:
         self._step("power_on")
+        if not self._is(spec.server_id, PowerState.RUNNING, PowerState.SUSPENDED):
+            self._update(spec.server_id, nics=_nics(vifs))
         self._become(spec.server_id, PowerState.RUNNING, create=True)
 
     def power_off(self, server_id: str, timeout: float, cancel: Cancel) -> None:
@@ -160,6 +164,9 @@ class FakeDriver:
 
     def reboot(self, spec: BuildSpec, vifs: list[Vif], hard: bool, cancel: Cancel) -> None:
         self._step("reboot", cancel)
+        with self._changed:
+            self._get(spec.server_id)
+            self._update(spec.server_id, nics=_nics(vifs))
         self._become(spec.server_id, PowerState.RUNNING)
 
     def pause(self, server_id: str) -> None:
@@ -177,6 +184,37 @@ class FakeDriver:
     def resume(self, spec: BuildSpec, vifs: list[Vif]) -> None:
         self._step("resume")
         self._become(spec.server_id, PowerState.RUNNING)
+
+    # --- its NICs
+    def interfaces(self, server_id: str) -> dict[str, bool]:
+        with self._changed:
+            had = self._servers.get(server_id)
+            return {} if had is None or had.power_state is None else dict(had.nics)
+
+    def attach_interface(self, spec: BuildSpec, vif: Vif) -> None:
+        self._step("attach_interface")
+        with self._changed:
+            nics = self._get(spec.server_id).nics
+            if vif.tap not in nics:
+                self._update(spec.server_id, nics={**nics, vif.tap: vif.admin_state_up})
+
+    def detach_interface(self, server_id: str, tap: str, patience: float, cancel: Cancel) -> None:
+        self._step("detach_interface", cancel)
+        with self._changed:
+            nics = self.interfaces(server_id)
+            if nics.pop(tap, None) is None:
+                return
+            if self._is(server_id, PowerState.PAUSED):
+                raise BuildFailed(f"guest {server_id} is paused, and cannot let go of a device")
+            self._update(server_id, nics=nics)
+
+    def set_link(self, server_id: str, tap: str, up: bool) -> None:
+        self._step("set_link")
+        with self._changed:
+            nics = self._get(server_id).nics
+            if tap not in nics:
+                raise NotFound(f"guest {server_id} has no interface {tap}")
+            self._update(server_id, nics={**nics, tap: up})
 
     def console_output(self, server_id: str, lines: int | None) -> str:
         with self._changed:
@@ -226,6 +264,7 @@ class FakeDriver:
         has_disks: bool | None = None,
         power_state: PowerState | None = None,
         awaits_start: bool | None = None,
+        nics: dict[str, bool] | None = None,
     ) -> None:
         """Change what is given; remember it in the folder; wake who waits."""
         with self._changed:
@@ -238,6 +277,8 @@ class FakeDriver:
                 had.power_state = power_state
             if awaits_start is not None:
                 had.awaits_start = awaits_start
+            if nics is not None:
+                had.nics = nics
             if self._folder is not None:
                 path = self._file(server_id)
                 part = path.with_suffix(".part")
@@ -245,6 +286,10 @@ class FakeDriver:
                 part.rename(path)
             self._servers[server_id] = had
             self._changed.notify_all()
+
+    def _is(self, server_id: str, *states: PowerState) -> bool:
+        had = self._servers.get(server_id)
+        return had is not None and had.power_state in states
 
     def _get(self, server_id: str) -> _Traces:
         had = self._servers.get(server_id)
@@ -266,6 +311,10 @@ class FakeDriver:
     def _file(self, server_id: str) -> Path:
         assert self._folder is not None
         return self._folder / f"{checked_id(server_id)}.json"
+
+
+def _nics(vifs: list[Vif]) -> dict[str, bool]:
+    return {vif.tap: vif.admin_state_up for vif in vifs}
 
 
 def _guest(server_id: str, had: _Traces) -> Guest | None:

@@ -35,7 +35,9 @@ from kilonova.domain.hosts import builds_topic, topic
 from kilonova.domain.identity import Domain, Project
 from kilonova.domain.servers import ImageRef
 from kilonova.engine.faults import FaultPoints
+from kilonova.engine.interfaces import look_again
 from kilonova.engine.ticker import Ticker
+from kilonova.network.builtin.changes import Change
 from kilonova.network.builtin.service import BuiltinNetwork
 from kilonova.network.host import MemoryHost
 from kilonova.scheduler.service import Scheduler
@@ -245,7 +247,7 @@ class Cloud:
         self.bus = Post(agents.pools(config))
         self.faults = Points()
         self.hearing = Ears(config, self.bus)
-        self.network = BuiltinNetwork(self.db, config)
+        self.network = BuiltinNetwork(self.db, config, self._tell_servers)
         self.scheduler = Scheduler(self.db, config, self.faults)
         self.bus.serve("scheduler", self.scheduler.handlers())
         self.conductor = self.another_conductor("conductor.1")
@@ -262,6 +264,11 @@ class Cloud:
         services = [compute_api.service(state), network_api.service(self.network)]
         self._client = falcon.testing.TestClient(application(services, _context))
         self.sweeping: service.Sweeper | None = None
+
+    def _tell_servers(self, change: Change) -> None:
+        """As the announcer does, at once. (Fake hosts follow nothing else.)"""
+        for host, server_id in change.servers:
+            look_again(self.bus, host, server_id)
 
     def conductor_hears(self, method: str, message: Any) -> None:
         """A message that arrives at the conductor now."""
@@ -310,9 +317,16 @@ class Cloud:
 
     # --- asking
 
-    def ask(self, method: str, path: str, body: Any = None, caller: str = "member") -> Any:
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        caller: str = "member",
+        headers: dict[str, str] | None = None,
+    ) -> Any:
         """(status, JSON)"""
-        headers = {"X-Auth-Token": caller, "OpenStack-API-Version": "compute 2.96"}
+        headers = {"X-Auth-Token": caller, "OpenStack-API-Version": "compute 2.96"} | (headers or {})
         result = self._client.simulate_request(method, path, json=body, headers=headers)
         return result.status_code, result.json if result.content else None
 

@@ -75,6 +75,38 @@ def a_host_that_is_left(cloud: Cloud) -> None:
     assert cloud.settled(server_id)["status"] == "ACTIVE"
 
 
+def nics_that_come_and_go(cloud: Cloud) -> None:
+    network = cloud.make_network()
+    server_id = cloud.active(network)
+    port = _attach(cloud, server_id, network)
+    _detach(cloud, server_id, port)
+    cloud.bus.refused["change_interfaces"] = 1
+    assert _attach(cloud, server_id, network) == ""
+    cloud.leases_run_out()
+    cloud.sweep()
+    cloud.settled(server_id)
+    cloud.bus.refused["change_interfaces"] = 1
+    _, listed = cloud.ask("GET", f"/compute/v2.1/servers/{server_id}/os-interface")
+    port = listed["interfaceAttachments"][1]["port_id"]
+    assert cloud.ask("DELETE", f"/compute/v2.1/servers/{server_id}/os-interface/{port}")[0] == 202
+    cloud.leases_run_out()
+    cloud.sweep()
+    cloud.settled(server_id)
+
+
+def nics_that_do_not_come_nor_go(cloud: Cloud) -> None:
+    network = cloud.make_network()
+    server_id = cloud.active(network)
+    driver = cloud.where(server_id).driver
+    driver.failures["attach_interface"] = [BuildFailed("no")]
+    assert _attach(cloud, server_id, network) == ""
+    cloud.bus.refused["change_interfaces"] = 1
+    assert _attach(cloud, server_id, network) == ""
+    cloud.deadlines_pass()
+    cloud.sweep()
+    cloud.settled(server_id)
+
+
 STORIES: list[Story] = [
     a_whole_life,
     a_build_that_fails_on_every_host,
@@ -83,7 +115,21 @@ STORIES: list[Story] = [
     a_delete_with_no_time,
     a_host_that_hears_of_its_build_the_second_time,
     a_host_that_is_left,
+    nics_that_come_and_go,
+    nics_that_do_not_come_nor_go,
 ]
+
+
+def _attach(cloud: Cloud, server_id: str, network: str) -> str:
+    """The id of the port; empty if it was not attached (yet)."""
+    body = {"interfaceAttachment": {"net_id": network}}
+    status, answer = cloud.ask("POST", f"/compute/v2.1/servers/{server_id}/os-interface", body)
+    return str(answer["interfaceAttachment"]["port_id"]) if status == 200 else ""
+
+
+def _detach(cloud: Cloud, server_id: str, port: str) -> None:
+    assert cloud.ask("DELETE", f"/compute/v2.1/servers/{server_id}/os-interface/{port}")[0] == 202
+    cloud.settled(server_id)
 
 
 def _does(cloud: Cloud, server_id: str, action: str, value: object = None) -> None:

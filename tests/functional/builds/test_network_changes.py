@@ -11,7 +11,7 @@ from tests.functional.builds.cloud import Cloud
 from tests.running import until
 
 from kilonova.domain.messages import NetworkChanged, NetworkQuery
-from kilonova.domain.network import NetworkState, PortSecurity
+from kilonova.domain.network import NetworkState, PortSecurity, Vif
 from kilonova.domain.security_groups import Filter
 from kilonova.network.builtin.announcer import Announcer
 from kilonova.network.host import MemoryHost
@@ -75,6 +75,54 @@ def default_of(cloud: Cloud) -> str:
 def allow(cloud: Cloud, group: str, **rule: Any) -> str:
     body = {"security_group_rule": {"security_group_id": group, "direction": "ingress", **rule}}
     return str(ask(cloud, "POST", "/security-group-rules", body)["security_group_rule"]["id"])
+
+
+def test_a_port_that_changes_while_a_server_holds_it(cloud: Cloud, network: Following) -> None:
+    """Addresses, name and link reach the host's plug(), what may pass reaches its refresh(): each one way."""
+    server = cloud.active(cloud.make_network())
+    (port,) = network.plugged()
+    group = default_of(cloud)
+
+    def change(**attributes: Any) -> None:
+        ask(cloud, "PUT", f"/ports/{port}", {"port": attributes})
+
+    def plugged() -> Vif:
+        return network.plugged()[port]
+
+    change(fixed_ips=[{"ip_address": "10.91.0.77"}])
+    until(lambda: [one.ip for one in plugged().addresses] == ["10.91.0.77"], 5, "the address")
+    until(lambda: network.members[group] == ["10.91.0.77"], 5, "the member's address")
+    change(dns_name="other")
+    until(lambda: plugged().hostname == "other", 5, "the name")
+    change(admin_state_up=False)
+    until(lambda: not plugged().admin_state_up, 5, "the link to go down")
+    assert cloud.server(server)["addresses"]["n"][0]["addr"] == "10.91.0.77"
+    before = plugged()
+    change(allowed_address_pairs=[{"ip_address": "10.9.0.0/24"}])
+    until(lambda: network.ports[port].allowed_address_pairs, 5, "the pair")
+    change(allowed_address_pairs=[], security_groups=[], port_security_enabled=False)
+    until(lambda: not network.ports[port].port_security, 5, "port security to go")
+    assert plugged() is before
+    (record,) = cloud.network.vifs([server])[server]
+    assert record.wiring == before.wiring
+    assert record != before
+
+
+def test_a_nic_that_is_attached_brings_what_its_port_needs(cloud: Cloud, network: Following) -> None:
+    server, other = cloud.active(cloud.make_network()), cloud.make_network()
+    status, answer = cloud.ask(
+        "POST",
+        f"/compute/v2.1/servers/{server}/os-interface",
+        {"interfaceAttachment": {"net_id": other}},
+    )
+    assert status == 200, answer
+    port = answer["interfaceAttachment"]["port_id"]
+    group = default_of(cloud)
+    assert network.ports[port].security_groups == [group]
+    until(lambda: len(network.members[group]) == 2, 5, "the member to come")
+    ask(cloud, "DELETE", f"/ports/{port}")
+    until(lambda: port not in network.plugged(), 5, "the NIC to go")
+    until(lambda: len(network.members[group]) == 1, 5, "the member to go")
 
 
 def test_a_build_brings_what_its_ports_need(cloud: Cloud, network: Following) -> None:

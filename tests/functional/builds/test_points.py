@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.crash.test_kill import BUILD_POINTS, DELETE_POINTS
+from tests.crash.test_kill import ATTACH_POINTS, BUILD_POINTS, DELETE_POINTS, DETACH_POINTS
 from tests.functional.builds.conftest import MakeCloud
 from tests.functional.builds.stories import CONFIG, STORIES
 from tests.functional.builds.watch import watch
@@ -17,7 +17,7 @@ def test_no_boundary_is_without_a_name(make_cloud: MakeCloud, monkeypatch: pytes
         cloud = make_cloud(hosts=2, config=CONFIG)
         story(cloud)
         assert seen.unnamed == set(), story.__name__
-    assert {*BUILD_POINTS, *DELETE_POINTS} <= seen.points
+    assert {*BUILD_POINTS, *DELETE_POINTS, *ATTACH_POINTS, *DETACH_POINTS} <= seen.points
 
 
 def test_a_boundary_without_a_name_is_seen(make_cloud: MakeCloud, monkeypatch: pytest.MonkeyPatch) -> None:

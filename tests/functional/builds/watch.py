@@ -22,13 +22,14 @@ from kilonova.virt.fake import FakeDriver
 
 _MOVES_OPERATIONS = {
     *("build_instances", "perform_action", "delete_instance", "build_and_run_instance"),
-    *("select_destinations", "progress", "allocate_networks", "activate", "finished"),
+    *("change_interfaces", "select_destinations", "progress", "allocate_networks", "activate", "finished"),
 }
 """All other messages only tell what is."""
 
 _ACTS = (
     *("ensure_base_image", "ensure_disks", "ensure_config_drive", "ensure_paused", "resume_build", "destroy"),
     *("power_on", "power_off", "reboot", "pause", "unpause", "suspend", "resume"),
+    *("attach_interface", "detach_interface"),
 )
 
 

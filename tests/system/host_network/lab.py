@@ -159,12 +159,18 @@ class Guest(Namespace):
 
         return self.inside(connect)
 
-    def get(self, path: str, headers: dict[str, str] | None = None, method: str = "GET") -> tuple[int, bytes]:
+    def get(
+        self,
+        path: str,
+        headers: dict[str, str] | None = None,
+        method: str = "GET",
+        body: bytes | None = None,
+    ) -> tuple[int, bytes]:
         """A request to the metadata service."""
 
         def ask() -> tuple[int, bytes]:
             connection = http.client.HTTPConnection("169.254.169.254", timeout=5)
-            connection.request(method, path, headers=headers or {})
+            connection.request(method, path, body, headers=headers or {})
             answer = connection.getresponse()
             return answer.status, answer.read()
 

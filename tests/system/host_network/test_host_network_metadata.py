@@ -12,8 +12,10 @@ from uuid import uuid4
 import pytest
 from tests.system.host_network.lab import Guest, Lab, subnet
 
+from kilonova.domain.errors import Conflict
 from kilonova.domain.network import AddressPair
 from kilonova.domain.servers import GuestMetadata
+from kilonova.network.base import MetadataDeeds
 
 pytestmark = pytest.mark.system
 
@@ -57,7 +59,12 @@ def test_with_the_routes_of_dhcp(lab: Lab, tmp_path: Path) -> None:
 
 def test_headers_pretend_nothing(lab: Lab) -> None:
     one, two = known(lab, 5, "one"), known(lab, 6, "two")
-    lie = {"X-Forwarded-For": two.ip, "X-Instance-ID": lab.known[lab.network_id, two.ip].server_id}
+    lie = {
+        "X-Forwarded-For": two.ip,
+        "X-Instance-ID": lab.known[lab.network_id, two.ip].server_id,
+        "X-Tenant-ID": "p",
+        "X-Instance-ID-Signature": "0" * 64,
+    }
     assert name_told(one, headers=lie) == "one"
 
 
@@ -68,7 +75,7 @@ def test_user_data_listing_and_what_is_not_there(lab: Lab) -> None:
     assert guest.get("/latest/meta-data/local-ipv4") == (200, b"10.80.0.5")
     assert guest.get("/openstack/1999-01-01/meta_data.json")[0] == 404
     assert guest.get("/../../etc/passwd")[0] == 404
-    assert guest.get("/openstack/latest/password", method="POST")[0] == 405
+    assert guest.get("/openstack/latest/user_data", method="POST")[0] == 405
 
 
 def test_an_unknown_guest_gets_404(lab: Lab) -> None:
@@ -149,3 +156,28 @@ def test_a_guest_with_many_addresses_has_no_more_places(lab: Lab) -> None:
     assert [name_told(guest) for guest in (modest, other, greedy)] == ["modest", "other", "greedy"]
     for connection in held:
         connection.close()
+
+
+def test_a_password_is_told_once(lab: Lab) -> None:
+    guest = known(lab, 5, "one")
+    kept: list[str] = []
+
+    def keep(_about: GuestMetadata, password: str) -> None:
+        if kept:
+            raise Conflict("told already")
+        kept.append(password)
+
+    lab.host.stop()
+    lab.host.start(
+        lambda network, address: lab.known.get((network, address)),
+        MetadataDeeds(vendor_data=lambda about: {"of": {"name": about.name}}, keep_password=keep),
+    )
+    path = "/openstack/latest/password"
+    for body in (b"", b"x" * 1021, b"\xff", b"a\0b"):
+        assert guest.get(path, method="POST", body=body)[0] == 400
+    assert guest.get("/openstack/latest/user_data", method="POST", body=b"x")[0] == 405
+    assert guest.get(path, method="POST", body=b"x" * 1020) == (200, b"")
+    assert guest.get(path, method="POST", body=b"y")[0] == 409
+    assert kept == ["x" * 1020]
+    vendor = json.loads(guest.get("/openstack/latest/vendor_data2.json")[1])
+    assert vendor == {"static": {}, "of": {"name": "one"}}

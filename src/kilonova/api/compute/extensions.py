@@ -22,6 +22,7 @@ OS-SCH-HNT              SchedulerHints            Pass arbitrary key/value pairs
 OS-SRV-USG              ServerUsage               Adds launched_at and terminated_at on Servers.
 os-access-ips           AccessIPs                 Access IPs support.
 os-admin-actions        AdminActions              Admin-only server actions: os-resetState.
+os-attach-interfaces    AttachInterfaces          Attach interface support.
 os-availability-zone    AvailabilityZone          Availability zones, and servers created in one.
 os-config-drive         ConfigDrive               Config Drive Extension.
 os-console-output       ConsoleOutput             Console log output support, with tailing ability.
@@ -40,12 +41,15 @@ os-hypervisors          Hypervisors               Admin-only hypervisor administ
 os-instance-actions     InstanceActions           View a log of actions and events taken on an instance.
 os-keypairs             Keypairs                  Keypair Support.
 os-lock-server          LockServer                Enable lock/unlock server actions.
+os-multinic             Multinic                  Multiple network support.
 os-multiple-create      MultipleCreate            Allow multiple create in the Create Server v2.1 API.
 os-pause-server         PauseServer               Enable pause/unpause server actions.
 os-quota-class-sets     QuotaClasses              Quota classes management support.
 os-quota-sets           Quotas                    Quotas management support.
 os-security-groups      SecurityGroups            Security group support of servers.
+os-server-external-events ServerExternalEvents    Server External Event Triggers.
 os-server-list-multi-status ServerListMultiStatus Allow to filter the servers by a set of status values.
+os-server-password      ServerPassword            Server password support.
 os-server-sort-keys     ServerSortKeys            Add sorting support in get Server v2 API.
 os-server-start-stop    ServerStartStop           Start/Stop instance compute API support.
 os-services             Services                  Services support.

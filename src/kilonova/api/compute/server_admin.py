@@ -11,13 +11,14 @@ from kilonova.api.compute import server_fields as fields
 from kilonova.api.compute.server_access import find
 from kilonova.api.compute.state import ComputeAPI
 from kilonova.api.http import Reply, Request
+from kilonova.domain.actions import ATTACH_INTERFACE, DETACH_INTERFACE
 from kilonova.domain.errors import Conflict
 from kilonova.domain.servers import VmState
 from kilonova.engine import accept
 from kilonova.store import operations, servers
 
-_NOT_TO_BE_LEFT = frozenset({"build", "delete"})
-"""Operations that would leave a place on a host, or half a server, if nobody ended them."""
+_NOT_TO_BE_LEFT = frozenset({"build", "delete", ATTACH_INTERFACE, DETACH_INTERFACE})
+"""Operations that would leave a place on a host, a port, or half a server, if nobody ended them."""
 
 
 class ResetState(msgspec.Struct, forbid_unknown_fields=True):
@@ -34,7 +35,7 @@ def reset_state(api: ComputeAPI, request: Request, server_id: str, value: msgspe
         doing = operations.open_of_server(conn, server_id)
         if doing is not None and doing.kind in _NOT_TO_BE_LEFT:
             raise Conflict(
-                f"Cannot 'os-resetState' instance {server_id} while it is in task_state {server.task_state}"
+                f"Cannot 'os-resetState' instance {server_id} while its {doing.record} is under way"
             )
         operations.supersede(conn, server_id, "The state of the server was reset")
         servers.change(conn, server_id, vm_state=state, task_state=None)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from kilonova.bus.base import Bus
 from kilonova.config import Config
+from kilonova.engine import interfaces
 from kilonova.engine.faults import NO_FAULTS, FaultPoints
 from kilonova.network.base import NetworkService
 from kilonova.store.database import Database
@@ -25,3 +26,8 @@ class ComputeAPI:
     network: NetworkService
     images: Images
     faults: FaultPoints = NO_FAULTS
+
+    @property
+    def interfaces(self) -> interfaces.Parts:
+        """For engine.interfaces."""
+        return interfaces.Parts(self.db, self.bus, self.config, self.network, self.faults)

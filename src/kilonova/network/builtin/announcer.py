@@ -1,7 +1,8 @@
 """Tells hosts to look again at what changed: at once, and then no more than every so often while it goes on.
 
-It says only what changed, never how: the host asks for what holds now (``network_state`` of the conductor),
-so that a message lost, doubled or late does no harm. Each API and each conductor has one: whoever writes.
+It says only what changed, never how: the host asks for what holds now (``network_state``, ``host_routers``,
+``server_record`` of the conductor), so that a message lost, doubled or late does no harm. Each API and each
+conductor has one: whoever writes.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import threading
 from kilonova import log
 from kilonova.bus.base import Bus
 from kilonova.domain.hosts import topic
-from kilonova.domain.messages import NetworkChanged
+from kilonova.domain.messages import NetworkChanged, ServerRef
 from kilonova.network.builtin.changes import Change
 from kilonova.store import port_security
 from kilonova.store.database import Database
@@ -33,6 +34,7 @@ class Announcer:
         self._members: set[str] = set()
         self._ports: set[str] = set()
         self._hosts: set[str] = set()
+        self._servers: set[tuple[str, str]] = set()
         self._work = threading.Event()
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
@@ -44,6 +46,7 @@ class Announcer:
             self._members.update(change.members)
             self._ports.update(change.ports)
             self._hosts.update(change.hosts)
+            self._servers.update(change.servers)
             if self._thread is None and not self._closing.is_set():
                 self._thread = threading.Thread(target=self._run, name="network-announcer", daemon=True)
                 self._thread.start()
@@ -73,6 +76,9 @@ class Announcer:
         with self._lock:
             groups, members, ports, hosts = self._groups, self._members, self._ports, self._hosts
             self._groups, self._members, self._ports, self._hosts = set(), set(), set(), set()
+            servers, self._servers = self._servers, set()
+        for host, server_id in sorted(servers):
+            self._bus.cast(topic(host), "refresh_interfaces", ServerRef(server_id=server_id))
         if not (groups or members or ports or hosts):
             return
         with self._db.read() as conn:

@@ -19,12 +19,14 @@ class Change:
     """Ids. ``groups`` have other rules, ``members`` other members, ``ports`` are not as they were.
 
     ``hosts``: names of those whose routers, or whose networks' gateways, are not as they were.
+    ``servers``: (host, id) of those of whose NICs one is gone, or has other addresses, or another link.
     """
 
     groups: Collection[str] = ()
     members: Collection[str] = ()
     ports: Collection[str] = ()
     hosts: Collection[str] = ()
+    servers: Collection[tuple[str, str]] = ()
 
 
 Tell = Callable[[Change], None]
@@ -37,7 +39,8 @@ def heard_by(conn: sa.Connection, tell: Tell | None) -> None:
 
 def changed(conn: sa.Connection, change: Change) -> None:
     tell: Tell | None = conn.info.get(_KEY)
-    if tell is not None and (change.groups or change.members or change.ports or change.hosts):
+    said = (change.groups, change.members, change.ports, change.hosts, change.servers)
+    if tell is not None and any(said):
         after_commit(conn, partial(tell, change))
 
 

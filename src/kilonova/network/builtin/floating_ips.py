@@ -17,7 +17,7 @@ from kilonova.domain.clock import now
 from kilonova.domain.context import RequestContext
 from kilonova.domain.network import FixedIp, Network, Port
 from kilonova.domain.routers import FLOATING_OWNER, FloatingIp
-from kilonova.network.builtin import addressing, instances, macs, networks, placement, policy, quotas
+from kilonova.network.builtin import addressing, macs, networks, placement, policy, quotas, vifs
 from kilonova.network.builtin import ports as port_service
 from kilonova.network.builtin.errors import (
     BadFloatingIpRequest,
@@ -82,7 +82,7 @@ def create(
     )
     store.insert(conn, floating)
     if target:
-        instances.show_floating(conn, target.port)
+        vifs.show(conn, target.port)
         placement.tell(conn, [target.router_id])
     return find(conn, context, floating_id)
 
@@ -113,7 +113,7 @@ def update(
     store.update(conn, floating.id, changes)
     for port in (floating.port, target.port if target else None):
         if port is not None:
-            instances.show_floating(conn, port)
+            vifs.show(conn, port)
     through = {floating.router_id, target.router_id if target else None}
     placement.tell(conn, [router_id for router_id in through if router_id])
     return find(conn, context, floating_id)
@@ -129,7 +129,7 @@ def delete(conn: sa.Connection, context: RequestContext, floating_id: str) -> No
     port_store.delete(conn, [floating.floating_port_id])
     tags.remove(conn, [floating.id, floating.floating_port_id])
     if floating.port is not None:
-        instances.show_floating(conn, floating.port)
+        vifs.show(conn, floating.port)
         placement.tell(conn, [floating.router_id] if floating.router_id else [])
 
 

@@ -6,15 +6,15 @@ Every function runs inside one transaction, so that a server has all of its port
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import sqlalchemy as sa
 
 from kilonova.config import Config
 from kilonova.domain.errors import BuildAborted, KilonovaError
-from kilonova.domain.network import Network, Port, Subnet, Vif, VifAddress, VifSubnet
+from kilonova.domain.network import Network, Port, Subnet, Vif
 from kilonova.domain.servers import RequestedNetwork
-from kilonova.network.builtin import macs, placement, port_groups, quotas, security_groups
+from kilonova.network.base import Seat
+from kilonova.network.builtin import macs, placement, port_groups, quotas, security_groups, vifs
 from kilonova.network.builtin.changes import Change, changed, membership
 from kilonova.network.builtin.ipam import Allocator
 from kilonova.network.builtin.ports import new_port
@@ -23,39 +23,21 @@ from kilonova.store import floating_ips as floating_store
 from kilonova.store import network_tags as tags
 from kilonova.store import networks as network_store
 from kilonova.store import ports as store
-from kilonova.store import servers
 from kilonova.store import subnets as subnet_store
 
 
-@dataclass(frozen=True, slots=True)
-class Binding:
-    """The server that takes the ports, and where."""
-
-    server_id: str
-    project_id: str
-    hostname: str
-    host: str
-    availability_zone: str
-    security_groups: Sequence[str] = ()
-    """Ids, or "default"; empty means that one too."""
-
-    @property
-    def device_owner(self) -> str:
-        return f"compute:{self.availability_zone}"
-
-
 def allocate(
-    conn: sa.Connection, config: Config, binding: Binding, requested: Sequence[RequestedNetwork]
+    conn: sa.Connection, config: Config, seat: Seat, requested: Sequence[RequestedNetwork]
 ) -> list[Vif]:
     """The server's NICs in the order asked for. If it has them already, they move to this host."""
-    store.lock_server(conn, binding.server_id)
-    have = store.of_servers(conn, [binding.server_id])
+    store.lock_server(conn, seat.server_id)
+    have = store.of_servers(conn, [seat.server_id])
     if have:
         have = port_groups.adopted(conn, have)
-        _rebind(conn, have, binding.host)
-        return vifs_of(conn, have)
+        _rebind(conn, have, seat.host)
+        return vifs.of_ports(conn, have)
     try:
-        return _allocate(conn, config, binding, requested)
+        return _allocate(conn, config, seat, requested)
     except BuildAborted:
         raise
     except KilonovaError as error:  # no address, no quota, a network that went: the same on every host
@@ -66,6 +48,11 @@ def deallocate(conn: sa.Connection, server_id: str) -> None:
     """Ports that the build made are gone, with their addresses; a user's port is free again."""
     store.lock_server(conn, server_id)
     ports = store.of_servers(conn, [server_id])
+    let_go(conn, ports)
+
+
+def let_go(conn: sa.Connection, ports: Sequence[Port]) -> None:
+    """Of ports that a server has: those made for it are gone, with their addresses; a user's is free."""
     made = [port.id for port in ports if port.made_by_build]
     kept = [port.id for port in ports if not port.made_by_build]
     if made:
@@ -79,21 +66,6 @@ def deallocate(conn: sa.Connection, server_id: str) -> None:
         membership(conn, [port for port in ports if port.made_by_build])
 
 
-def vifs_of(conn: sa.Connection, ports: Sequence[Port]) -> list[Vif]:
-    """The ports as hosts see them, and their floating IPs. Three statements, however many ports."""
-    network_ids = sorted({port.network_id for port in ports})
-    networks = network_store.by_id(conn, network_ids)
-    subnets = _by_id(subnet_store.of_networks(conn, network_ids))
-    floating = floating_store.of_ports(conn, [port.id for port in ports])
-    return [_vif(port, networks[port.network_id], subnets, floating.get(port.id, {})) for port in ports]
-
-
-def show_floating(conn: sa.Connection, port: Port) -> None:
-    """The server that holds the port, if one does, shows the floating IPs that its ports have now."""
-    if port.nic is not None and servers.lock(conn, port.device_id):
-        servers.show_vifs(conn, port.device_id, vifs_of(conn, store.of_servers(conn, [port.device_id])))
-
-
 def set_status(conn: sa.Connection, server_id: str, active: bool) -> None:
     """The NICs of the server are plugged (ACTIVE) or not (DOWN)."""
     changed = store.set_status(conn, server_id, "ACTIVE" if active else "DOWN")
@@ -102,28 +74,27 @@ def set_status(conn: sa.Connection, server_id: str, active: bool) -> None:
 
 
 def _allocate(
-    conn: sa.Connection, config: Config, binding: Binding, requested: Sequence[RequestedNetwork]
+    conn: sa.Connection, config: Config, seat: Seat, requested: Sequence[RequestedNetwork]
 ) -> list[Vif]:
     given = store.by_id(conn, sorted(ask.port_id for ask in requested if ask.port_id), for_update=True)
     network_ids = _network_ids(requested, given)
     networks = network_store.by_id(conn, sorted(set(network_ids)))
     new = [(nic, ask) for nic, ask in enumerate(requested) if not ask.port_id]
     if new:
-        quotas.check(conn, config, binding.project_id, "port", len(new))
+        quotas.check(conn, config, seat.project_id, "port", len(new))
     subnets = subnet_store.of_networks(conn, sorted(networks), for_update=True)
     for network_id in network_ids:
         if network_id not in networks:
             raise BuildAborted(f"Network {network_id} could not be found.")
         if not networks[network_id].admin_state_up:
             raise BuildAborted(f"Network {network_id} is administratively down.")
-    made = dict(zip((nic for nic, _ in new), _make(conn, binding, new, networks, subnets), strict=True))
+    made = dict(zip((nic for nic, _ in new), make(conn, seat, new, networks, subnets), strict=True))
     ports = [
-        made[nic] if nic in made else _bind(conn, binding, given[ask.port_id or ""], nic, ask)
+        made[nic] if nic in made else bind(conn, seat, given[ask.port_id or ""], nic, ask)
         for nic, ask in enumerate(requested)
     ]
-    by_id = _by_id(subnets)
     floating = floating_store.of_ports(conn, sorted(given))
-    return [_vif(port, networks[port.network_id], by_id, floating.get(port.id, {})) for port in ports]
+    return vifs.made(ports, networks, subnets, floating)
 
 
 def _network_ids(requested: Sequence[RequestedNetwork], given: dict[str, Port]) -> list[str]:
@@ -139,9 +110,9 @@ def _network_ids(requested: Sequence[RequestedNetwork], given: dict[str, Port]) 
     return found
 
 
-def _make(
+def make(
     conn: sa.Connection,
-    binding: Binding,
+    seat: Seat,
     new: Sequence[tuple[int, RequestedNetwork]],
     networks: dict[str, Network],
     subnets: dict[str, list[Subnet]],
@@ -155,25 +126,25 @@ def _make(
         for network_id, network in networks.items()
     }
     made = []
-    groups = _groups(conn, binding)
+    groups = _groups(conn, seat)
     for (nic, ask), mac in zip(new, drawn, strict=True):
         network = networks[ask.network_id or ""]
         allocator = allocators[network.id]
         made.append(
             new_port(
                 network,
-                project_id=binding.project_id,
+                project_id=seat.project_id,
                 mac_address=mac,
                 fixed_ips=allocator.requested([FixedIpRequest(ip_address=ask.fixed_ip)])
                 if ask.fixed_ip
                 else allocator.default(),
-                device_id=binding.server_id,
-                device_owner=binding.device_owner,
-                dns_name=binding.hostname,
-                host=binding.host,
+                device_id=seat.server_id,
+                device_owner=seat.device_owner,
+                dns_name=seat.hostname,
+                host=seat.host,
                 nic=nic,
                 nic_tag=ask.tag,
-                server_hostname=binding.hostname,
+                server_hostname=seat.hostname,
                 made_by_build=True,
                 security_groups=groups if network.port_security_enabled else [],
             )
@@ -185,19 +156,19 @@ def _make(
     return made
 
 
-def _groups(conn: sa.Connection, binding: Binding) -> list[str]:
+def _groups(conn: sa.Connection, seat: Seat) -> list[str]:
     """Ids of the groups for the ports that a build makes."""
     default = security_groups.DEFAULT
-    asked = set(binding.security_groups or [default])
+    asked = set(seat.security_groups or [default])
     found = security_groups.kept(conn, None, asked - {default})
     if default in asked:
-        found.append(security_groups.ensure_default(conn, binding.project_id))
+        found.append(security_groups.ensure_default(conn, seat.project_id))
     return sorted(set(found))
 
 
-def _bind(conn: sa.Connection, binding: Binding, port: Port, nic: int, ask: RequestedNetwork) -> Port:
+def bind(conn: sa.Connection, seat: Seat, port: Port, nic: int, ask: RequestedNetwork) -> Port:
     """A port that the user made becomes the server's NIC."""
-    if port.device_id not in ("", binding.server_id):
+    if port.device_id not in ("", seat.server_id):
         raise BuildAborted(f"Port {port.id} is still in use.")
     if not port.admin_state_up:
         raise BuildAborted(f"Port {port.id} is administratively down.")
@@ -207,12 +178,12 @@ def _bind(conn: sa.Connection, binding: Binding, port: Port, nic: int, ask: Requ
         conn,
         [port.id],
         {
-            "device_id": binding.server_id,
-            "device_owner": binding.device_owner,
-            "host": binding.host,
+            "device_id": seat.server_id,
+            "device_owner": seat.device_owner,
+            "host": seat.host,
             "nic": nic,
             "nic_tag": ask.tag,
-            "server_hostname": binding.hostname,
+            "server_hostname": seat.hostname,
             "status": "DOWN",
         },
     )
@@ -226,39 +197,3 @@ def _rebind(conn: sa.Connection, ports: Sequence[Port], host: str) -> None:
         store.update(conn, [port.id for port in moved], {"host": host, "status": "DOWN"})
         store.refresh_dhcp_status(conn, sorted({port.network_id for port in moved}))
         changed(conn, Change(ports=[port.id for port in moved]))
-
-
-def _by_id(subnets: dict[str, list[Subnet]]) -> dict[str, VifSubnet]:
-    return {subnet.id: _vif_subnet(subnet) for several in subnets.values() for subnet in several}
-
-
-def _vif_subnet(subnet: Subnet) -> VifSubnet:
-    return VifSubnet(
-        id=subnet.id,
-        cidr=subnet.cidr,
-        ip_version=subnet.ip_version,
-        gateway_ip=subnet.gateway_ip,
-        enable_dhcp=subnet.enable_dhcp,
-        dns_nameservers=subnet.dns_nameservers,
-        host_routes=subnet.host_routes,
-        dhcp_address=subnet.dhcp_address,
-    )
-
-
-def _vif(port: Port, network: Network, subnets: dict[str, VifSubnet], floating: dict[str, list[str]]) -> Vif:
-    return Vif(
-        port_id=port.id,
-        network_id=network.id,
-        network_name=network.name,
-        mac=port.mac_address,
-        mtu=network.mtu,
-        addresses=[VifAddress(ip=f.ip_address, subnet=subnets[f.subnet_id]) for f in port.fixed_ips],
-        port_security=port.port_security_enabled,
-        security_groups=port.security_groups,
-        allowed_address_pairs=port.allowed_address_pairs,
-        preserve_on_delete=not port.made_by_build,
-        server_id=port.device_id,
-        hostname=port.dns_name or port.server_hostname,
-        tag=port.nic_tag,
-        floating_ips=floating,
-    )

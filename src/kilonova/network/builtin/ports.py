@@ -15,7 +15,8 @@ from kilonova.config import Config
 from kilonova.domain.clock import now
 from kilonova.domain.context import RequestContext
 from kilonova.domain.network import AddressPair, FixedIp, Network, Port
-from kilonova.network.builtin import macs, networks, placement, policy, port_groups, quotas
+from kilonova.domain.servers import VmState
+from kilonova.network.builtin import macs, networks, placement, policy, port_groups, quotas, vifs
 from kilonova.network.builtin.changes import Change, changed, membership
 from kilonova.network.builtin.errors import (
     AddressPairAndPortSecurityRequired,
@@ -29,7 +30,7 @@ from kilonova.network.builtin.ipam import Allocator
 from kilonova.network.builtin.requests import FixedIpRequest, PortCreate, PortUpdate, said
 from kilonova.store import network_tags as tags
 from kilonova.store import networks as network_store
-from kilonova.store import port_security
+from kilonova.store import port_security, servers
 from kilonova.store import ports as store
 from kilonova.store import subnets as subnet_store
 
@@ -45,7 +46,13 @@ _FREE = {"name", "description"}
 """What changes nothing for anybody who uses the port."""
 
 _GUARDS = {"security_groups", "allowed_address_pairs", "port_security_enabled"}
-"""What hosts are told of when it changes while a server holds the port."""
+"""What may pass: the host of a server that holds the port asks for it anew (``network_state``)."""
+
+_WIRING = {"admin_state_up", "dns_name"}
+"""As addresses, and that it is there at all: its host compares the server's NICs (``refresh_interfaces``)."""
+
+_FREE_WHILE_PLUGGED = _FREE | _GUARDS | _WIRING | {"fixed_ips", "delete"}
+"""All that may change while a server holds the port."""
 
 
 def find(conn: sa.Connection, context: RequestContext, port_id: str, for_update: bool = False) -> Port:
@@ -128,19 +135,34 @@ def delete(conn: sa.Connection, context: RequestContext, port_id: str) -> None:
     port = find(conn, context, port_id, for_update=True)
     policy.owner_only(context, "rule:delete_port", *owners(conn, port))
     _check_untouched(port, {"delete"})
+    _check_not_asleep(conn, port)
     placement.tell(conn, store.delete(conn, [port.id]))
     tags.remove(conn, [port.id])
     membership(conn, [port])
+    if port.nic is not None:
+        store.refresh_dhcp_status(conn, [port.network_id])
+        _tell_server(conn, port)
 
 
 def _tell(conn: sa.Connection, was: Port, port: Port, moves: bool) -> None:
     """The port's host, and the hosts of those who let in the members of its groups."""
-    if any(getattr(was, name) != getattr(port, name) for name in _GUARDS):
+    differ = {name for name in _GUARDS | _WIRING if getattr(was, name) != getattr(port, name)}
+    if differ & _GUARDS:
         changed(conn, Change(ports=[port.id]))
+    if port.nic is not None and (moves or differ & _WIRING):
+        _tell_server(conn, port)
+    elif differ:
+        vifs.show(conn, port)
     if moves or was.allowed_address_pairs != port.allowed_address_pairs:
         membership(conn, [was], [port])
     elif was.security_groups != port.security_groups:
         changed(conn, Change(members=set(was.security_groups) ^ set(port.security_groups)))
+
+
+def _tell_server(conn: sa.Connection, port: Port) -> None:
+    """The server's record follows now, its host when this has committed."""
+    vifs.show(conn, port)
+    changed(conn, Change(servers=[(port.host, port.device_id)]))
 
 
 def owners(conn: sa.Connection, port: Port) -> list[str]:
@@ -199,11 +221,22 @@ def _check_untouched(port: Port, names: set[str]) -> None:
             f"Port {port.id} cannot be changed or deleted directly via the port API: "
             f"has device owner {port.device_owner}."
         )
-    if port.nic is not None and names - _FREE - _GUARDS:
+    if port.nic is not None and names - _FREE_WHILE_PLUGGED:
         raise PortInUse(
             f"Unable to complete operation on port {port.id} for network {port.network_id}. "
-            f"Port is plugged into server {port.device_id}; until it is not, only its name, description, "
-            "security_groups, allowed_address_pairs and port_security_enabled can change."
+            f"Port is plugged into server {port.device_id}; until it is not, these cannot change: "
+            f"{', '.join(sorted(names - _FREE_WHILE_PLUGGED))}."
+        )
+
+
+def _check_not_asleep(conn: sa.Connection, port: Port) -> None:
+    """A suspended guest wakes up with the NICs that it had; it can lose none while it sleeps."""
+    if port.nic is None:
+        return
+    if servers.vm_state(conn, port.device_id) == VmState.SUSPENDED:
+        raise PortInUse(
+            f"Unable to complete operation on port {port.id} for network {port.network_id}. "
+            f"Port is plugged into server {port.device_id}, which is suspended: resume it first."
         )
 
 

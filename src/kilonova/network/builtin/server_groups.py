@@ -11,7 +11,7 @@ from kilonova.domain.errors import BadRequest, Conflict, NotFound
 from kilonova.domain.network import Port
 from kilonova.domain.security_groups import SecurityGroup, SecurityGroupRule
 from kilonova.network.base import ServerGroup
-from kilonova.network.builtin import port_groups
+from kilonova.network.builtin import port_groups, vifs
 from kilonova.network.builtin.changes import Change, changed
 from kilonova.network.builtin.security_groups import DEFAULT
 from kilonova.store import port_security, ports
@@ -107,4 +107,5 @@ def _changed(conn: sa.Connection, found: Sequence[Port], group: str) -> None:
     if found:
         ids = [port.id for port in found]
         ports.update(conn, ids, {})
+        vifs.show(conn, found[0])  # they are all one server's
         changed(conn, Change(ports=ids, members=[group]))

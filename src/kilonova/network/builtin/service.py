@@ -13,15 +13,17 @@ from kilonova.domain.errors import BadRequest, Conflict, NotFound
 from kilonova.domain.network import NetworkState, Vif
 from kilonova.domain.routers import HostRouters
 from kilonova.domain.servers import RequestedNetwork
-from kilonova.network.base import ServerGroup
+from kilonova.network.base import Seat, ServerGroup
 from kilonova.network.builtin import (
     host_routers,
     host_state,
     instances,
+    interfaces,
     placement,
     port_groups,
     security_groups,
     server_groups,
+    vifs,
 )
 from kilonova.network.builtin.changes import Tell, heard_by
 from kilonova.network.builtin.requested import validate
@@ -88,9 +90,16 @@ class BuiltinNetwork:
         """BuildAborted if there is no address or no quota left, or a port is not to be had."""
         if not requested:
             return []
-        binding = instances.Binding(server_id, project_id, hostname, host, availability_zone, security_groups)
+        seat = Seat(
+            server_id=server_id,
+            project_id=project_id,
+            hostname=hostname,
+            host=host,
+            availability_zone=availability_zone,
+            security_groups=security_groups,
+        )
         with self.write() as conn:
-            return instances.allocate(conn, self.config, binding, requested)
+            return instances.allocate(conn, self.config, seat, requested)
 
     @repeated
     def deallocate_for_instance(self, server_id: str) -> None:
@@ -158,7 +167,7 @@ class BuiltinNetwork:
         """Every asked server is in the answer; five statements, however many there are."""
         found: dict[str, list[Vif]] = {server_id: [] for server_id in server_ids}
         with self.db.read() as conn:
-            for vif in instances.vifs_of(conn, ports.of_servers(conn, server_ids)):
+            for vif in vifs.of_ports(conn, ports.of_servers(conn, server_ids)):
                 found[vif.server_id or ""].append(vif)
         return found
 
@@ -167,6 +176,26 @@ class BuiltinNetwork:
         """The server's ports show ACTIVE from when a host plugged them, and DOWN from when it unplugged."""
         with self.db.write() as conn:
             instances.set_status(conn, server_id, active)
+
+    @repeated
+    def attach(self, context: RequestContext, seat: Seat, asked: RequestedNetwork) -> str:
+        with self.write() as conn:
+            return interfaces.attach(conn, self.config, context, seat, asked)
+
+    @repeated
+    def detach(self, server_id: str, port_id: str) -> None:
+        with self.write() as conn:
+            interfaces.detach(conn, server_id, port_id)
+
+    @repeated
+    def add_fixed_ip(self, server_id: str, network_id: str) -> None:
+        with self.write() as conn:
+            interfaces.add_fixed_ip(conn, server_id, network_id)
+
+    @repeated
+    def remove_fixed_ip(self, server_id: str, address: str) -> None:
+        with self.write() as conn:
+            interfaces.remove_fixed_ip(conn, server_id, address)
 
     def server_at(self, network_id: str, address: str) -> str | None:
         """Id of the server that has this address on this network: who asks the metadata service."""

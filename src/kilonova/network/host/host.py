@@ -21,7 +21,7 @@ from kilonova.config import Config
 from kilonova.domain.errors import KilonovaError, Unavailable
 from kilonova.domain.network import NetworkState, PlugKind, Vif
 from kilonova.domain.routers import HostRouters
-from kilonova.network.base import MetadataLookup
+from kilonova.network.base import NO_DEEDS, MetadataDeeds, MetadataLookup
 from kilonova.network.host import dhcp, links, linux, names, records
 from kilonova.network.host.forwarding import Forwarding
 from kilonova.network.host.knowledge import Knowledge
@@ -75,8 +75,8 @@ class LinuxHost:
         self._without_dhcp: set[str] = set()
         """Networks whose DHCP server died again too soon: for the next repair()."""
 
-    def start(self, metadata: MetadataLookup) -> None:
-        self._running = _Running(metadata, self._port_of, self._config.dhcp_domain)
+    def start(self, metadata: MetadataLookup, deeds: MetadataDeeds = NO_DEEDS) -> None:
+        self._running = _Running(metadata, self._port_of, self._config.dhcp_domain, deeds)
         dhcp.open_way(self._folder, self._top)
         self._change_plug()
         self._routers.start()
@@ -352,11 +352,15 @@ class _Running:
     """What lives between start() and stop()."""
 
     def __init__(
-        self, lookup: MetadataLookup, port_of: Callable[[str, str], str | None], dhcp_domain: str
+        self,
+        lookup: MetadataLookup,
+        port_of: Callable[[str, str], str | None],
+        dhcp_domain: str,
+        deeds: MetadataDeeds,
     ) -> None:
         self.loop = Loop("network")
         self.loop.start()
-        self.metadata = MetadataServer(lookup, port_of, self.loop, dhcp_domain)
+        self.metadata = MetadataServer(lookup, port_of, self.loop, dhcp_domain, deeds)
         self.changes = Changes()
         self.mender = ThreadPoolExecutor(1, thread_name_prefix="network-mender")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from kilonova.domain.network import NetworkState, PlugKind, Vif
 from kilonova.domain.routers import HostRouters
-from kilonova.network.base import MetadataLookup
+from kilonova.network.base import NO_DEEDS, MetadataDeeds, MetadataLookup
 from kilonova.network.host import names
 from kilonova.network.host.plan import check
 
@@ -21,7 +21,7 @@ class MemoryHost:
         self._vifs: dict[str, Vif] = {}
         self._routers = HostRouters()
 
-    def start(self, metadata: MetadataLookup) -> None:
+    def start(self, metadata: MetadataLookup, deeds: MetadataDeeds = NO_DEEDS) -> None:
         """No guest of it can ask, so nothing answers."""
 
     def stop(self) -> None:

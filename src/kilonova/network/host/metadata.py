@@ -1,8 +1,8 @@
 """The metadata service: 169.254.169.254:80 in every network's namespace, answered by this process.
 
 A listening socket is made inside its namespace and then works from anywhere: which network asks is known by
-the socket, which guest by the source address, that anti-spoofing vouches for. Headers are never looked at, so
-no X-Forwarded-For or X-Instance-ID can pretend anything.
+the socket, which guest by the source address, that anti-spoofing vouches for. No header but a body's length
+is ever looked at, so no X-Forwarded-For or X-Instance-ID can pretend anything.
 
 One request a connection, read whole before a deadline: a guest that dawdles holds one of few places of its
 own and nobody else's. Its places are its port's, however many addresses it may use; addresses that are no
@@ -21,9 +21,13 @@ from contextlib import suppress
 from http import HTTPStatus
 from urllib.parse import unquote, urlsplit
 
+from msgspec import structs
+
 from kilonova import log
 from kilonova.domain import metadata as content
-from kilonova.network.base import MetadataLookup
+from kilonova.domain.errors import Conflict
+from kilonova.domain.servers import GuestMetadata
+from kilonova.network.base import NO_DEEDS, MetadataDeeds, MetadataLookup
 from kilonova.network.host.plan import METADATA_ADDRESS
 from kilonova.network.host.watch import Loop
 
@@ -35,6 +39,8 @@ _CONNECTIONS = 128
 _CONNECTIONS_OF_A_GUEST = 4
 _HEAD_BYTES = 8192
 _SECONDS = 10.0
+MAX_PASSWORD = 1020
+"""Bytes: what Nova keeps."""
 
 
 class MetadataServer:
@@ -46,11 +52,13 @@ class MetadataServer:
         port_of: Callable[[str, str], str | None],
         loop: Loop,
         dhcp_domain: str,
+        deeds: MetadataDeeds = NO_DEEDS,
     ) -> None:
         self._lookup = lookup
         self._port_of = port_of
         self._loop = loop
         self._dhcp_domain = dhcp_domain
+        self._deeds = deeds
         self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="metadata")
         self._listening: dict[str, socket.socket] = {}
         self._open: Counter[tuple[str, str | None]] = Counter()
@@ -112,10 +120,11 @@ class MetadataServer:
     ) -> None:
         try:
             with connection, suppress(OSError):
-                head = _read_head(connection, deadline)
-                if head is not None:
-                    connection.settimeout(max(0.1, deadline - time.monotonic()))
-                    connection.sendall(self._answer(asker, head))
+                request = _read(connection, deadline)
+                if request is not None:
+                    answer = self._answer(asker, *request)
+                    connection.settimeout(max(1.0, deadline - time.monotonic()))
+                    connection.sendall(answer)
                     _finish(connection)
         finally:
             with self._lock:
@@ -124,40 +133,100 @@ class MetadataServer:
                 if not self._open[guest]:
                     del self._open[guest]
 
-    def _answer(self, asker: tuple[str, str], head: bytes) -> bytes:
+    def _answer(self, asker: tuple[str, str], head: bytes, body: bytes | None) -> bytes:
         try:
             method, target, version = head.split(b"\r\n", 1)[0].decode("ascii").split(" ")
             path = unquote(urlsplit(target).path)
         except ValueError:
             return _response(HTTPStatus.BAD_REQUEST)
-        if not version.startswith("HTTP/1."):
-            return _response(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
-        if method not in ("GET", "HEAD"):
-            return _response(HTTPStatus.METHOD_NOT_ALLOWED, b"Only GET and HEAD: nothing can be set here.\n")
+        refusal = _refusal(method, path, version)
+        if refusal is not None:
+            return refusal
         try:
             about = self._lookup(*asker)
+            if about is not None and method == "POST":
+                return self._keep_password(about, body)
+            found = None if about is None else self._found(about, path)
         except Exception as error:  # noqa: BLE001 - an edge: the guest gets its answer whatever failed
             _log.warning("metadata lookup failed", network=asker[0], source=asker[1], error=str(error))
             return _response(HTTPStatus.SERVICE_UNAVAILABLE)
-        found = content.lookup(about, path, self._dhcp_domain) if about else None
         if found is None:
             return _response(HTTPStatus.NOT_FOUND)
         return _response(HTTPStatus.OK, found, path=path, with_body=method == "GET")
 
+    def _found(self, about: GuestMetadata, path: str) -> bytes | None:
+        """Services are asked only for what needs their answers."""
+        if content.asks_services(path):
+            about = structs.replace(about, vendor_data_dynamic=self._deeds.vendor_data(about))
+        return content.lookup(about, path, self._dhcp_domain)
 
-def _read_head(connection: socket.socket, deadline: float) -> bytes | None:
-    """The request up to the empty line; None if it does not come whole, in time, in bounds."""
-    head = b""
-    while b"\r\n\r\n" not in head:
-        left = deadline - time.monotonic()
-        if left <= 0 or len(head) > _HEAD_BYTES:
+    def _keep_password(self, about: GuestMetadata, body: bytes | None) -> bytes:
+        """Once: a second one is refused, until the user has cleared the first."""
+        if body is None:
+            return _response(HTTPStatus.BAD_REQUEST, b"Request is too large.\n")
+        try:
+            password = body.decode()
+        except UnicodeDecodeError:
+            password = ""
+        if not password or "\0" in password:
+            return _response(HTTPStatus.BAD_REQUEST, b"It is empty, or no text in UTF-8.\n")
+        try:
+            self._deeds.keep_password(about, password)
+        except Conflict:
+            return _response(HTTPStatus.CONFLICT)
+        return _response(HTTPStatus.OK, b"")
+
+
+def _refusal(method: str, path: str, version: str) -> bytes | None:
+    """The answer to what is never served, whoever asks."""
+    if not version.startswith("HTTP/1."):
+        return _response(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
+    if method == "POST" and not content.sets_password(path):
+        return _response(HTTPStatus.METHOD_NOT_ALLOWED, b"Only a password can be set here.\n")
+    if method not in ("GET", "HEAD", "POST"):
+        return _response(HTTPStatus.METHOD_NOT_ALLOWED, b"Only GET, HEAD, and POST of a password.\n")
+    return None
+
+
+def _read(connection: socket.socket, deadline: float) -> tuple[bytes, bytes | None] | None:
+    """The request's head and body; None if it does not come whole, in time, in bounds. The body is None if
+    it is longer than a password may be, or of no length that is said."""
+    came = b""
+    while b"\r\n\r\n" not in came:
+        if len(came) > _HEAD_BYTES or (more := _receive(connection, deadline)) is None:
             return None
-        connection.settimeout(left)
-        more = connection.recv(_HEAD_BYTES)
-        if not more:
+        came += more
+    head, _, body = came.partition(b"\r\n\r\n")
+    length = _length(head)
+    if length is None or length > MAX_PASSWORD:
+        return head, None
+    while len(body) < length:
+        if (more := _receive(connection, deadline)) is None:
             return None
-        head += more
-    return head
+        body += more
+    return head, body[:length]
+
+
+def _receive(connection: socket.socket, deadline: float) -> bytes | None:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        return None
+    connection.settimeout(left)
+    return connection.recv(_HEAD_BYTES) or None
+
+
+def _length(head: bytes) -> int | None:
+    """Of the body; None if it is not said how long it is. No other header is ever looked at."""
+    found = 0
+    for line in head.split(b"\r\n")[1:]:
+        name, _, value = line.partition(b":")
+        if name.strip().lower() == b"transfer-encoding":
+            return None
+        if name.strip().lower() == b"content-length":
+            if not value.strip().isdigit() or len(value) > 10:
+                return None
+            found = int(value)
+    return found
 
 
 def _finish(connection: socket.socket) -> None:
@@ -180,5 +249,5 @@ def _response(
         "Connection: close",
     ]
     if status is HTTPStatus.METHOD_NOT_ALLOWED:
-        head.append("Allow: GET, HEAD")
+        head.append("Allow: GET, HEAD, POST")
     return "\r\n".join([*head, "", ""]).encode() + (body if with_body else b"")

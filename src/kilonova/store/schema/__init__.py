@@ -13,6 +13,7 @@ from kilonova.store.schema import operations as _operations
 from kilonova.store.schema import quotas as _quotas
 from kilonova.store.schema import routers as _routers
 from kilonova.store.schema import security_groups as _security_groups
+from kilonova.store.schema import server_passwords as _server_passwords
 from kilonova.store.schema import servers as _servers
 from kilonova.store.schema.base import metadata
 

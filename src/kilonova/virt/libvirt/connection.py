@@ -24,6 +24,10 @@ _KEEPALIVE_INTERVAL, _KEEPALIVE_COUNT = 5, 3
 _RETRY_SECONDS = 0.5
 _LOOP_ENDS_WITHIN = 5.0
 _NO_CHANGE_OF_POWER = (libvirt.VIR_DOMAIN_EVENT_DEFINED, libvirt.VIR_DOMAIN_EVENT_UNDEFINED)
+_OF_DEVICES = (
+    libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED,
+    libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVAL_FAILED,
+)
 _loop_lock = threading.Lock()
 _loop: threading.Thread | None = None
 _exiting = threading.Event()
@@ -59,7 +63,8 @@ def _end_loop(loop: threading.Thread) -> None:
 
 class Connection:
     """``on_up`` runs after each reconnection, ``on_down`` after each loss, ``on_lifecycle`` with a domain's
-    name when its power may have changed; that one runs in libvirt's thread and must not call libvirt."""
+    name when its power may have changed, ``on_device`` when it let go of a device or refused to; these two
+    run in libvirt's thread and must not call libvirt."""
 
     def __init__(
         self,
@@ -67,11 +72,13 @@ class Connection:
         on_up: Callable[[], None],
         on_down: Callable[[], None],
         on_lifecycle: Callable[[str], None],
+        on_device: Callable[[str], None],
     ) -> None:
         self.uri = uri
         self._on_up = on_up
         self._on_down = on_down
         self._on_lifecycle = on_lifecycle
+        self._on_device = on_device
         self._conn: Any = None
         self._last_error = "not connected yet"
         self._lost = threading.Event()
@@ -117,6 +124,8 @@ class Connection:
         try:
             conn = libvirt.open(self.uri)
             conn.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._lifecycle, None)
+            for event in _OF_DEVICES:
+                conn.domainEventRegisterAny(None, event, self._device, None)
             if not self.is_embedded:
                 conn.registerCloseCallback(self._closed, None)
                 conn.setKeepAlive(_KEEPALIVE_INTERVAL, _KEEPALIVE_COUNT)
@@ -129,6 +138,9 @@ class Connection:
     def _lifecycle(self, _conn: Any, domain: Any, event: int, _detail: int, _opaque: None) -> None:
         if event not in _NO_CHANGE_OF_POWER:
             self._on_lifecycle(domain.name())
+
+    def _device(self, _conn: Any, domain: Any, _alias: str, _opaque: None) -> None:
+        self._on_device(domain.name())
 
     def _closed(self, _conn: Any, _reason: int, _opaque: None) -> None:
         self._last_error = "the connection was closed"

@@ -29,6 +29,8 @@ from kilonova.virt.libvirt.hardware import hardware
 from kilonova.virt.libvirt.images import ImageCache, ImageSource
 from kilonova.virt.libvirt.short_path import ShortPath
 from kilonova.virt.libvirt.watch import Watch
+from kilonova.virt.libvirt.xml import interface
+from kilonova.virt.libvirt.xml.build import to_text
 from kilonova.virt.libvirt.xml.domain import domain as domain_xml
 
 SOFT_REBOOT_SECONDS = 120.0
@@ -60,7 +62,9 @@ class LibvirtDriver:
         self._short = ShortPath(self._folder.root)
         uri = config.libvirt.uri or f"qemu:///embed?root={quote(str(self._short.path / 'embed'))}"
         self._watch = Watch(self._tell)
-        self._connection = Connection(uri, self._came_back, self._watch.wake_all, self._lifecycle)
+        self._connection = Connection(
+            uri, self._came_back, self._watch.wake_all, self._lifecycle, self._device
+        )
         self._guests = Guests(self._connection, self._folder)
         self._keeper = console.Keeper(self._console_logs)
         self._capabilities: str | None = None
@@ -201,6 +205,30 @@ class LibvirtDriver:
         self._guests.create(spec.server_id)
         self._let_run(spec.server_id)
 
+    # --- its NICs
+    def interfaces(self, server_id: str) -> dict[str, bool]:
+        document = self._guests.document(server_id)
+        return {} if document is None else interface.links(document)
+
+    def attach_interface(self, spec: BuildSpec, vif: Vif) -> None:
+        self._guests.get(spec.server_id)
+        if vif.tap not in self.interfaces(spec.server_id):
+            nic = interface.interface(vif, hardware(spec).vif_model)
+            self._guests.attach(spec.server_id, to_text(nic))
+
+    def detach_interface(self, server_id: str, tap: str, patience: float, cancel: Cancel) -> None:
+        """A guest that does not answer is asked again, as Nova does: it may have been booting."""
+        end = time.monotonic() + patience
+        again = min(self._config.libvirt.device_detach_timeout, patience)
+        while self._guests.ask_to_detach(server_id, tap):
+            if self._watch.wait(server_id, lambda: self._has_not(server_id, tap), again, cancel):
+                return
+            if time.monotonic() >= end:
+                raise BuildFailed(f"guest {server_id} did not let go of its interface in {patience:g} s")
+
+    def set_link(self, server_id: str, tap: str, up: bool) -> None:
+        self._guests.set_link(server_id, tap, up)
+
     def console_output(self, server_id: str, lines: int | None) -> str:
         instance = self._folder.instance(server_id)
         if not instance.path.exists():
@@ -228,6 +256,7 @@ class LibvirtDriver:
             cache=self._cache_mode,
             agent_socket=self._short.path / "instances" / spec.server_id / "ga",
             boot_cd=boot_cd,
+            pcie_ports=self._config.libvirt.num_pcie_ports,
         )
         self._guests.define(spec.server_id, document)
 
@@ -261,6 +290,14 @@ class LibvirtDriver:
         if not view.is_active:
             raise BuildFailed(f"guest {server_id} stopped ({view.power_state.name}) instead of running")
         return None
+
+    def _has_not(self, server_id: str, tap: str) -> bool | None:
+        return True if tap not in self.interfaces(server_id) else None
+
+    def _device(self, domain: str) -> None:
+        server_id = server_of(domain)
+        if server_id is not None:
+            self._watch.wake(server_id)
 
     def _lifecycle(self, domain: str) -> None:
         server_id = server_of(domain)

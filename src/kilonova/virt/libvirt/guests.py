@@ -17,6 +17,8 @@ from kilonova.virt.libvirt import power
 from kilonova.virt.libvirt.connection import Connection
 from kilonova.virt.libvirt.errors import translated
 from kilonova.virt.libvirt.folder import Folder, domain_name, server_of
+from kilonova.virt.libvirt.xml import interface
+from kilonova.virt.libvirt.xml.build import to_text
 
 _UNDEFINE_ALL = (
     libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
@@ -24,6 +26,14 @@ _UNDEFINE_ALL = (
     | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
     | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
 )
+_ASKED_BEFORE = "in the process of unplug"
+"""What QEMU says when a guest was asked to let go of a device, has not answered, and is asked again."""
+
+
+def _where(domain: Any) -> int:
+    """What a change of devices is to touch."""
+    live = libvirt.VIR_DOMAIN_AFFECT_LIVE if domain.isActive() else 0
+    return int(live | libvirt.VIR_DOMAIN_AFFECT_CONFIG)
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,6 +145,57 @@ class Guests:
         with translated(f"drop the saved memory of guest {server_id}"):
             if domain.hasManagedSaveImage():
                 domain.managedSaveRemove(0)
+
+    # --- NICs
+    def document(self, server_id: str) -> str | None:
+        """The domain as it is now, or as it would start; None if there is none."""
+        domain = self.find(server_id)
+        if domain is None:
+            return None
+        try:
+            with translated(f"look at guest {server_id}"):
+                return str(domain.XMLDesc(0))
+        except NotFound:
+            return None
+
+    def attach(self, server_id: str, device: str) -> None:
+        domain = self.get(server_id)
+        with translated(f"attach an interface to guest {server_id}"):
+            domain.attachDeviceFlags(device, _where(domain))
+
+    def ask_to_detach(self, server_id: str, tap: str) -> bool:
+        """Off the definition, and the guest, if it is active, is asked; False if it has no such NIC (now).
+
+        BuildFailed for a paused one: it could not answer.
+        """
+        domain = self.find(server_id)
+        if domain is None:
+            return False
+        with translated(f"detach an interface of guest {server_id}"):
+            active = bool(domain.isActive())
+            defined = interface.find(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE), tap)
+            live = interface.find(domain.XMLDesc(0), tap) if active else None
+            if live is not None and domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED:
+                raise BuildFailed(f"guest {server_id} is paused, and cannot let go of a device")
+            if defined is not None:
+                domain.detachDeviceFlags(to_text(defined), libvirt.VIR_DOMAIN_AFFECT_CONFIG)
+            if live is None:
+                return False
+            try:
+                domain.detachDeviceFlags(to_text(live), libvirt.VIR_DOMAIN_AFFECT_LIVE)
+            except libvirt.libvirtError as error:
+                gone = error.get_error_code() == libvirt.VIR_ERR_DEVICE_MISSING
+                if not gone and _ASKED_BEFORE not in str(error):
+                    raise
+        return True
+
+    def set_link(self, server_id: str, tap: str, up: bool) -> None:
+        domain = self.get(server_id)
+        with translated(f"set a link of guest {server_id}"):
+            nic = interface.find(domain.XMLDesc(0), tap)
+            if nic is None:
+                raise NotFound(f"guest {server_id} has no interface {tap}")
+            domain.updateDeviceFlags(to_text(interface.with_link(nic, up)), _where(domain))
 
     def undefine(self, server_id: str) -> None:
         """No domain is left: not running, not defined. Nothing if there is none."""

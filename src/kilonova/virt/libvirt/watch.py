@@ -42,7 +42,7 @@ class Watch:
 
     def changed(self, server_id: str) -> None:
         """Something happened to this server's guest: waiters look again, and so does the watch."""
-        self._wake(server_id)
+        self.wake(server_id)
         self._queue.put(server_id)
 
     def wake_all(self) -> None:
@@ -50,7 +50,7 @@ class Watch:
         with self._lock:
             everybody = list(self._waiting)
         for server_id in everybody:
-            self._wake(server_id)
+            self.wake(server_id)
 
     def wait(
         self,
@@ -75,7 +75,8 @@ class Watch:
                 signal.clear()
             return found
 
-    def _wake(self, server_id: str) -> None:
+    def wake(self, server_id: str) -> None:
+        """Who waits for something of this server's guest looks again."""
         with self._lock:
             for signal in self._waiting.get(server_id, ()):
                 signal.set()

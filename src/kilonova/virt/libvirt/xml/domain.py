@@ -24,12 +24,14 @@ def domain(
     cache: str,
     agent_socket: Path,
     boot_cd: Path | None,
+    pcie_ports: int = 0,
 ) -> str:
     """``boot_cd``: the ISO to boot from, of a server that has no system disk. A disk that the folder has
-    is attached; one that it has not, isn't."""
+    is attached; one that it has not, isn't. ``pcie_ports``: what a q35 machine has room for."""
     devices = element(
         "devices",
         element("controller", type="usb", model="none"),
+        *(machine.root_ports(pcie_ports) if hardware.is_q35 else []),
         *_disks(instance, hardware, cache, boot_cd),
         *(interface.interface(vif, hardware.vif_model) for vif in vifs),
         serial.serial(instance.console),

@@ -16,6 +16,14 @@ def os(machine: str) -> ET.Element:
     )
 
 
+def root_ports(count: int) -> list[ET.Element]:
+    """Of a q35 machine: each takes one device, now or while it runs."""
+    if not count:
+        return []
+    ports = [element("controller", type="pci", model="pcie-root-port") for _ in range(count)]
+    return [element("controller", type="pci", model="pcie-root"), *ports]
+
+
 def features() -> ET.Element:
     """ACPI carries the power button: a soft stop needs it."""
     return element("features", element("acpi"), element("apic"))
