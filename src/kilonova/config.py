@@ -200,7 +200,7 @@ class Network(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Of one project; -1 is unlimited (Neutron's section ``quotas`` and its defaults)."""
 
     def __post_init__(self) -> None:
-        """ValueError names the option whose value is no address, or no range of them."""
+        """ValueError names the option whose value is not of its kind, or does not go with another's."""
         _check("transit_cidr", IPv4Network, self.transit_cidr)
         _check("external_interface", interface_name, self.external_interface)
         for server in self.dns_servers:

@@ -9,7 +9,7 @@ from kilonova.domain.errors import NotFound
 
 _EXTENSIONS = {
     "allowed-address-pairs": ("Allowed Address Pairs", "Addresses that a port may use beside its own"),
-    "binding": ("Port Binding", "The host that a port is plugged on, for admins"),
+    "binding": ("Port Binding", "The host that a port is plugged on, and how, for admins"),
     "empty-string-filtering": ("Empty String Filtering", "A filter with an empty value finds empty values"),
     "ext-gw-mode": ("Neutron L3 Configurable external gateway mode", "SNAT of a router can be switched off"),
     "external-net": ("Neutron external network", "Networks that lead outside"),
