@@ -183,6 +183,10 @@ def test_ec2_values() -> None:
     assert text("/2009-04-04/meta-data/public-keys/0/openssh-key") == "ssh-ed25519 AAAA me"
     assert text("/latest/meta-data/instance-id") == "i-11111111222233334"
     assert text("/latest/meta-data/local-ipv4") == "10.0.0.5"
+    assert text("/latest/meta-data/public-ipv4") == ""
+    floating = msgspec.structs.replace(VIF, floating_ips={"10.0.0.5": ["198.51.100.9", "198.51.100.10"]})
+    reached = msgspec.structs.replace(GUEST, vifs=[floating])
+    assert lookup(reached, "/latest/meta-data/public-ipv4") == b"198.51.100.9"
     assert text("/latest/meta-data/placement/availability-zone") == "nova"
     assert text("/latest/user-data") == "#!/bin/sh\n"
     assert "placement/" not in text("/2007-12-15/meta-data/")

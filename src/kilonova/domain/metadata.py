@@ -243,7 +243,8 @@ def ec2_tree(metadata: GuestMetadata, version: str, dhcp_domain: str = "novaloca
     if metadata.key_name and metadata.public_key:
         data["public-keys"] = {"0": {"openssh-key": metadata.public_key}}
     if at >= "2007-01-19":
-        data |= {"local-hostname": hostname, "public-hostname": hostname, "public-ipv4": ""}
+        data |= {"local-hostname": hostname, "public-hostname": hostname}
+        data["public-ipv4"] = _first_floating_ip(metadata)
     if at >= "2007-08-29":
         data["instance-type"] = metadata.instance_type
     if at >= "2007-12-15":
@@ -261,6 +262,11 @@ def ec2_tree(metadata: GuestMetadata, version: str, dhcp_domain: str = "novaloca
 def _first_ipv4(metadata: GuestMetadata) -> str:
     addresses = (address for vif in metadata.vifs for address in vif.addresses)
     return next((a.ip for a in addresses if a.subnet.ip_version == 4), "")
+
+
+def _first_floating_ip(metadata: GuestMetadata) -> str:
+    leading = (vif.floating_ips.get(address.ip, []) for vif in metadata.vifs for address in vif.addresses)
+    return next((ip for several in leading for ip in several), "")
 
 
 def _walk(tree: Tree, parts: list[str], key_name: str | None) -> bytes | None:
