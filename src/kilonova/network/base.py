@@ -6,7 +6,7 @@ agent, gets all it needs as data, and holds no database.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from kilonova.domain.context import RequestContext
@@ -42,8 +42,9 @@ class NetworkService(Protocol):
     def deallocate_for_instance(self, server_id: str) -> None:
         """Ports that the build made are gone; ports of the user are unbound. Safe to call again."""
 
-    def port_status(self, server_id: str, active: bool) -> None:
-        """Whether the server's ports are plugged, as its host found."""
+    def port_status(self, server_ids: Sequence[str], active: bool) -> None:
+        """Whether the ports of these servers are plugged, as their hosts found. One call for all that a
+        transaction changes, before it changes a server: it locks what others lock too."""
 
     def vifs(self, server_ids: list[str]) -> dict[str, list[Vif]]:
         """The NICs of these servers, one query for all."""

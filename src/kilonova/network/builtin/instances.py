@@ -80,9 +80,9 @@ def vifs_of(conn: sa.Connection, ports: Sequence[Port]) -> list[Vif]:
     return [_vif(port, networks[port.network_id], subnets) for port in ports]
 
 
-def set_status(conn: sa.Connection, server_id: str, active: bool) -> None:
-    """The NICs of the server are plugged (ACTIVE) or not (DOWN)."""
-    changed = store.set_status(conn, server_id, "ACTIVE" if active else "DOWN")
+def set_status(conn: sa.Connection, server_ids: Sequence[str], active: bool) -> None:
+    """The NICs of these servers are plugged (ACTIVE) or not (DOWN)."""
+    changed = store.set_status(conn, server_ids, "ACTIVE" if active else "DOWN")
     if changed:
         store.refresh_dhcp_status(conn, changed)
 

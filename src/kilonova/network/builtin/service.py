@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from kilonova.config import Config
 from kilonova.domain.context import RequestContext
 from kilonova.domain.errors import BadRequest, Conflict
@@ -71,10 +73,10 @@ class BuiltinNetwork:
         return found
 
     @repeated
-    def port_status(self, server_id: str, active: bool) -> None:
-        """The server's ports show ACTIVE from when a host plugged them, and DOWN from when it unplugged."""
+    def port_status(self, server_ids: Sequence[str], active: bool) -> None:
+        """The servers' ports show ACTIVE from when a host plugged them, and DOWN from when it unplugged."""
         with self.db.write() as conn:
-            instances.set_status(conn, server_id, active)
+            instances.set_status(conn, server_ids, active)
 
     def server_at(self, network_id: str, address: str) -> str | None:
         """Id of the server that has this address on this network: who asks the metadata service."""
