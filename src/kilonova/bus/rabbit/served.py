@@ -97,32 +97,30 @@ class Topic:
             for message in messages:
                 self._finally(alone, message)
             return
-        for message in self._done_together(messages):
-            lane.put(partial(self._finally, alone, message))
+        left = list(messages)
+        try:
+            self._do_together(messages, left)
+        finally:
+            for message in left:
+                lane.put(partial(self._finally, alone, message))
 
-    def _done_together(self, messages: list[Any]) -> list[Any]:
-        """Those that are still to be done."""
-        left: list[Any] = []
+    def _do_together(self, messages: list[Any], left: list[Any]) -> None:
+        """What is done is removed from ``left``."""
         by_method: dict[str, list[tuple[Any, Request]]] = {}
         for message in messages:
             try:
                 request = self._read(message)
-            except (Unreadable, Forbidden):
-                left.append(message)
+            except Exception:  # noqa: BLE001, S112 - whatever is wrong with it: who does it alone says so
                 continue
             if request.method in self._dispatcher.together:
                 by_method.setdefault(request.method, []).append((message, request))
-            else:
-                left.append(message)
         for method, several in by_method.items():
             outcomes = self._dispatcher.outcomes(method, [request for _, request in several])
             for (message, _), outcome in zip(several, outcomes, strict=True):
-                if isinstance(outcome, NotYet):
-                    left.append(message)
-                else:
+                if not isinstance(outcome, NotYet):
                     self._courier.done(message, encode_outcome(outcome))
+                    left.remove(message)
                     self._left()
-        return left
 
     def _took(self) -> None:
         with self._changed:
