@@ -16,10 +16,11 @@ from tests.running import until
 
 from kilonova.bus.base import Handler, Outcomes, Request, decode_answer, encode, sealed, together
 from kilonova.bus.rabbit import RabbitBus, served, told
+from kilonova.bus.rabbit.requests import REPLY_TO
 from kilonova.config import Bus as Options
 from kilonova.domain.errors import KilonovaError
 
-WAIT = 30.0
+WAIT = 8.0
 
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,8 +77,12 @@ class Server:
         self._stranger.basic_publish(message, "", f"{self.exchange}.{key}")
 
     def kept(self) -> Any:
-        """The next of those that were set aside; None if there is none."""
+        """The next of those that were set aside."""
         return self._stranger.basic_get(f"{self.exchange}.unreadable", no_ack=True)
+
+    def waiting(self, key: str) -> int:
+        """How many messages of the queue nobody has taken."""
+        return int(self._stranger.queue_declare(f"{self.exchange}.{key}", passive=True).message_count)
 
     def closed(self, closing: Any) -> None:
         thread = threading.Thread(target=closing.close, daemon=True)
@@ -136,6 +141,51 @@ def test_among_what_is_told(server: Server, how: str, monkeypatch: pytest.Monkey
     until(lambda: heard == [1], WAIT, "the good one")
     until(lambda: server.bus.unreadable == 1, WAIT, "the bad one to be set aside")
     server.closed(collecting)
+
+
+ODD: list[dict[str, Any]] = [
+    {"type": b"\xff"},
+    {"message_id": b"\xff", "application_headers": {"odd": b"\xff"}},
+    {"correlation_id": b"\xff", "reply_to": "amq.rabbitmq.reply-to.nobody"},
+    {"reply_to": b"amq.rabbitmq.reply-to.\xff", "correlation_id": "1"},
+]
+"""Properties that are no text."""
+
+
+@pytest.mark.parametrize("key", ["conductor", "call.conductor", "told.conductor"])
+def test_what_is_around_a_message_breaks_no_connection(server: Server, key: str) -> None:
+    """Neither properties that are no text, nor what is said of a message that is set aside."""
+    heard: list[int] = []
+
+    def report(ask: Ask) -> None:
+        heard.append(ask.number)
+
+    server.bus.collect("conductor", {"report": report}, lambda: None)
+    until(lambda: server.bus.up_since < float("inf"), WAIT, "the connection")
+    since = server.bus.up_since
+    good = sealed("report", Ask(number=1))
+    for properties in ODD:
+        server.send(key, good, **properties)
+    server.send(key, sealed("x" * 300_000, Ask()))
+    server.send(key, good, type="report")
+    until(lambda: [*heard, *server.done] == [1], WAIT, "the good one")
+    until(lambda: server.bus.unreadable == len(ODD) + 1, WAIT, "the others to be set aside")
+    until(lambda: server.bus.connected(0), WAIT, "the connection")
+    assert server.bus.up_since == since
+    headers = [until(server.kept, WAIT, "the next of those set aside").headers for _ in range(len(ODD) + 1)]
+    assert [said["sender"] for said in headers].count("kilonova") >= len(ODD)
+    assert max(len(said["reason"]) for said in headers) < 2000
+
+
+def test_an_answer_that_breaks_the_connection_goes_once(server: Server) -> None:
+    """RabbitMQ fails at an address that looks like one and is none; the call must not come again for ever."""
+    since = server.bus.up_since
+    server.send("call.conductor", sealed("report", Ask(number=1)), type="report", reply_to=f"{REPLY_TO}.AA.A")
+    until(lambda: server.bus.up_since not in (since, float("inf")), WAIT, "the connection to be made again")
+    server.send("call.conductor", sealed("report", Ask(number=2)), type="report")
+    until(lambda: server.done.count(2) == 1, WAIT, "the next call")
+    until(lambda: server.waiting("call.conductor") == 0, WAIT, "nothing to come again")
+    assert server.done.count(1) <= 2
 
 
 def test_an_answer_that_is_nested_too_deep_is_an_error_like_others() -> None:

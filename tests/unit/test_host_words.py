@@ -100,3 +100,30 @@ def test_words(method: str, bad: dict[str, Any]) -> None:
     assert read(method, word).operation_id == "o"
     with pytest.raises(Unreadable):
         read(method, word | bad)
+
+
+BAD_REPORTS: list[dict[str, Any]] = [
+    {"hypervisor_hostname": "h\0"},
+    {"hypervisor_hostname": "h" * 256},
+    {"hypervisor_type": "t" * 33},
+    {"hypervisor_version": 2**31},
+    {"virt_type": "v" * 17},
+    {"host_ip": "i" * 65},
+    {"total": {"vcpus": 2**63, "memory_mb": 1, "disk_gb": 1}},
+    {"total": {"vcpus": 1, "memory_mb": -1, "disk_gb": 1}},
+    {"total": {"vcpus": 1, "memory_mb": 1, "disk_gb": 2**62}},
+    {"disk_available_least": 2**63},
+]
+
+
+@pytest.mark.parametrize("bad", BAD_REPORTS)
+def test_reports(bad: dict[str, Any]) -> None:
+    assert read("report", {"host": "h1", "report": REPORT}).report.hypervisor_version == 9000000
+    with pytest.raises(Unreadable):
+        read("report", {"host": "h1", "report": REPORT | bad})
+
+
+def test_a_report_is_what_it_was_on_the_wire() -> None:
+    """Agents and conductors of two releases talk to each other."""
+    told = read("report", {"host": "h1", "report": REPORT}).report
+    assert msgspec.to_builtins(told) == REPORT

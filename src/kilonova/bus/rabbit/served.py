@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -24,6 +25,7 @@ from kilonova.bus.rabbit.several import Crowd
 from kilonova.domain.errors import Forbidden
 
 _log = log.get("bus")
+_DIRECT = re.compile(re.escape(REPLY_TO) + r"(\.[A-Za-z0-9+/=_-]+){2}")
 
 
 class Courier(Protocol):
@@ -172,6 +174,8 @@ class Topic:
 
 def read(dispatcher: Dispatcher, message: Any) -> Request:
     """The request, from a sender who may make it. Unreadable, Forbidden."""
+    if message.damage:
+        raise Unreadable(message.damage)
     sender = message.properties.get("user_id")
     if not sender:
         raise Unreadable("the message does not say who sent it")
@@ -181,6 +185,9 @@ def read(dispatcher: Dispatcher, message: Any) -> Request:
 
 
 def reply_address(message: Any) -> str | None:
-    """Where the answer goes; None unless it is a direct reply-to, which names nothing but its asker."""
+    """Where the answer goes; None unless it is a direct reply-to, which names nothing but its asker.
+
+    RabbitMQ breaks the connection by which an answer goes to what only begins like one.
+    """
     address = message.properties.get("reply_to")
-    return address if isinstance(address, str) and address.startswith(REPLY_TO + ".") else None
+    return address if isinstance(address, str) and _DIRECT.fullmatch(address) else None
