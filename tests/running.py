@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -147,9 +148,16 @@ class Up(Client):
         self.hosts = hosts
         self.said = ""
         self._process: subprocess.Popen[str] | None = None
+        self._heard = threading.Event()
+        self._listener = threading.Thread()
 
     def start(self, config: str = "") -> Up:
         """Run it until its line `ready`. ``config`` is TOML."""
+        self.begin(config)
+        return self.wait_ready()
+
+    def begin(self, config: str = "") -> None:
+        """Run it, ready or not."""
         self.state.mkdir(exist_ok=True)
         file = self.state / "test.toml"
         if not self.database_url.startswith("sqlite"):
@@ -158,19 +166,31 @@ class Up(Client):
         arguments = ["up", "--state", str(self.state), "--port", "0", "--driver", self.driver]
         arguments += ["--hosts", str(self.hosts), "--config", str(file)]
         command = [sys.executable, "-c", "from kilonova.cli import main; main()", *arguments]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        assert self._process.stdout is not None
-        said = []
-        for line in self._process.stdout:
-            said.append(line)
+        self._process = process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        self.said, self.url, self._token = "", "", ""
+        self._heard = heard = threading.Event()
+        self._listener = threading.Thread(target=self._listen, args=(process, heard), daemon=True)
+        self._listener.start()
+
+    def _listen(self, process: subprocess.Popen[str], heard: threading.Event) -> None:
+        """Until the process ends: a pipe that nobody reads would hold it up."""
+        assert process.stdout is not None
+        for line in process.stdout:
+            self.said += line
             if line.startswith("ready"):
                 found = re.search(r"http://\S+", line)
-                assert found is not None
-                self.url = found.group()
-                self._token = ""
-                self.said = "".join(said)
-                return self
-        raise AssertionError(f"kilonova up did not start: {said} {self.log()[-3000:]}")
+                self.url = found.group() if found else ""
+                heard.set()
+        heard.set()
+
+    def wait_ready(self, timeout: float = START_TIMEOUT) -> Up:
+        self._heard.wait(timeout)
+        if not self.url:
+            self.kill()
+            raise AssertionError(f"kilonova up did not start: {self.said} {self.log()[-3000:]}")
+        return self
 
     def stop(self) -> int:
         """Ctrl-C; the exit status."""
@@ -184,6 +204,7 @@ class Up(Client):
         assert self._process is not None
         status = self._process.wait(timeout)
         assert self._process.stdout is not None
+        self._listener.join(timeout)
         self._process.stdout.close()
         self._process = None
         return status

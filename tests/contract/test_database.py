@@ -18,6 +18,7 @@ from kilonova.domain.clock import now
 from kilonova.domain.errors import BadRequest, Conflict, KilonovaError, QuotaExceeded
 from kilonova.domain.hosts import Capacity, HostReport
 from kilonova.domain.images import Image, ImageViewer
+from kilonova.domain.messages import StepRecord
 from kilonova.domain.servers import Flavor
 from kilonova.store import (
     claims,
@@ -373,3 +374,18 @@ def operation(operation_id: str, server_id: str) -> dict[str, Any]:
         "created_at": now(),
         "updated_at": now(),
     }
+
+
+def test_a_step_that_is_twice_in_what_is_told_is_one(db: Database) -> None:
+    """As if each were told after the other: an end ends what began, and is the last that counts."""
+    begun = StepRecord(name="create_disks", started_at=1.0)
+    other = StepRecord(name="create_disks", started_at=9.0)
+    ended = StepRecord(name="create_disks", started_at=1.0, finished_at=2.0, result="Success")
+    again = StepRecord(name="create_disks", started_at=1.0, finished_at=3.0, result="Error")
+    with db.write() as conn:
+        operations.put_steps(conn, "one", 1, "h1", [begun, other, begun])
+        operations.put_steps(conn, "two", 1, "h1", [begun, ended, again, other, begun])
+        steps = operations.steps_of(conn, ["one", "two"])
+    ends = {(step.operation_id, step.started_at): step.finished_at for step in steps}
+    assert ends == {("one", 1.0): None, ("one", 9.0): None, ("two", 1.0): 2.0, ("two", 9.0): None}
+    assert len(steps) == 4

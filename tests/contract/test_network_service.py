@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +21,7 @@ from kilonova.domain.errors import BadRequest, BuildAborted, Conflict, QuotaExce
 from kilonova.domain.network import Network, Port, Subnet, Vif
 from kilonova.domain.servers import RequestedNetwork
 from kilonova.network.base import NetworkService
-from kilonova.network.builtin import networks, ports, subnets
+from kilonova.network.builtin import instances, networks, ports, subnets
 from kilonova.network.builtin.errors import NetworkNotFound, PortNotFound
 from kilonova.network.builtin.requests import (
     NetworkCreate,
@@ -121,7 +124,7 @@ class TestAllocate:
         mine = cloud.port(net)
         asked = [on(net), RequestedNetwork(port_id=mine), on(net)]
         first = cloud.allocate(*asked, server="s1")
-        cloud.service.port_status("s1", True)
+        cloud.service.port_status(["s1"], True)
         assert cloud.allocate(*asked, server="s1") == first
         assert cloud.show(mine).status == "ACTIVE"
         assert cloud.allocate(*asked, server="s1", host="h2") == first
@@ -142,7 +145,7 @@ class TestAllocate:
         mine = cloud.port(net, name="keep", dns_name="db")
         (vif,) = cloud.allocate(RequestedNetwork(port_id=mine, tag="t"), server="s1")
         assert (vif.port_id, vif.preserve_on_delete, vif.hostname, vif.tag) == (mine, True, "db", "t")
-        cloud.service.port_status("s1", True)
+        cloud.service.port_status(["s1"], True)
         cloud.service.deallocate_for_instance("s1")
         port = cloud.show(mine)
         assert (port.device_id, port.device_owner, port.host, port.status) == ("", "", "", "DOWN")
@@ -334,7 +337,7 @@ def test_concurrent_builds_and_deletes_leave_nothing(cloud: Cloud, run_threads: 
     def work(n: int) -> None:
         for k in range(5):
             cloud.allocate(on(net), on(net), server=f"{n}-{k}")
-            cloud.service.port_status(f"{n}-{k}", True)
+            cloud.service.port_status([f"{n}-{k}"], True)
             cloud.service.deallocate_for_instance(f"{n}-{k}")
 
     run_threads(work, 6)
@@ -346,10 +349,58 @@ def test_concurrent_builds_and_deletes_leave_nothing(cloud: Cloud, run_threads: 
             ports.find(conn, ADMIN, "nothing")
 
 
+def test_servers_on_the_same_networks_in_another_order_are_no_deadlock(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two transactions tell of ports on both networks; each holds what it has locked until both have."""
+    red, blue = cloud.network(), cloud.network()
+    for server, net in (("a", red), ("b", blue), ("c", blue), ("d", red)):
+        cloud.allocate(on(net), server=server)
+    both = threading.Barrier(2)
+    refresh = instances.store.refresh_dhcp_status
+
+    def refresh_and_meet(conn: Any, networks: list[str]) -> None:
+        refresh(conn, networks)
+        with suppress(threading.BrokenBarrierError):  # the other one waits for us as it should
+            both.wait(1.0)
+
+    monkeypatch.setattr(instances.store, "refresh_dhcp_status", refresh_and_meet)
+
+    def tell(*servers: str) -> None:
+        with cloud.service.db.write():
+            cloud.service.port_status(servers, True)
+
+    with ThreadPoolExecutor(2) as pool:
+        told = [pool.submit(tell, *servers) for servers in (("a", "b"), ("c", "d"))]
+    for one in told:
+        one.result()
+    with cloud.service.db.read() as conn:
+        rows = conn.exec_driver_sql("SELECT DISTINCT status FROM ports").all()
+    assert [tuple(row) for row in rows] == [("ACTIVE",)]
+
+
+def test_many_servers_are_told_of_as_quickly_as_two(cloud: Cloud) -> None:
+    nets = [cloud.network(), cloud.network()]
+    servers = [f"s{number}" for number in range(12)]
+    for number, server in enumerate(servers):
+        cloud.allocate(on(nets[number % 2]), server=server)
+
+    def statements(*told: str) -> int:
+        with sent(cloud.service.db) as said:
+            cloud.service.port_status(told, True)
+        return len(said)
+
+    assert statements(*servers[:2]) == statements(*servers[2:])
+
+
+def test_ports_of_nobody_are_told_of_for_nothing(cloud: Cloud) -> None:
+    cloud.service.port_status([], True)
+    cloud.service.port_status(["no-such", "nor-this"], True)
+
+
 @pytest.fixture
 def run_threads() -> Callable[..., None]:
     """``run_threads(work, n)``: work(0) … work(n-1) at once; the first error is raised."""
-    from concurrent.futures import ThreadPoolExecutor
 
     def run(work: Callable[[int], None], count: int) -> None:
         with ThreadPoolExecutor(count) as pool:

@@ -130,7 +130,20 @@ def test_the_schema_grows_while_servers_are_built(up: Up) -> None:
     assert up.unexplained() == []
 
 
-def test_a_database_that_is_not_there_is_said(tmp_path: Path) -> None:
-    nowhere = f"postgresql://kilonova@/kilonova?host={tmp_path}"
-    with pytest.raises(AssertionError, match="did not start"):
-        Up(tmp_path / "state", database_url=nowhere).start(CONFIG)
+def test_it_waits_for_its_database(tmp_path: Path) -> None:
+    """And says so, and can be stopped meanwhile."""
+    server = PostgreSQL()
+    up = Up(tmp_path / "state", database_url=server.url())
+    waiting = "waiting for the database"
+    try:
+        up.begin(CONFIG)
+        until(lambda: waiting in up.said, 60, "it to say so")
+        assert up.stop() == 130
+        up.begin(CONFIG)
+        until(lambda: waiting in up.said, 60, "it to say so")
+        server.start()
+        up.wait_ready()
+        assert up.ask("GET", "/compute/v2.1/servers")[0] == 200
+    finally:
+        up.kill()
+        server.remove()

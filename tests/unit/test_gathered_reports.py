@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, cast
 
 import pytest
 import sqlalchemy as sa
+from msgspec import structs
 from tests.running import until
 
+from kilonova.conductor import proxy
 from kilonova.conductor.gather import Reports
 from kilonova.conductor.parts import Parts
 from kilonova.config import Config
 from kilonova.domain.clock import now
-from kilonova.domain.errors import Unavailable
+from kilonova.domain.errors import BadRequest, RolledBack, Unavailable
 from kilonova.domain.hosts import Capacity, HostReport
-from kilonova.domain.messages import Report
+from kilonova.domain.messages import PowerStates, Report
+from kilonova.domain.servers import PowerState
 from kilonova.engine.faults import NO_FAULTS
-from kilonova.store import host_lists, hosts
+from kilonova.store import host_lists, hosts, servers
 from kilonova.store.database import Database, Row
 
 
@@ -37,6 +40,9 @@ class Flaky:
             raise Unavailable("away")
         with self._db.write() as conn:
             yield conn
+
+    def read(self) -> AbstractContextManager[sa.Connection]:
+        return self._db.read()
 
 
 @pytest.fixture
@@ -160,3 +166,61 @@ def test_a_database_that_is_away_costs_only_what_came_meanwhile(
     reports.report(Report(host="g", report=told("g")))
     reports.close()
     assert known(db).keys() == {"g"}
+
+
+@pytest.mark.parametrize("error", [BadRequest, RolledBack, ValueError])
+def test_a_report_that_cannot_be_written_costs_only_itself(
+    db: Database, reports: Reports, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    values = hosts._values
+
+    def cannot_be_kept(one: HostReport, *rules: Any) -> dict[str, object]:
+        if one.hypervisor_hostname == "b":
+            raise error("a value that cannot be kept")
+        return values(one, *rules)
+
+    monkeypatch.setattr(hosts, "_values", cannot_be_kept)
+    for host in ("a", "b", "c"):
+        reports.report(Report(host=host, report=told(host)))
+    reports.close()
+    assert known(db).keys() == {"a", "c"}
+
+
+def test_a_number_that_the_database_cannot_keep_costs_only_itself(db: Database, reports: Reports) -> None:
+    """As the database itself says it; the bus lets none pass (test_host_words.py)."""
+    for host in ("a", "b", "c"):
+        strange = {"hypervisor_version": 2**70} if host == "b" else {}
+        reports.report(Report(host=host, report=structs.replace(told(host), **strange)))
+    reports.close()
+    assert known(db).keys() == {"a", "c"}
+
+
+def test_a_database_that_is_away_is_asked_once_for_all(db: Database, flaky: Flaky, reports: Reports) -> None:
+    """Each attempt may take seconds; the hosts say it again."""
+    flaky.away = True
+    for number in range(9):
+        reports.report(Report(host=f"h{number}", report=told(f"h{number}")))
+    reports.close()
+    assert flaky.refused <= 2  # they may have come in two parts
+    assert known(db) == {}
+
+
+def test_power_states_that_cannot_be_written_cost_only_those_of_their_host(
+    reports: Reports, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    followed: list[str] = []
+
+    def follow(_parts: Any, message: PowerStates) -> None:
+        if message.host == "b":
+            raise BadRequest("a value that cannot be kept")
+        followed.append(message.host)
+
+    hosts_told = ("a", "b", "c")
+    records = {(host, "s"): int(PowerState.RUNNING) for host in hosts_told}
+    monkeypatch.setattr(servers, "power_states", lambda *_, **__: records)
+    monkeypatch.setattr(proxy, "power_states", follow)
+    for host in hosts_told:
+        reports.power_states(PowerStates(host=host, states={"s": PowerState.SHUTDOWN}, observed_at=now()))
+    reports.report(Report(host="a", report=told("a")))
+    reports.close()
+    assert followed == ["a", "c"]

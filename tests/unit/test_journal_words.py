@@ -22,6 +22,7 @@ from kilonova.domain.errors import BuildFailed
         (BuildFailed("cannot open /dev/kvm"), "cannot open /dev/kvm"),
         (OSError(errno.ENOSPC, "No space left on device", "/srv/h1/disk"), "No space left on device"),
         (ValueError("five"), "unexpected ValueError"),
+        (BuildFailed("qemu said \0\0 and \udcff"), "qemu said ?? and ?"),
     ],
 )
 def test_words(error: Exception, said: str) -> None:

@@ -11,7 +11,7 @@ import contextlib
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -109,7 +109,7 @@ class Ports:
     def deallocate_for_instance(self, server_id: str) -> None:
         self.of.pop(server_id, None)
 
-    def port_status(self, server_id: str, active: bool) -> None:
+    def port_status(self, server_ids: Sequence[str], active: bool) -> None:
         pass
 
 

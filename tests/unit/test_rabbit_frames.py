@@ -124,6 +124,25 @@ def test_a_message_that_comes_is_read(size: int, properties: dict[str, Any]) -> 
     assert came.delivery_info["routing_key"] == "key"
 
 
+def test_properties_that_are_no_text_come_as_damage_and_go_as_they_were() -> None:
+    channel, on_frame = handler()
+    for frame in deliver(b"x", {"correlation_id": b"\xff", "type": "ü", "user_id": "kilonova"}):
+        on_frame(frame)
+    (came,) = channel.came
+    assert came.damage == "its correlation_id is no text"
+    assert (came.body, came.properties["type"], came.properties["user_id"]) == (b"x", "ü", "kilonova")
+    back = message(7, FRAME_MAX, "", "", b"", False, {"correlation_id": came.properties["correlation_id"]})
+    assert b"\x01\xff\xce" in back
+
+
+def test_properties_that_end_too_soon_are_damage() -> None:
+    channel, on_frame = handler()
+    method, (kind, number, payload), body = deliver(b"x", {"type": "report"})
+    for frame in (method, (kind, number, payload[:-7]), body):
+        on_frame(frame)
+    assert "cannot be read" in channel.came[0].damage
+
+
 def test_a_heartbeat_may_come_in_between() -> None:
     channel, on_frame = handler()
     method, header, *bodies = deliver(b"x" * 3 * FRAME_MAX, {})

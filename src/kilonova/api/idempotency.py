@@ -133,6 +133,8 @@ class Once:
     def _again(self, key: _Key, row: Row) -> Reply:
         if not hmac.compare_digest(row.fingerprint, key.fingerprint):
             raise Unprocessable(f"This {HEADER} was used for another request: its body or version differs")
+        with self._db.write(durable=True):
+            pass  # what others commit may be seen before it is on the disk, and is promised only after
         _log.info("answered_before", first_request_id=row.request_id)
         return key.open(row.answer)
 

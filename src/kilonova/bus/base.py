@@ -1,4 +1,4 @@
-"""The bus: three verbs over topics, the same in one process and over a broker.
+"""The bus: a few verbs over topics, the same in one process and over a broker.
 
 ``call`` waits for an answer, ``cast`` does not, ``serve`` answers; beside them ``tell`` and ``collect`` are
 for what is said again and again. A topic is a name: ``conductor``, ``scheduler``, ``compute.<host>``.
@@ -201,7 +201,7 @@ class Dispatcher:
             return Request(envelope.method, envelope.request_id, handler, decoder.decode(envelope.body))
         except KeyError as error:
             raise Unreadable(f"{self.topic} has no method {error}") from error
-        except (msgspec.MsgspecError, ValueError) as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise Unreadable(f"no message that {self.topic} understands: {error}") from error
 
     def answer(self, request: Request) -> bytes:
@@ -288,6 +288,6 @@ def decode_answer(data: bytes, reply: type[Reply]) -> Reply:
         if answer.ok:
             return codec.from_msgpack(answer.body, reply)
         error = _error.decode(answer.body)
-    except msgspec.MsgspecError as failure:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as failure:
         raise KilonovaError(f"an answer came that is no {reply.__name__}: {failure}") from failure
     raise by_name(error.kind)(error.message, error.details)

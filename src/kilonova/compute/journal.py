@@ -93,7 +93,7 @@ class Journal:
         try:
             yield
         except Exception as error:
-            self._failed_step, self.trace = name, traceback.format_exc()
+            self._failed_step, self.trace = name, _plain(traceback.format_exc())
             _steps.observe(now() - started, name, "Error")
             self._ended(_record(name, started, "Error", words(error), self.trace))
             raise
@@ -202,4 +202,9 @@ def words(error: Exception) -> str:
         text = error.strerror
     else:
         text = f"unexpected {type(error).__name__}"  # its words are of our making, and in the trace
-    return _FOLDERS.sub("", text)
+    return _plain(_FOLDERS.sub("", text))
+
+
+def _plain(text: str) -> str:
+    """As text that any encoding and database keeps: what is none may come from a guest or a tool."""
+    return text.replace("\0", "?").encode(errors="replace").decode()

@@ -78,17 +78,18 @@ def _place(parts: Parts, work: Row, spec: BuildSpec | None) -> None:
     except StaleEpoch:
         raise
     except Unavailable as error:
-        _postpone(parts, work, error)
+        postpone(parts, work, error)
     except KilonovaError as error:
         if isinstance(error, NoValidHost) and _may_report_soon(parts):
-            _postpone(parts, work, error)
+            postpone(parts, work, error)
             return
         message = error.message if work.message is None else f"{error.message} Before that: {work.message}"
         _log.warning("build_failed", error=message)
         fail(parts, work, message, error.details, decision(started, "Error", error.message))
 
 
-def _postpone(parts: Parts, work: Row, error: KilonovaError) -> None:
+def postpone(parts: Parts, work: Row, error: KilonovaError) -> None:
+    """It is taken up again in a moment, by whoever is quickest."""
     _log.warning("build_postponed", error=error.message)
     with parts.db.write() as conn:
         lease.postpone(conn, work, error.message)
@@ -249,7 +250,7 @@ def fail(parts: Parts, work: Row, message: str, details: object, step: StepRecor
     except (StaleEpoch, RolledBack):
         raise
     except KilonovaError as error:
-        _postpone(parts, work, error)
+        postpone(parts, work, error)
 
 
 def end_in_error(conn: sa.Connection, work: Row, message: str, details: object) -> None:

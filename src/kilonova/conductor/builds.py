@@ -53,7 +53,8 @@ def _take(parts: Parts, operation_ids: Sequence[str]) -> tuple[Sequence[Row], di
 
 
 def _placed(parts: Parts, works: list[Row], specs: dict[str, BuildSpec]) -> set[str]:
-    """The ids of those that are on their way to their hosts. The others are as they were taken."""
+    """The ids of those that are on their way to their hosts, or wait for a scheduler. The others are as they
+    were taken."""
     if len(works) < 2:
         return set()
     started = now()
@@ -61,6 +62,15 @@ def _placed(parts: Parts, works: list[Row], specs: dict[str, BuildSpec]) -> set[
         parts.faults.reach("build.select_destinations.before")
     try:
         selected = _select(parts, works, specs)
+    except Unavailable as error:
+        # As each of them would find it, one after the other, while all that comes waits for them.
+        for work in works:
+            _postpone(parts, work, error)
+        return {work.id for work in works}
+    except KilonovaError as error:
+        _log.info("builds_one_by_one", builds=len(works), error=error.message)
+        return set()
+    try:
         for _ in selected:
             parts.faults.reach("build.select_destinations.after")
         servers = _hand_over(parts, selected, started) if selected else {}
@@ -75,6 +85,14 @@ def _placed(parts: Parts, works: list[Row], specs: dict[str, BuildSpec]) -> set[
     return {work.id for work, _ in selected}
 
 
+def _postpone(parts: Parts, work: Row, error: Unavailable) -> None:
+    with log.bound(request_id=work.request_id, operation=work.id, server=work.server_id):
+        try:
+            build.postpone(parts, work, error)
+        except KilonovaError as other:  # it was superseded; or its lease runs out
+            _log.info("build_not_postponed", error=other.message)
+
+
 def _select(parts: Parts, works: list[Row], specs: dict[str, BuildSpec]) -> list[tuple[Row, Selection]]:
     asked = [
         SelectDestinations(
@@ -82,7 +100,9 @@ def _select(parts: Parts, works: list[Row], specs: dict[str, BuildSpec]) -> list
         )
         for work in works
     ]
-    answer = parts.bus.call("scheduler", "select_for_many", SelectForMany(asked=asked), Selections)
+    patience = parts.config.operations.lease / 2  # what it answers later is of builds that are ours no more
+    request = SelectForMany(asked=asked)
+    answer = parts.bus.call("scheduler", "select_for_many", request, Selections, timeout=patience)
     pairs = zip(works, answer.selected, strict=True)
     return [(work, selection) for work, selection in pairs if selection is not None]
 

@@ -17,6 +17,7 @@ from kilonova.bus.base import quick
 from kilonova.conductor import proxy, reports
 from kilonova.conductor.parts import Parts
 from kilonova.domain.clock import now
+from kilonova.domain.errors import RolledBack, Unavailable
 from kilonova.domain.hosts import HostReport, topic
 from kilonova.domain.likeness import Held, digest
 from kilonova.domain.messages import FromHost, Nothing, PowerStates, Report
@@ -94,10 +95,28 @@ class Reports:
         told = {host: gathered[host].report for host in sorted(gathered)}
         likeness = {host: one.likeness for host, one in gathered.items() if one.likeness is not None}
         try:
-            repeat(self._written, told)
+            self._put(told)
             self._compare(likeness)
         except Exception:  # noqa: BLE001 - the loop must outlive a database that is away
             _log.exception("reports_lost", hosts=len(told))
+
+    def _put(self, told: dict[str, HostReport]) -> None:
+        """All as one; if one of them cannot be written, each by itself. Unavailable: the database is away."""
+        try:
+            repeat(self._written, told)
+        except Exception as error:
+            if _is_away(error):
+                raise
+            _log.info("reports_one_by_one", hosts=len(told), error=str(error))
+        else:
+            return
+        for host, one in told.items():
+            try:
+                repeat(self._written, {host: one})
+            except Exception as error:
+                if _is_away(error):
+                    raise
+                _log.exception("report_lost", host=host)
 
     def _follow(self, told: dict[str, PowerStates]) -> None:
         """Only what is not as the records have it is a transaction. What has just changed may be newer than
@@ -105,16 +124,20 @@ class Reports:
         try:
             with self._parts.db.read() as conn:
                 known = servers.power_states(conn, list(told), before=now() - _YOUNG)
-            for host, message in told.items():
-                other = {
-                    server_id: state
-                    for server_id, state in message.states.items()
-                    if known.get((host, server_id), state) != state
-                }
-                if other:
-                    proxy.power_states(self._parts, structs.replace(message, states=other))
         except Exception:  # noqa: BLE001 - as above
             _log.exception("power_states_lost", hosts=len(told))
+            return
+        for host, message in told.items():
+            other = {
+                server_id: state
+                for server_id, state in message.states.items()
+                if known.get((host, server_id), state) != state
+            }
+            try:
+                if other:
+                    proxy.power_states(self._parts, structs.replace(message, states=other))
+            except Exception:  # noqa: BLE001 - another host's may yet be written
+                _log.exception("power_states_lost", host=host)
 
     def _written(self, told: dict[str, HostReport]) -> None:
         config = self._parts.config
@@ -133,3 +156,8 @@ class Reports:
             if digest(held[host]) != told:
                 _log.info("host_differs_from_records", host=host)
                 self._parts.bus.cast(topic(host), "compare", FromHost(host=host))
+
+
+def _is_away(error: Exception) -> bool:
+    """Whether the database is, and the same again would only take as long again."""
+    return isinstance(error, Unavailable) and not isinstance(error, RolledBack)

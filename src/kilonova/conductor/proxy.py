@@ -149,14 +149,14 @@ def _after_activation(conn: sa.Connection, parts: Parts, work: Row, message: Fin
     _check_mine(work, message)
     _check_kind(work, "build")
     _record(conn, work, message.steps)
+    if message.error is None:
+        parts.network.port_status([work.server_id], active=True)
     active = frozenset({VmState.ACTIVE})
     values: dict[str, object] = {"power_state": message.power_state}
     if message.error is not None:
         fault = {"code": 500, "message": message.error, "details": message.details, "created": now()}
         values |= {"vm_state": VmState.ERROR, "fault": fault}
     servers.change(conn, work.server_id, if_vm_state=active, if_idle=True, **values)
-    if message.error is None:
-        parts.network.port_status(work.server_id, active=True)
 
 
 def _delete_finished(parts: Parts, message: Finished) -> None:

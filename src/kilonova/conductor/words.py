@@ -87,6 +87,7 @@ def finished(parts: Parts, words: list[Finished]) -> Outcomes:
         done = {work.id: work for work in found.values() if work.kind == "build"}
         if done:
             operations.put_step_rows(conn, _steps(first, done))
+            parts.network.port_status([work.server_id for work in done.values()], active=True)
             shown: dict[int, list[str]] = {}
             for word in first:
                 if word.operation_id in done:
@@ -95,8 +96,6 @@ def finished(parts: Parts, words: list[Finished]) -> Outcomes:
                 server_sets.change(
                     conn, server_ids, if_vm_state=VmState.ACTIVE, if_idle=True, power_state=state
                 )
-            for work in sorted(done.values(), key=lambda work: str(work.server_id)):
-                parts.network.port_status(work.server_id, active=True)
     for _ in done:
         parts.faults.reach("build.finished.after")
     return _outcomes(words, first, done)

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from kilonova.domain.bounds import Amount, Int32, Int64, Text16, Text32, Text64, Text255
 from kilonova.domain.network import PlugKind
 
 
@@ -23,9 +24,9 @@ def builds_topic(host: str) -> str:
 class Capacity(msgspec.Struct, frozen=True, kw_only=True):
     """An amount of a host's three resources: CPUs, memory in MiB, disk in GiB."""
 
-    vcpus: int
-    memory_mb: int
-    disk_gb: int
+    vcpus: Amount
+    memory_mb: Amount
+    disk_gb: Amount
 
 
 class HostReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,19 +35,19 @@ class HostReport(msgspec.Struct, frozen=True, kw_only=True):
     Of which host, says the message that carries it, and that alone: its sender is checked by it.
     """
 
-    hypervisor_hostname: str
-    hypervisor_type: str
+    hypervisor_hostname: Text255
+    hypervisor_type: Text32
     """``QEMU`` (libvirt's name for both KVM and emulation) or ``fake``."""
-    hypervisor_version: int
-    host_ip: str
+    hypervisor_version: Int32
+    host_ip: Text64
     total: Capacity
     cpu_info: dict[str, Any] = {}
-    virt_type: str = "qemu"
+    virt_type: Text16 = "qemu"
     """``kvm`` only if a guest really ran under it."""
     architectures: list[str] = msgspec.field(default_factory=lambda: ["x86_64"])
     plug: PlugKind = "bridge"
     """How guests are joined to their networks there."""
-    disk_available_least: int | None = None
+    disk_available_least: Int64 | None = None
     """GiB that the file system has free."""
     follows_network: bool = False
     """Its network wants to be told what changes of the ports on it."""

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from kilonova.domain.bounds import AnyText, Id, Moment, Text16, Text32, Text64, Text255
 from kilonova.domain.hosts import HostReport
 from kilonova.domain.network import NetworkState, Vif
 from kilonova.domain.servers import BuildSpec, PowerState
@@ -98,34 +99,34 @@ class NetworkChanged(Message, frozen=True, kw_only=True):
 
 
 class FromHost(Message, frozen=True, kw_only=True):
-    host: str
+    host: Text255
 
 
 class StepRecord(Message, frozen=True, kw_only=True):
     """One step as it went; times are epoch seconds of the host. Told at its beginning, it is told again, as
     a whole, at its end."""
 
-    name: str
-    started_at: float
-    finished_at: float | None = None
-    result: str | None = None
-    message: str | None = None
-    details: str | None = None
+    name: Text64
+    started_at: Moment
+    finished_at: Moment | None = None
+    result: Text16 | None = None
+    message: AnyText | None = None
+    details: AnyText | None = None
 
 
 class Progress(FromHost, frozen=True, kw_only=True):
     """At a step's boundary: what ended, what begins. ``task_state`` is what the server shows from now."""
 
-    operation_id: str
+    operation_id: Id
     epoch: int
     steps: list[StepRecord]
-    task_state: str | None = None
+    task_state: Text32 | None = None
 
 
 class Activate(FromHost, frozen=True, kw_only=True):
     """The guest is there, paused: may it run?"""
 
-    operation_id: str
+    operation_id: Id
     epoch: int
     steps: list[StepRecord]
 
@@ -137,18 +138,18 @@ class Finished(FromHost, frozen=True, kw_only=True):
     compares itself with the records.
     """
 
-    operation_id: str
+    operation_id: Id
     epoch: int
     kind: str
     steps: list[StepRecord] = []
-    error: str | None = None
-    details: str | None = None
+    error: AnyText | None = None
+    details: AnyText | None = None
     retry: bool = False
     power_state: PowerState = PowerState.NOSTATE
 
 
 class OperationRef(FromHost, frozen=True, kw_only=True):
-    operation_id: str
+    operation_id: Id
     epoch: int
 
 

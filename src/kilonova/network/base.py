@@ -102,8 +102,9 @@ class NetworkService(Protocol):
     def security_group_names(self, server_ids: Sequence[str]) -> dict[str, list[str]]:
         """Names of the groups of each NIC; one query for all. Servers without groups are missing."""
 
-    def port_status(self, server_id: str, active: bool) -> None:
-        """Whether the server's ports are plugged, as its host found."""
+    def port_status(self, server_ids: Sequence[str], active: bool) -> None:
+        """Whether the ports of these servers are plugged, as their hosts found. One call for all that a
+        transaction changes, before it changes a server: it locks what others lock too."""
 
     def vifs(self, server_ids: list[str]) -> dict[str, list[Vif]]:
         """The NICs of these servers, one query for all."""

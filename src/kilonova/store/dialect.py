@@ -17,6 +17,12 @@ def is_postgresql(conn: sa.Connection) -> bool:
     return conn.dialect.name == "postgresql"
 
 
+def hurry(conn: sa.Connection) -> None:
+    """Until this transaction ends: RolledBack rather than to wait long for a row that another has locked."""
+    if is_postgresql(conn):
+        conn.exec_driver_sql("SET LOCAL lock_timeout = 200")
+
+
 def insert(conn: sa.Connection, table: sa.Table) -> Any:
     """An INSERT that knows ``on_conflict_do_nothing`` and ``on_conflict_do_update``."""
     if is_postgresql(conn):

@@ -1,6 +1,8 @@
 """Operations in the database, several at once: what operations.py does for one, as one statement for all.
 
 The locks are taken in the order of the ids, so that two who want some of the same do not wait for each other.
+Nor does a transaction that begins with one of these wait long for anybody (dialect.hurry): who has locked a
+row may be frozen, and all of them would stand still for one.
 """
 
 from __future__ import annotations
@@ -76,12 +78,14 @@ def _lock(conn: sa.Connection) -> Statement:
         sa.select(*_COLUMNS)
         .where(dialect.among(conn, ops.c.id, "ids"), dialect.by_key(ops.c.state) == OPEN)
         .order_by(ops.c.id)
-        .with_for_update(key_share=True)
+        .with_for_update(key_share=True, skip_locked=True)
     )
 
 
 def lock_held(conn: sa.Connection, held: Sequence[Held]) -> dict[str, Row]:
-    """Those that are open and theirs, by id: they stay so until the transaction ends."""
+    """Those that are open and theirs, by id: they stay so until the transaction ends. Without those that
+    somebody else has locked."""
+    dialect.hurry(conn)
     return _theirs(_lock(conn).rows(conn, {"ids": [one.operation_id for one in held]}), held)
 
 
@@ -94,6 +98,7 @@ def _done(conn: sa.Connection) -> Statement:
 
 def done(conn: sa.Connection, held: Sequence[Held]) -> dict[str, Row]:
     """Those that are done, and were theirs at the end, by id."""
+    dialect.hurry(conn)
     return _theirs(_done(conn).rows(conn, {"ids": [one.operation_id for one in held]}), held)
 
 
@@ -104,7 +109,8 @@ def _theirs(rows: Sequence[Row], held: Sequence[Held]) -> dict[str, Row]:
 
 def lock_seeking(conn: sa.Connection, epochs: Mapping[str, int]) -> set[str]:
     """Of {operation id: epoch}: those that are in this epoch and have no host yet. It stays so until the
-    transaction ends."""
+    transaction ends. Without those that somebody else has locked."""
+    dialect.hurry(conn)
     rows = _lock(conn).rows(conn, {"ids": list(epochs)})
     return {row.id for row in rows if row.epoch == epochs[row.id] and row.host is None}
 

@@ -314,11 +314,23 @@ def step_rows(
 
 
 def put_step_rows(conn: sa.Connection, rows: Sequence[dict[str, Any]]) -> None:
-    """Steps of one operation or of several, as one statement; each of them once."""
+    """Steps of one operation or of several, as one statement."""
+    rows = _each_once(rows)
     if len(rows) > 1 and dialect.is_postgresql(conn):
         _put_many_steps(conn).count(conn, {name: [row[name] for row in rows] for name in _STEP})
     elif rows:
         _put_step(conn).insert(conn, rows)
+
+
+def _each_once(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One statement cannot write a row twice. What is left of a step is what would be if each were written
+    after the other: its last word until it has ended, and that end."""
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in rows:
+        key = (row["operation_id"], row["epoch"], row["name"], row["started_at"])
+        if key not in found or found[key]["finished_at"] is None:
+            found[key] = row
+    return list(found.values())
 
 
 _LAST_STEP_END = Statement(

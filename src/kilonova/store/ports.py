@@ -131,18 +131,29 @@ def _free_floating(conn: sa.Connection) -> Statement:
     return Statement(_FREE_FLOATING.where(dialect.among(conn, floating_ips.c.fixed_port_id, "ids")))
 
 
-_SET_STATUS = Statement(
-    sa.update(ports)
-    .where(
-        ports.c.device_id == sa.bindparam("server"),
+def _to_be_told(conn: sa.Connection) -> list[Condition]:
+    return [
+        dialect.among(conn, ports.c.device_id, "servers"),
         ports.c.nic.is_not(None),
         ports.c.status != sa.bindparam("new"),
-    )
-    .values(
-        status=sa.bindparam("new"), updated_at=sa.bindparam("at"), revision_number=ports.c.revision_number + 1
-    )
-    .returning(ports.c.network_id)
-)
+    ]
+
+
+@dialect.once
+def _lock_nics(conn: sa.Connection) -> Statement:
+    query = sa.select(ports.c.id).where(*_to_be_told(conn)).order_by(ports.c.id)
+    return Statement(query.with_for_update(key_share=True))
+
+
+@dialect.once
+def _set_status(conn: sa.Connection) -> Statement:
+    changed = {
+        "status": sa.bindparam("new"),
+        "updated_at": sa.bindparam("at"),
+        "revision_number": ports.c.revision_number + 1,
+    }
+    query = sa.update(ports).where(*_to_be_told(conn)).values(**changed)
+    return Statement(query.returning(ports.c.network_id))
 
 
 def _refresh_dhcp_status() -> sa.Update:
@@ -302,9 +313,12 @@ def delete(conn: sa.Connection, port_ids: Sequence[str]) -> list[str]:
     return sorted({row.router_id for row in rows})
 
 
-def set_status(conn: sa.Connection, server_id: str, status: str) -> list[str]:
-    """The status of a server's NICs; ids of the networks where one changed."""
-    rows = _SET_STATUS.rows(conn, {"server": server_id, "new": status, "at": now()})
+def set_status(conn: sa.Connection, server_ids: Sequence[str], status: str) -> list[str]:
+    """The status of these servers' NICs; ids of the networks where one changed."""
+    told = {"servers": list(server_ids), "new": status}
+    if len(server_ids) > 1 and dialect.is_postgresql(conn):  # in one order, whatever that of the UPDATE
+        _lock_nics(conn).rows(conn, told)
+    rows = _set_status(conn).rows(conn, told | {"at": now()})
     return sorted({row.network_id for row in rows})
 
 

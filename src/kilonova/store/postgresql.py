@@ -42,9 +42,10 @@ _CONNECT: Mapping[str, Any] = {
 }
 """Of libpq; the connection's URL may say otherwise."""
 
-_LOST = {"40001", "40P01", "23503", "23505"}
-"""SQLSTATEs of who was in another's way: serialization failure, deadlock; and a row that another transaction
-made or removed since we looked for it (foreign key, unique). Doing it again finds what is there now."""
+_LOST = {"40001", "40P01", "55P03", "23503", "23505"}
+"""SQLSTATEs of who was in another's way: serialization failure, deadlock, a lock that is not given in time;
+and a row that another transaction made or removed since we looked for it (foreign key, unique). Doing it
+again finds what is there now."""
 
 _OPENED = "kilonova.opened"
 

@@ -99,11 +99,22 @@ def test_if_it_cannot_be_done_together_each_is_done_alone(
     if broken == "hand_over":
         monkeypatch.setattr(operation_sets, "hand_over", _rolled_back)
     else:
-        three.bus.refused["select_for_many"] = 1
+        three.bus.broken["select_for_many"] = 1
     assert builds.build_instances(three.conductor, messages) == [None] * 3
     assert [three.settled(server)["status"] for server in servers] == ["ACTIVE"] * 3
     until(lambda: three.unexplained() == [], PATIENCE, "all to be told")
     assert three.sql("SELECT count(*) FROM claims") == [(3,)]
+
+
+def test_a_scheduler_that_is_away_is_asked_once_for_all(
+    three: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    servers, messages = waiting(three, 3)
+    three.bus.refused["select_for_many"] = 1
+    monkeypatch.setattr(build, "go_on", never)
+    assert builds.build_instances(three.conductor, messages) == [None] * 3
+    works = [three.open_operation(server) for server in servers]
+    assert {(work.owner, work.message) for work in works} == {(None, "select_for_many did not arrive")}
 
 
 def _rolled_back(*_: Any) -> None:
@@ -169,6 +180,27 @@ def test_steps_are_told_together(three: Cloud) -> None:
         ]
     )
     waiting_builds.open()
+
+
+def test_who_holds_one_row_keeps_the_others_not_waiting(three: Cloud) -> None:
+    """A conductor that is frozen in the middle of a transaction."""
+    if three.db.engine.name != "postgresql":
+        pytest.skip("SQLite has one writer, and no rows that are locked")
+    waiting_builds = Builds(three, 3)
+    told = [Progress(**waiting_builds.ref(number), steps=[step()]) for number in range(3)]
+    held, other = waiting_builds.works[1][1], waiting_builds.works[2][1]
+    with three.db.engine.connect() as frozen:
+        frozen.exec_driver_sql("BEGIN")
+        frozen.exec_driver_sql("SELECT 1 FROM operations WHERE id = %s FOR UPDATE", (held.operation_id,))
+        assert words.progress(three.conductor, told) == [Nothing(), NOT_YET, Nothing()]
+        frozen.exec_driver_sql("SELECT 1 FROM servers WHERE id = %s FOR UPDATE", (other.server_id,))
+        said = [Activate(**waiting_builds.ref(number), steps=[step()]) for number in (0, 2)]
+        with pytest.raises(RolledBack):
+            words.activate(three.conductor, said)
+        frozen.exec_driver_sql("ROLLBACK")
+    assert words.progress(three.conductor, told[1:]) == [Nothing(), Nothing()]
+    waiting_builds.open()
+    assert {three.settled(server)["status"] for server in waiting_builds.servers} == {"ACTIVE"}
 
 
 def test_builds_are_committed_together(three: Cloud) -> None:

@@ -274,11 +274,11 @@ def test_the_status_is_what_hosts_say(
 
     server, other = boot(network, network_id=net), boot(network, network_id=net)
     assert statuses() == {"DOWN"}
-    network.port_status(server, True)
-    network.port_status(other, True)
-    network.port_status(other, True)
+    network.port_status([server], True)
+    network.port_status([other], True)
+    network.port_status([other], True)
     assert statuses() == {"ACTIVE"}  # DHCP's too
-    network.port_status(other, False)
+    network.port_status([other], False)
     assert len(alice.ids("ports", status="DOWN")) == 1
     network.deallocate_for_instance(server)
     assert statuses() == {"DOWN"}

@@ -1,4 +1,4 @@
-"""The bus over RabbitMQ: the same three verbs between processes.
+"""The bus over RabbitMQ: the same verbs between processes.
 
 A process has two connections, whatever it serves: ``requests`` sends calls and casts and gets the replies,
 ``deliveries`` takes messages, answers and acknowledges. Each is touched by one thread of its own (py-amqp's

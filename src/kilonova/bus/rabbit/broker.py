@@ -67,7 +67,6 @@ def _broker(url: str) -> Broker:
 class Connection(amqp.Connection):  # type: ignore[misc]
     # With connection.blocked, py-amqp would read from the socket before each publish.
     negotiate_capabilities: ClassVar = {**amqp.Connection.negotiate_capabilities, "connection.blocked": False}
-    frame_handler_cls = staticmethod(frame_handler)
     transport: Batched
     user = ""
     """As whom it logged in: the broker refuses messages that say to be another's."""
@@ -90,6 +89,7 @@ def connect(broker: Broker, config: Bus, purpose: str) -> Connection:
         ssl=_tls(broker, config) if broker.tls else False,
         connect_timeout=_CONNECT_TIMEOUT,
         heartbeat=round(config.heartbeat),
+        frame_handler=frame_handler,
         client_properties={"product": "kilonova", "product_version": __version__, "connection_name": purpose},
         socket_settings={socket.TCP_USER_TIMEOUT: _UNACKNOWLEDGED_MS},
     )

@@ -35,6 +35,8 @@ _KEPT_A_MINUTE = 100
 """Any host can send what nobody can read, to any queue: more of it is counted alone."""
 _KEPT_BYTES = 16_384
 """Of each, its beginning."""
+_KEPT_REASON = 1000
+"""Letters of the reason: it may quote the message, and has to go into one frame."""
 _KEPT_MS = 7 * 86_400_000
 
 
@@ -132,8 +134,12 @@ class Deliveries:
     def _done(self, message: Any, answer: bytes | None) -> None:
         if not _alive(message):
             return  # the broker gives it to somebody again
-        self._answer(message, answer)
-        acknowledge(message.channel, message.delivery_tag)
+        if message.redelivered:  # perhaps because of where its answer goes: it must not come for ever
+            acknowledge(message.channel, message.delivery_tag)
+            self._answer(message, answer)
+        else:
+            self._answer(message, answer)
+            acknowledge(message.channel, message.delivery_tag)
 
     def _answer(self, message: Any, answer: bytes | None) -> None:
         address = reply_address(message)
@@ -154,10 +160,10 @@ class Deliveries:
         self.unreadable += 1
         message_set_aside(topic_of(key))
         if self._may_keep():
-            sender = message.properties.get("user_id")
+            key, sender, reason = (_plain(text) for text in (key, message.properties.get("user_id"), reason))
             _log.warning("message_unreadable", key=key, sender=sender, reason=reason, so_far=self.unreadable)
             try:
-                self._keep(message, key, reason)
+                self._keep(message, {"reason": reason, "key": key, "sender": sender})
             except amqp.exceptions.ChannelError as error:
                 _log.warning("unreadable_message_dropped", reason=str(error))
 
@@ -169,7 +175,7 @@ class Deliveries:
         self._kept += 1
         return self._kept <= _KEPT_A_MINUTE
 
-    def _keep(self, message: Any, key: str, reason: str) -> None:
+    def _keep(self, message: Any, headers: dict[str, str]) -> None:
         """In the queue of unreadable messages, confirmed. A channel of its own: it may be forbidden here."""
         assert self._connection is not None
         channel = self._connection.channel()
@@ -179,11 +185,15 @@ class Deliveries:
             auto_delete=False,
             arguments={"x-max-length": _KEPT_UNREADABLE},
         )
-        headers = {"reason": reason, "key": key, "sender": message.properties.get("user_id") or ""}
         beginning = message.body[:_KEPT_BYTES]
         kept = amqp.Message(beginning, application_headers=headers, delivery_mode=2, expiration=str(_KEPT_MS))
         channel.basic_publish_confirm(kept, "", self._names.unreadable)
         channel.close()
+
+
+def _plain(text: str | None) -> str:
+    """As it can be written anywhere, and not without end."""
+    return (text or "")[:_KEPT_REASON].encode(errors="backslashreplace").decode()
 
 
 def _alive(message: Any) -> bool:

@@ -84,5 +84,5 @@ def _frame(kind: int, channel_id: int, payload: bytes) -> bytes:
 
 
 def _short(text: str) -> bytes:
-    data = text.encode()
+    data = text.encode(errors="surrogateescape")  # as inbound.py has read it
     return bytes([len(data)]) + data

@@ -25,36 +25,53 @@ Frame = tuple[int, int, bytes]
 class Message:
     """As much of amqp.Message as we use."""
 
-    __slots__ = ("_chunks", "_missing", "body", "channel", "delivery_info", "delivery_tag", "properties")
+    __slots__ = (
+        *("_chunks", "_missing"),
+        *("body", "channel", "damage", "delivery_info", "delivery_tag", "properties", "redelivered"),
+    )
 
     def __init__(self, arguments: bytes) -> None:
         """``arguments``: the payload of basic.deliver's frame."""
         consumer, at = _short(arguments, 4)
         self.delivery_tag = int.from_bytes(arguments[at : at + 8], "big")
-        exchange, at = _short(arguments, at + 9)
+        redelivered = at + 8
+        exchange, at = _short(arguments, redelivered + 1)
         key, _ = _short(arguments, at)
         self.delivery_info = {"consumer_tag": consumer, "exchange": exchange, "routing_key": key}
+        self.redelivered = arguments[redelivered] != 0
         self.channel: Any = None
         self.body = b""
         self.properties: dict[str, Any] = {}
+        self.damage = ""
+        """What is wrong with the properties: such a message is to be set aside. Those that are no text are
+        as os.fsdecode() would have them, so that an answer goes where it was asked for."""
         self._chunks: list[bytes] = []
         self._missing = 0
 
     def header(self, payload: bytes) -> bool:
         """True: the message is whole, for it has no body."""
         self._missing, flags = _SIZE_AND_FLAGS.unpack_from(payload)
-        if flags & ~_KNOWN:  # somebody else's
-            other = amqp.Message()
-            other.inbound_header(payload)
-            self.properties = other.properties
-        else:
-            at = _SIZE_AND_FLAGS.size
-            for name, flag in FLAGS.items():
-                if flags & flag and name == "delivery_mode":
-                    self.properties[name], at = payload[at], at + 1
-                elif flags & flag:
-                    self.properties[name], at = _short(payload, at)
+        try:
+            if flags & ~_KNOWN:  # somebody else's
+                other = amqp.Message()
+                other.inbound_header(payload)
+                self.properties = other.properties
+            else:
+                self._read(payload, flags)
+        except Exception as error:  # noqa: BLE001 - the broker checks none of it: whoever may send sends anything
+            self.damage = f"its properties cannot be read: {error}"
         return self._missing == 0
+
+    def _read(self, payload: bytes, flags: int) -> None:
+        at = _SIZE_AND_FLAGS.size
+        for name, flag in FLAGS.items():
+            if flags & flag and name == "delivery_mode":
+                self.properties[name], at = payload[at], at + 1
+            elif flags & flag:
+                text, at = _short(payload, at)
+                self.properties[name] = text
+                if not text.isascii() and not _is_text(text):
+                    self.damage = f"its {name} is no text"
 
     def chunk(self, payload: bytes) -> bool:
         """True: the message is whole."""
@@ -102,6 +119,15 @@ def _deliver(channel: Any, message: Message) -> None:
 
 
 def _short(data: bytes, at: int) -> tuple[str, int]:
-    """The short text there, and where it ends."""
+    """The short text there, and where it ends. Nobody checks that it is UTF-8: see Message.damage."""
     end = at + 1 + data[at]
-    return data[at + 1 : end].decode(), end
+    return data[at + 1 : end].decode(errors="surrogateescape"), end
+
+
+def _is_text(text: str) -> bool:
+    """Whether all of it was UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

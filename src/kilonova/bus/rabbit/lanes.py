@@ -5,7 +5,10 @@ from __future__ import annotations
 import threading
 from queue import SimpleQueue
 
+from kilonova import log
 from kilonova.bus.rabbit.jobs import Job
+
+_log = log.get("bus")
 
 
 class Lane:
@@ -22,7 +25,7 @@ class Lane:
         self._threads: list[threading.Thread] = []
 
     def put(self, job: Job) -> None:
-        """``job`` must not raise."""
+        """What ``job`` raises is logged, and nobody hears of it."""
         with self._lock:
             if self._idle > 0:
                 self._idle -= 1
@@ -41,7 +44,10 @@ class Lane:
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
-            job()
+            try:
+                job()
+            except Exception:  # noqa: BLE001 - the edge of a thread: nobody above to tell
+                _log.exception("job_failed", lane=self._name)
             with self._lock:
                 if self._jobs.empty():
                     self._idle += 1

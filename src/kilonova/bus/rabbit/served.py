@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -24,6 +25,7 @@ from kilonova.bus.rabbit.several import Crowd
 from kilonova.domain.errors import Forbidden
 
 _log = log.get("bus")
+_DIRECT = re.compile(re.escape(REPLY_TO) + r"(\.[A-Za-z0-9+/=_-]+){2}")
 
 
 class Courier(Protocol):
@@ -97,32 +99,30 @@ class Topic:
             for message in messages:
                 self._finally(alone, message)
             return
-        for message in self._done_together(messages):
-            lane.put(partial(self._finally, alone, message))
+        left = list(messages)
+        try:
+            self._do_together(messages, left)
+        finally:
+            for message in left:
+                lane.put(partial(self._finally, alone, message))
 
-    def _done_together(self, messages: list[Any]) -> list[Any]:
-        """Those that are still to be done."""
-        left: list[Any] = []
+    def _do_together(self, messages: list[Any], left: list[Any]) -> None:
+        """What is done is removed from ``left``."""
         by_method: dict[str, list[tuple[Any, Request]]] = {}
         for message in messages:
             try:
                 request = self._read(message)
-            except (Unreadable, Forbidden):
-                left.append(message)
+            except Exception:  # noqa: BLE001, S112 - whatever is wrong with it: who does it alone says so
                 continue
             if request.method in self._dispatcher.together:
                 by_method.setdefault(request.method, []).append((message, request))
-            else:
-                left.append(message)
         for method, several in by_method.items():
             outcomes = self._dispatcher.outcomes(method, [request for _, request in several])
             for (message, _), outcome in zip(several, outcomes, strict=True):
-                if isinstance(outcome, NotYet):
-                    left.append(message)
-                else:
+                if not isinstance(outcome, NotYet):
                     self._courier.done(message, encode_outcome(outcome))
+                    left.remove(message)
                     self._left()
-        return left
 
     def _took(self) -> None:
         with self._changed:
@@ -174,6 +174,8 @@ class Topic:
 
 def read(dispatcher: Dispatcher, message: Any) -> Request:
     """The request, from a sender who may make it. Unreadable, Forbidden."""
+    if message.damage:
+        raise Unreadable(message.damage)
     sender = message.properties.get("user_id")
     if not sender:
         raise Unreadable("the message does not say who sent it")
@@ -183,6 +185,9 @@ def read(dispatcher: Dispatcher, message: Any) -> Request:
 
 
 def reply_address(message: Any) -> str | None:
-    """Where the answer goes; None unless it is a direct reply-to, which names nothing but its asker."""
+    """Where the answer goes; None unless it is a direct reply-to, which names nothing but its asker.
+
+    RabbitMQ breaks the connection by which an answer goes to what only begins like one.
+    """
     address = message.properties.get("reply_to")
-    return address if isinstance(address, str) and address.startswith(REPLY_TO + ".") else None
+    return address if isinstance(address, str) and _DIRECT.fullmatch(address) else None

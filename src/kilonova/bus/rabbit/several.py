@@ -37,8 +37,10 @@ class Crowd:
     def _run(self) -> None:
         with self._lock:
             messages, self._waiting = self._waiting[:MOST], self._waiting[MOST:]
-        self._work(messages)
-        with self._lock:
-            self._under_way = bool(self._waiting)
-        if self._under_way:
-            self._lane.put(self._run)  # after what came for other methods meanwhile
+        try:
+            self._work(messages)
+        finally:
+            with self._lock:
+                self._under_way = bool(self._waiting)
+            if self._under_way:
+                self._lane.put(self._run)  # after what came for other methods meanwhile

@@ -98,6 +98,9 @@ class Collector:
                 request = read(self._dispatcher, message)
             except (Unreadable, Forbidden) as error:
                 self._note(message, cast_key(self._dispatcher.topic), str(error))
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with it, the others are heard
+                _log.exception("message_failed", topic=self._dispatcher.topic)
+                self._note(message, cast_key(self._dispatcher.topic), f"{type(error).__name__}: {error}")
             else:
                 self._dispatcher.work(request)
         try:

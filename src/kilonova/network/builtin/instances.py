@@ -66,9 +66,9 @@ def let_go(conn: sa.Connection, ports: Sequence[Port]) -> None:
         membership(conn, [port for port in ports if port.made_by_build])
 
 
-def set_status(conn: sa.Connection, server_id: str, active: bool) -> None:
-    """The NICs of the server are plugged (ACTIVE) or not (DOWN)."""
-    changed = store.set_status(conn, server_id, "ACTIVE" if active else "DOWN")
+def set_status(conn: sa.Connection, server_ids: Sequence[str], active: bool) -> None:
+    """The NICs of these servers are plugged (ACTIVE) or not (DOWN)."""
+    changed = store.set_status(conn, server_ids, "ACTIVE" if active else "DOWN")
     if changed:
         store.refresh_dhcp_status(conn, changed)
 

@@ -172,10 +172,10 @@ class BuiltinNetwork:
         return found
 
     @repeated
-    def port_status(self, server_id: str, active: bool) -> None:
-        """The server's ports show ACTIVE from when a host plugged them, and DOWN from when it unplugged."""
+    def port_status(self, server_ids: Sequence[str], active: bool) -> None:
+        """The servers' ports show ACTIVE from when a host plugged them, and DOWN from when it unplugged."""
         with self.db.write() as conn:
-            instances.set_status(conn, server_id, active)
+            instances.set_status(conn, server_ids, active)
 
     @repeated
     def attach(self, context: RequestContext, seat: Seat, asked: RequestedNetwork) -> str:

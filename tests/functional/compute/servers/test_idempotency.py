@@ -52,6 +52,19 @@ def kept(database: Database) -> list[Any]:
         return list(conn.execute(sa.select(idempotency_keys)).all())
 
 
+def test_what_an_answer_promises_is_on_the_disk_when_it_is_given_again(
+    member: Any, request_body: Body, database: Database, conductor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first request may still wait for the disk when its rows can be seen."""
+    if database.engine.name != "postgresql":
+        pytest.skip("SQLite shows nothing that is not on the disk")
+    keyed(member, request_body())
+    flushed: list[Any] = []
+    monkeypatch.setattr("kilonova.store.postgresql._flush", flushed.append)
+    assert keyed(member, request_body()).status_code == 202
+    assert len(flushed) == 1
+
+
 def test_the_same_request_again_gets_the_first_answer(
     member: Any, request_body: Body, database: Database, conductor: Any
 ) -> None:
