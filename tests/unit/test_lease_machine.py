@@ -112,6 +112,9 @@ class Ports:
     def port_status(self, server_ids: Sequence[str], active: bool) -> None:
         pass
 
+    def rehome_routers(self, silence: float) -> None:
+        pass
+
 
 class Hand(msgspec.Struct, frozen=True):
     """What a conductor holds of an operation, and where it is in its work."""

@@ -47,7 +47,7 @@ def test_what_ports_show() -> None:
     assert binding_of("bridge", NETWORK)[1]["bridge_name"] == f"brq{NETWORK[:11]}"
     assert binding_of("ovs", NETWORK) == (
         "ovs",
-        {"connectivity": "l2", "port_filter": True, "bridge_name": "br-int", "ovs_hybrid_plug": False},
+        {"connectivity": "l2", "port_filter": False, "bridge_name": "br-int", "ovs_hybrid_plug": False},
     )
 
 
