@@ -148,6 +148,7 @@ class Up(Client):
         self.hosts = hosts
         self.said = ""
         self._process: subprocess.Popen[str] | None = None
+        self._ready = False
         self._heard = threading.Event()
         self._listener = threading.Thread()
 
@@ -169,7 +170,7 @@ class Up(Client):
         self._process = process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
-        self.said, self.url, self._token = "", "", ""
+        self.said, self._ready = "", False
         self._heard = heard = threading.Event()
         self._listener = threading.Thread(target=self._listen, args=(process, heard), daemon=True)
         self._listener.start()
@@ -179,15 +180,14 @@ class Up(Client):
         assert process.stdout is not None
         for line in process.stdout:
             self.said += line
-            if line.startswith("ready"):
-                found = re.search(r"http://\S+", line)
-                self.url = found.group() if found else ""
+            if line.startswith("ready") and (found := re.search(r"http://\S+", line)):
+                self.url, self._token, self._ready = found.group(), "", True
                 heard.set()
         heard.set()
 
     def wait_ready(self, timeout: float = START_TIMEOUT) -> Up:
         self._heard.wait(timeout)
-        if not self.url:
+        if not self._ready:
             self.kill()
             raise AssertionError(f"kilonova up did not start: {self.said} {self.log()[-3000:]}")
         return self

@@ -20,7 +20,7 @@ from kilonova.config import Scheduler as SchedulerConfig
 from kilonova.domain.clock import now
 from kilonova.domain.errors import BadRequest, NoValidHost, StaleEpoch
 from kilonova.domain.hosts import Capacity, HostReport
-from kilonova.domain.messages import SelectDestinations, Selection
+from kilonova.domain.messages import SelectDestinations, SelectForMany, Selection
 from kilonova.domain.servers import BuildSpec, Flavor
 from kilonova.engine import lease
 from kilonova.scheduler import hosts as scheduler_hosts
@@ -128,6 +128,19 @@ def test_nothing_is_claimed_for_an_operation_that_moved_on(db: Database) -> None
     with pytest.raises(StaleEpoch):
         Scheduler(db, Config()).select_destinations(asked)
     assert used(db) == {"h1": (0, 0)}
+
+
+def test_of_several_choices_of_a_host_only_those_that_are_claimed_count(db: Database) -> None:
+    """What is remembered of the host, until it is looked at again."""
+    add_host(db, "h1", vcpus=8)
+    gone, there = request(db, flavor=vcpus(2)), request(db, flavor=vcpus(3))
+    gone = structs.replace(gone, epoch=2)
+    scheduler = Scheduler(db, Config())
+    selected = scheduler.select_for_many(SelectForMany(asked=[gone, there])).selected
+    assert [one and one.host for one in selected] == [None, "h1"]
+    assert used(db) == {"h1": (3, 1)}
+    (known,) = scheduler._hosts._by_name.values()
+    assert (known.free_vcpus, known.servers, known.io_ops) == (5, 1, 1)
 
 
 def test_nothing_is_moved_for_an_operation_that_has_its_host(db: Database) -> None:

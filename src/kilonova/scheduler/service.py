@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from kilonova import log, metrics
@@ -20,7 +21,7 @@ from kilonova.scheduler.hosts import Hosts, HostState
 from kilonova.scheduler.rules import Filter, Weigher, chosen, need_of
 from kilonova.store import claims, operation_sets, operations
 from kilonova.store.claims import Want
-from kilonova.store.database import Database
+from kilonova.store.database import Database, Row
 from kilonova.store.repeat import repeated
 
 _log = log.get("scheduler")
@@ -92,7 +93,10 @@ class Scheduler:
         """
         began = time.perf_counter()
         with self._lock:
-            choices = [choice for asked in request.asked if (choice := self._choice(asked)) is not None]
+            hosts = self._hosts.current(now())
+            choices = [
+                choice for asked in request.asked if (choice := self._choice(asked, hosts)) is not None
+            ]
             claimed = self._claim_choices(choices)
         for choice in claimed.values():
             _log.info("host_selected", server=choice.request.spec.server_id, host=choice.host.host)
@@ -100,10 +104,10 @@ class Scheduler:
         found = [claimed.get(asked.operation_id) for asked in request.asked]
         return Selections(selected=[choice.selection if choice else None for choice in found])
 
-    def _choice(self, request: SelectDestinations) -> Choice | None:
+    def _choice(self, request: SelectDestinations, hosts: list[HostState]) -> Choice | None:
         """The best host, as if it were claimed already: the next choice counts with that."""
         try:
-            candidates = self._decide(request)
+            candidates = self._among(hosts, request)
         except NoValidHost:
             return None
         self._hosts.expect(candidates[0], need_of(request.spec.flavor))
@@ -112,21 +116,28 @@ class Scheduler:
     def _claim_choices(self, choices: list[Choice]) -> dict[str, Choice]:
         """Those that are claimed, by operation id."""
         claimed: dict[str, Choice] = {}
+        left: Collection[Row] = ()
         try:
             for _ in choices:
                 self._faults.reach("build.claim.before")
-            claimed = self._claimed(choices) if choices else {}
-        finally:
+            if choices:
+                claimed, left = self._claimed(choices)
+        finally:  # before memory holds what the claims left free, which counts none of the others
             for choice in choices:
                 if choice.request.operation_id not in claimed:
                     self._hosts.expect(choice.host, need_of(choice.request.spec.flavor), -1)
+        for row in left:
+            self._hosts.claimed(row, expected=True)
         for _ in claimed:
             self._faults.reach("build.claim.after")
         return claimed
 
     @repeated
-    def _claimed(self, choices: list[Choice]) -> dict[str, Choice]:
-        """One transaction: of those operations that are still the asker's, and whose servers hold nothing."""
+    def _claimed(self, choices: list[Choice]) -> tuple[dict[str, Choice], Collection[Row]]:
+        """One transaction: of those operations that are still the asker's, and whose servers hold nothing.
+
+        Those that are claimed, by operation id, and the rows of their hosts.
+        """
         with self._db.write() as conn:
             epochs = {choice.request.operation_id: choice.request.epoch for choice in choices}
             seeking = operation_sets.lock_seeking(conn, epochs)
@@ -137,9 +148,8 @@ class Scheduler:
                 if choice.request.operation_id in seeking and choice.request.spec.server_id not in held
             ]
             taken = claims.claim_all(conn, [choice.want for choice in usual], self._only_enabled)
-        for row in taken.values():
-            self._hosts.claimed(row, expected=True)
-        return {choice.request.operation_id: choice for choice in usual if choice.host.host in taken}
+        claimed = {choice.request.operation_id: choice for choice in usual if choice.host.host in taken}
+        return claimed, taken.values()
 
     def _selected(self, request: SelectDestinations) -> Selection:
         with self._lock:
@@ -168,8 +178,10 @@ class Scheduler:
             return self._decided(request)
 
     def _decided(self, request: SelectDestinations) -> list[HostState]:
-        multipliers = self._config.scheduler.weights
-        return decide(request, self._hosts.current(now()), self._filters, self._weighers, multipliers)
+        return self._among(self._hosts.current(now()), request)
+
+    def _among(self, hosts: list[HostState], request: SelectDestinations) -> list[HostState]:
+        return decide(request, hosts, self._filters, self._weighers, self._config.scheduler.weights)
 
     @repeated
     def _claim(self, request: SelectDestinations, candidate: HostState) -> bool:
