@@ -46,6 +46,9 @@ _log = log.get("compute")
 Perform = Callable[[Task, Journal], PowerState]
 _LIKENESS_INTERVAL = 50.0
 """Seconds after which the next report lets a conductor see whether the host is as the records have it."""
+_REFRESH_INTERVAL = 60.0
+"""Seconds after which what ports may let pass is asked for though nobody said that it changed: nothing else
+tells of a change whose word was lost (domain/likeness.py)."""
 _RECONCILE_INTERVAL = 600.0
 """Seconds between two comparisons that nobody asked for."""
 _REPAIR_INTERVAL = 5.0
@@ -105,7 +108,7 @@ class Agent:
         insist(self._ready, math.inf, stop)
         reports.every(parts.config.compute.report_interval, self._report)
         repairs.every(_LIKENESS_INTERVAL, self._likeness_due.set)
-        repairs.every(_RECONCILE_INTERVAL, self._refresher.compare)
+        repairs.every(_REFRESH_INTERVAL, self._refresher.compare)
         repairs.every(_RECONCILE_INTERVAL, self._compare)
         repairs.every(_REPAIR_INTERVAL, self._repair)
         repairs.every(_REPAIR_INTERVAL, self._tidy)

@@ -10,11 +10,13 @@ import pytest
 from tests.functional.builds.cloud import Cloud
 from tests.running import until
 
+from kilonova.domain.errors import Unavailable
 from kilonova.domain.messages import NetworkChanged, NetworkQuery
 from kilonova.domain.network import NetworkState, PortSecurity, Vif
 from kilonova.domain.security_groups import Filter
 from kilonova.network.builtin.announcer import Announcer
 from kilonova.network.host import MemoryHost
+from kilonova.store import port_security
 
 
 class Following(MemoryHost):
@@ -204,6 +206,24 @@ def test_a_host_reads_only_what_its_ports_use(cloud: Cloud, network: Following) 
     )
     assert [one.port_id for one in told.ports] == [port]
     assert set(told.groups) == {default_of(cloud)}
+
+
+def test_a_change_is_told_though_the_database_goes_away_after_it(
+    cloud: Cloud, network: Following, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cloud.active(cloud.make_network())
+    group = default_of(cloud)
+    concerned, away = port_security.concerned, [Unavailable("away")] * 2
+
+    def once_away(*arguments: Any) -> Any:
+        if away:
+            raise away.pop()
+        return concerned(*arguments)
+
+    monkeypatch.setattr(port_security, "concerned", once_away)
+    allow(cloud, group, protocol="icmp")
+    until(lambda: any(one.protocol == 1 for one in network.ingress(group)), 30, "the rule")
+    assert away == []
 
 
 def test_who_does_not_follow_is_not_told(cloud: Cloud) -> None:

@@ -19,6 +19,8 @@ from kilonova.store.database import Database
 
 PAUSE = 0.3
 """Seconds between two rounds while changes go on."""
+_RETRY = 1.0
+"""Seconds until it is tried again to say what could not be said."""
 
 _log = log.get("network.announcer")
 
@@ -65,28 +67,38 @@ class Announcer:
         while True:
             self._work.wait()
             self._work.clear()
+            told = self._take()
             try:
-                self._round()
-            except Exception:  # noqa: BLE001 - the loop must outlive a database that is away; hosts compare too
+                self._say(told)
+            except Exception:  # noqa: BLE001 - the loop must outlive a database that is away
                 _log.exception("announcing_failed")
+                if self._closing.is_set():
+                    return  # hosts ask by themselves too
+                self.tell(told)
+                self._closing.wait(_RETRY)
             if self._closing.wait(PAUSE) and not self._work.is_set():
                 return
 
-    def _round(self) -> None:
+    def _take(self) -> Change:
+        """All that was told and not said yet."""
         with self._lock:
-            groups, members, ports, hosts = self._groups, self._members, self._ports, self._hosts
+            told = Change(self._groups, self._members, self._ports, self._hosts, self._servers)
             self._groups, self._members, self._ports, self._hosts = set(), set(), set(), set()
-            servers, self._servers = self._servers, set()
-        for host, server_id in sorted(servers):
+            self._servers = set()
+        return told
+
+    def _say(self, told: Change) -> None:
+        for host, server_id in sorted(told.servers):
             self._bus.cast(topic(host), "refresh_interfaces", ServerRef(server_id=server_id))
-        if not (groups or members or ports or hosts):
+        if not (told.groups or told.members or told.ports or told.hosts):
             return
         with self._db.read() as conn:
             if not port_security.any_follower(conn):
                 return
-            found = port_security.concerned(conn, groups, members, ports)
+            found = port_security.concerned(conn, set(told.groups), set(told.members), set(told.ports))
         nothing: tuple[set[str], set[str]] = (set(), set())
-        for host in found.keys() | hosts:
+        for host in {*found, *told.hosts}:
             of_groups, of_ports = found.get(host, nothing)
-            message = NetworkChanged(groups=sorted(of_groups), ports=sorted(of_ports), routers=host in hosts)
+            routers = host in told.hosts
+            message = NetworkChanged(groups=sorted(of_groups), ports=sorted(of_ports), routers=routers)
             self._bus.cast(topic(host), "network_changed", message)
