@@ -1,49 +1,43 @@
-"""The agent of one host: takes work from the bus, reports, renews its leases, watches its guests."""
+"""The agent of one host: takes work from the bus, reports, watches its guests, keeps the host as the records
+have it."""
 
 from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable
+from functools import partial
 
 from msgspec import structs
 
 from kilonova import log
 from kilonova.bus.base import Handler, Subscription
-from kilonova.compute import actions, build, delete, interfaces, vendor_data
-from kilonova.compute.build import FailedAfterCommit
-from kilonova.compute.insist import ConductorAway, insist
-from kilonova.compute.journal import LOOK, Journal, words
+from kilonova.compute import actions, build, delete, interfaces, metadata
+from kilonova.compute.insist import insist
 from kilonova.compute.parts import Parts
 from kilonova.compute.power import PowerWatch
-from kilonova.compute.reconcile import is_placed_here, likeness, reconcile
+from kilonova.compute.reconcile import likeness, reconcile
 from kilonova.compute.refresh import Refresher
-from kilonova.compute.running import Running, Task
+from kilonova.compute.renewals import Renewals
+from kilonova.compute.running import Running
+from kilonova.compute.work import Worker
 from kilonova.domain import hosts
 from kilonova.domain.clock import now
-from kilonova.domain.errors import BuildAborted, KilonovaError, NotFound, StaleEpoch, Unavailable
+from kilonova.domain.errors import KilonovaError, Unavailable
 from kilonova.domain.messages import (
     ConsoleOutput,
-    Finished,
     FromHost,
-    Held,
     Nothing,
     Ready,
-    RenewLeases,
     Report,
-    ServerQuery,
     ServerRef,
-    SetPassword,
     Text,
     Work,
 )
-from kilonova.domain.servers import GuestMetadata, PowerState
+from kilonova.domain.servers import PowerState
 from kilonova.engine.ticker import Ticker
-from kilonova.network.base import MetadataDeeds
 
 _log = log.get("compute")
 
-Perform = Callable[[Task, Journal], PowerState]
 _LIKENESS_INTERVAL = 50.0
 """Seconds after which the next report lets a conductor see whether the host is as the records have it."""
 _REFRESH_INTERVAL = 60.0
@@ -66,17 +60,14 @@ class Agent:
         self._power = PowerWatch(parts, self._running)
         self._refresher = Refresher(parts)
         self._subscriptions: list[Subscription] = []
-        self._leases: Ticker | None = None
-        self._looks: Ticker | None = None
         self._repairs: Ticker | None = None
         self._likeness_due = threading.Event()
-        self._renewal_due = threading.Lock()
         self._reported = 0.0
         self._stopping = threading.Event()
+        self._renewals = Renewals(parts, self._running)
+        self._worker = Worker(parts, self._running, self._renewals, self._stopping, self._work_ended)
         self._to_refresh: set[str] = set()
         """Servers whose NICs must be compared with the record when nothing else is done to them."""
-        self._untidy = threading.Event()
-        """The host is not as the records have it, for want of a hypervisor that answers."""
 
     def start(
         self,
@@ -92,13 +83,11 @@ class Agent:
         StaleEpoch: ``stop`` was set while there was no conductor.
         """
         parts = self._parts
-        deeds = MetadataDeeds(
-            vendor_data=lambda about: vendor_data.dynamic(parts.config.api, about),
-            keep_password=self._keep_password,
-        )
-        parts.network.start(self._metadata, deeds)
+        parts.network.start(partial(metadata.whose, parts), metadata.deeds(parts))
         parts.driver.start(self._power.on_event)
-        self._leases, self._looks, self._repairs = leases, looks, repairs
+        self._renewals.start(leases)
+        self._worker.start(looks)
+        self._repairs = repairs
         stop = stop or self._stopping
         insist(parts.driver.check, math.inf, stop, "hypervisor_away")
         insist(lambda: self._report(starting=True), math.inf, stop)
@@ -148,11 +137,10 @@ class Agent:
     # --- work
 
     def build_and_run_instance(self, work: Work) -> None:
-        self._do(
+        parts, learn = self._parts, self._refresher.learn
+        self._worker.do(
             work,
-            lambda task, journal: build.build_and_run_instance(
-                self._parts, work, journal, task.cancel, self._refresher.learn
-            ),
+            lambda task, journal: build.build_and_run_instance(parts, work, journal, task.cancel, learn),
         )
 
     def change_interfaces(self, work: Work) -> Nothing:
@@ -173,135 +161,24 @@ class Agent:
                 interfaces.refresh_interfaces(self._parts, server_id, self._refresher.learn)
 
     def perform_action(self, work: Work) -> None:
+        parts, learn = self._parts, self._refresher.learn
         if work.kind in interfaces.KINDS:
-            self._do(
+            self._worker.do(
                 work,
-                lambda task, journal: interfaces.change_interfaces(
-                    self._parts, work, journal, task.cancel, self._refresher.learn
-                ),
+                lambda task, journal: interfaces.change_interfaces(parts, work, journal, task.cancel, learn),
             )
-            return
-        self._do(work, lambda task, journal: actions.perform_action(self._parts, work, journal, task.cancel))
+        else:
+            self._worker.do(
+                work, lambda task, journal: actions.perform_action(parts, work, journal, task.cancel)
+            )
+
+    def _work_ended(self, server_id: str, told: PowerState | None) -> None:
+        self._power.work_ended(server_id, told)
+        if server_id in self._to_refresh:
+            self._refresh(server_id)
 
     def delete_instance(self, work: Work) -> None:
-        self._do(work, lambda _task, journal: delete.delete_instance(self._parts, work, journal))
-
-    def _do(self, work: Work, perform: Perform) -> None:
-        """Run one piece of work to its end and tell the conductor how it went."""
-        with log.bound(request_id=work.request_id, operation=work.operation_id, server=work.server_id):
-            if self._stopping.is_set():
-                return
-            if self._running.busy(work.server_id) and not self._is_ours(work):
-                _log.info("work_came_late", kind=work.kind, epoch=work.epoch)
-                return
-            with self._running.begin(work) as task:
-                if task is None:
-                    _log.info("work_came_twice", kind=work.kind, epoch=work.epoch)
-                    return
-                told = self._do_in_turn(task, perform)
-            self._power.work_ended(work.server_id, told)
-            if work.server_id in self._to_refresh:
-                self._refresh(work.server_id)
-
-    def _is_ours(self, work: Work) -> bool:
-        """Asked when this would cut off other work for the same server: is it really the newer one?"""
-        held = {work.operation_id: work.epoch}
-        try:
-            answer = self._parts.ask("renew_leases", RenewLeases(host=self._parts.host, held=held), Held)
-        except Unavailable:
-            return False  # then it comes again
-        return work.operation_id in answer.operation_ids
-
-    def _do_in_turn(self, task: Task, perform: Perform) -> PowerState | None:
-        """The power state that the conductor was told at the end; None if it was told none."""
-        journal = Journal(self._parts, task.work, task.cancel)
-        self._look_later(journal)
-        self._renew_later(task.work.lease)
-        try:
-            return self._run(task, journal, perform)
-        except StaleEpoch:
-            self._let_go(task, journal)
-        except (ConductorAway, KilonovaError) as error:
-            # Its end could not be told: the operation is open, and its next owner finds what is done.
-            _log.warning("work_left", kind=task.work.kind, error=str(error))
-        finally:
-            journal.close()
-        return None
-
-    def _look_later(self, journal: Journal) -> None:
-        def look() -> None:
-            if journal.look():
-                self._look_later(journal)
-
-        if self._looks is not None:
-            self._looks.after(LOOK, look)
-
-    def _run(self, task: Task, journal: Journal, perform: Perform) -> PowerState | None:
-        """Do the work and tell its end. What fails in the doing is undone; never what was done."""
-        try:
-            told = perform(task, journal)
-        except (StaleEpoch, ConductorAway):
-            raise
-        except Exception as error:  # noqa: BLE001 - the edge of the work: its fault must be told
-            if self._stopping.is_set():
-                # It lost the driver or the network under it: no fault of the server's.
-                _log.info("work_left_for_the_next_start", kind=task.work.kind, error=words(error))
-            elif isinstance(error, FailedAfterCommit) and isinstance(error.cause, Unavailable):
-                # The guest waits, whole, and the records have it ACTIVE: it is let run when that can be done.
-                _log.warning("guest_waits_for_its_start", error=words(error.cause))
-                self._untidy.set()
-            else:
-                self._failed(task.work, journal, error)
-            return None
-        self._finish(task.work, journal, power_state=told)
-        _log.info("work_done", kind=task.work.kind, host=self._parts.host)
-        return told
-
-    def _failed(self, work: Work, journal: Journal, error: Exception) -> None:
-        """Undo, and say which step failed and why; another host may try what may go better there."""
-        cause = error.cause if isinstance(error, FailedAfterCommit) else error
-        if isinstance(cause, KilonovaError):
-            _log.warning("work_failed", kind=work.kind, error=journal.failure(cause))
-        else:
-            _log.exception("work_failed", kind=work.kind)
-        if not isinstance(error, FailedAfterCommit):
-            self._undo(journal)
-        self._finish(work, journal, error=cause)
-
-    def _finish(
-        self,
-        work: Work,
-        journal: Journal,
-        *,
-        error: Exception | None = None,
-        power_state: PowerState = PowerState.NOSTATE,
-    ) -> None:
-        message = Finished(
-            host=self._parts.host,
-            operation_id=work.operation_id,
-            epoch=work.epoch,
-            kind=work.kind,
-            steps=journal.untold(),
-            error=None if error is None else journal.failure(error),
-            details=journal.trace,
-            retry=error is not None and not isinstance(error, BuildAborted),
-            power_state=power_state,
-        )
-        journal.ask("finished", message, Nothing)
-
-    def _let_go(self, task: Task, journal: Journal) -> None:
-        """The work moved on. What it made is removed, unless this host has newer work for the same server
-        (which finds and uses it, or deletes it) or still has the server by the records."""
-        work = task.work
-        _log.info("work_moved_on", kind=work.kind, epoch=work.epoch)
-        if work.kind != "build" or self._running.superseded(task):
-            return
-        try:
-            if not is_placed_here(self._parts, work.server_id):
-                self._undo(journal)
-        except Unavailable as error:
-            # The next comparison with the records will see.
-            _log.warning("work_left", kind=work.kind, error=error.message)
+        self._worker.do(work, lambda _task, journal: delete.delete_instance(self._parts, work, journal))
 
     def get_console_output(self, message: ConsoleOutput) -> Text:
         return Text(text=self._parts.driver.console_output(message.server_id, message.length))
@@ -354,62 +231,19 @@ class Agent:
             or self._parts.bus.up_since > self._reported
         )
 
-    def _renew_later(self, lease: float) -> None:
-        """One renewal is due at a time, none without work. How long a lease is, conductors say."""
-        if self._leases is not None and self._renewal_due.acquire(blocking=False):
-            self._leases.after(lease / 3, lambda: self._renew(lease))
-
-    def _renew(self, lease: float) -> None:
-        self._renewal_due.release()
-        try:
-            lease = self._renew_leases() or lease
-        finally:
-            if self._running.held():
-                self._renew_later(lease)
-
-    def _renew_leases(self) -> float | None:
-        """Seconds until the leases run out; None if there are none."""
-        held = self._running.held()
-        if held:
-            answer = self._parts.ask("renew_leases", RenewLeases(host=self._parts.host, held=held), Held)
-            self._running.cancel_all_but(held, set(answer.operation_ids))
-            return answer.lease
-        return None
-
     def _compare(self) -> None:
         reconcile(self._parts, self._running, self._refresher.learn)
 
-    def _undo(self, journal: Journal) -> None:
-        if not journal.undo():
-            self._untidy.set()
-
     def _tidy(self) -> None:
         """Compare the host with the records as soon as the hypervisor answers."""
-        if not self._untidy.is_set():
+        if not self._worker.untidy.is_set():
             return
-        self._untidy.clear()
+        self._worker.untidy.clear()
         try:
             self._compare()
         except Unavailable:
-            self._untidy.set()
+            self._worker.untidy.set()
 
     def _repair(self) -> None:
         for line in self._parts.network.repair():
             _log.warning("network_repaired", what=line)
-
-    def _metadata(self, network_id: str, address: str) -> GuestMetadata | None:
-        """Whose address this is on that network, and what to tell it."""
-        for vif in self._parts.network.plugged().values():
-            on_it = vif.network_id == network_id and any(own.ip == address for own in vif.addresses)
-            if on_it and vif.server_id is not None:
-                query = ServerQuery(host=self._parts.host, server_id=vif.server_id)
-                try:
-                    told = self._parts.ask("guest_metadata", query, GuestMetadata)
-                except NotFound:
-                    return None
-                return structs.replace(told, vendor_data=vendor_data.static(self._parts.config.api))
-        return None
-
-    def _keep_password(self, about: GuestMetadata, password: str) -> None:
-        message = SetPassword(host=self._parts.host, server_id=about.server_id, password=password)
-        self._parts.ask("set_password", message, Nothing)

@@ -35,7 +35,7 @@ def end(conn: sa.Connection, parts: Parts, work: Row, error: str | None) -> None
     if (work.kind == DETACH_INTERFACE) == (error is None):
         parts.network.detach(work.server_id, port_id)
     elif work.kind == ATTACH_INTERFACE:
-        parts.network.port_status(work.server_id, active=True)
+        parts.network.port_status([work.server_id], active=True)
     follow(conn, parts, work.server_id)
 
 

@@ -6,6 +6,7 @@ import pytest
 from tests.functional.builds.cloud import Cloud
 from tests.functional.builds.conftest import MakeCloud
 
+from kilonova.compute import metadata
 from kilonova.domain.errors import Conflict, NotFound
 
 
@@ -24,27 +25,27 @@ def test_told_once_read_and_cleared(cloud: Cloud) -> None:
     address = vif.addresses[0].ip
 
     def guest_is_told() -> str:
-        told = host.agent._metadata(network, address)
+        told = metadata.whose(host.agent._parts, network, address)
         assert told is not None
         return told.password
 
-    told = host.agent._metadata(network, address)
+    told = metadata.whose(host.agent._parts, network, address)
     assert told is not None
     assert told.reservation_id.startswith("r-")
-    host.agent._keep_password(told, "c2VjcmV0")
+    metadata.keep_password(host.agent._parts, told, "c2VjcmV0")
     with pytest.raises(Conflict):
-        host.agent._keep_password(told, "another")
+        metadata.keep_password(host.agent._parts, told, "another")
     assert guest_is_told() == "c2VjcmV0"
     assert cloud.ask("GET", path) == (200, {"password": "c2VjcmV0"})
     assert cloud.ask("DELETE", path) == (204, None)
     assert guest_is_told() == ""
-    host.agent._keep_password(told, "another")
+    metadata.keep_password(host.agent._parts, told, "another")
 
     (other,) = [one for one in cloud.hosts.values() if one is not host]
     assert cloud.ask("DELETE", path)[0] == 204
     with pytest.raises(NotFound):
-        other.agent._keep_password(told, "forged")
-    host.agent._keep_password(told, "last")
+        metadata.keep_password(other.agent._parts, told, "forged")
+    metadata.keep_password(host.agent._parts, told, "last")
     cloud.delete(server_id)
     cloud.gone(server_id)
     assert cloud.sql("SELECT * FROM server_passwords") == []
