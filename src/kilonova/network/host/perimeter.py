@@ -174,26 +174,25 @@ class Perimeter:
         return {bridge.name: self._zone_of(bridge.owner) for bridge in bridges}
 
     def _cut(self) -> None:
-        """End the connections that the rules do not allow any more."""
-        own: dict[tuple[int, str], Vif] = {}
+        """End the connections that the rules of either end do not allow any more, in the zones of both: where
+        each port has its own, the other end's would go on to take what comes for an answer."""
+        networks: dict[int, str] = {}
+        own: dict[tuple[str, str], Vif] = {}
         for vif in map(self._knowledge.applied, self._vifs.values()):
-            bridge = self._plug.bridge(vif)
-            if bridge and vif.port_security and vif.security_groups is not None:
-                zone = self._zone_of(bridge.owner)
-                own |= {(zone, address.ip): vif for address in vif.addresses}
+            if bridge := self._plug.bridge(vif):
+                networks[self._zone_of(bridge.owner)] = vif.network_id
+            if vif.port_security and vif.security_groups is not None:
+                own |= {(vif.network_id, address.ip): vif for address in vif.addresses}
 
         def allowed(flow: flows.Flow) -> bool:
-            packet = flow.packet
-            source, destination = (
-                own.get((flow.zone, packet.source)),
-                own.get((flow.zone, packet.destination)),
-            )
+            packet, network = flow.packet, networks[flow.zone]
+            source, destination = own.get((network, packet.source)), own.get((network, packet.destination))
             return verdict.is_always_allowed(packet) or (
                 (source is None or self._passes(packet, EGRESS, source))
                 and (destination is None or self._passes(packet, INGRESS, destination))
             )
 
-        flows.cut({zone for zone, _ in own}, allowed)
+        flows.cut(set(networks), allowed)
 
     def _passes(self, packet: verdict.Packet, direction: str, vif: Vif) -> bool:
         filters = [one for group in vif.security_groups or () for one in self._knowledge.filters(group)]

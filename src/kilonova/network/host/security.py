@@ -35,6 +35,9 @@ from kilonova.network.host.nft import (
 )
 from kilonova.network.host.plan import METADATA_ADDRESS
 
+_OUT, _IN = 10, 20
+"""Priorities of these chains. More than 0: br_netfilter takes a packet away at that and gives it back to what
+comes after; chains at 0 see it or not, as it happens (br_nf_hook_thresh() of Linux)."""
 ANSWER = 0x4B4E
 """The mark of a packet that answers one which was let through."""
 
@@ -50,8 +53,8 @@ _ROUTER_SOLICITATION, _ROUTER_ADVERTISEMENT = 133, 134
 def base_chains() -> list[Chain]:
     """What goes out of a guest, then what comes to a guest: both must let a packet pass."""
     return [
-        Chain("egress", [*_always("out"), _each("iifname", "@outward")], Hook("filter", "forward", 0)),
-        Chain("ingress", [*_always("in"), _each("oifname", "@inward")], Hook("filter", "forward", 10)),
+        Chain("egress", [*_always("out"), _each("iifname", "@outward")], Hook("filter", "forward", _OUT)),
+        Chain("ingress", [*_always("in"), _each("oifname", "@inward")], Hook("filter", "forward", _IN)),
     ]
 
 
