@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
 import signal
@@ -18,6 +19,8 @@ from typing import Any
 from tests.databases import connect
 
 START_TIMEOUT = 60.0
+CUT_OFF = (OSError, http.client.HTTPException)
+"""What a client sees of a Kilonova that dies before it has answered, or in the midst of the answer."""
 
 
 class Client:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import http.client
 import threading
-import urllib.error
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.running import Up, until
+from tests.running import CUT_OFF, Up, until
 
 pytestmark = pytest.mark.crash
-
-CUT_OFF = (urllib.error.URLError, ConnectionError, http.client.HTTPException, TimeoutError)
 
 
 @pytest.fixture
