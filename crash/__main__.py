@@ -76,7 +76,7 @@ def _counted(title: str, counts: Counter[str]) -> Table:
 
 def _points(console: Console, only: str) -> bool:
     def tell(outcome: Outcome) -> None:
-        console.print(f"  {outcome.victim:14}{outcome.point:44}{outcome.wrong or 'well'}", highlight=False)
+        console.print(f"  {outcome.victim:14}{outcome.point:48}{outcome.wrong or 'well'}", highlight=False)
 
     console.print("kill -9 at every fault point")
     outcomes = kill_at_every_point(tell, only)
