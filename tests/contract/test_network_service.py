@@ -17,7 +17,7 @@ from tests.statements import sent
 
 from kilonova.config import Config
 from kilonova.domain.context import RequestContext
-from kilonova.domain.errors import BadRequest, BuildAborted, Conflict, QuotaExceeded
+from kilonova.domain.errors import BadRequest, BuildAborted, Conflict, Forbidden, QuotaExceeded
 from kilonova.domain.network import Network, Port, Subnet, Vif
 from kilonova.domain.servers import RequestedNetwork
 from kilonova.network.base import NetworkService
@@ -270,6 +270,12 @@ class TestValidate:
         self.check(cloud, on(theirs), RequestedNetwork(port_id=port), by=ADMIN)
         shared = cloud.network(ADMIN, shared=True)
         self.check(cloud, on(shared))
+
+    def test_on_a_network_of_others_the_address_is_not_the_askers_to_choose(self, cloud: Cloud) -> None:
+        shared = on(cloud.network(ADMIN, shared=True), fixed_ip="10.0.0.9")
+        with pytest.raises(Forbidden, match="disallowed by policy"):
+            self.check(cloud, shared)
+        assert self.check(cloud, shared, by=ADMIN) == [shared]
 
     @pytest.mark.parametrize(
         "ip", ["x", "10.0.0.0", "10.0.0.255", "10.0.0.1", "10.0.0.2", "10.9.0.1", "::1", "10.0.0.1/24"]

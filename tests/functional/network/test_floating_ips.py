@@ -58,6 +58,14 @@ def test_the_life_of_a_floating_ip(alice: Caller, net: str, external: str, route
     assert alice.refused("GET", f"/floatingips/{made['id']}") == (404, "FloatingIPNotFound")
 
 
+def test_ports_of_no_project_are_no_bodys_to_see(
+    alice: Caller, client: object, external: str, router: str
+) -> None:
+    floating(alice, external)
+    unscoped = Caller(client, "unscoped")  # type: ignore[arg-type]
+    assert unscoped.ids("ports") == unscoped.ids("floatingips") == unscoped.ids("routers") == []
+
+
 def test_the_address_is_held_and_comes_back(alice: Caller, admin: Caller, external: str) -> None:
     fixed = "198.51.100.40"
     assert (

@@ -210,6 +210,18 @@ def test_a_port_on_anothers_shared_network(bob: Caller, admin: Caller) -> None:
     bob.delete("port", port["id"])
 
 
+def test_a_networks_owner_changes_no_port_of_others(alice: Caller, bob: Caller, admin: Caller) -> None:
+    """Neutron's update_port is the port's owner's; the network's may look and delete."""
+    shared = admin.create("network", project_id=ALICE, shared=True)["id"]
+    alice.create("subnet", network_id=shared, cidr="10.0.0.0/24")
+    port = bob.create("port", network_id=shared)["id"]
+    assert alice.get(f"/ports/{port}")["port"]["project_id"] == BOB
+    for change in ({"admin_state_up": False}, {"security_groups": []}, {"port_security_enabled": False}):
+        assert alice.refused_update("port", port, **change) == (403, "PolicyNotAuthorized")
+    assert bob.update("port", port, name="mine")["name"] == "mine"
+    alice.delete("port", port)
+
+
 @pytest.mark.parametrize("plug", ["ovs-hybrid", "ovs"])
 def test_a_port_shows_its_hosts_plug(
     admin: Caller, network: BuiltinNetwork, net: str, subnet: dict[str, Any], plug: PlugKind

@@ -163,6 +163,8 @@ def test_rules(alice: Caller, web: str, said: dict[str, Any], shown: dict[str, A
         ({"ethertype": "arp"}, "SecurityGroupRuleInvalidEtherType"),
         ({"remote_ip_prefix": "fd00::/8"}, "SecurityGroupRuleParameterConflict"),
         ({"remote_ip_prefix": "x"}, "InvalidCIDR"),
+        ({"ethertype": "IPv6", "remote_ip_prefix": "2001:db8::%x/32"}, "InvalidCIDR"),
+        ({"ethertype": "IPv6", "remote_ip_prefix": "fe80::1%eth0"}, "InvalidCIDR"),
         ({"remote_address_group_id": "x"}, "InvalidInput"),
         ({"direction": "both"}, "HTTPBadRequest"),
         ({"stateful": True}, "HTTPBadRequest"),

@@ -30,6 +30,7 @@ def attach(
     conn: sa.Connection, config: Config, context: RequestContext, seat: Seat, asked: RequestedNetwork
 ) -> str:
     """The id of the port that is the server's next NIC from now on."""
+    context = structs.replace(context, project_id=seat.project_id)  # an admin's attach is the server's
     store.lock_server(conn, seat.server_id)
     have = store.of_servers(conn, [seat.server_id])
     if asked.port_id is not None:

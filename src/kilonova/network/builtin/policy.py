@@ -12,10 +12,13 @@ from kilonova.domain.context import RequestContext
 from kilonova.domain.errors import BadRequest
 from kilonova.network.builtin.errors import PolicyNotAuthorized
 
+_NOBODY = "-"
+"""No project has this id; "" is that of ports which belong to no project."""
+
 
 def scope(context: RequestContext) -> str | None:
     """The project whose things the asker sees; None: everything."""
-    return None if context.is_admin else context.project_id or ""
+    return None if context.is_admin else context.project_id or _NOBODY
 
 
 def may_write(context: RequestContext, rule: str) -> None:

@@ -103,7 +103,7 @@ def update(
 ) -> Port:
     (port,) = port_groups.adopted(conn, [find(conn, context, port_id, for_update=True)])
     network = _network(conn, port)
-    policy.owner_only(context, "rule:update_port", *owners(conn, port))
+    policy.owner_only(context, "rule:update_port", port.project_id)
     values = _values(body)
     groups = port_groups.asked(conn, context, body, port.project_id)
     if groups is not None:
@@ -166,7 +166,7 @@ def _tell_server(conn: sa.Connection, port: Port) -> None:
 
 
 def owners(conn: sa.Connection, port: Port) -> list[str]:
-    """The projects that may change it: its own, and its network's."""
+    """The projects that may delete it: its own, and its network's."""
     return [port.project_id, _network(conn, port).project_id]
 
 

@@ -49,7 +49,7 @@ def validate(
     for ask in filled:
         if not ask.port_id:
             network = networks[ask.network_id or ""]
-            _check_new(conn, network, subnets.get(network.id, []), ask.fixed_ip)
+            _check_new(conn, context, network, subnets.get(network.id, []), ask.fixed_ip)
     _check_same_address_twice(filled)
     _check_quota(conn, config, context, count * (len(filled) - len(asked_ports)))
     return filled
@@ -91,13 +91,19 @@ def _networks(
 
 
 def _check_new(
-    conn: sa.Connection, network: Network, subnets: Sequence[Subnet], fixed_ip: str | None
+    conn: sa.Connection,
+    context: RequestContext,
+    network: Network,
+    subnets: Sequence[Subnet],
+    fixed_ip: str | None,
 ) -> None:
     """A port could be made there, with that address."""
     if not subnets:
         raise BadRequest(f"Network {network.id} requires a subnet in order to boot instances on.")
     if fixed_ip is None:
         return
+    if policy.scope(context) not in (None, network.project_id):
+        raise policy.denied("rule:create_port and rule:create_port:fixed_ips:ip_address")
     wrong = BadRequest(f"Fixed IP address {fixed_ip} is not a valid ip address for network {network.id}.")
     try:
         address = IPv4Address(fixed_ip)

@@ -216,10 +216,13 @@ def _check_range(low: int | None, high: int | None) -> None:
 def _prefix(asked: str | None, ethertype: str) -> str | None:
     if asked is None:
         return None
+    wrong = errors.InvalidCIDR(f"Invalid CIDR {asked} given as IP prefix.")
+    if "%" in asked:  # a zone, which ip_network() takes, and which means something on one host at most
+        raise wrong
     try:
         network = ip_network(asked, strict=False)
     except ValueError as error:
-        raise errors.InvalidCIDR(f"Invalid CIDR {asked} given as IP prefix.") from error
+        raise wrong from error
     if network.version != (4 if ethertype == IPV4 else 6):
         raise errors.SecurityGroupRuleParameterConflict(
             f"Conflicting value ethertype {ethertype} for CIDR {asked}"

@@ -117,8 +117,10 @@ def contains(subnet: Subnet, address: str) -> bool:
 
 
 def _locked(conn: sa.Connection, context: RequestContext, subnet: Subnet) -> Subnet:
-    """The subnet as it is once nobody else can change it: whoever changes subnets locks their network."""
+    """The subnet as it is once nobody else can change it or take addresses of it: whoever changes subnets
+    locks their network, and who takes addresses all of its subnets."""
     network_store.get(conn, subnet.network_id, None, for_update=True)
+    store.of_networks(conn, [subnet.network_id], for_update=True)
     return find(conn, context, subnet.id)
 
 
