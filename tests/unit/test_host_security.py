@@ -178,3 +178,15 @@ def test_an_older_answer_that_comes_later_changes_nothing(tmp_path: Path) -> Non
 def test_a_damaged_record_closes_and_does_not_stop(tmp_path: Path) -> None:
     (tmp_path / "security.json").write_text("{")
     assert Knowledge(tmp_path).filters(GROUP) == []
+
+
+def test_ports_that_will_be_plugged_use_their_groups(tmp_path: Path) -> None:
+    """A rule that changes while the server is built reaches them before anything else does."""
+    known = Knowledge(tmp_path)
+    to_other = Filter(direction="ingress", ethertype=IPV4, remote_group=OTHER)
+    port = PortSecurity(port_id=PORT, port_security=True, security_groups=[GROUP])
+    known.learn(NetworkState(ports=[port], groups={GROUP: [to_other]}), 1.0)
+    assert known.using([], {GROUP}) == known.using([VIF], {OTHER}) == {PORT}
+    assert known.using([VIF], {PORT}) == set()
+    known.forget(PORT)
+    assert known.using([], {GROUP}) == set()

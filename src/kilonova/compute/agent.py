@@ -22,7 +22,7 @@ from kilonova.compute.running import Running
 from kilonova.compute.work import Worker
 from kilonova.domain import hosts
 from kilonova.domain.clock import now
-from kilonova.domain.errors import KilonovaError, Unavailable
+from kilonova.domain.errors import BuildFailed, KilonovaError, Unavailable
 from kilonova.domain.messages import (
     ConsoleOutput,
     FromHost,
@@ -91,7 +91,7 @@ class Agent:
         stop = stop or self._stopping
         insist(parts.driver.check, math.inf, stop, "hypervisor_away")
         insist(lambda: self._report(starting=True), math.inf, stop)
-        insist(self._refresher.compare, math.inf, stop)
+        insist(self._begin_network, math.inf, stop)
         insist(self._compare, math.inf, stop)
         self._serve()
         insist(self._ready, math.inf, stop)
@@ -112,6 +112,13 @@ class Agent:
             subscription.close()
         self._refresher.close()
         self._parts.network.stop()
+
+    def _begin_network(self) -> None:
+        """What the host cannot do of it keeps the agent from nothing else; each minute it is tried again."""
+        try:
+            self._refresher.compare()
+        except BuildFailed as error:
+            _log.error("network_not_as_told", error=error.message)
 
     def _ready(self) -> None:
         held = list(self._running.held())
@@ -233,6 +240,8 @@ class Agent:
 
     def _compare(self) -> None:
         reconcile(self._parts, self._running, self._refresher.learn)
+        for server_id in list(self._to_refresh):  # told so while the comparison had the server to itself
+            self._refresh(server_id)
 
     def _tidy(self) -> None:
         """Compare the host with the records as soon as the hypervisor answers."""

@@ -11,6 +11,7 @@ from tests.functional.builds.conftest import MakeCloud
 from tests.running import until
 
 from kilonova.domain.errors import BuildFailed
+from kilonova.domain.messages import ServerRef
 from kilonova.domain.network import tap_name
 from kilonova.domain.servers import PowerState
 
@@ -488,3 +489,13 @@ class TestExternalEvents:
         assert nics.cloud.act(nics.id, "pause") == 202
         nics.cloud.settled(nics.id)
         assert self.codes(nics, {"name": "power-update", "tag": "POWER_OFF"}) == (207, [(422, "failed")])
+
+
+def test_a_word_that_comes_during_a_comparison_is_not_forgotten(nics: Nics) -> None:
+    agent = nics.cloud.where(nics.id).agent
+    with agent._running.reserved(nics.id) as free:
+        assert free
+        agent.refresh_interfaces(ServerRef(server_id=nics.id))
+        assert agent._to_refresh == {nics.id}
+    agent._compare()
+    assert agent._to_refresh == set()

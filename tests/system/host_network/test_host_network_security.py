@@ -118,6 +118,17 @@ def test_a_connection_lives_as_long_as_it_is_allowed(two: Two) -> None:
         assert not passes(client, web)
 
 
+def test_a_connection_ends_though_the_rules_were_loaded_for_another_port(two: Two) -> None:
+    two.tell(tcp(5001))
+    with two.connection(5001) as (client, web):
+        assert passes(client, web)
+        closed = NetworkState(groups={WEB: [OUT]})
+        two.lab.host._knowledge.learn(closed, time.monotonic())
+        two.lab.guest(7, security_groups=[])  # its plug loads all that is known
+        two.lab.host.refresh(closed, time.monotonic())
+        assert not passes(web, client)
+
+
 def test_a_port_is_never_open_while_its_rules_change(two: Two) -> None:
     """Each change is one transaction: what no rule allows is never let in, whenever it is tried."""
     two.tell(tcp(1))

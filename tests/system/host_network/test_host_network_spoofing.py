@@ -43,6 +43,7 @@ def bad_frames(own: str) -> dict[str, bytes]:
         "ARP answer for the gateway": arp(own, (own, "10.80.0.1"), PEER, operation=2),
         "ARP with another MAC inside": arp(own, (OTHER_MAC, IP), PEER),
         "a DHCP answer": ipv4((own, BROADCAST), IP, "255.255.255.255", ports=DHCP_ANSWER),
+        "a DHCP answer from another port": ipv4((own, BROADCAST), IP, PEER, ports=(4000, 68)),
         "an IPv6 router's advertisement": mac("33:33:00:00:00:01")
         + mac(own)
         + b"\x86\xdd"
@@ -104,6 +105,17 @@ def test_allowed_address_pairs(lab: Lab, peer: Guest) -> None:
         ipv4((own, BROADCAST), "10.80.0.128", PEER),
     ]
     assert what_arrives(guest, peer, allowed + refused, good(guest)) == allowed
+
+
+@pytest.mark.parametrize("prefix", ["0.0.0.0/0", "0.0.0.0/1", "0.0.0.0"])
+def test_pairs_that_hold_the_address_of_nobody(lab: Lab, peer: Guest, prefix: str) -> None:
+    """An ARP probe's sender is allowed anyway: nft takes nothing twice."""
+    guest = lab.guest(5, allowed_address_pairs=[AddressPair(ip_address=prefix)])
+    own = guest.vif.mac
+    probe, other = arp(own, (own, "0.0.0.0"), PEER), ipv4((own, BROADCAST), OTHER_IP, PEER)
+    passing = [probe, other] if prefix != "0.0.0.0" else [probe]
+    assert what_arrives(guest, peer, [probe, other], good(guest)) == passing
+    assert lab.host.repair() == []
 
 
 def test_plugged_again_the_new_rules_hold(lab: Lab, peer: Guest) -> None:

@@ -14,7 +14,7 @@ A rule for a port is in a chain of its own, so that a plug changes nothing else.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from ipaddress import ip_network
+from ipaddress import IPv4Address, ip_network
 from typing import Any
 
 from kilonova.domain.network import Vif
@@ -40,6 +40,8 @@ from kilonova.network.host.nft import (
     zone,
 )
 
+_UNSET = IPv4Address(0)
+"""The sender's address of who has none yet: asking for DHCP, or whether an address is free (RFC 5227)."""
 _ETHER = payload("ether", "saddr")
 _ANSWERS = match(ct("state"), ["established", "related"], op="in")
 _REPLY = match(ct("direction"), "reply")
@@ -121,19 +123,21 @@ def _port_chain(vif: Vif) -> Chain:
     pairs = allowed(vif)
     macs = sorted({mac for mac, _ in pairs} | {vif.mac.lower()})
     addresses = [concat(mac, _address(ip)) for mac, ip in pairs]
-    unset = [concat(mac, "0.0.0.0") for mac in macs]  # noqa: S104 - an ARP probe's sender, RFC 5227
-    udp = payload("udp", "sport")
+    probing = [mac for mac in macs if not any(mac == m and _UNSET in ip_network(net) for m, net in pairs)]
+    unset = [concat(mac, str(_UNSET)) for mac in probing]
+    udp, to = payload("udp", "sport"), payload("udp", "dport")
     return Chain(
         _chain_name(vif.port_id),
         [
             Rule("only its MAC", [match(_ETHER, one_of(list(macs)), "!="), DROP]),
             Rule("no DHCP server", [match(udp, 67), DROP]),
+            Rule("no DHCP server, from whatever port", [match(to, 68), DROP]),
             Rule(
                 "asking for DHCP without an address",
                 [
-                    match(payload("ip", "saddr"), "0.0.0.0"),  # noqa: S104
+                    match(payload("ip", "saddr"), str(_UNSET)),
                     match(udp, 68),
-                    match(payload("udp", "dport"), 67),
+                    match(to, 67),
                     ACCEPT,
                 ],
             ),

@@ -76,13 +76,15 @@ class Knowledge:
         return self._members.get(group_id, [])
 
     def using(self, vifs: Iterable[Vif], ids: set[str]) -> set[str]:
-        """The ports that are in one of these groups, or in one with a rule about them."""
+        """Of these ports, and of those that will be plugged: who is in one of these groups, or in one with a
+        rule about them."""
         with self._lock:
+            groups = {vif.port_id: vif.security_groups or [] for vif in vifs}
+            groups |= {port.port_id: port.security_groups for port in self._ports.values()}
             return {
-                vif.port_id
-                for vif in vifs
-                for group in self.applied(vif).security_groups or ()
-                if group in ids or remotes_of(self.filters(group)) & ids
+                port_id
+                for port_id, its in groups.items()
+                if any(group in ids or remotes_of(self.filters(group)) & ids for group in its)
             }
 
     def _newer(self, kind: str, told: dict[str, T], asked: float) -> dict[str, T]:

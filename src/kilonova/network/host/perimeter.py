@@ -47,6 +47,8 @@ class Perimeter:
         self._lock = threading.Lock()
         self._loaded: _Tables | None = None
         """What this process has loaded, or seen loaded."""
+        self._uncut = True
+        """There may be connections that what is loaded does not allow; so it is after a kill -9, too."""
         self._made = _Memo()
 
     def admit(self, vif: Vif) -> None:
@@ -75,7 +77,10 @@ class Perimeter:
         """The rules are as is known by now, and no connection is left that they do not allow. What the plug
         guards, it is told by joining the ports again (host.py)."""
         with self._lock:
-            if self._vifs and self._load():
+            if not self._vifs:
+                return
+            self._load()
+            if self._uncut:
                 self._cut()
 
     def start(self) -> None:
@@ -110,26 +115,27 @@ class Perimeter:
             return []
         return self._forwarding.hold(_OWNER)
 
-    def _load(self) -> bool:
-        """What should be loaded is; whether that was a change."""
+    def _load(self) -> None:
+        """What should be loaded is."""
         wanted, loaded = self._tables(), self._loaded
         if loaded is None:
             # The first port of all, or of this process: whatever is there is replaced.
             self._replace_all(wanted)
-            return True
+            return
         pairs = zip(loaded, wanted, strict=True)
         commands = [command for before, after in pairs for command in nft.difference(before, after)]
         if not commands:
-            return False
+            return
+        self._uncut = True
         try:
             nft.apply(commands)
         except BuildFailed:
             # Somebody flushed the tables.
             self._replace_all(wanted)
         self._loaded = wanted
-        return True
 
     def _replace_all(self, wanted: _Tables) -> None:
+        self._uncut = True
         nft.apply([command for table in wanted for command in nft.replace(table)])
         self._loaded = wanted
 
@@ -193,6 +199,7 @@ class Perimeter:
             )
 
         flows.cut(set(networks), allowed)
+        self._uncut = False
 
     def _passes(self, packet: verdict.Packet, direction: str, vif: Vif) -> bool:
         filters = [one for group in vif.security_groups or () for one in self._knowledge.filters(group)]

@@ -51,6 +51,7 @@ def guard(owner: int, vif: Vif, number: int) -> list[str]:
         f"{own},table=0,priority=100,in_port={number},actions=resubmit(,{_GUARD})",
         # No DHCP server.
         f"{port},priority=90,udp,tp_src=67,actions=drop",
+        f"{port},priority=90,udp,tp_dst=68,actions=drop",
         *(f"{port},priority=80,{_UNTAGGED},{match},actions=NORMAL" for match in passing),
         *(
             f"{port},priority=70,{_UNTAGGED},ip,dl_src={mac},nw_src={_address(ip)},actions=NORMAL"
