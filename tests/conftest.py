@@ -6,8 +6,10 @@ KILONOVA_TEST_DATABASE=postgresql in the environment all of them run on PostgreS
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +22,7 @@ from tests.rabbit import Rabbit, installed
 
 from kilonova.store.database import Database
 
+_STATUS = pytest.StashKey[int]()
 DEFAULT_DATABASE = os.environ.get("KILONOVA_TEST_DATABASE", "sqlite")
 ON_BOTH = {
     "test_bootstrap",
@@ -55,6 +58,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("system"):
             item.add_marker(pytest.mark.skip(reason="needs root"))
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    session.config.stash[_STATUS] = int(exitstatus)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End here, with what was found: where an interpreter of this size takes down its modules, msgspec may
+    crash (https://github.com/msgspec/msgspec/issues/717), and a run that passed would have failed."""
+    status = config.stash.get(_STATUS, None)
+    if status is None or hasattr(config, "workerinput"):
+        return
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 @pytest.fixture(scope="module", autouse=True)
