@@ -29,6 +29,8 @@ ATTRIBUTES = {
             "ip_version",
             "gateway_ip",
             "enable_dhcp",
+            "ipv6_ra_mode",
+            "ipv6_address_mode",
             "revision_number",
         )
     },
@@ -178,13 +180,19 @@ def search_from(conn: sa.Connection, next_numbers: Mapping[str, int]) -> None:
     )
 
 
-def in_use(conn: sa.Connection, subnet_id: str) -> bool:
-    """Whether a port has an address of it; DHCP's own does not count."""
+def in_use(conn: sa.Connection, subnet_id: str, automatic: bool = False) -> bool:
+    """Whether a port has an address of it; DHCP's own does not count. ``automatic``: none but a router's."""
+    of_router = ports.c.device_owner.in_([INTERFACE_OWNER, GATEWAY_OWNER])
     query = sa.exists().where(
         ip_allocations.c.subnet_id == subnet_id,
         ip_allocations.c.port_id == ports.c.id,
-        ports.c.device_owner != DHCP_OWNER,
+        of_router if automatic else ports.c.device_owner != DHCP_OWNER,
     )
+    return bool(conn.scalar(sa.select(query)))
+
+
+def has_ipv6(conn: sa.Connection, network_id: str) -> bool:
+    query = sa.exists().where(subnets.c.network_id == network_id, subnets.c.ip_version == 6)
     return bool(conn.scalar(sa.select(query)))
 
 

@@ -11,7 +11,7 @@ from kilonova.config import Config
 from kilonova.domain.clock import now
 from kilonova.domain.context import RequestContext
 from kilonova.domain.network import Network
-from kilonova.network.builtin import policy, quotas
+from kilonova.network.builtin import ipv6_modes, policy, quotas
 from kilonova.network.builtin.errors import (
     ExternalNetworkInUse,
     InvalidInput,
@@ -73,6 +73,8 @@ def update(
     changes = said(body, "name", "description", "admin_state_up", "shared", "mtu", "port_security_enabled")
     if "mtu" in changes:
         changes["mtu"] = _mtu(config, changes["mtu"])
+        if changes["mtu"] < ipv6_modes.MIN_MTU and subnets.has_ipv6(conn, network.id):
+            raise InvalidInput(f"Requested MTU is too small: IPv6 needs {ipv6_modes.MIN_MTU}")
     if changes.get("shared", network.shared) != network.shared:
         _check_sharing(conn, context, network)
     if _differs(network, changes, "mtu", "admin_state_up") and ports.plugged_into_servers(conn, network.id):
@@ -134,6 +136,8 @@ def _check_external(conn: sa.Connection, context: RequestContext, network: Netwo
             f"External network {network.id} cannot be updated to be made non-external, since it has "
             "existing gateway ports."
         )
+    if not network.external and subnets.has_ipv6(conn, network.id):
+        raise InvalidInput("subnets of external networks are of IPv4 only: routers lead outside by that")
     if not network.external and (users := ports.in_use(conn, network.id)):
         raise NetworkInUse(
             f"Unable to complete operation on network {network.id}. It can become external only without "
