@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -70,7 +71,8 @@ class LinuxHost:
         self._segments_lock = threading.Lock()
         self._running: _Running | None = None
         self._tidied = False
-        self._mended: list[str] = []
+        self._mended: deque[str] = deque()
+        """What was mended between two calls of repair(), which tells it."""
         self._last_mend: dict[str, float] = {}
         self._without_dhcp: set[str] = set()
         """Networks whose DHCP server died again too soon: for the next repair()."""
@@ -81,7 +83,7 @@ class LinuxHost:
         self._change_plug()
         self._routers.start()
         self._perimeter.start()
-        self._mended += self.repair()
+        self._mended.extend(self.repair())
 
     def stop(self) -> None:
         running, self._running = self._running, None
@@ -181,7 +183,7 @@ class LinuxHost:
         return self._records.vifs()
 
     def repair(self) -> list[str]:
-        mended, self._mended = self._mended, []
+        mended = [self._mended.popleft() for _ in range(len(self._mended))]
         changed = any([self._require_running().changes.any(), self._plug.changed()])
         mended += self._attempt(self._tidy)
         mended += self._attempt(lambda: self._perimeter.ensure(rules=changed))
@@ -229,7 +231,7 @@ class LinuxHost:
         lines = self._attempt(lambda: self._mend(network_id, everything=True))
         for line in lines:
             _log.warning("mended", what=line)
-        self._mended += lines
+        self._mended.extend(lines)
 
     def _ensure_network(self, segment: Segment) -> list[str]:
         plan = self._plan(segment.network_id)
@@ -330,7 +332,27 @@ class LinuxHost:
 
     @contextmanager
     def _segment(self, network_id: str) -> Iterator[Segment]:
-        """The network's segment, locked."""
+        """The network's segment, locked. One that has no port when the block ends is forgotten."""
+        while True:
+            segment = self._known_segment(network_id)
+            with segment.lock:
+                if self._segments.get(network_id) is not segment:
+                    continue  # forgotten while this thread waited for it
+                try:
+                    yield segment
+                finally:
+                    if not self._records.vifs_of(network_id):
+                        self._forget_segment(segment)
+                return
+
+    def _forget_segment(self, segment: Segment) -> None:
+        segment.close()
+        with self._segments_lock:
+            self._segments.pop(segment.network_id, None)
+        self._last_mend.pop(segment.network_id, None)
+        self._without_dhcp.discard(segment.network_id)
+
+    def _known_segment(self, network_id: str) -> Segment:
         running = self._require_running()
         with self._segments_lock:
             segment = self._segments.get(network_id)
@@ -339,8 +361,7 @@ class LinuxHost:
                     network_id, self._config, self._plug, running.metadata, running.loop, self._dhcp_ended
                 )
                 self._segments[network_id] = segment
-        with segment.lock:
-            yield segment
+        return segment
 
     def _require_running(self) -> _Running:
         if self._running is None:
