@@ -77,6 +77,9 @@ def update(
         changes["mtu"] = _mtu(config, changes["mtu"])
     if changes.get("shared", network.shared) != network.shared:
         _check_sharing(conn, context, network)
+    if _differs(network, changes, "mtu", "admin_state_up"):
+        # Whoever gives a server an address here has committed, or will read what is written now.
+        subnets.of_networks(conn, [network.id], for_update=True)
     if _differs(network, changes, "mtu", "admin_state_up") and ports.plugged_into_servers(conn, network.id):
         raise NetworkInUse(
             f"Unable to complete operation on network {network.id}. mtu and admin_state_up can change "
