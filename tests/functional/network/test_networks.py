@@ -52,7 +52,9 @@ def test_many_at_once_are_all_or_nothing(alice: Caller) -> None:
 def test_what_comes_later_is_refused_in_words(alice: Caller, admin: Caller) -> None:
     for attributes in (
         {"provider:network_type": "vlan"},
-        {"provider:segmentation_id": 7},
+        {"provider:physical_network": "physnet1"},
+        {"provider:network_type": "vxlan", "router:external": True},
+        {"provider:segmentation_id": 7, "router:external": True},
         {"is_default": True},
         {"availability_zone_hints": ["a"]},
         {"mtu": 1501},
