@@ -19,8 +19,8 @@ from msgspec import structs
 
 from kilonova import log
 from kilonova.config import Config
-from kilonova.domain.errors import KilonovaError, Unavailable
-from kilonova.domain.network import NetworkState, PlugKind, Vif
+from kilonova.domain.errors import BuildFailed, KilonovaError, Unavailable
+from kilonova.domain.network import NetworkState, PlugKind, PortSecurity, Vif
 from kilonova.domain.routers import HostRouters
 from kilonova.network.base import NO_DEEDS, MetadataDeeds, MetadataLookup
 from kilonova.network.host import dhcp, links, linux, names, records
@@ -54,6 +54,7 @@ class LinuxHost:
         self._top = Path(config.state).absolute()
         self._records = Records(folder)
         self._knowledge = Knowledge(folder)
+        self._knowledge.keep_only(self._records.vifs())
         forwarding = Forwarding(folder / "ip_forward")
         self.plug_kind = config.network.plug
         self._plug = make(config.network.plug, config.network, folder)
@@ -168,8 +169,7 @@ class LinuxHost:
             yield bool(self._records.vifs_of(network_id))
 
     def refresh(self, state: NetworkState, asked: float) -> None:
-        for port in state.ports:
-            check_security(port)
+        state = structs.replace(state, ports=[_checked(port) for port in state.ports])
         self._knowledge.learn(state, asked)
         self._perimeter.refresh()
         if self._plug.filters is Filters.SWITCH:
@@ -177,7 +177,7 @@ class LinuxHost:
                 self._attempt(lambda one=port.port_id: self._join_again(one))  # type: ignore[misc]
 
     def users(self, ids: set[str]) -> set[str]:
-        return self._knowledge.using(self._records.vifs().values(), ids)
+        return self._knowledge.now.using(self._records.vifs().values(), ids)
 
     def plugged(self) -> dict[str, Vif]:
         return self._records.vifs()
@@ -248,7 +248,7 @@ class LinuxHost:
     def _join(self, vif: Vif) -> list[str]:
         with linux.netlink() as ip:
             done = linux.ensure_tap(ip, vif.tap)
-            return done + self._plug.ensure_port(ip, self._knowledge.applied(vif))
+            return done + self._plug.ensure_port(ip, self._knowledge.now.applied(vif))
 
     def _join_again(self, port_id: str) -> list[str]:
         """By what is known of the port now, if it is plugged."""
@@ -367,6 +367,17 @@ class LinuxHost:
         if self._running is None:
             raise Unavailable("the host's network is not started")
         return self._running
+
+
+def _checked(port: PortSecurity) -> PortSecurity:
+    """What was told of the port, or, if that must not come near a rule, that it is closed."""
+    names.checked("port", port.port_id)
+    try:
+        check_security(port)
+    except BuildFailed as error:
+        _log.error("left_closed", what=f"port {port.port_id}", reason=error.message)
+        return PortSecurity(port_id=port.port_id, port_security=True)
+    return port
 
 
 class _Running:
