@@ -11,11 +11,7 @@ from kilonova.config import Config
 from kilonova.domain.clock import now
 from kilonova.domain.context import RequestContext
 from kilonova.domain.network import Network
-<<<<<<< HEAD
-from kilonova.network.builtin import ipv6_modes, policy, quotas
-=======
-from kilonova.network.builtin import policy, quotas, segments
->>>>>>> main
+from kilonova.network.builtin import ipv6_modes, policy, quotas, segments
 from kilonova.network.builtin.errors import (
     ExternalNetworkInUse,
     InvalidInput,
