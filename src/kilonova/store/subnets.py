@@ -196,15 +196,5 @@ def has_ipv6(conn: sa.Connection, network_id: str) -> bool:
     return bool(conn.scalar(sa.select(query)))
 
 
-def serves_servers(conn: sa.Connection, subnet_id: str) -> bool:
-    """Whether a NIC or a router has an address of it, so that hosts act on what the subnet says."""
-    query = sa.exists().where(
-        ip_allocations.c.subnet_id == subnet_id,
-        ip_allocations.c.port_id == ports.c.id,
-        sa.or_(ports.c.nic.is_not(None), ports.c.device_owner.in_([INTERFACE_OWNER, GATEWAY_OWNER])),
-    )
-    return bool(conn.scalar(sa.select(query)))
-
-
 def _subnet(row: sa.Row[Any]) -> Subnet:
     return Subnet(**row._mapping)

@@ -11,7 +11,7 @@ from msgspec import structs
 from kilonova.domain.network import Network, Port, Subnet
 from kilonova.domain.routers import GATEWAY_OWNER, INTERFACE_OWNER
 from kilonova.network.builtin import vifs
-from kilonova.network.builtin.changes import Change, changed, membership
+from kilonova.network.builtin.changes import membership
 from kilonova.network.builtin.ipam import Allocator
 from kilonova.network.builtin.requests import FixedIpRequest
 from kilonova.store import ports as store
@@ -30,6 +30,7 @@ def come(conn: sa.Connection, network: Network, subnet: Subnet) -> None:
         (fixed,) = allocator.requested([FixedIpRequest(subnet_id=subnet.id)], port.mac_address)
         store.add(conn, port.id, fixed)
         _readdressed(conn, port, structs.replace(port, fixed_ips=[*port.fixed_ips, fixed]))
+    vifs.show_network(conn, network.id)
 
 
 def go(conn: sa.Connection, subnet: Subnet) -> None:
@@ -42,11 +43,9 @@ def go(conn: sa.Connection, subnet: Subnet) -> None:
         left = [fixed for fixed in port.fixed_ips if fixed.subnet_id != subnet.id]
         if len(left) < len(port.fixed_ips):
             _readdressed(conn, port, structs.replace(port, fixed_ips=left))
+    vifs.show_network(conn, subnet.network_id)
 
 
 def _readdressed(conn: sa.Connection, was: Port, port: Port) -> None:
     store.update(conn, [port.id], {})
     membership(conn, [was], [port])
-    if port.nic is not None:
-        vifs.show(conn, port)
-        changed(conn, Change(servers=[(port.host, port.device_id)]))
