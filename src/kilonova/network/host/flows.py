@@ -31,19 +31,24 @@ class Flow(msgspec.Struct, frozen=True):
 
 def cut(zones: set[int], allowed: Callable[[Flow], bool]) -> int:
     """End every connection of these zones that is not allowed; how many there were."""
+    return sum(_cut(family, zones, allowed) for family in _FAMILIES)
+
+
+def _cut(family: socket.AddressFamily, zones: set[int], allowed: Callable[[Flow], bool]) -> int:
+    """A socket asks for, and deletes, connections of one family."""
     ended = 0
-    with making("connection tracking"), NFCTSocket() as tracking:  # type: ignore[no-untyped-call]
+    with making("connection tracking"), NFCTSocket(nfgen_family=family) as tracking:  # type: ignore[no-untyped-call]
         for entry in list(tracking.dump()):
-            number, family = entry.get_attr("CTA_ZONE") or 0, entry["nfgen_family"]
-            if number not in zones or family not in _FAMILIES:
+            number = entry.get_attr("CTA_ZONE") or 0
+            if number not in zones or entry["nfgen_family"] != family:
                 continue
             if not allowed(Flow(number, _packet(entry, family))):
                 ended += _delete(tracking, entry, family, number)
     return ended
 
 
-def _packet(entry: Any, family: int) -> Packet:
-    version, icmp = _FAMILIES[socket.AddressFamily(family)]
+def _packet(entry: Any, family: socket.AddressFamily) -> Packet:
+    version, icmp = _FAMILIES[family]
     original = entry.get_attr("CTA_TUPLE_ORIG")
     ip, protocol = original.get_attr("CTA_TUPLE_IP"), original.get_attr("CTA_TUPLE_PROTO")
     number = protocol.get_attr("CTA_PROTO_NUM")
@@ -57,9 +62,9 @@ def _packet(entry: Any, family: int) -> Packet:
     )
 
 
-def _delete(tracking: Any, entry: Any, family: int, number: int) -> int:
+def _delete(tracking: Any, entry: Any, family: socket.AddressFamily, number: int) -> int:
     packet = _packet(entry, family)
-    _, icmp = _FAMILIES[socket.AddressFamily(family)]
+    _, icmp = _FAMILIES[family]
     protocol = entry.get_attr("CTA_TUPLE_ORIG").get_attr("CTA_TUPLE_PROTO")
     kind, code = packet.icmp or (None, None)
     wanted = NFCTAttrTuple(

@@ -104,9 +104,9 @@ class LinuxHost:
         with self._segment(vif.network_id) as segment:
             before = self._records.vif(vif.port_id)
             self._records.put(vif)
-            self._ensure_network(segment)
+            plan = self._ensure_network(segment)[0]
             if before and [own.ip for own in before.addresses] != [own.ip for own in vif.addresses]:
-                segment.release(before)
+                segment.release(before, plan, self._records.folder(vif.network_id))
             self._ensure_port(vif)
 
     def unplug(self, port_id: str) -> None:
@@ -129,7 +129,7 @@ class LinuxHost:
         folder = self._records.folder(vif.network_id)
         if plan:
             segment.ensure(plan, folder)
-            segment.release(vif)
+            segment.release(vif, plan, folder)
         else:
             segment.remove(folder, self._routers.uses(vif.network_id))
             self._records.remove_network(vif.network_id)
@@ -210,7 +210,7 @@ class LinuxHost:
             self._without_dhcp.discard(network_id)
             if not vifs or not look:
                 return []
-            mended = self._ensure_network(segment)
+            mended = self._ensure_network(segment)[1]
             for vif in vifs:
                 if not self._perimeter.holds(vif.port_id):  # an unplug that failed halfway let it go
                     self._perimeter.admit(vif)
@@ -233,10 +233,10 @@ class LinuxHost:
             _log.warning("mended", what=line)
         self._mended.extend(lines)
 
-    def _ensure_network(self, segment: Segment) -> list[str]:
+    def _ensure_network(self, segment: Segment) -> tuple[NetworkPlan, list[str]]:
         plan = self._plan(segment.network_id)
         assert plan is not None, "called for a network that has a port"
-        return segment.ensure(plan, self._records.folder(segment.network_id))
+        return plan, segment.ensure(plan, self._records.folder(segment.network_id))
 
     def _ensure_port(self, vif: Vif) -> None:
         """Rules first, then onto the network: no moment without anti-spoofing."""

@@ -64,11 +64,18 @@ class Table(msgspec.Struct, frozen=True):
 # Expressions
 ACCEPT: Expression = {"accept": None}
 DROP: Expression = {"drop": None}
+RETURN: Expression = {"return": None}
+"""From the chain, to go on in the one that jumped there."""
 MASQUERADE: Expression = {"masquerade": None}
 
 
 def payload(protocol: str, field: str) -> Expression:
     return {"payload": {"protocol": protocol, "field": field}}
+
+
+def at(offset: int, length: int) -> Expression:
+    """Bits of the transport header, for a field that nft has no name for."""
+    return {"payload": {"base": "th", "offset": offset, "len": length}}
 
 
 def meta(key: str) -> Expression:
@@ -87,7 +94,7 @@ def concat(*parts: Any) -> Expression:
     return {"concat": list(parts)}
 
 
-def span(first: int, last: int) -> Expression:
+def span(first: int | str, last: int | str) -> Expression:
     return {"range": [first, last]}
 
 

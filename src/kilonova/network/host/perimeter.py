@@ -196,4 +196,4 @@ class Perimeter:
 
 
 def _leads_out(vif: Vif) -> bool:
-    return any(address.subnet.gateway_ip for address in vif.addresses)
+    return any(one.subnet.gateway_ip and one.subnet.ip_version == 4 for one in vif.addresses)

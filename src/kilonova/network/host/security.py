@@ -53,16 +53,30 @@ _ROUTER_SOLICITATION, _ROUTER_ADVERTISEMENT = 133, 134
 def base_chains() -> list[Chain]:
     """What goes out of a guest, then what comes to a guest: both must let a packet pass."""
     return [
-        Chain("egress", [*_always("out"), _each("iifname", "@outward")], Hook("filter", "forward", _OUT)),
+        Chain(
+            "egress",
+            [_six(), *_always("out"), _each("iifname", "@outward")],
+            Hook("filter", "forward", _OUT),
+        ),
         Chain("ingress", [*_always("in"), _each("oifname", "@inward")], Hook("filter", "forward", _IN)),
     ]
 
 
-def base_sets(inward: dict[str, str], outward: dict[str, str], gates: list[str]) -> list[Set]:
-    """``inward``, ``outward``: tap → its port's chain. ``gates``: ends of the networks' namespaces."""
+def _six() -> Rule:
+    """Fragments are whole only now (br_netfilter)."""
+    expressions = [match(payload("ether", "type"), "ip6"), {"vmap": {"key": meta("iifname"), "data": "@six"}}]
+    return Rule("IPv6 only as it may be sent", expressions)
+
+
+def base_sets(
+    inward: dict[str, str], outward: dict[str, str], six: dict[str, str], gates: list[str]
+) -> list[Set]:
+    """``inward``, ``outward``, ``six``: tap → its port's chain. ``gates``: ends of the networks'
+    namespaces."""
     return [
         Set("inward", dict[str, str | None](inward), verdicts=True),
         Set("outward", dict[str, str | None](outward), verdicts=True),
+        Set("six", dict[str, str | None](six), verdicts=True),
         Set("gates", dict.fromkeys(gates)),
     ]
 
@@ -83,6 +97,7 @@ def _always(way: str) -> list[Rule]:
         return [
             *rules,
             Rule("asking for DHCP", [match(udp[0], 68), match(udp[1], 67), ACCEPT]),
+            Rule("asking for DHCPv6", [match(udp[0], 546), match(udp[1], 547), ACCEPT]),
             Rule("asking for metadata", [*metadata, ACCEPT]),
             Rule("IPv6 finds its neighbours", [match(payload("icmpv6", "type"), one_of(asking)), ACCEPT]),
         ]
@@ -93,7 +108,9 @@ def _always(way: str) -> list[Rule]:
         *rules,
         Rule("DHCP of the network", [from_gate, match(udp[0], 67), match(udp[1], 68), ACCEPT]),
         Rule("IPv6 finds its neighbours", [match(payload("icmpv6", "type"), one_of(heard)), ACCEPT]),
-        Rule("the network's router", [from_gate, router, ACCEPT]),
+        Rule("DHCPv6 of the network", [from_gate, match(udp[0], 547), match(udp[1], 546), ACCEPT]),
+        # Guarded ports send none (ipv6_guard.py).
+        Rule("routers", [router, ACCEPT]),
     ]
 
 

@@ -55,16 +55,21 @@ class Segment:
             done = self._ensure_namespace(ip, folder)
             done += self._plug.ensure_network(ip, plan)
             done += links.ensure(ip, plan)
-        shape = (plan.mtu, plan.subnets, plan.transit, plan.addresses)
+        shape = (plan.mtu, plan.subnets, plan.transit, plan.addresses, plan.addresses6)
         if self.changed() or shape != self._shape:
             done += linux.inside(self._namespace, lambda: namespace.ensure(plan))
             self._shape = shape
         done += self._ensure_services(plan, folder)
         return done
 
-    def release(self, vif: Vif) -> None:
-        """The DHCP server gives up the leases of a port that leaves."""
+    def release(self, vif: Vif, plan: NetworkPlan, folder: Path) -> None:
+        """The DHCP server gives up the leases of a port that leaves. Those of IPv6 it knows nothing of once
+        it has started anew."""
         linux.inside(self._namespace, lambda: namespace.release_leases(vif))
+        if any(dhcp.leases_ipv6(address.subnet) for address in vif.addresses):
+            self._unwatch_dhcp()
+            dhcp.stop(folder)
+            self._ensure_services(plan, folder)
 
     def remove(self, folder: Path, keep_bridge: bool = False) -> None:
         """Nothing of the network is left on the host, but for its bridge if a router is on it."""

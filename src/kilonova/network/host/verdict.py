@@ -30,8 +30,8 @@ Members = Mapping[str, Sequence[str]]
 
 
 def is_always_allowed(packet: Packet) -> bool:
-    """Asking for an address, and for metadata."""
-    if packet.protocol == NUMBERS["udp"] and packet.port in (67, 68):
+    """Asking for an address, and for metadata. (Neighbour discovery is no connection.)"""
+    if packet.protocol == NUMBERS["udp"] and packet.port in (67, 68, 546, 547):
         return True
     return packet.destination == METADATA_ADDRESS and (packet.protocol, packet.port) == (NUMBERS["tcp"], 80)
 
