@@ -107,7 +107,7 @@ class LinuxHost:
             before = self._records.vif(vif.port_id)
             self._records.put(vif)
             self._ensure_network(segment)
-            if before and before.addresses != vif.addresses:
+            if before and [own.ip for own in before.addresses] != [own.ip for own in vif.addresses]:
                 segment.release(before)
             self._ensure_port(vif)
 
