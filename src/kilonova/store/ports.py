@@ -226,8 +226,10 @@ def statuses(conn: sa.Connection, port_ids: Sequence[str]) -> dict[str, str]:
     """Port id → Neutron's status."""
     if not port_ids:
         return {}
-    rows = conn.execute(sa.select(ports.c.id, ATTRIBUTES["status"]).where(ports.c.id.in_(port_ids)))
-    return dict(rows.tuples().all())
+    rows = conn.execute(
+        sa.select(ports.c.id, ATTRIBUTES["status"].label("status")).where(ports.c.id.in_(port_ids))
+    )
+    return {row.id: row.status for row in rows}
 
 
 def lock_server(conn: sa.Connection, server_id: str) -> None:

@@ -87,8 +87,10 @@ def delete(conn: sa.Connection, router_id: str) -> None:
 
 def statuses(conn: sa.Connection, router_ids: Sequence[str]) -> dict[str, str]:
     """Router id → Neutron's status."""
-    rows = conn.execute(sa.select(routers.c.id, ATTRIBUTES["status"]).where(routers.c.id.in_(router_ids)))
-    return dict(rows.tuples().all())
+    rows = conn.execute(
+        sa.select(routers.c.id, ATTRIBUTES["status"].label("status")).where(routers.c.id.in_(router_ids))
+    )
+    return {row.id: row.status for row in rows}
 
 
 # Its ports
