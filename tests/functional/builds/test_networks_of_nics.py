@@ -89,7 +89,8 @@ def test_an_automatic_subnet_comes_and_goes_under_guests(two: Cloud) -> None:
         return [one.ip for one in vif.addresses[1:]] == [str(eui64(cidr, vif.mac))]
 
     followed(two, automatic, "the address of its MAC", 2)
-    shown = [(one["version"], one["addr"]) for one in two.server(servers[0])["addresses"]["net"]]
+    (own,) = two.server(servers[0])["addresses"].values()
+    shown = [(one["version"], one["addr"]) for one in own]
     assert [version for version, _ in shown] == [4, 6]
     (found,) = two.ask("GET", f"/compute/v2.1/servers?ip6={shown[1][1]}")[1]["servers"]
     assert found["id"] == servers[0]
