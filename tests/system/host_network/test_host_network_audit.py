@@ -54,7 +54,7 @@ def test_every_rule_that_says_something_else(own_host: None) -> None:
         make_vif(of, 6, network, port_security=False),
     ]
     for table in (
-        firewall.bridge_table("kilonova-test", vifs, ["knb-1"]),
+        firewall.bridge_table("kilonova-test", vifs, {"knb-1": "02:00:00:00:00:01"}),
         firewall.host_table("kilonova-test", ["knt-1", "knt-2"], {"brq-1": 7}, "198.18.0.0/15", nat=True),
         firewall.host_table("kilonova-test", ["knt-1"], {"brq-1": 7}, "198.18.0.0/15", nat=False),
     ):
