@@ -10,12 +10,26 @@ import sqlalchemy as sa
 
 from kilonova.domain.clock import now
 from kilonova.domain.network import Port
-from kilonova.domain.routers import INTERFACE_OWNER, Router
+from kilonova.domain.routers import INTERFACE_OWNER, ROUTER_OWNERS, Router
 from kilonova.store import ports as port_store
 from kilonova.store.network_lists import Condition, Listing, Page
 from kilonova.store.schema.hosts import hosts, services
 from kilonova.store.schema.networks import ip_allocations, networks, ports, subnets
 from kilonova.store.schema.routers import floating_ips, routers
+
+
+def _status() -> sa.ColumnElement[str]:
+    """ACTIVE: it is up, and on a host if it has anything to do. One that no host has works nowhere.
+
+    CASE WHEN admin_state_up AND (host <> '' OR gateway_port_id IS NULL AND NOT EXISTS (its interfaces))
+    THEN 'ACTIVE' ELSE 'DOWN' END
+    """
+    joins = sa.exists().where(ports.c.device_id == routers.c.id, ports.c.device_owner == INTERFACE_OWNER)
+    idle = sa.and_(routers.c.gateway_port_id.is_(None), ~joins)
+    return sa.case(
+        (sa.and_(routers.c.admin_state_up, sa.or_(routers.c.host != "", idle)), "ACTIVE"), else_="DOWN"
+    )
+
 
 ATTRIBUTES = {
     **{
@@ -23,6 +37,7 @@ ATTRIBUTES = {
         for name in ("id", "name", "description", "project_id", "admin_state_up", "revision_number")
     },
     "tenant_id": routers.c.project_id,
+    "status": _status(),
 }
 _listing = Listing(routers, ATTRIBUTES, {})
 
@@ -68,6 +83,14 @@ def delete(conn: sa.Connection, router_id: str) -> None:
     """The router alone: its ports must be gone. A floating IP whose port was taken away names it still."""
     conn.execute(sa.update(floating_ips).where(floating_ips.c.router_id == router_id).values(router_id=None))
     conn.execute(sa.delete(routers).where(routers.c.id == router_id))
+
+
+def statuses(conn: sa.Connection, router_ids: Sequence[str]) -> dict[str, str]:
+    """Router id → Neutron's status."""
+    rows = conn.execute(
+        sa.select(routers.c.id, ATTRIBUTES["status"].label("status")).where(routers.c.id.in_(router_ids))
+    )
+    return {row.id: row.status for row in rows}
 
 
 # Its ports
@@ -178,10 +201,12 @@ def hosts_of(conn: sa.Connection, router_ids: Sequence[str]) -> list[str]:
     return sorted(set(conn.scalars(sa.select(routers.c.host).where(routers.c.id.in_(router_ids)))))
 
 
-def hosts_of_gateways(conn: sa.Connection, network_id: str) -> list[str]:
-    """The hosts of the routers with their gateways on that network."""
-    on_it = sa.select(ports.c.id).where(ports.c.network_id == network_id)
-    return sorted(set(conn.scalars(sa.select(routers.c.host).where(routers.c.gateway_port_id.in_(on_it)))))
+def hosts_on(conn: sa.Connection, network_id: str) -> list[str]:
+    """The hosts of the routers with an interface or their gateway on that network."""
+    on_it = sa.select(ports.c.device_id).where(
+        ports.c.network_id == network_id, ports.c.device_owner.in_(ROUTER_OWNERS)
+    )
+    return sorted(set(conn.scalars(sa.select(routers.c.host).where(routers.c.id.in_(on_it)))))
 
 
 def homeless(conn: sa.Connection, service_down_time: float) -> list[Router]:

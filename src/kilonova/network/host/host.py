@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from kilonova.domain.network import NetworkState, PlugKind, PortSecurity, Vif
 from kilonova.domain.routers import HostRouters
 from kilonova.network.base import NO_DEEDS, MetadataDeeds, MetadataLookup
 from kilonova.network.host import dhcp, links, linux, names, records
+from kilonova.network.host.findings import Findings
 from kilonova.network.host.forwarding import Forwarding
 from kilonova.network.host.knowledge import Knowledge
 from kilonova.network.host.metadata import MetadataServer
@@ -66,12 +68,14 @@ class LinuxHost:
             self._records.zone,
             self._plug,
         )
-        self._routers = Routers(config.network, folder, forwarding, self._bridge)
+        self._findings = Findings(folder)
+        self._routers = Routers(config.network, folder, forwarding, self._bridge, self._findings.failed)
         self._segments: dict[str, Segment] = {}
         self._segments_lock = threading.Lock()
         self._running: _Running | None = None
         self._tidied = False
-        self._mended: list[str] = []
+        self._mended: deque[str] = deque()
+        """What was mended between two calls of repair(), which tells it. It is among the findings already."""
         self._last_mend: dict[str, float] = {}
         self._without_dhcp: set[str] = set()
         """Networks whose DHCP server died again too soon: for the next repair()."""
@@ -82,7 +86,7 @@ class LinuxHost:
         self._change_plug()
         self._routers.start()
         self._perimeter.start()
-        self._mended += self.repair()
+        self._mended.extend(self.repair())
 
     def stop(self) -> None:
         running, self._running = self._running, None
@@ -103,7 +107,7 @@ class LinuxHost:
             before = self._records.vif(vif.port_id)
             self._records.put(vif)
             self._ensure_network(segment)
-            if before and before.addresses != vif.addresses:
+            if before and [own.ip for own in before.addresses] != [own.ip for own in vif.addresses]:
                 segment.release(before)
             self._ensure_port(vif)
             if before:
@@ -187,9 +191,14 @@ class LinuxHost:
         return self._records.vifs()
 
     def repair(self) -> list[str]:
-        mended, self._mended = self._mended, []
+        told = [self._mended.popleft() for _ in range(len(self._mended))]
+        mended = self._repair()
+        self._findings.mended(mended)
+        return told + mended
+
+    def _repair(self) -> list[str]:
         changed = any([self._require_running().changes.any(), self._plug.changed()])
-        mended += self._attempt(self._tidy)
+        mended = self._attempt(self._tidy)
         mended += self._attempt(lambda: self._perimeter.ensure(rules=changed))
         for network_id in sorted({vif.network_id for vif in self._records.vifs().values()}):
             mended += self._attempt(lambda one=network_id: self._mend(one, changed))  # type: ignore[misc]
@@ -205,6 +214,7 @@ class LinuxHost:
             if self._running:
                 self._running.changes.forget()
             _log.warning("repair failed, will be tried again", error=str(error))
+            self._findings.failed(error.message)
             return []
 
     def _mend(self, network_id: str, everything: bool) -> list[str]:
@@ -235,7 +245,8 @@ class LinuxHost:
         lines = self._attempt(lambda: self._mend(network_id, everything=True))
         for line in lines:
             _log.warning("mended", what=line)
-        self._mended += lines
+        self._findings.mended(lines)
+        self._mended.extend(lines)
 
     def _ensure_network(self, segment: Segment) -> list[str]:
         plan = self._plan(segment.network_id)
@@ -336,7 +347,27 @@ class LinuxHost:
 
     @contextmanager
     def _segment(self, network_id: str) -> Iterator[Segment]:
-        """The network's segment, locked."""
+        """The network's segment, locked. One that has no port when the block ends is forgotten."""
+        while True:
+            segment = self._known_segment(network_id)
+            with segment.lock:
+                if self._segments.get(network_id) is not segment:
+                    continue  # forgotten while this thread waited for it
+                try:
+                    yield segment
+                finally:
+                    if not self._records.vifs_of(network_id):
+                        self._forget_segment(segment)
+                return
+
+    def _forget_segment(self, segment: Segment) -> None:
+        segment.close()
+        with self._segments_lock:
+            self._segments.pop(segment.network_id, None)
+        self._last_mend.pop(segment.network_id, None)
+        self._without_dhcp.discard(segment.network_id)
+
+    def _known_segment(self, network_id: str) -> Segment:
         running = self._require_running()
         with self._segments_lock:
             segment = self._segments.get(network_id)
@@ -345,8 +376,7 @@ class LinuxHost:
                     network_id, self._config, self._plug, running.metadata, running.loop, self._dhcp_ended
                 )
                 self._segments[network_id] = segment
-        with segment.lock:
-            yield segment
+        return segment
 
     def _require_running(self) -> _Running:
         if self._running is None:

@@ -43,7 +43,7 @@ class Perimeter:
     ) -> None:
         self._config = config
         self._forwarding = forwarding
-        self._table = f"kilonova-{crc32(str(folder.resolve()).encode()):08x}"
+        self._table = table_name(folder)
         self._vifs = dict(vifs)
         self._knowledge = knowledge
         self._lock = threading.Lock()
@@ -197,6 +197,11 @@ class Perimeter:
 
     def _view(self, vifs: Iterable[Vif]) -> View:
         return self._wanted.view(vifs, self._knowledge.now)
+
+
+def table_name(folder: Path) -> str:
+    """Of the tables of the host whose folder that is."""
+    return f"kilonova-{crc32(str(folder.resolve()).encode()):08x}"
 
 
 def _leads_out(vif: Vif) -> bool:
