@@ -209,10 +209,15 @@ def host_resolvers(
     return []
 
 
+def is_needed(plan: NetworkPlan) -> bool:
+    """Whether there is anything to serve."""
+    return any(_served(subnet) or _advertised(subnet) for subnet in plan.subnets)
+
+
 # The process
 def ensure(plan: NetworkPlan, folder: Path, config: Network) -> list[str]:
     """The network's DHCP server runs and knows its ports. Call it inside the network's namespace."""
-    if not any(_served(subnet) or _advertised(subnet) for subnet in plan.subnets):
+    if not is_needed(plan):
         return ["DHCP server stopped"] if stop(folder) else []
     changed = _write_if_new(folder / "hosts", hosts_file(plan))
     dns = config.dns_servers or (host_resolvers() if config.nat else [])

@@ -25,6 +25,7 @@ from kilonova.network.host.nft import (
     Rule,
     at,
     concat,
+    mark,
     match,
     one_of,
     payload,
@@ -71,14 +72,14 @@ def allowed(vif: Vif) -> list[tuple[str, IPv6Network]]:
     return sorted(kept, key=lambda pair: (pair[0], int(pair[1].network_address), pair[1].prefixlen))
 
 
-def rules(vif: Vif) -> list[Rule]:
-    """Of the port's chain, which drops what nothing accepts."""
+def rules(vif: Vif, tag: int) -> list[Rule]:
+    """Of the port's chain, which drops what nothing accepts. ``tag``: the mark of what this port sends."""
     kind = match(payload("ether", "type"), "ip6")
     return [
         Rule("IPv6 only as it may be sent", [kind, {"jump": {"target": chain_name(vif.port_id)}}]),
         # A first fragment that ends before its protocol's header has nothing that could be looked at.
-        Rule("IPv6 that can be looked at", [kind, match(at(0, 8), span(0, 255)), ACCEPT]),
-        Rule("later fragments", [kind, match(_OFFSET, 0, "!="), ACCEPT]),
+        Rule("IPv6 that can be looked at", [kind, match(at(0, 8), span(0, 255)), mark(tag), ACCEPT]),
+        Rule("later fragments", [kind, match(_OFFSET, 0, "!="), mark(tag), ACCEPT]),
     ]
 
 

@@ -17,6 +17,8 @@ from kilonova.domain.network import AddressPair, PortSecurity, Vif, VifSubnet
 from kilonova.network.host import names
 
 METADATA_ADDRESS = "169.254.169.254"
+DHCPV6_SERVERS = "ff02::1:2"
+"""All of a link (RFC 8415, 7.1)."""
 
 MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
