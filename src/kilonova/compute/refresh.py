@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
 
 from kilonova import log
 from kilonova.bus.base import quick
@@ -45,25 +45,26 @@ class Refresher:
         self._parts = parts
         self._changed = threading.Condition()
         self._dirty: set[str] = set()
+        self._dirty_networks: set[str] = set()
         self._routers_dirty = False
         self._routers = threading.Lock()
         """One asks and applies at a time: nobody applies an older answer after a newer one."""
         self._told: dict[str, float] = {}
-        """Group or port → when it was said to have changed."""
+        """Group, port or network → when it was said to have changed."""
         self._closing = False
         self._thread: threading.Thread | None = None
 
     @quick
     def network_changed(self, message: NetworkChanged) -> None:
-        """These groups and ports are not as they were."""
+        """These groups and ports are not as they were, nor on which other hosts these networks are."""
         if not self._parts.network.follows:
             return
         now = time.monotonic()
         with self._changed:
             self._told = {key: at for key, at in self._told.items() if now - at < _KEPT}
-            self._told |= dict.fromkeys([*message.groups, *message.ports], now)
+            self._told |= dict.fromkeys([*message.groups, *message.ports, *message.networks], now)
         ports = set(message.ports) | self._parts.network.users(set(message.groups))
-        self._look_again(ports, message.routers)
+        self._look_again(ports, set(message.networks), message.routers)
 
     def learn(self, state: NetworkState | None, asked: float) -> None:
         """The answer to what was asked then, for ports that will be plugged now. What has changed since is
@@ -75,11 +76,13 @@ class Refresher:
             since = {key for key, at in self._told.items() if at >= asked}
         if since & {*state.groups, *state.members, *(port.port_id for port in state.ports)}:
             self._look_again({port.port_id for port in state.ports})
+        self._look_again(set(), since & state.tunnels.keys())
 
     def compare(self) -> None:
-        """Ask for all ports of the host and its routers now. Unavailable: nobody answers."""
-        if self._parts.network.follows:
-            self._pull(set(self._parts.network.plugged()))
+        """Ask for all ports of the host, its networks and its routers now. Unavailable: nobody answers."""
+        network = self._parts.network
+        if network.follows:
+            self._pull(set(network.plugged()), network.networks())
             self._pull_routers()
 
     def close(self) -> None:
@@ -89,11 +92,12 @@ class Refresher:
         if self._thread is not None:
             self._thread.join()
 
-    def _look_again(self, ports: set[str], routers: bool = False) -> None:
+    def _look_again(self, ports: Set[str], networks: Set[str] = frozenset(), routers: bool = False) -> None:
         with self._changed:
             self._dirty |= ports
+            self._dirty_networks |= networks
             self._routers_dirty |= routers
-            if not (self._dirty or self._routers_dirty) or self._closing:
+            if not (self._dirty or self._dirty_networks or self._routers_dirty) or self._closing:
                 return
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="network-refresh", daemon=True)
@@ -102,36 +106,43 @@ class Refresher:
 
     def _run(self) -> None:
         while (asked := self._next()) is not None:
-            ports, routers = asked
+            ports, networks, routers = asked
             try:
-                self._pull(ports)
+                self._pull(ports, networks)
                 if routers:
                     self._pull_routers()
             except KilonovaError as error:
                 _log.warning("refresh_failed", error=error.message)
-                self._look_again(ports, routers)
+                self._look_again(ports, networks, routers)
                 with self._changed:
                     self._changed.wait_for(lambda: self._closing, _RETRY)
             except Exception:  # noqa: BLE001 - the loop must go on; each minute all is compared
                 _log.exception("refresh_failed")
 
-    def _next(self) -> tuple[set[str], bool] | None:
-        """The ports that are to be asked for, and whether the routers are."""
+    def _next(self) -> tuple[set[str], set[str], bool] | None:
+        """The ports and networks that are to be asked for, and whether the routers are."""
         with self._changed:
-            self._changed.wait_for(lambda: self._dirty or self._routers_dirty or self._closing)
+            self._changed.wait_for(
+                lambda: self._dirty or self._dirty_networks or self._routers_dirty or self._closing
+            )
             ports, self._dirty = self._dirty, set()
+            networks, self._dirty_networks = self._dirty_networks, set()
             routers, self._routers_dirty = self._routers_dirty, False
-            return None if self._closing else (ports, routers)
+            return None if self._closing else (ports, networks, routers)
 
     def _pull_routers(self) -> None:
         with self._routers:
             wanted = self._parts.ask("host_routers", FromHost(host=self._parts.host), HostRouters)
+            self._pull(set(), wanted.networks)
             for line in self._parts.network.apply_routers(wanted):
                 _log.info("routers_changed", what=line)
 
-    def _pull(self, ports: set[str]) -> None:
-        if not ports:
+    def _pull(self, ports: set[str], networks: set[str]) -> None:
+        """Who takes no tunnels asks nothing of networks."""
+        if self._parts.network.tunnel_address is None:
+            networks = set()
+        if not ports and not networks:
             return
         asked = time.monotonic()
-        query = NetworkQuery(host=self._parts.host, ports=sorted(ports))
+        query = NetworkQuery(host=self._parts.host, ports=sorted(ports), networks=sorted(networks))
         self._parts.network.refresh(self._parts.ask("network_state", query, NetworkState), asked)
