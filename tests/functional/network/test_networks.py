@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
-
 import pytest
 
 from kilonova.network.builtin.service import BuiltinNetwork
@@ -181,7 +179,9 @@ def test_names_are_only_names(alice: Caller) -> None:
     assert alice.refused_create("network", name="x" * 256)[0] == 400
 
 
-@pytest.mark.parametrize("wrong", ["x", "..", "%00", "%2e%2e%2f", str(uuid.uuid4()), "x" * 5000])
+@pytest.mark.parametrize(
+    "wrong", ["x", "..", "%00", "%2e%2e%2f", "0aa7c8b4-5d0e-4b3d-9b62-1f7d0c1fa3c5", "x" * 5000]
+)
 def test_unknown_ids(alice: Caller, wrong: str) -> None:
     for plural in ("networks", "subnets", "ports"):
         assert alice.refused("GET", f"/{plural}/{wrong}")[0] == 404
