@@ -169,6 +169,8 @@ def interface_name(text: str) -> None:
 
 class Network(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     mtu: Annotated[int, Meta(ge=68, le=65535)] = 1500
+    """What the links between hosts carry, as Neutron's global_physnet_mtu. Networks carry as much, or less
+    what their tunnels take."""
     tunnels: bool = True
     """Where services run apart, a network is on all hosts: VXLAN joins its parts."""
     tunnel_address: str = ""
@@ -345,6 +347,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     service_user: ServiceUser = ServiceUser()
     monitoring: Monitoring = Monitoring()
     faults: Faults = Faults()
+
+    @property
+    def has_tunnels(self) -> bool:
+        """Whether networks may be on several hosts: those that a broker joins."""
+        return self.network.tunnels and bool(self.bus.url)
 
 
 def load(path: Path | None) -> Config:

@@ -20,6 +20,10 @@ MAX_VNI = (1 << 24) - 1
 """The greatest VXLAN identifier (RFC 7348); 0 is nobody's."""
 
 
+VXLAN_OVERHEAD = 50
+"""Octets that a tunnel over IPv4 takes of each packet: IP 20, UDP 8, VXLAN 8, the frame's own header 14."""
+
+
 class HostRoute(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     destination: str
     nexthop: str

@@ -76,10 +76,15 @@ def places(conn: sa.Connection, network_ids: Collection[str]) -> dict[str, dict[
     found: dict[str, dict[str, str]] = {network_id: {} for network_id in network_ids}
     if not network_ids:
         return found
-    query = sa.select(networks.c.id, hosts.c.host, hosts.c.tunnel_address).where(
-        networks.c.id.in_(sorted(network_ids)),
-        hosts.c.tunnel_address.is_not(None),
-        sa.or_(_GUESTS.correlate(networks, hosts), _ROUTERS.correlate(networks, hosts)),
+    every = networks.join(hosts, sa.true())
+    query = (
+        sa.select(networks.c.id, hosts.c.host, hosts.c.tunnel_address)
+        .select_from(every)
+        .where(
+            networks.c.id.in_(sorted(network_ids)),
+            hosts.c.tunnel_address.is_not(None),
+            sa.or_(_GUESTS.correlate(networks, hosts), _ROUTERS.correlate(networks, hosts)),
+        )
     )
     for row in conn.execute(query.order_by(networks.c.id, hosts.c.tunnel_address)):
         found[row.id][row.host] = row.tunnel_address

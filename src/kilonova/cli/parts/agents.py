@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 
 from kilonova.bus.base import Bus
+from kilonova.cli.parts import tunnels
 from kilonova.cli.parts.stop import go_on
 from kilonova.compute.agent import Agent
 from kilonova.compute.parts import Parts
@@ -118,6 +119,8 @@ def host_maker(driver: str, config: Config, folder: Path, images: ImageSource | 
         assert images is not None
         own = folder / name
         own.mkdir(exist_ok=True, mode=0o700)
-        return LibvirtDriver(config, own, images, say), LinuxHost(config, own / "network")
+        return LibvirtDriver(config, own, images, say), LinuxHost(
+            tunnels.settled(config, say), own / "network"
+        )
 
     return {"fake": fake, "libvirt": libvirt}[driver]
