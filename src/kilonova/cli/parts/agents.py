@@ -119,8 +119,7 @@ def host_maker(driver: str, config: Config, folder: Path, images: ImageSource | 
         assert images is not None
         own = folder / name
         own.mkdir(exist_ok=True, mode=0o700)
-        return LibvirtDriver(config, own, images, say), LinuxHost(
-            tunnels.settled(config, say), own / "network"
-        )
+        network = LinuxHost(tunnels.settled(config, say), own / "network")
+        return LibvirtDriver(config, own, images, say), network
 
     return {"fake": fake, "libvirt": libvirt}[driver]

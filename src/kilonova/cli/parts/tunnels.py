@@ -1,4 +1,4 @@
-"""At which address this host takes tunnels: the one that is configured, or the one it reaches the broker from."""
+"""At which address this host takes tunnels: the configured one, or the one it reaches the broker from."""
 
 from __future__ import annotations
 
@@ -35,10 +35,7 @@ def _address(config: Config, say: Callable[[str], None]) -> str:
         return asked
     own = towards(brokers(config.bus.url)[0].host)
     if own is None:
-        say(
-            "no tunnels to other hosts: the broker is not reached by IPv4, and [network] tunnel_address is not"
-            " set"
-        )
+        say("no tunnels to other hosts: the broker is not reached by IPv4: set [network] tunnel_address")
     return "" if own is None or IPv4Address(own).is_loopback else own
 
 
