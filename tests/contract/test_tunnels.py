@@ -28,8 +28,10 @@ from tests.system.host_network.lab import (
     run,
     subnet,
 )
+from tests.system.host_network.test_host_routers import FLOATING, HOST_SIDE, gateway, interface
 
 from kilonova.domain.network import NetworkState, NetworkTunnel, PortSecurity, Vif
+from kilonova.domain.routers import HostRouters, RouterFloatingIp, RouterState
 from kilonova.domain.security_groups import IPV4, Filter
 from kilonova.network.host import names
 
@@ -281,3 +283,44 @@ def test_groups_hold_for_what_comes_by_a_tunnel(kind: Any) -> None:
         assert two.call(pings, b, a.addresses[0].ip)  # what answers may come
         two.call(allow, structs.replace(b, security_groups=[group, remote]), [a.addresses[0].ip])
         assert one.call(pings, a, b.addresses[0].ip)
+
+
+# --- a router on one of them
+def route(lab: FarLab, routers: list[RouterState], gateways: dict[str, list[str]]) -> None:
+    lab.host.apply_routers(HostRouters(routers=routers, gateways=gateways))
+
+
+def outside_reaches(_lab: FarLab, address: str, port: int) -> str:
+    with socket.create_connection((address, port), timeout=5) as connection:
+        return connection.recv(100).decode()
+
+
+def test_a_router_serves_guests_of_other_hosts() -> None:
+    """One host has the router and no guest, the other has the guest: its gateway, its way out and its
+    floating IP are on the first, its DHCP and metadata on its own."""
+    with far_hosts("bridge") as (one, two):
+        b = vif(11)
+        internet = Service(lambda make: make(), "10.99.0.100")
+        state = RouterState(
+            id=str(uuid4()),
+            interfaces=[structs.replace(interface(NET, SUBNET), mtu=MTU)],
+            gateway=gateway(),
+            floating_ips=[RouterFloatingIp(floating_ip=FLOATING, fixed_ip=b.addresses[0].ip)],
+        )
+        gateways = {NET: [str(SUBNET.gateway_ip)]}
+        two.call(plug, b)
+        join([one, two])
+        one.call(route, [state], gateways)
+        two.call(route, [], gateways)
+        assert two.call(lease, b)["metadata"] == "404"
+        assert two.call(reaches, b, "10.99.0.100", internet.port) == one.address
+        assert two.call(pings, b, str(SUBNET.gateway_ip), MTU)
+        port = two.call(serve, b)
+        assert one.call(outside_reaches, FLOATING, port) == HOST_SIDE
+        two.call(stop_serving)
+        one.call(damage, NET, "device")
+        assert one.call(repair)
+        assert two.call(pings, b, str(SUBNET.gateway_ip))
+        one.call(route, [], {})
+        assert one.call(devices) == []
+        internet.close()
