@@ -33,7 +33,7 @@ from tests.system.host_network.test_host_routers import FLOATING, HOST_SIDE, gat
 from kilonova.domain.network import NetworkState, NetworkTunnel, PortSecurity, Vif
 from kilonova.domain.routers import HostRouters, RouterFloatingIp, RouterState
 from kilonova.domain.security_groups import IPV4, Filter
-from kilonova.network.host import names
+from kilonova.network.host import look, names
 
 pytestmark = [
     pytest.mark.system,
@@ -140,6 +140,11 @@ def damage(_lab: FarLab, network_id: str, how: str) -> None:
 
 def repair(lab: FarLab) -> list[str]:
     return lab.host.repair()
+
+
+def wrong(lab: FarLab) -> list[str]:
+    """What the doctor would say."""
+    return look.problems(lab.folder / "network", lab.config.network)
 
 
 def restart(lab: FarLab) -> None:
@@ -259,7 +264,9 @@ def check_others(one: FarHost, two: FarHost, a: Vif, b: Vif) -> None:
 def check_repair(one: FarHost, two: FarHost, a: Vif, b: Vif) -> None:
     one.call(repair)
     for how in ("device", "hosts", "rules"):
+        assert one.call(wrong) == []
         one.call(damage, NET, how)
+        assert one.call(wrong), how
         assert one.call(repair), how
         assert one.call(pings, a, b.addresses[0].ip), how
     one.call(repair)

@@ -30,16 +30,18 @@ def ensure(
 def ensure_peers(ip: linux.Netlink, name: str, peers: list[str]) -> list[str]:
     with linux.making(f"hosts of {name}"):
         index = linux.index_of(ip, name)
-        present = [
-            entry.get_attr("NDA_DST")
-            for entry in ip.fdb("dump", ifindex=index)
-            if entry.get_attr("NDA_LLADDR") == _EVERYBODY
-        ]
-        for address in sorted(set(peers) - set(present)):
+        present = peers_of(ip, name)
+        for address in sorted(set(peers) - present):
             ip.fdb("append", ifindex=index, lladdr=_EVERYBODY, dst=address)
-        for address in sorted(set(present) - set(peers)):
+        for address in sorted(present - set(peers)):
             ip.fdb("del", ifindex=index, lladdr=_EVERYBODY, dst=address)
-    return [f"hosts of {name} set right"] if set(present) != set(peers) else []
+    return [f"hosts of {name} set right"] if present != set(peers) else []
+
+
+def peers_of(ip: linux.Netlink, name: str) -> set[str]:
+    """Where the device, which is there, sends what is for everybody."""
+    entries = ip.fdb("dump", ifindex=linux.index_of(ip, name))
+    return {entry.get_attr("NDA_DST") for entry in entries if entry.get_attr("NDA_LLADDR") == _EVERYBODY}
 
 
 def _is_right(ip: linux.Netlink, name: str, vni: int, local: str, port: int) -> bool:

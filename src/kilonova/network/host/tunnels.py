@@ -25,6 +25,7 @@ from kilonova.network.host.tunnel_rules import Guarded
 
 _log = log.get("network.tunnels")
 
+_FILE = "tunnels.json"
 _KEPT = 600.0
 """Seconds for which is remembered what was told of a network that is not here (yet)."""
 
@@ -36,10 +37,10 @@ class Tunnels:
         self.address = config.tunnel_address or None
         self._port = config.tunnel_port
         self._plug = plug
-        self._path = folder / "tunnels.json"
-        self._table = f"kilonova-tunnels-{crc32(str(folder.resolve()).encode()):08x}"
+        self._path = folder / _FILE
+        self._table = table_name(folder)
         self._lock = threading.Lock()
-        self._known = self._load()
+        self._known = told(folder)
         self._asked: dict[str, float] = {}
         self._there = set(self._known)
         """Networks whose tunnel is, or may be, there."""
@@ -55,7 +56,7 @@ class Tunnels:
                 return
             for network_id, tunnel in self._known.items():
                 if tunnel.peers:
-                    self._open[network_id] = self._guarded(network_id, tunnel, [])
+                    self._open[network_id] = guarded(self._plug, network_id, tunnel, [])
             self._load_rules()
 
     def networks(self) -> set[str]:
@@ -134,21 +135,11 @@ class Tunnels:
 
     def _guard(self, network_id: str, tunnel: NetworkTunnel, addresses: list[str]) -> None:
         """Its rules are loaded."""
-        guarded = self._guarded(network_id, tunnel, addresses)
+        wanted = guarded(self._plug, network_id, tunnel, addresses)
         with self._lock:
-            if self._open.get(network_id) != guarded or self._loaded is None:
-                self._open[network_id] = guarded
+            if self._open.get(network_id) != wanted or self._loaded is None:
+                self._open[network_id] = wanted
                 self._load_rules()
-
-    def _guarded(self, network_id: str, tunnel: NetworkTunnel, addresses: list[str]) -> Guarded:
-        own = [address.partition("/")[0] for address in addresses]
-        return Guarded(
-            network_id=network_id,
-            segmentation_id=tunnel.segmentation_id,
-            peers=sorted(tunnel.peers),
-            addresses=sorted({address for address in own if ":" not in address}),
-            bridge=self._plug.tunnel_bridge(network_id),
-        )
 
     # --- rules, under the lock
     def _wanted(self) -> tuple[nft.Table, ...]:
@@ -177,15 +168,33 @@ class Tunnels:
         nft.apply([c for family in ("bridge", "inet") for c in nft.delete_table(family, self._table)])
         self._loaded = None
 
-    def _load(self) -> dict[str, NetworkTunnel]:
-        content = records.read(self._path)
-        try:
-            return codec.from_json(content, dict[str, NetworkTunnel]) if content else {}
-        except msgspec.MsgspecError as error:
-            # Only a power cut does this, and it took the devices too.
-            _log.warning("unreadable record of tunnels removed", path=str(self._path), error=str(error))
-            self._path.unlink()
-            return {}
+
+def told(folder: Path) -> dict[str, NetworkTunnel]:
+    """Network id → its tunnel, as that host part was told last."""
+    path = folder / _FILE
+    content = records.read(path)
+    try:
+        return codec.from_json(content, dict[str, NetworkTunnel]) if content else {}
+    except msgspec.MsgspecError as error:
+        # Only a power cut does this, and it took the devices too.
+        _log.warning("unreadable record of tunnels", path=str(path), error=str(error))
+        return {}
+
+
+def table_name(folder: Path) -> str:
+    return f"kilonova-tunnels-{crc32(str(folder.resolve()).encode()):08x}"
+
+
+def guarded(plug: Plug, network_id: str, tunnel: NetworkTunnel, addresses: list[str]) -> Guarded:
+    """``addresses``: the namespace's own, with their prefix lengths; ARP is for those of IPv4."""
+    own = [address.partition("/")[0] for address in addresses]
+    return Guarded(
+        network_id=network_id,
+        segmentation_id=tunnel.segmentation_id,
+        peers=sorted(tunnel.peers),
+        addresses=sorted({address for address in own if ":" not in address}),
+        bridge=plug.tunnel_bridge(network_id),
+    )
 
 
 def _check(network_id: str, tunnel: NetworkTunnel) -> None:
