@@ -408,6 +408,25 @@ def test_a_restart_of_the_switch(switched: PlugLab) -> None:
     assert answers(guest, new)
 
 
+@pytest.mark.parametrize("daemon", ["ovsdb-server", "ovs-vswitchd"])
+def test_a_restart_of_half_the_switch(switched: PlugLab, daemon: str) -> None:
+    guest, peer = switched.guest(5), switched.guest(6)
+    for one in (guest, peer):
+        one.set_address()
+    ports = switched.switch.ports()
+    switched.switch.restart(daemon)
+
+    def works() -> bool:
+        switched.host.repair()
+        return answers(guest, peer)
+
+    eventually(works, 30)
+    eventually(lambda: wrong(switched) == [])
+    assert switched.switch.ports() == ports
+    spoofed = ipv4((guest.vif.mac, BROADCAST), OTHER_IP, PEER)
+    assert arrives(guest, peer, [spoofed], good(guest)) == []
+
+
 def test_while_the_switch_is_away(switched: PlugLab) -> None:
     """What cannot be is said; what was begun is taken up."""
     vif = make_vif(switched.subnet, 5, switched.network_id)

@@ -89,6 +89,7 @@ def _allocate(
             raise BuildAborted(f"Network {network_id} could not be found.")
         if not networks[network_id].admin_state_up:
             raise BuildAborted(f"Network {network_id} is administratively down.")
+    _check_groups(seat, [networks[ask.network_id or ""] for _, ask in new])
     made = dict(zip((nic for nic, _ in new), make(conn, seat, new, networks, subnets), strict=True))
     ports = [
         made[nic] if nic in made else bind(conn, seat, given[ask.port_id or ""], nic, ask)
@@ -96,6 +97,14 @@ def _allocate(
     ]
     floating = floating_store.of_ports(conn, sorted(given))
     return vifs.made(ports, networks, subnets, floating)
+
+
+def _check_groups(seat: Seat, new: Sequence[Network]) -> None:
+    """A NIC is in the groups that were asked for; the default one is not asked for where there is none."""
+    if {*seat.security_groups} - {security_groups.DEFAULT} and not all(n.port_security_enabled for n in new):
+        raise BuildAborted(
+            "Network requires port_security_enabled and subnet associated in order to apply security groups."
+        )
 
 
 def _network_ids(requested: Sequence[RequestedNetwork], given: dict[str, Port]) -> list[str]:
