@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from pyroute2.netlink.nfnetlink.nfctsocket import NFCTSocket
 from tests.system.host_network.lab import Lab, Service, eventually
 
 from kilonova.domain.network import NetworkState, PortSecurity
@@ -116,6 +117,25 @@ def test_a_connection_lives_as_long_as_it_is_allowed(two: Two) -> None:
         two.tell(tcp(80))
         assert not passes(web, client), "not even what answers"
         assert not passes(client, web)
+
+
+def test_a_connection_that_was_forgotten_behind_our_back(two: Two) -> None:
+    """As by ``conntrack -F``: who may begin it goes on with it, and answers come; no other way is open."""
+    two.tell(tcp(9000))
+    with two.connection(9000) as (one, other):
+        assert passes(one, other)
+        forget_all()
+        assert passes(one, other)
+        assert passes(other, one)
+        two.tell()
+        forget_all()
+        assert not passes(one, other)
+    assert two.lab.host.repair() == []
+
+
+def forget_all() -> None:
+    with NFCTSocket() as tracking:  # type: ignore[no-untyped-call]
+        tracking.flush()
 
 
 def test_a_connection_ends_though_the_rules_were_loaded_for_another_port(two: Two) -> None:
