@@ -13,7 +13,6 @@ from pathlib import Path
 import click
 
 from kilonova.bus.base import Bus
-from kilonova.cli.parts import tunnels
 from kilonova.cli.parts.stop import go_on
 from kilonova.compute.agent import Agent
 from kilonova.compute.parts import Parts
@@ -110,6 +109,7 @@ def host_maker(driver: str, config: Config, folder: Path, images: ImageSource | 
         return FakeDriver(name, config, folder=folder / name), MemoryHost()
 
     def libvirt(name: str) -> tuple[Driver, HostNetwork]:
+        from kilonova.cli.parts import tunnels
         from kilonova.network.host import LinuxHost
         from kilonova.virt.libvirt.driver import LibvirtDriver
         from kilonova.virt.libvirt.reaper import adopt_guests
