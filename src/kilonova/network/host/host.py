@@ -114,6 +114,8 @@ class LinuxHost:
             if before and [own.ip for own in before.addresses] != [own.ip for own in vif.addresses]:
                 segment.release(before)
             self._ensure_port(vif)
+            if before:
+                self._perimeter.end_connections(before, _ips(before) - _ips(vif))
 
     def unplug(self, port_id: str) -> None:
         vif = self._records.vif(names.checked("port", port_id))
@@ -124,7 +126,11 @@ class LinuxHost:
         with self._segment(vif.network_id) as segment:
             with linux.netlink() as ip:
                 linux.silence(ip, vif.tap)
-            linux.together(lambda: self._remove_port(port_id), lambda: self._depart(segment, vif))
+            linux.together(
+                lambda: self._remove_port(port_id),
+                lambda: self._perimeter.end_connections(vif, _ips(vif)),
+                lambda: self._depart(segment, vif),
+            )
             self._records.remove(port_id)
             self._knowledge.forget(port_id)
 
@@ -423,6 +429,10 @@ class LinuxHost:
         if self._running is None:
             raise Unavailable("the host's network is not started")
         return self._running
+
+
+def _ips(vif: Vif) -> set[str]:
+    return {address.ip for address in vif.addresses}
 
 
 def _checked(port: PortSecurity) -> PortSecurity:

@@ -242,12 +242,14 @@ def aside(work: Callable[[], T]) -> T:
     return _in_thread(alone)
 
 
-def together(one: Callable[[], None], other: Callable[[], None]) -> None:
-    """Both at once, for two that mostly wait for the kernel; raises what either raised."""
-    with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(one)
-        other()
-    first.result()
+def together(*work: Callable[[], None]) -> None:
+    """All at once, for some that mostly wait for the kernel; raises what one of them raised."""
+    *others, last = work
+    with ThreadPoolExecutor(len(others)) as pool:
+        begun = [pool.submit(one) for one in others]
+        last()
+    for one in begun:
+        one.result()
 
 
 def _in_thread(work: Callable[[], T]) -> T:
