@@ -23,7 +23,7 @@ from kilonova.network.host.nft import (
     Chain,
     Expression,
     Rule,
-    at,
+    bits,
     concat,
     mark,
     match,
@@ -45,7 +45,7 @@ _OFFSET = {"exthdr": {"name": "frag", "field": "frag-off"}}
 
 _TYPE = payload("icmpv6", "type")
 _SENDER = payload("ip6", "saddr")
-_TARGET = at(64, 128)
+_TARGET = bits("th", 64, 128)
 
 
 def chain_name(port_id: str) -> str:
@@ -78,7 +78,7 @@ def rules(vif: Vif, tag: int) -> list[Rule]:
     return [
         Rule("IPv6 only as it may be sent", [kind, {"jump": {"target": chain_name(vif.port_id)}}]),
         # A first fragment that ends before its protocol's header has nothing that could be looked at.
-        Rule("IPv6 that can be looked at", [kind, match(at(0, 8), span(0, 255)), mark(tag), ACCEPT]),
+        Rule("IPv6 that can be looked at", [kind, match(bits("th", 0, 8), span(0, 255)), mark(tag), ACCEPT]),
         Rule("later fragments", [kind, match(_OFFSET, 0, "!="), mark(tag), ACCEPT]),
     ]
 
@@ -129,12 +129,12 @@ def _options(kind: int, offset: int, option: int, macs: list[Expression | int]) 
             "says its own MAC",
             [
                 found,
-                match(at(offset, 8), option),
-                match(at(offset + 16, 48), one_of([*macs]), "!="),
+                match(bits("th", offset, 8), option),
+                match(bits("th", offset + 16, 48), one_of([*macs]), "!="),
                 DROP,
             ],
         ),
-        Rule("says that first", [found, match(at(offset, 8), option, "!="), DROP]),
+        Rule("says that first", [found, match(bits("th", offset, 8), option, "!="), DROP]),
     ]
 
 

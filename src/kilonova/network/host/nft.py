@@ -74,17 +74,22 @@ def payload(protocol: str, field: str) -> Expression:
     return {"payload": {"protocol": protocol, "field": field}}
 
 
-def at(offset: int, length: int) -> Expression:
-    """Bits of the transport header, for a field that nft has no name for."""
-    return {"payload": {"base": "th", "offset": offset, "len": length}}
-
-
 def meta(key: str) -> Expression:
     return {"meta": {"key": key}}
 
 
 def ct(key: str) -> Expression:
     return {"ct": {"key": key}}
+
+
+def bits(base: str, offset: int, length: int) -> Expression:
+    """So many bits of a packet from there on: "th" is where the transport's header begins."""
+    return {"payload": {"base": base, "offset": offset, "len": length}}
+
+
+def notrack() -> Expression:
+    """A statement: no connection is looked up for the packet."""
+    return {"notrack": None}
 
 
 def match(left: Expression, right: Any, op: str = "==") -> Expression:
