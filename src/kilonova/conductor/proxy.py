@@ -276,8 +276,9 @@ def server_record(parts: Parts, message: ServerQuery) -> ServerRecord:
 
 
 def network_state(parts: Parts, message: NetworkQuery) -> NetworkState:
-    """What holds now for ports of the host that asks: it reads only the security groups of these."""
-    return parts.network.state(message.host, message.ports)
+    """What holds now for ports of the host that asks: it reads only the security groups of these, and where
+    the networks are that it has a part of."""
+    return parts.network.state(message.host, message.ports, message.networks)
 
 
 def host_routers(parts: Parts, message: FromHost) -> HostRouters:

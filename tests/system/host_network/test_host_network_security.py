@@ -6,13 +6,15 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from uuid import uuid4
 
 import pytest
+from pyroute2.netlink.nfnetlink.nfctsocket import NFCTSocket
 from tests.system.host_network.lab import Lab, Service, eventually
 
 from kilonova.domain.network import NetworkState, PortSecurity
 from kilonova.domain.security_groups import IPV4, IPV6, Filter
-from kilonova.network.host import audit, nft
+from kilonova.network.host import audit, nft, tracked
 
 pytestmark = pytest.mark.system
 
@@ -118,6 +120,25 @@ def test_a_connection_lives_as_long_as_it_is_allowed(two: Two) -> None:
         assert not passes(client, web)
 
 
+def test_a_connection_that_was_forgotten_behind_our_back(two: Two) -> None:
+    """As by ``conntrack -F``: who may begin it goes on with it, and answers come; no other way is open."""
+    two.tell(tcp(9000))
+    with two.connection(9000) as (one, other):
+        assert passes(one, other)
+        forget_all()
+        assert passes(one, other)
+        assert passes(other, one)
+        two.tell()
+        forget_all()
+        assert not passes(one, other)
+    assert two.lab.host.repair() == []
+
+
+def forget_all() -> None:
+    with NFCTSocket() as tracking:  # type: ignore[no-untyped-call]
+        tracking.flush()
+
+
 def test_a_connection_ends_though_the_rules_were_loaded_for_another_port(two: Two) -> None:
     two.tell(tcp(5001))
     with two.connection(5001) as (client, web):
@@ -158,8 +179,11 @@ def test_flushed_or_changed_rules_are_loaded_again(two: Two) -> None:
 
 def test_what_nobody_uses_is_not_loaded(two: Two) -> None:
     everything = Filter(direction="ingress", ethertype=IPV6, protocol=58, port_min=128, port_max=0)
-    two.tell(tcp(1, remote_group=CLIENTS), everything, members=(two.client.ip, "fd00::1"))
+    senseless = Filter(direction="ingress", ethertype=IPV6, protocol=1, port_min=8, port_max=0)
+    rules = tcp(1, remote_group=CLIENTS), everything, senseless, tcp(two.service.port)
+    two.tell(*rules, members=(two.client.ip, "fd00::1"))
     assert two.is_loaded()
+    assert two.reaches(), "nft has taken all of them"
     two.lab.host.unplug(two.web.vif.port_id)
     listed = str(nft.listed("bridge", two.lab.host._perimeter._table))
     members = f"members-ip-{CLIENTS}"
@@ -168,6 +192,39 @@ def test_what_nobody_uses_is_not_loaded(two: Two) -> None:
 
 
 def test_networks_with_the_same_addresses_do_not_meet(two: Two) -> None:
-    other = two.lab.guest(5, network_id="33333333-0000-4000-8000-000000000000")
-    zone_of = two.lab.host._records.zone
-    assert zone_of(other.vif.network_id) != zone_of(two.web.vif.network_id)
+    """The same datagram in both is of two connections for the kernel: who answers in the one answers nobody
+    in the other."""
+    lab = two.lab
+    network = str(uuid4())
+    web, client = (lab.guest(number, network_id=network, security_groups=[]) for number in (5, 6))
+    for guest in (web, client):
+        guest.set_address()
+    two.tell(everything := Filter(direction="ingress", ethertype=IPV4))
+    ports = [
+        PortSecurity(port_id=guest.vif.port_id, port_security=True, security_groups=[group])
+        for guest, group in ((web, WEB), (client, CLIENTS))
+    ]
+    lab.host.refresh(NetworkState(ports=ports, groups={WEB: [OUT, everything]}), time.monotonic())
+    sockets = [guest.inside(lambda: bound(5300)) for guest in (two.client, two.web, client, web)]
+    here, there, elsewhere, stranger = sockets
+    try:
+        here.sendto(b"ask", (two.web.ip, 5300))
+        assert there.recv(9) == b"ask"
+        stranger.sendto(b"answer", (client.ip, 5300))
+        with pytest.raises(TimeoutError):
+            elsewhere.recv(9)
+        there.sendto(b"answer", (two.client.ip, 5300))
+        assert here.recv(9) == b"answer"
+    finally:
+        for one in sockets:
+            one.close()
+    zones = {lab.host._records.zone(id_) for id_ in (network, lab.network_id)}
+    found = [one for one in tracked.connections(zones) if one.packet.port == 5300]
+    assert {one.zone for one in found} == {lab.host._records.zone(lab.network_id)}
+
+
+def bound(port: int) -> socket.socket:
+    one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    one.bind(("0.0.0.0", port))
+    one.settimeout(0.5)
+    return one
