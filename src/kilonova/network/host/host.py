@@ -263,12 +263,15 @@ class LinuxHost:
             self._without_dhcp.discard(network_id)
             if not vifs or not look:
                 return []
-            mended = self._ensure_network(segment)
+            mended = self._attempt(lambda: self._ensure_network(segment))
             for vif in vifs:
-                if not self._perimeter.holds(vif.port_id):  # an unplug that failed halfway let it go
-                    self._perimeter.admit(vif)
-                mended += self._join(vif)
+                mended += self._attempt(lambda one=vif: self._mend_port(one))  # type: ignore[misc]
         return [f"network {network_id}: {line}" for line in mended]
+
+    def _mend_port(self, vif: Vif) -> list[str]:
+        if not self._perimeter.holds(vif.port_id):  # an unplug that failed halfway let it go
+            self._perimeter.admit(vif)
+        return self._join(vif)
 
     def _dhcp_ended(self, network_id: str) -> None:
         """A DHCP server died: mend at once, but not in a circle."""
