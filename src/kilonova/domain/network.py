@@ -177,11 +177,27 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     port_security_enabled: bool
     external: bool | None = None
     """Leads to the outside: routers have their gateways on it, floating IPs are of it. None: no."""
+    external_restricted: bool | None = None
+    """It does so for the projects alone that a policy names. None: no."""
     segmentation_id: int | None = None
     """Its VXLAN identifier, of no other network. None: of a release without them; no host has asked yet."""
     revision_number: int = 0
     created_at: float
     updated_at: float
+
+
+EVERYBODY = "*"
+SHARED, EXTERNAL = "access_as_shared", "access_as_external"
+
+
+class RbacPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """A network is shared with a project (or EVERYBODY), or leads it outside: SHARED or EXTERNAL."""
+
+    id: str
+    project_id: str
+    object_id: str
+    action: str
+    target_tenant: str
 
 
 class Subnet(msgspec.Struct, frozen=True, kw_only=True):
