@@ -59,7 +59,7 @@ def _without_datapath(seen: dict[str, object]) -> dict[str, object]:
 
 
 def config_of(kind: PlugKind, switch: OpenVSwitch | None) -> Config:
-    options = Network(plug=kind, security_groups=kind != "ovs")
+    options = Network(plug=kind)
     if switch is not None:
         options = msgspec.structs.replace(options, ovsdb_connection=switch.connection)
     return Config(network=options)

@@ -38,7 +38,7 @@ from kilonova.network.host import LinuxHost, linux, names, records
 folder, verb = Path(sys.argv[1]), sys.argv[3]
 first, step = int(sys.argv[4]), int(sys.argv[5])
 kind, connection = sys.argv[6:] or ("bridge", "unix:/run/openvswitch/db.sock")
-options = Config(network=Network(plug=kind, ovsdb_connection=connection, security_groups=kind != "ovs"))
+options = Config(network=Network(plug=kind, ovsdb_connection=connection))
 vif = codec.from_json(sys.argv[2], Vif)
 subnet = vif.addresses[0].subnet
 ROUTED = HostRouters(

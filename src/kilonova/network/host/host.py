@@ -28,9 +28,10 @@ from kilonova.network.host.knowledge import Knowledge
 from kilonova.network.host.metadata import MetadataServer
 from kilonova.network.host.perimeter import Perimeter
 from kilonova.network.host.plan import NetworkPlan, check, check_security, transit_count, transit_link
-from kilonova.network.host.plug import Filters, make
+from kilonova.network.host.plug import Plug, make
 from kilonova.network.host.records import Records
 from kilonova.network.host.routers import Routers
+from kilonova.network.host.ruleset import Ruleset, ruleset
 from kilonova.network.host.segment import Segment
 from kilonova.network.host.watch import Changes, Loop
 
@@ -55,7 +56,7 @@ class LinuxHost:
         self._knowledge = Knowledge(folder)
         forwarding = Forwarding(folder / "ip_forward")
         self.plug_kind = config.network.plug
-        self._plug = make(config.network.plug, config.network, folder)
+        self._plug = self._make_plug(config.network.plug)
         self._perimeter = Perimeter(
             config.network,
             forwarding,
@@ -74,6 +75,12 @@ class LinuxHost:
         self._last_mend: dict[str, float] = {}
         self._without_dhcp: set[str] = set()
         """Networks whose DHCP server died again too soon: for the next repair()."""
+
+    def _make_plug(self, kind: PlugKind) -> Plug:
+        def rules() -> Ruleset:
+            return ruleset(self._knowledge, self._records.vifs().values())
+
+        return make(kind, self._config, self._folder, rules, self._records.zone)
 
     def start(self, metadata: MetadataLookup, deeds: MetadataDeeds = NO_DEEDS) -> None:
         self._running = _Running(metadata, self._port_of, self._config.dhcp_domain, deeds)
@@ -168,11 +175,17 @@ class LinuxHost:
     def refresh(self, state: NetworkState, asked: float) -> None:
         for port in state.ports:
             check_security(port)
+        before = self._guarded()
         self._knowledge.learn(state, asked)
         self._perimeter.refresh()
-        if self._plug.filters is Filters.SWITCH:
-            for port in state.ports:
-                self._attempt(lambda one=port.port_id: self._join_again(one))  # type: ignore[misc]
+        self._plug.refresh()
+        for port_id in before ^ self._guarded():
+            self._attempt(lambda one=port_id: self._join_again(one))  # type: ignore[misc]
+
+    def _guarded(self) -> set[str]:
+        """The ports with port security."""
+        applied = map(self._knowledge.applied, self._records.vifs().values())
+        return {vif.port_id for vif in applied if vif.port_security}
 
     def users(self, ids: set[str]) -> set[str]:
         return self._knowledge.using(self._records.vifs().values(), ids)
@@ -272,7 +285,7 @@ class LinuxHost:
             return
         if not self._plug.routers:
             self._routers.apply([])
-        old = make(_PLUGS[before], self._config, self._folder)
+        old = self._make_plug(_PLUGS[before])
         try:
             with linux.netlink() as ip:
                 for port_id in self._records.vifs():

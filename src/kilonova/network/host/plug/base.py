@@ -31,8 +31,7 @@ class Filters(Enum):
     """The tap is on a Linux bridge: nftables' bridge family, by tap name (firewall.py, perimeter.py), with
     security groups (security.py)."""
     SWITCH = "switch"
-    """The tap is on the switch: flows, by its number there (switch/flows.py); the plug loads them. Of
-    security groups they know nothing yet ([network] security_groups)."""
+    """The tap is on the switch: flows, by its number there (switch/flows.py); the plug loads them."""
 
 
 class Bridge(NamedTuple):
@@ -62,6 +61,10 @@ class Plug(Protocol):
     def remove_network(self, ip: Netlink, network_id: str, keep_bridge: bool = False) -> None:
         """Nothing of ensure_network() is left. Its ports are gone, or go at this moment. ``keep_bridge``: a
         router is on the network's bridge, which stays."""
+
+    def refresh(self) -> None:
+        """What is known of ports and their groups holds from now on; the rules of ``Filters.BRIDGE`` are none
+        of its business."""
 
     def changed(self) -> bool:
         """Whether something may have changed since the last call that the kernel's notices do not tell."""

@@ -36,6 +36,9 @@ class BridgePlug:
             with linux.making(f"removing {name}"):
                 linux.delete_link(ip, name)
 
+    def refresh(self) -> None:
+        """Its rules are the perimeter's."""
+
     def changed(self) -> bool:
         return False  # it is all the kernel's
 

@@ -35,7 +35,7 @@ class HybridPlug:
         done += linux.ensure_set(ip, outer, mtu=vif.mtu)
         if self._switch.in_userspace():
             done += offload.ensure_off(inner)
-        done += self._switch.ensure_port(outer, linux.index_of(ip, outer), vif.network_id, of_port(vif)).done
+        done += self._switch.ensure_port(outer, linux.index_of(ip, outer), vif.network_id, of_port(vif))
         return done
 
     def remove_port(self, ip: Netlink, port_id: str) -> None:
@@ -46,6 +46,9 @@ class HybridPlug:
 
     def remove_network(self, ip: Netlink, network_id: str, keep_bridge: bool = False) -> None:
         remove_gate(ip, self._switch, network_id)
+
+    def refresh(self) -> None:
+        """Its rules are the perimeter's."""
 
     def changed(self) -> bool:
         return self._switch.changed()

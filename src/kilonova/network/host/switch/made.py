@@ -1,0 +1,64 @@
+"""All flows of a host's ports, of which most were made before: two hundred ports cost more to make than to
+compare."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from kilonova.network.host.ruleset import Ruleset
+from kilonova.network.host.switch import group_flows, pipeline, port_flows
+from kilonova.network.host.switch.flows import Flow
+from kilonova.network.host.switch.port_flows import Guarded, Seat
+
+T = TypeVar("T")
+
+Flows = dict[str, Flow]
+"""By their places."""
+
+_Key = tuple[str, object]
+
+
+class Made:
+    """Not thread-safe."""
+
+    def __init__(self) -> None:
+        self._from: object = None
+        self._flows: Flows = {}
+        self._parts: dict[_Key, tuple[object, Flows]] = {}
+
+    def flows(self, seats: list[Seat], guarded: list[Guarded], rules: Ruleset) -> Flows:
+        """``seats``: of all ports of ours, the guarded ones too."""
+        sources = (seats, guarded, rules.filters, rules.members)
+        if self._from == sources:
+            return self._flows
+        before, self._parts = self._parts, {}
+
+        def part(kind: str, of: object, source: T, make: Callable[[T], list[Flow]]) -> Flows:
+            known = before.get((kind, of))
+            if known is None or known[0] != source:
+                known = source, {flow.place: flow for flow in make(source)}
+            self._parts[kind, of] = known
+            return known[1]
+
+        closed = {port.seat for port in guarded}
+        found = {flow.place: flow for flow in pipeline.pipeline()}
+        for seat in seats:
+            if seat not in closed:
+                found |= part("open", seat.name, seat, lambda one: [port_flows.open_port(one)])
+        for port in guarded:
+            found |= part("port", port.vif.port_id, port, port_flows.guarded_port)
+        for tag in sorted({port.seat.tag for port in guarded}):
+            there = [port for port in guarded if port.seat.tag == tag]
+            found |= part("network", tag, there, lambda ports: port_flows.network(ports[0].seat.tag, ports))
+        for group, filters in rules.filters.items():
+            found |= part("group", group, filters, lambda its, of=group: group_flows.group(of, its))  # type: ignore[misc]
+        for group, addresses in rules.members.items():
+            found |= part(
+                "members",
+                group,
+                addresses,
+                lambda its, of=group: group_flows.members(of, its),  # type: ignore[misc]
+            )
+        self._from, self._flows = sources, found
+        return found
