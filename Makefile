@@ -24,7 +24,7 @@ demo-cluster: ## four machines on this one: build servers, kill -9 one of everyt
 test: install ## all tests; those that boot guests or change the network run as root only
 	@tools/install-packages test
 	@tools/mkguest
-	@.venv/bin/pytest
+	@tools/test
 
 crash: install ## kill services at every fault point, then at random; look at what is left
 	@tools/install-packages test

@@ -18,7 +18,7 @@ from msgspec import Meta
 
 from kilonova.domain import codec
 from kilonova.domain.errors import BadRequest
-from kilonova.domain.network import PlugKind
+from kilonova.domain.network import MAX_VNI, PlugKind
 
 Positive = Annotated[float, Meta(gt=0)]
 Count = Annotated[int, Meta(ge=0)]
@@ -169,6 +169,8 @@ def interface_name(text: str) -> None:
 
 class Network(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     mtu: Annotated[int, Meta(ge=68, le=65535)] = 1500
+    vni_range: str = "1:16777215"
+    """``first:last`` of the VXLAN identifiers that networks get, where others use some of them too."""
     dns_servers: list[str] = []
     dhcp_lease_time: Annotated[int, Meta(ge=120)] = 86400
     dhcp_domain: str = "novalocal"
@@ -198,11 +200,21 @@ class Network(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     def __post_init__(self) -> None:
         """ValueError names the option whose value is not of its kind, or does not go with another's."""
+        _check("vni_range", vni_range, self.vni_range)
         _check("transit_cidr", IPv4Network, self.transit_cidr)
         _check("external_interface", interface_name, self.external_interface)
         for server in self.dns_servers:
             _check("dns_servers", IPv4Address, server)
         _check("ovsdb_connection", unix_socket, self.ovsdb_connection)
+
+
+def vni_range(text: str) -> tuple[int, int]:
+    """``1:4000``, both included. ValueError: it is not that."""
+    first, _, last = text.partition(":")
+    numbers = all(word.isascii() and word.isdigit() and len(word) <= 8 for word in (first, last))
+    if numbers and 1 <= int(first) <= int(last) <= MAX_VNI:
+        return int(first), int(last)
+    raise ValueError(f"{text!r} is not first:last, within 1:{MAX_VNI}")
 
 
 def unix_socket(text: str) -> Path:

@@ -160,11 +160,11 @@ def test_what_is_known_is_there_after_a_kill(tmp_path: Path) -> None:
     rule = Filter(direction="ingress", ethertype=IPV4, remote_group=OTHER)
     Knowledge(tmp_path).learn(_state(rule), time.monotonic())
     again = Knowledge(tmp_path)
-    assert (again.filters(GROUP), again.members(OTHER)) == ([rule], ["10.0.0.1"])
-    assert again.applied(Vif(port_id=PORT, network_id=OTHER, mac="x")).security_groups == [GROUP]
-    assert again.using([VIF], {OTHER}) == {PORT}
+    assert (again.now.filters(GROUP), again.now.members(OTHER)) == ([rule], ["10.0.0.1"])
+    assert again.now.applied(Vif(port_id=PORT, network_id=OTHER, mac="x")).security_groups == [GROUP]
+    assert again.now.using([VIF], {OTHER}) == {PORT}
     again.forget(PORT)
-    assert Knowledge(tmp_path).filters(GROUP) == []
+    assert Knowledge(tmp_path).now.filters(GROUP) == []
 
 
 def test_an_older_answer_that_comes_later_changes_nothing(tmp_path: Path) -> None:
@@ -172,12 +172,12 @@ def test_an_older_answer_that_comes_later_changes_nothing(tmp_path: Path) -> Non
     newer, older = (Filter(direction=way, ethertype=IPV4) for way in ("ingress", "egress"))
     known.learn(_state(newer), 2.0)
     known.learn(_state(older), 1.0)
-    assert known.filters(GROUP) == [newer]
+    assert known.now.filters(GROUP) == [newer]
 
 
 def test_a_damaged_record_closes_and_does_not_stop(tmp_path: Path) -> None:
     (tmp_path / "security.json").write_text("{")
-    assert Knowledge(tmp_path).filters(GROUP) == []
+    assert Knowledge(tmp_path).now.filters(GROUP) == []
 
 
 def test_ports_that_will_be_plugged_use_their_groups(tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_ports_that_will_be_plugged_use_their_groups(tmp_path: Path) -> None:
     to_other = Filter(direction="ingress", ethertype=IPV4, remote_group=OTHER)
     port = PortSecurity(port_id=PORT, port_security=True, security_groups=[GROUP])
     known.learn(NetworkState(ports=[port], groups={GROUP: [to_other]}), 1.0)
-    assert known.using([], {GROUP}) == known.using([VIF], {OTHER}) == {PORT}
-    assert known.using([VIF], {PORT}) == set()
+    assert known.now.using([], {GROUP}) == known.now.using([VIF], {OTHER}) == {PORT}
+    assert known.now.using([VIF], {PORT}) == set()
     known.forget(PORT)
-    assert known.using([], {GROUP}) == set()
+    assert known.now.using([], {GROUP}) == set()

@@ -46,6 +46,7 @@ tells of a change whose word was lost (domain/likeness.py)."""
 _RECONCILE_INTERVAL = 600.0
 """Seconds between two comparisons that nobody asked for."""
 _REPAIR_INTERVAL = 5.0
+"""Seconds between two looks at the host's network: what is wrong with it is right again within ten."""
 
 
 class Agent:
@@ -75,15 +76,18 @@ class Agent:
         leases: Ticker,
         looks: Ticker,
         repairs: Ticker,
+        mends: Ticker,
         stop: threading.Event | None = None,
     ) -> None:
         """Wait for the hypervisor and a conductor, compare the host with the records, then take work.
 
-        The tickers may be shared by many agents. What shares one waits for it: renewals have their own.
+        The tickers may be shared by many agents. What shares one waits for it: renewals have their own, and
+        so have the network's mends, which need no conductor: they begin before there is one.
         StaleEpoch: ``stop`` was set while there was no conductor.
         """
         parts = self._parts
         parts.network.start(partial(metadata.whose, parts), metadata.deeds(parts))
+        mends.every(_REPAIR_INTERVAL, self._repair)
         parts.driver.start(self._power.on_event)
         self._renewals.start(leases)
         self._worker.start(looks)
@@ -99,7 +103,6 @@ class Agent:
         repairs.every(_LIKENESS_INTERVAL, self._likeness_due.set)
         repairs.every(_REFRESH_INTERVAL, self._refresher.compare)
         repairs.every(_RECONCILE_INTERVAL, self._compare)
-        repairs.every(_REPAIR_INTERVAL, self._repair)
         repairs.every(_REPAIR_INTERVAL, self._tidy)
 
     def stop(self) -> None:
@@ -165,7 +168,11 @@ class Agent:
         with self._running.reserved(server_id) as free:
             if free and server_id in self._to_refresh:
                 self._to_refresh.discard(server_id)
-                interfaces.refresh_interfaces(self._parts, server_id, self._refresher.learn)
+                try:
+                    interfaces.refresh_interfaces(self._parts, server_id, self._refresher.learn)
+                except Unavailable:
+                    self._to_refresh.add(server_id)
+                    raise
 
     def perform_action(self, work: Work) -> None:
         parts, learn = self._parts, self._refresher.learn
@@ -244,7 +251,9 @@ class Agent:
             self._refresh(server_id)
 
     def _tidy(self) -> None:
-        """Compare the host with the records as soon as the hypervisor answers."""
+        """Do what could not be done while the conductor, or the hypervisor, did not answer."""
+        for server_id in list(self._to_refresh):
+            self._refresh(server_id)
         if not self._worker.untidy.is_set():
             return
         self._worker.untidy.clear()

@@ -18,7 +18,15 @@ from kilonova.domain.clock import now
 from kilonova.domain.errors import KilonovaError, NotFound
 from kilonova.domain.hosts import topic
 from kilonova.domain.likeness import PLUGGED, Held, digest
-from kilonova.domain.messages import FromHost, HostServers, PlacedServer, PowerStates, ServerQuery, ServerRef
+from kilonova.domain.messages import (
+    FromHost,
+    HostServers,
+    PlacedServer,
+    PowerStates,
+    ServerQuery,
+    ServerRecord,
+    ServerRef,
+)
 from kilonova.domain.network import Vif
 from kilonova.domain.servers import GuestMetadata, PowerState, VmState
 
@@ -85,18 +93,30 @@ def _adopt_in_turn(parts: Parts, learn: Learn, server_id: str, record: PlacedSer
     seen = now()
     guest = parts.driver.guest(server_id)
     state = PowerState.SHUTDOWN if guest is None else guest.power_state
+    vifs = record.vifs
     if guest is not None and state in PLUGGED:
-        learn_of_new(parts, learn, record.vifs)
-        for vif in record.vifs:
+        vifs = _vifs_now(parts, server_id, vifs)
+        learn_of_new(parts, learn, vifs)
+        for vif in vifs:
             parts.network.plug(vif)
     if guest is not None and guest.awaits_start and record.vm_state == VmState.ACTIVE:
         _log.info("resuming_build", server=server_id)
         parts.driver.resume_build(server_id)
         state = PowerState.RUNNING
-    if interfaces.differ(parts, server_id, record.vifs):
+    if interfaces.differ(parts, server_id, vifs):
         parts.bus.cast(topic(parts.host), "refresh_interfaces", ServerRef(server_id=server_id))
     message = PowerStates(host=parts.host, states={server_id: state}, observed_at=seen)
     parts.bus.cast("conductor", "power_states", message)
+
+
+def _vifs_now(parts: Parts, server_id: str, vifs: list[Vif]) -> list[Vif]:
+    """The list may be old by now, when something would be plugged by it: a port may have left the server, and
+    its address be another's. NotFound: the server left this host."""
+    plugged = parts.network.plugged()
+    if all(vif.port_id in plugged and plugged[vif.port_id].wiring == vif.wiring for vif in vifs):
+        return vifs
+    query = ServerQuery(host=parts.host, server_id=server_id)
+    return parts.ask("server_record", query, ServerRecord).vifs
 
 
 def _try(function: Callable[..., None], *arguments: object) -> None:

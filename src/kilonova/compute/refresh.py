@@ -13,13 +13,14 @@ from collections.abc import Callable
 from kilonova import log
 from kilonova.bus.base import quick
 from kilonova.compute.parts import Parts
-from kilonova.domain.errors import KilonovaError
+from kilonova.domain.errors import KilonovaError, Unavailable
 from kilonova.domain.messages import FromHost, NetworkChanged, NetworkQuery
 from kilonova.domain.network import NetworkState, Vif
 from kilonova.domain.routers import HostRouters
 
-_RETRY = 1.0
-"""Seconds until a question is asked again that nobody answered."""
+_RETRY, _LONGEST_RETRY = 1.0, 30.0
+"""Seconds until a question is asked again that nobody answered; and, growing to at most, until the host tries
+again what it could not do: each time it loads all its rules."""
 _KEPT = 120.0
 """Seconds for which it is remembered what was told: longer than an answer can be under way."""
 
@@ -46,6 +47,8 @@ class Refresher:
         self._changed = threading.Condition()
         self._dirty: set[str] = set()
         self._routers_dirty = False
+        self._failed: tuple[set[str], bool] = (set(), False)
+        """Ports, and whether the routers, that are to be asked for once more."""
         self._routers = threading.Lock()
         """One asks and applies at a time: nobody applies an older answer after a newer one."""
         self._told: dict[str, float] = {}
@@ -101,26 +104,33 @@ class Refresher:
             self._changed.notify()
 
     def _run(self) -> None:
-        while (asked := self._next()) is not None:
+        pause = 0.0
+        while (asked := self._next(pause)) is not None:
             ports, routers = asked
             try:
                 self._pull(ports)
                 if routers:
                     self._pull_routers()
+                pause = 0.0
             except KilonovaError as error:
                 _log.warning("refresh_failed", error=error.message)
-                self._look_again(ports, routers)
-                with self._changed:
-                    self._changed.wait_for(lambda: self._closing, _RETRY)
+                away = isinstance(error, Unavailable)
+                pause = _RETRY if away else min(max(_RETRY, 2 * pause), _LONGEST_RETRY)
+                self._failed = asked
             except Exception:  # noqa: BLE001 - the loop must go on; each minute all is compared
                 _log.exception("refresh_failed")
 
-    def _next(self) -> tuple[set[str], bool] | None:
-        """The ports that are to be asked for, and whether the routers are."""
+    def _next(self, pause: float) -> tuple[set[str], bool] | None:
+        """The ports that are to be asked for, and whether the routers are. With what failed it waits for
+        ``pause`` seconds, or for a new word."""
+        (ports, routers), self._failed = self._failed, (set(), False)
         with self._changed:
-            self._changed.wait_for(lambda: self._dirty or self._routers_dirty or self._closing)
-            ports, self._dirty = self._dirty, set()
-            routers, self._routers_dirty = self._routers_dirty, False
+            self._changed.wait_for(
+                lambda: self._dirty or self._routers_dirty or self._closing,
+                pause if ports or routers else None,
+            )
+            ports, self._dirty = ports | self._dirty, set()
+            routers, self._routers_dirty = routers or self._routers_dirty, False
             return None if self._closing else (ports, routers)
 
     def _pull_routers(self) -> None:

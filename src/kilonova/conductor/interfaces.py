@@ -13,8 +13,8 @@ import sqlalchemy as sa
 from kilonova.conductor.parts import Parts
 from kilonova.domain.actions import ATTACH_INTERFACE, DETACH_INTERFACE
 from kilonova.engine import lease
-from kilonova.engine.interfaces import look_again
-from kilonova.store import operations, servers
+from kilonova.engine.interfaces import follow, look_again
+from kilonova.store import operations
 from kilonova.store.database import Row, after_commit
 
 KINDS = frozenset({ATTACH_INTERFACE, DETACH_INTERFACE})
@@ -36,9 +36,4 @@ def end(conn: sa.Connection, parts: Parts, work: Row, error: str | None) -> None
         parts.network.detach(work.server_id, port_id)
     elif work.kind == ATTACH_INTERFACE:
         parts.network.port_status([work.server_id], active=True)
-    follow(conn, parts, work.server_id)
-
-
-def follow(conn: sa.Connection, parts: Parts, server_id: str) -> None:
-    """The server's record has the NICs that its ports are."""
-    servers.set_vifs(conn, server_id, parts.network.vifs([server_id])[server_id])
+    follow(conn, parts.network, work.server_id)

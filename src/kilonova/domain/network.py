@@ -16,6 +16,10 @@ INTEGRATION_BRIDGE = "br-int"
 """Open vSwitch's bridge that guests are joined to (Neutron's name)."""
 
 
+MAX_VNI = (1 << 24) - 1
+"""The greatest VXLAN identifier (RFC 7348); 0 is nobody's."""
+
+
 class HostRoute(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     destination: str
     nexthop: str
@@ -123,6 +127,17 @@ def binding_of(plug: PlugKind, network_id: str) -> tuple[str, dict[str, Any]]:
     return "ovs", common | {"bridge_name": INTEGRATION_BRIDGE, "ovs_hybrid_plug": plug == "ovs-hybrid"}
 
 
+EXTERNAL_PHYSICAL_NETWORK = "external"
+"""What external networks are on ([network] external_interface, or the routers' hosts themselves)."""
+
+
+def provider_of(external: bool, segmentation_id: int | None) -> dict[str, Any]:
+    """Neutron's provider attributes: how a network is carried."""
+    values = ("flat", EXTERNAL_PHYSICAL_NETWORK, None) if external else ("vxlan", None, segmentation_id)
+    names = ("network_type", "physical_network", "segmentation_id")
+    return {f"provider:{name}": value for name, value in zip(names, values, strict=True)}
+
+
 class Pool(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Addresses that a subnet may give out, both ends included."""
 
@@ -148,6 +163,8 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     port_security_enabled: bool
     external: bool | None = None
     """Leads to the outside: routers have their gateways on it, floating IPs are of it. None: no."""
+    segmentation_id: int | None = None
+    """Its VXLAN identifier, of no other network. None: of a release without them; no host has asked yet."""
     revision_number: int = 0
     created_at: float
     updated_at: float

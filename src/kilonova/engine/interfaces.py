@@ -51,11 +51,14 @@ def attach(parts: Parts, context: RequestContext, server_id: str, asked: Request
     BuildFailed: the host could not, and all is as before. StillUnderWay: it goes on.
     """
     with parts.db.write(durable=True) as conn:
-        server = _ready(conn, context, server_id, actions.ATTACH_INTERFACE)
+        server = _ready(conn, context, server_id, actions.ATTACH_INTERFACE, for_update=False)
         if not hosts.is_up(conn, server.host, parts.config.compute.service_down_time):
             raise Unavailable(f"The host of instance {server_id} does not answer now")
         port_id = parts.network.attach(context, _seat(server), asked)
-        servers.set_vifs(conn, server_id, parts.network.vifs([server_id])[server_id])
+        # Ports come before their server in the order of locks (store/database.py): it may have changed.
+        if _ready(conn, context, server_id, actions.ATTACH_INTERFACE).host != server.host:
+            raise wrong_state(server_id, actions.ATTACH_INTERFACE, server)
+        follow(conn, parts.network, server_id)
         work = _accept(conn, parts, context, server, actions.ATTACH_INTERFACE, port_id)
     _hand_over(parts, server.host, work, ATTACHED_WITHIN)
     _check_done(parts, work)
@@ -90,19 +93,26 @@ def readdress(
 ) -> None:
     """Change the addresses of a server's ports; the host follows. Conflict if it is locked."""
     with parts.db.write() as conn:
-        refuse_locked(context, server_id, servers.state(conn, server_id, for_update=True))
+        refuse_locked(context, server_id, servers.state(conn, server_id))
         _change(parts, server_id, change)
+        refuse_locked(context, server_id, servers.state(conn, server_id))
 
 
 def _change(parts: Parts, server_id: str, change: Callable[[NetworkService], None]) -> None:
     """One transaction; then the host is told. If that is lost, it sees for itself within a minute."""
     with parts.db.write() as conn:
-        server = servers.state(conn, server_id, for_update=True)
         change(parts.network)
-        servers.set_vifs(conn, server_id, parts.network.vifs([server_id])[server_id])
+        server = servers.state(conn, server_id, for_update=True)
+        follow(conn, parts.network, server_id)
         if server.host is not None:
             tell = partial(look_again, parts.bus, server.host, server_id)
             after_commit(conn, tell)
+
+
+def follow(conn: sa.Connection, network: NetworkService, server_id: str) -> None:
+    """The server's record has the NICs that its ports are. Nothing for one that is gone."""
+    if servers.lock(conn, server_id):  # who changes another of its ports has committed, or comes after us
+        servers.set_vifs(conn, server_id, network.vifs([server_id])[server_id])
 
 
 def look_again(bus: Bus, host: str, server_id: str) -> None:
@@ -143,9 +153,11 @@ def _hand_over(parts: Parts, host: str, work: Work, timeout: float) -> None:
     parts.faults.reach(f"{work.kind}.call.after")
 
 
-def _ready(conn: sa.Connection, context: RequestContext, server_id: str, action: str) -> Row:
+def _ready(
+    conn: sa.Connection, context: RequestContext, server_id: str, action: str, for_update: bool = True
+) -> Row:
     """The server, locked, if its NICs may change now."""
-    server = servers.get(conn, server_id, for_update=True)
+    server = servers.get(conn, server_id, for_update=for_update)
     refuse_locked(context, server_id, server)
     if server.task_state is not None or server.vm_state not in actions.INTERFACES_CHANGE_IN:
         raise wrong_state(server_id, action, server)

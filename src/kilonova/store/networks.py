@@ -9,9 +9,11 @@ import msgspec
 import sqlalchemy as sa
 
 from kilonova.domain.clock import now
-from kilonova.domain.network import Network
+from kilonova.domain.network import EXTERNAL_PHYSICAL_NETWORK, Network
 from kilonova.store.network_lists import Condition, Listing, Page
 from kilonova.store.schema.networks import networks, ports, subnets
+
+_EXTERNAL = sa.func.coalesce(networks.c.external, sa.false())
 
 ATTRIBUTES = {
     **{
@@ -29,7 +31,10 @@ ATTRIBUTES = {
         )
     },
     "tenant_id": networks.c.project_id,
-    "router:external": sa.func.coalesce(networks.c.external, sa.false()),
+    "router:external": _EXTERNAL,
+    "provider:network_type": sa.case((_EXTERNAL, "flat"), else_="vxlan"),
+    "provider:physical_network": sa.case((_EXTERNAL, EXTERNAL_PHYSICAL_NETWORK), else_=None),
+    "provider:segmentation_id": sa.case((_EXTERNAL, None), else_=networks.c.segmentation_id),
     # The same for every network as long as there are no states beside ACTIVE.
     "status": sa.literal("ACTIVE"),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from tests.functional.builds.cloud import PATIENCE, Cloud
 from tests.functional.builds.conftest import MakeCloud
 from tests.running import until
 
-from kilonova.domain.errors import BuildFailed
+from kilonova.domain.errors import BuildFailed, StaleEpoch, Unavailable
 from kilonova.domain.messages import ServerRef
 from kilonova.domain.network import tap_name
 from kilonova.domain.servers import PowerState
@@ -499,3 +500,64 @@ def test_a_word_that_comes_during_a_comparison_is_not_forgotten(nics: Nics) -> N
         assert agent._to_refresh == {nics.id}
     agent._compare()
     assert agent._to_refresh == set()
+
+
+def test_a_word_that_nobody_could_answer_is_not_forgotten(nics: Nics) -> None:
+    """The conductor is away as the host asks what the server's NICs are."""
+    host = nics.cloud.where(nics.id)
+    host.agent._to_refresh.add(nics.id)
+    nics.cloud.bus.refused["server_record"] = 1
+    with pytest.raises(Unavailable):
+        host.agent._tidy()
+    assert host.agent._to_refresh == {nics.id}
+    host.repairs.tick()
+    assert host.agent._to_refresh == set()
+
+
+def test_a_nic_that_leaves_during_a_comparison_does_not_come_back(
+    nics: Nics, network: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The list of all servers was asked for before; the address may be another's by now."""
+    (first,) = nics.listed()
+    second = nics.attached(net_id=network)
+    cloud, host = nics.cloud, nics.cloud.where(nics.id)
+    call, plugged = cloud.bus.call, []
+
+    def late(topic: str, method: str, *words: Any, **more: Any) -> Any:
+        answer = call(topic, method, *words, **more)
+        if method == "host_servers":
+            assert nics.detach(second)[0] == 202
+            until(lambda: nics.listed() == [first], PATIENCE, "the NIC to go")
+            until(lambda: not host.agent._running.busy(nics.id), PATIENCE, "the work to end")
+            monkeypatch.setattr(host.network, "plug", lambda vif: plugged.append(vif.port_id))
+        return answer
+
+    monkeypatch.setattr(cloud.bus, "call", late)
+    host.agent._compare()
+    assert plugged == [first]
+
+
+def test_the_network_is_mended_while_there_is_no_conductor(cloud: Cloud) -> None:
+    """An agent that begins knows from its own records what should be."""
+    (host,) = cloud.hosts.values()
+    host.agent.stop()
+    looks: list[str] = []
+    host.network.repair = lambda: looks.append("look") or []  # type: ignore[method-assign,func-returns-value]
+    cloud.bus.refused["report"] = 10**6
+
+    def begins() -> None:
+        with suppress(StaleEpoch):
+            host.start()
+
+    before = host.agent
+    waiting = threading.Thread(target=begins)
+    waiting.start()
+    try:
+        until(lambda: host.agent is not before and host.mends._functions, PATIENCE, "the agent to begin")
+        host.mends.tick()
+        assert looks == ["look"]
+        assert waiting.is_alive()
+    finally:
+        host.agent.stop()
+        waiting.join()
+        cloud.bus.refused["report"] = 0

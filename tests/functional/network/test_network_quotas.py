@@ -70,7 +70,7 @@ def test_extensions_say_the_truth(alice: Caller) -> None:
     aliases = [item["alias"] for item in alice.get("/extensions")["extensions"]]
     for alias in aliases:
         assert alice.get(f"/extensions/{alias}")["extension"]["alias"] == alias
-    missing = {"stateful-security-group", "dvr", "l3-ha", "provider", "agent", "subnet_allocation"}
+    missing = {"stateful-security-group", "dvr", "l3-ha", "agent", "subnet_allocation"}
     assert not missing & set(aliases)
     assert alice.refused("GET", "/extensions/dvr")[0] == 404
 

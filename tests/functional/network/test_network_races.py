@@ -5,13 +5,24 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
+import pytest
 from falcon.testing import Result
-from tests.functional.network.conftest import Caller
+from tests.functional.network.conftest import ALICE, Caller, path_of
 
+from kilonova.config import Config
+from kilonova.domain.context import RequestContext
+from kilonova.domain.errors import NotFound
+from kilonova.domain.servers import RequestedNetwork
+from kilonova.network.base import Seat
+from kilonova.network.builtin import interfaces, networks, subnets
+from kilonova.network.builtin.errors import SubnetNotFound
+from kilonova.network.builtin.requests import NetworkUpdate
 from kilonova.network.builtin.service import BuiltinNetwork
+
+OWNER = RequestContext(request_id="r", user_id="u", project_id=ALICE, roles=frozenset({"member"}))
 
 
 def at_once(count: int, ask: Callable[[int], Result]) -> Counter[int]:
@@ -27,7 +38,7 @@ def at_once(count: int, ask: Callable[[int], Result]) -> Counter[int]:
 
 
 def post(caller: Caller, kind: str, **attributes: Any) -> Result:
-    return caller("POST", f"/{kind}s", {kind: attributes})
+    return caller("POST", path_of(kind), {kind: attributes})
 
 
 def test_subnets_do_not_overlap(alice: Caller, net: str) -> None:
@@ -112,3 +123,113 @@ def test_updates_of_one_port(alice: Caller, net: str, subnet: dict[str, Any]) ->
 
     assert at_once(6, ask) == {200: 6}
     assert alice.get(f"/ports/{port['id']}")["port"]["revision_number"] == port["revision_number"] + 6
+
+
+def test_one_default_group_however_many_need_it_at_once(alice: Caller, net: str) -> None:
+    assert at_once(6, lambda _: post(alice, "port", network_id=net)) == {201: 6}
+    groups = alice.get("/security-groups")["security_groups"]
+    assert [group["name"] for group in groups] == ["default"]
+
+
+def test_the_same_rule_at_once_is_made_once(alice: Caller) -> None:
+    group = alice.create("security_group")["id"]
+    rule = {"security_group_id": group, "direction": "ingress", "protocol": "tcp"}
+    assert at_once(5, lambda _: post(alice, "security_group_rule", **rule)) == {201: 1, 409: 4}
+
+
+def test_quotas_of_groups_and_rules_hold(alice: Caller, admin: Caller) -> None:
+    group = alice.create("security_group")["id"]
+    quota = {"security_group": 4, "security_group_rule": 13}
+    assert admin("PUT", f"/quotas/{ALICE}", {"quota": quota}).status_code == 200
+    assert at_once(5, lambda _: post(alice, "security_group")) == {201: 2, 409: 3}
+    rule = {"security_group_id": group, "direction": "ingress", "protocol": "tcp"}
+
+    def make(number: int) -> Result:
+        port = str(number + 1)
+        return post(alice, "security_group_rule", **rule, port_range_min=port, port_range_max=port)
+
+    assert at_once(6, make) == {201: 3, 409: 3}
+
+
+def test_a_group_is_not_deleted_under_a_port(alice: Caller, net: str) -> None:
+    """However they meet: no port is ever in a group that is not there."""
+    for _ in range(5):
+        group = alice.create("security_group")["id"]
+
+        def act(number: int, group: str = group) -> Result:
+            if number:
+                return alice("DELETE", f"/security-groups/{group}")
+            return post(alice, "port", network_id=net, security_groups=[group])
+
+        assert at_once(2, act) in ({201: 1, 409: 1}, {204: 1, 404: 1})
+
+
+def test_an_address_is_a_ports_or_the_gateway(alice: Caller, net: str, subnet: dict[str, Any]) -> None:
+    for number in range(20, 28):
+        address = f"10.0.0.{number}"
+
+        def act(which: int, address: str = address) -> Result:
+            if which:
+                body = {"subnet": {"gateway_ip": address, "allocation_pools": []}}
+                return alice("PUT", f"/subnets/{subnet['id']}", body)
+            wanted = [{"subnet_id": subnet["id"], "ip_address": address}]
+            return post(alice, "port", network_id=net, fixed_ips=wanted)
+
+        assert at_once(2, act) in ({201: 1, 409: 1}, {200: 1, 409: 1})
+
+
+def meanwhile(network: BuiltinNetwork, first: Callable[[Any], object], second: Callable[[], object]) -> Any:
+    """``second`` begins while the transaction of ``first`` is not committed; what it returns.
+
+    It has a second to be done too early: before that the first one does not commit.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        with network.write() as conn:
+            first(conn)
+            other = pool.submit(second)
+            wait([other], timeout=1.0)
+        return other.result(timeout=30)
+
+
+def test_a_nic_has_the_mtu_that_its_network_has(alice: Caller, network: BuiltinNetwork) -> None:
+    """Who builds while somebody changes the network waits for the one, and sees it."""
+    net = str(alice.create("network")["id"])
+    alice.create("subnet", network_id=net, cidr="10.0.0.0/24")
+
+    def change(conn: Any) -> None:
+        networks.update(conn, network.config, OWNER, net, NetworkUpdate(mtu=1400))
+
+    def build() -> Any:
+        asked = [RequestedNetwork(network_id=net)]
+        return network.allocate_for_instance("s", ALICE, "vm", "h1", "az", asked)
+
+    (vif,) = meanwhile(network, change, build)
+    assert vif.mtu == 1400
+
+
+def test_a_subnet_whose_network_went_is_not_found(alice: Caller, network: BuiltinNetwork, net: str) -> None:
+    made = alice.create("subnet", network_id=net, cidr="10.0.0.0/24")["id"]
+    with network.db.read() as conn:
+        subnet = subnets.find(conn, OWNER, made)
+    alice.delete("network", net)
+    with network.db.read() as conn, pytest.raises(SubnetNotFound):
+        subnets.owners(conn, subnet)
+
+
+def test_a_network_that_goes_under_an_attach_is_not_found(
+    alice: Caller, network: BuiltinNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes while the attach waits for its turn at the quota."""
+    net = str(alice.create("network")["id"])
+    alice.create("subnet", network_id=net, cidr="10.0.0.0/24")
+    check = interfaces.quotas.check
+
+    def wait_and_check(conn: Any, config: Config, project: str, resource: str, **more: Any) -> None:
+        networks.delete(conn, OWNER, net)
+        check(conn, config, project, resource, **more)
+
+    monkeypatch.setattr(interfaces.quotas, "check", wait_and_check)
+    monkeypatch.setattr(interfaces, "validate", lambda *asked: asked[3])
+    seat = Seat(server_id="s", project_id=ALICE, hostname="vm", host="h1", availability_zone="az")
+    with pytest.raises(NotFound, match=net):
+        network.attach(OWNER, seat, RequestedNetwork(network_id=net))

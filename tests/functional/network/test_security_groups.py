@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from falcon.testing import TestClient
-from tests.functional.network.test_network_races import at_once, post
 from tests.statements import sent
 
 from kilonova.network.builtin import port_groups
@@ -83,15 +82,6 @@ def test_the_default_group_is_there_when_it_is_needed_and_stays(
     assert alice.update(GROUP, own, description="d", name="default")["description"] == "d"
     alice.delete(RULE, default["security_group_rules"][0]["id"])
     assert len(default_of(alice)["security_group_rules"]) == 3
-
-
-def test_one_default_group_however_many_need_it_at_once(alice: Caller, net: str) -> None:
-    assert at_once(6, lambda _: post(alice, "port", network_id=net)) == {201: 6}
-    assert _all_groups(alice) == ["default"]
-
-
-def _all_groups(caller: Caller) -> list[str]:
-    return [group["name"] for group in caller.get("/security-groups")["security_groups"]]
 
 
 def test_change_and_delete(alice: Caller, bob: Caller, reader: Caller, web: str, net: str) -> None:
@@ -202,15 +192,6 @@ def test_rules_in_bulk_are_made_together_or_not_at_all(alice: Caller, web: str) 
     assert alice.refused_update(RULE, rule["id"], protocol="udp")[0] == 400
 
 
-def test_the_same_rule_at_once_is_made_once(alice: Caller, web: str) -> None:
-    body = {"security_group_id": web, "direction": "ingress", "protocol": "tcp"}
-
-    def make(_: int) -> Any:
-        return alice("POST", "/security-group-rules", {RULE: body})
-
-    assert at_once(5, make) == {201: 1, 409: 4}
-
-
 def test_lists(alice: Caller, bob: Caller, web: str, client: TestClient) -> None:
     for port in (1, 2, 3):
         alice.create(
@@ -256,16 +237,9 @@ def test_quotas(alice: Caller, admin: Caller, web: str) -> None:
     used = alice.get(f"/quotas/{ALICE}/details")["quota"]
     assert used[GROUP] == {"limit": 10, "used": 2, "reserved": 0}
     assert used[RULE] == {"limit": 100, "used": 6, "reserved": 0}
-    admin("PUT", f"/quotas/{ALICE}", {"quota": {GROUP: 4, RULE: 13}})
-    assert at_once(5, lambda _: alice("POST", "/security-groups", {GROUP: {}})) == {201: 2, 409: 3}
-
-    def make(port: int) -> Any:
-        body = {"security_group_id": web, "direction": "ingress", "protocol": "tcp"}
-        body |= {"port_range_min": str(port + 1), "port_range_max": str(port + 1)}
-        return alice("POST", "/security-group-rules", {RULE: body})
-
-    assert at_once(6, make) == {201: 3, 409: 3}
+    admin("PUT", f"/quotas/{ALICE}", {"quota": {GROUP: 2, RULE: 6}})
     assert alice.refused_create(GROUP) == (409, "OverQuota")
+    assert alice.refused_create(RULE, security_group_id=web, direction="ingress") == (409, "OverQuota")
 
 
 def test_groups_of_ports(alice: Caller, bob: Caller, admin: Caller, net: str, web: str) -> None:
@@ -287,19 +261,6 @@ def test_groups_of_ports(alice: Caller, bob: Caller, admin: Caller, net: str, we
     assert refused == (409, "PortSecurityAndIPRequiredForSecurityGroups")
     foreign = admin.create("port", network_id=net, tenant_id=BOB)
     assert foreign["security_groups"] == [default_of(bob)["id"]]
-
-
-def test_a_group_is_not_deleted_under_a_port(alice: Caller, net: str) -> None:
-    """However they meet: no port is ever in a group that is not there."""
-    for _ in range(5):
-        group = alice.create(GROUP)["id"]
-
-        def act(number: int, group: str = group) -> Any:
-            if number:
-                return alice("DELETE", f"/security-groups/{group}")
-            return post(alice, "port", network_id=net, security_groups=[group])
-
-        assert at_once(2, act) in ({201: 1, 409: 1}, {204: 1, 404: 1})
 
 
 def test_a_port_of_the_release_before_is_in_the_default_group(

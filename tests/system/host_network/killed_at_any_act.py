@@ -150,14 +150,17 @@ def killed(at: int) -> None:
 def after() -> None:
     one = host()
     assert one.plugged() in ({}, {vif.port_id: vif})
+    are_prepared()
     if verb == "plug":
         one.plug(vif)
         assert vif.tap in devices()
+        are_prepared()
     if verb == "route":
         one.apply_routers(ROUTED)
         one.repair()  # it tells of what the start mended
         again = one.apply_routers(ROUTED), one.repair()
         assert again == ([], []), again
+        are_prepared()
         assert {names.router_link(vif.port_id), names.external(vif.network_id)} <= set(devices())
     if verb in ("route", "unroute"):
         one.apply_routers(HostRouters())
@@ -165,6 +168,24 @@ def after() -> None:
     one.unplug(vif.port_id)
     assert one.plugged() == {}
     one.stop()
+
+
+def are_prepared() -> None:
+    """What is done to a namespace once, when it is made, was done to each that is there."""
+
+    def look() -> tuple[str, str]:
+        settings = Path("/proc/sys/net/ipv4/conf/all/promote_secondaries").read_text().strip()
+        return settings, "up" if is_up("lo") else "down"
+
+    for space in (names.namespace(vif.network_id), names.router(vif.port_id)):
+        if linux.namespace_exists(space):
+            assert linux.inside(space, look) == ("1", "up"), space
+
+
+def is_up(name: str) -> bool:
+    with linux.netlink() as ip:
+        link = linux.find(ip, name)
+        return link is not None and link.up
 
 
 def left() -> list[str]:

@@ -140,6 +140,23 @@ def test_a_guest_that_holds_connections_open_hurts_only_itself(lab: Lab) -> None
         connection.close()
 
 
+def test_many_guests_that_dawdle_hurt_nobody(lab: Lab) -> None:
+    """Each with all the places that it has; and again as soon as they are free."""
+    crowd = [known(lab, number, "slow") for number in range(10, 19)]
+    modest, other = known(lab, 5, "modest"), known(lab, 5, "other", network_id=str(uuid4()))
+
+    def connect() -> socket.socket:
+        return socket.create_connection(("169.254.169.254", 80), timeout=5)
+
+    held = [guest.inside(connect) for guest in crowd for _ in range(4)]
+    assert [name_told(guest) for guest in (modest, other)] == ["modest", "other"]
+    for connection in held:
+        connection.sendall(b"GET / HTTP/1.1\r\n")  # half of it
+    assert [name_told(guest) for guest in (modest, other)] == ["modest", "other"]
+    for connection in held:
+        connection.close()
+
+
 def test_a_guest_with_many_addresses_has_no_more_places(lab: Lab) -> None:
     """More than the host has: 40 addresses, each of which alone could have four."""
     pairs = [AddressPair(ip_address="10.80.0.64/26")]

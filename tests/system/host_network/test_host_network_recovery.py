@@ -33,6 +33,7 @@ def test_plug_and_unplug_again_and_again(lab: Lab) -> None:
         lab.host.unplug(vif.port_id)
         lab.host.unplug(vif.port_id)
         assert lab.host.plugged() == {}
+        assert lab.host._segments == {}, "what is gone is not remembered"
 
 
 def test_the_hosts_setting_comes_back(lab: Lab) -> None:

@@ -24,6 +24,7 @@ _EXTENSIONS = {
     "port-security": ("Port Security", "Anti-spoofing can be switched off"),
     "port-security-groups-filtering": ("Port filtering on security groups", "Ports by their groups"),
     "project-id": ("project_id field enabled", "project_id beside tenant_id"),
+    "provider": ("Provider Network", "How a network is carried, for admins"),
     "quota-check-limit": ("Quota check limit", "A limit below what is used can be refused"),
     "quota_details": ("Quota details", "What a project uses of its quota"),
     "quotas": ("Quota management support", "Limits for each project"),

@@ -10,17 +10,21 @@ import sqlalchemy as sa
 from kilonova.api.network.resources import Resource, View
 from kilonova.domain.clock import iso8601
 from kilonova.domain.context import RequestContext
-from kilonova.domain.network import Network
+from kilonova.domain.network import Network, provider_of
 from kilonova.network.builtin import networks
 from kilonova.network.builtin.requests import NetworkCreate, NetworkUpdate
 from kilonova.store import network_tags
 from kilonova.store import networks as store
 
 
-def _views(conn: sa.Connection, _context: RequestContext, items: Sequence[Network]) -> list[View]:
+def _views(conn: sa.Connection, context: RequestContext, items: Sequence[Network]) -> list[View]:
     ids = [item.id for item in items]
     subnets, tags = store.subnet_ids(conn, ids), network_tags.of(conn, ids)
-    return [_view(item, subnets.get(item.id, []), tags.get(item.id, [])) for item in items]
+    views = [_view(item, subnets.get(item.id, []), tags.get(item.id, [])) for item in items]
+    if context.is_admin:
+        for view, item in zip(views, items, strict=True):
+            view.update(provider_of(bool(item.external), item.segmentation_id))
+    return views
 
 
 def _view(network: Network, subnets: list[str], tags: list[str]) -> dict[str, Any]:
@@ -61,4 +65,5 @@ NETWORKS = Resource(
     page=store.page,
     owners=_owners,
     views=_views,
+    admin_filters=frozenset(provider_of(external=False, segmentation_id=None)),
 )

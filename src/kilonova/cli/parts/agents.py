@@ -70,7 +70,7 @@ def start_agents(
     closing: ExitStack,
 ) -> None:
     """Each agent waits for a conductor; when it returns, all take work. Stopped: ``stop`` was set before."""
-    tickers = (Ticker("reports"), Ticker("leases"), Ticker("looks"), Ticker("repairs"))
+    tickers = (Ticker("reports"), Ticker("leases"), Ticker("looks"), Ticker("repairs"), Ticker("mends"))
     for ticker in tickers:
         closing.callback(ticker.close)
     drivers: list[Driver] = []

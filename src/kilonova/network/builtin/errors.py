@@ -56,6 +56,14 @@ class NetworkInUse(Conflict):
     pass
 
 
+class TunnelIdInUse(Conflict):
+    pass
+
+
+class NoNetworkAvailable(Conflict):
+    """No VXLAN identifier is left."""
+
+
 class SubnetInUse(Conflict):
     pass
 

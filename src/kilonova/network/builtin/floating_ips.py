@@ -2,6 +2,7 @@
 transaction.
 
 A router's row is locked before its floating IPs change: nobody takes its gateway or interface away meanwhile.
+Of two routers the one with the lower id comes first.
 """
 
 from __future__ import annotations
@@ -100,8 +101,6 @@ def update(
         if changes:
             store.update(conn, floating.id, changes)
         return find(conn, context, floating_id)
-    if floating.router_id is not None:
-        router_store.get(conn, floating.router_id, None, for_update=True)
     network_id = floating.floating_network_id
     target = _target(conn, context, body, network_id, floating.project_id, floating, floating.id)
     floating = find(conn, context, floating_id, for_update=True)
@@ -122,8 +121,7 @@ def update(
 def delete(conn: sa.Connection, context: RequestContext, floating_id: str) -> None:
     floating = find(conn, context, floating_id)
     policy.owner_only(context, "rule:delete_floatingip", floating.project_id)
-    if floating.router_id is not None:
-        router_store.get(conn, floating.router_id, None, for_update=True)
+    _lock_routers(conn, floating.router_id)
     floating = find(conn, context, floating_id, for_update=True)
     store.delete(conn, floating.id)
     port_store.delete(conn, [floating.floating_port_id])
@@ -169,11 +167,13 @@ def _target(
     floating: FloatingIp | None,
     floating_id: str,
 ) -> Target | None:
-    """Where it shall lead, checked, with the router locked; None: nowhere."""
+    """Where it shall lead, checked; None: nowhere. The router there is locked, and the one it leaves."""
+    left = floating.router_id if floating else None
     port_id = floating.fixed_port_id if floating and body.port_id is UNSET else body.port_id
     if port_id in (UNSET, None):
         if body.fixed_ip_address not in (UNSET, None):
             raise BadFloatingIpRequest("fixed_ip_address cannot be specified without a port_id")
+        _lock_routers(conn, left)
         return None
     port = port_service.find(conn, context, str(port_id))
     if not context.is_admin and port.project_id != project_id:
@@ -186,11 +186,8 @@ def _target(
     wanted = None if body.fixed_ip_address in (UNSET, None) else str(body.fixed_ip_address)
     fixed = _fixed(port, wanted)
     router_id = router_store.leading_out(conn, external_id, fixed.subnet_id)
-    if router_id is not None:
-        router_store.get(conn, router_id, None, for_update=True)
-        if router_store.leading_out(conn, external_id, fixed.subnet_id) != router_id:
-            router_id = None
-    if router_id is None:
+    _lock_routers(conn, left, router_id)
+    if router_id is None or router_store.leading_out(conn, external_id, fixed.subnet_id) != router_id:
         raise ExternalGatewayForFloatingIPNotFound(
             f"External network {external_id} is not reachable from subnet {fixed.subnet_id}.  "
             f"Therefore, cannot associate Port {port.id} with a Floating IP."
@@ -206,6 +203,11 @@ def _target(
             f"already has a floating IP on external network {external_id}."
         )
     return Target(port, fixed.ip_address, router_id)
+
+
+def _lock_routers(conn: sa.Connection, *router_ids: str | None) -> None:
+    for router_id in sorted({router_id for router_id in router_ids if router_id is not None}):
+        router_store.get(conn, router_id, None, for_update=True)
 
 
 def _fixed(port: Port, wanted: str | None) -> FixedIp:

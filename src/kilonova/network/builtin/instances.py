@@ -78,11 +78,11 @@ def _allocate(
 ) -> list[Vif]:
     given = store.by_id(conn, sorted(ask.port_id for ask in requested if ask.port_id), for_update=True)
     network_ids = _network_ids(requested, given)
-    networks = network_store.by_id(conn, sorted(set(network_ids)))
     new = [(nic, ask) for nic, ask in enumerate(requested) if not ask.port_id]
     if new:
         quotas.check(conn, config, seat.project_id, "port", len(new))
-    subnets = subnet_store.of_networks(conn, sorted(networks), for_update=True)
+    subnets = subnet_store.of_networks(conn, sorted(set(network_ids)), for_update=True)
+    networks = network_store.by_id(conn, sorted(set(network_ids)))
     for network_id in network_ids:
         if network_id not in networks:
             raise BuildAborted(f"Network {network_id} could not be found.")

@@ -51,8 +51,7 @@ def detach(conn: sa.Connection, server_id: str, port_id: str) -> None:
 
 
 def add_fixed_ip(conn: sa.Connection, server_id: str, network_id: str) -> None:
-    store.lock_server(conn, server_id)
-    port = next((p for p in store.of_servers(conn, [server_id]) if p.network_id == network_id), None)
+    port = next((port for port in _nics(conn, server_id) if port.network_id == network_id), None)
     if port is None:
         raise BadRequest(f"Network {network_id} is not a network of instance {server_id}.")
     network = network_store.by_id(conn, [network_id])[network_id]
@@ -67,13 +66,20 @@ def add_fixed_ip(conn: sa.Connection, server_id: str, network_id: str) -> None:
 
 
 def remove_fixed_ip(conn: sa.Connection, server_id: str, address: str) -> None:
-    store.lock_server(conn, server_id)
-    for port in store.of_servers(conn, [server_id]):
+    for port in _nics(conn, server_id):
         left = [fixed for fixed in port.fixed_ips if fixed.ip_address != address]
         if len(left) < len(port.fixed_ips):
             _readdress(conn, port, left)
             return
     raise BadRequest(f"Instance {server_id} doesn't have fixed IP '{address}'.")
+
+
+def _nics(conn: sa.Connection, server_id: str) -> list[Port]:
+    """The server's ports in their order, locked."""
+    store.lock_server(conn, server_id)
+    ids = sorted(port.id for port in store.of_servers(conn, [server_id]))
+    found = store.by_id(conn, ids, for_update=True).values()
+    return sorted((port for port in found if port.nic is not None), key=lambda port: port.nic or 0)
 
 
 def _readdress(conn: sa.Connection, port: Port, fixed_ips: list[FixedIp]) -> None:
@@ -131,6 +137,7 @@ def _check_free(conn: sa.Connection, network_id: str, address: str) -> None:
 
 def _bind(conn: sa.Connection, seat: Seat, asked: RequestedNetwork, nic: int) -> str:
     port = store.by_id(conn, [asked.port_id or ""], for_update=True)[asked.port_id or ""]
+    subnet_store.of_networks(conn, [port.network_id], for_update=True)
     try:
         return instances.bind(conn, seat, port, nic, asked).id
     except BuildAborted as error:
@@ -143,6 +150,8 @@ def _make(conn: sa.Connection, config: Config, seat: Seat, asked: RequestedNetwo
         quotas.check(conn, config, seat.project_id, "port")
         subnets = subnet_store.of_networks(conn, [network_id], for_update=True)
         networks = network_store.by_id(conn, [network_id])
+        if network_id not in networks:
+            raise NotFound(f"Network {network_id} could not be found.")
         (port,) = instances.make(conn, seat, [(nic, asked)], networks, subnets)
     except OverQuota as error:
         raise QuotaExceeded("Maximum number of ports exceeded") from error

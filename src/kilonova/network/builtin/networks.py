@@ -11,7 +11,7 @@ from kilonova.config import Config
 from kilonova.domain.clock import now
 from kilonova.domain.context import RequestContext
 from kilonova.domain.network import Network
-from kilonova.network.builtin import policy, quotas
+from kilonova.network.builtin import policy, quotas, segments
 from kilonova.network.builtin.errors import (
     ExternalNetworkInUse,
     InvalidInput,
@@ -57,6 +57,7 @@ def create(conn: sa.Connection, config: Config, context: RequestContext, body: N
         mtu=_mtu(config, body.mtu or 0),
         port_security_enabled=body.port_security_enabled is not False,
         external=body.router_external is True,
+        segmentation_id=segments.of_new(conn, config, context, body),
         created_at=made,
         updated_at=made,
     )
@@ -70,11 +71,15 @@ def update(
     network = find(conn, context, network_id, for_update=True)
     policy.owner_only(context, "rule:update_network", network.project_id)
     _check_offered(body)
+    segments.refuse(body)
     changes = said(body, "name", "description", "admin_state_up", "shared", "mtu", "port_security_enabled")
     if "mtu" in changes:
         changes["mtu"] = _mtu(config, changes["mtu"])
     if changes.get("shared", network.shared) != network.shared:
         _check_sharing(conn, context, network)
+    if _differs(network, changes, "mtu", "admin_state_up"):
+        # Whoever gives a server an address here has committed, or will read what is written now.
+        subnets.of_networks(conn, [network.id], for_update=True)
     if _differs(network, changes, "mtu", "admin_state_up") and ports.plugged_into_servers(conn, network.id):
         raise NetworkInUse(
             f"Unable to complete operation on network {network.id}. mtu and admin_state_up can change "
@@ -113,9 +118,6 @@ def _check_offered(body: NetworkUpdate) -> None:
     """What the built-in service does not have (yet) is refused in words, never ignored."""
     if body.is_default is True:
         raise InvalidInput("is_default: there is no default external network")
-    provider = (body.provider_network_type, body.provider_physical_network, body.provider_segmentation_id)
-    if any(value is not UNSET for value in provider):
-        raise InvalidInput("provider attributes: provider networks are not offered")
 
 
 def _check_sharing(conn: sa.Connection, context: RequestContext, network: Network) -> None:

@@ -11,13 +11,14 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from kilonova.domain.network import AddressPair, HostRoute, Pool
+from kilonova.domain.network import MAX_VNI, AddressPair, HostRoute, Pool
 
 Text = Annotated[str, Meta(max_length=255, pattern=r"\A[^\x00]*\Z")]
 Project = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"\A[^\x00]*\Z")]
 Address = Annotated[str, Meta(max_length=64)]
 Mac = Annotated[str, Meta(pattern=r"\A[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}\Z")]
 DnsName = Annotated[str, Meta(pattern=r"\A([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)?\Z")]
+Vni = Annotated[int, Meta(ge=1, le=MAX_VNI)]
 Mtu = Annotated[int, Meta(ge=0, le=65535)]
 
 
@@ -30,9 +31,15 @@ class NetworkUpdate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     port_security_enabled: bool | UnsetType = UNSET
     is_default: bool | UnsetType = UNSET
     router_external: bool | UnsetType = msgspec.field(default=UNSET, name="router:external")
-    provider_network_type: Any = msgspec.field(default=UNSET, name="provider:network_type")
-    provider_physical_network: Any = msgspec.field(default=UNSET, name="provider:physical_network")
-    provider_segmentation_id: Any = msgspec.field(default=UNSET, name="provider:segmentation_id")
+    provider_network_type: Text | UnsetType | None = msgspec.field(
+        default=UNSET, name="provider:network_type"
+    )
+    provider_physical_network: Text | UnsetType | None = msgspec.field(
+        default=UNSET, name="provider:physical_network"
+    )
+    provider_segmentation_id: Vni | UnsetType | None = msgspec.field(
+        default=UNSET, name="provider:segmentation_id"
+    )
 
 
 class NetworkCreate(NetworkUpdate, frozen=True, kw_only=True):

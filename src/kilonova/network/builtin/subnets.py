@@ -28,7 +28,7 @@ def find(conn: sa.Connection, context: RequestContext, subnet_id: str) -> Subnet
     """The subnet, if the asker sees it; SubnetNotFound else."""
     subnet = store.get(conn, subnet_id, policy.scope(context))
     if subnet is None:
-        raise SubnetNotFound(f"Subnet {subnet_id} could not be found.")
+        raise _not_found(subnet_id)
     return subnet
 
 
@@ -116,6 +116,10 @@ def contains(subnet: Subnet, address: str) -> bool:
     return IPv4Address(address) in IPv4Network(subnet.cidr)
 
 
+def _not_found(subnet_id: str) -> SubnetNotFound:
+    return SubnetNotFound(f"Subnet {subnet_id} could not be found.")
+
+
 def _locked(conn: sa.Connection, context: RequestContext, subnet: Subnet) -> Subnet:
     """The subnet as it is once nobody else can change it or take addresses of it: whoever changes subnets
     locks their network, and who takes addresses all of its subnets."""
@@ -125,7 +129,10 @@ def _locked(conn: sa.Connection, context: RequestContext, subnet: Subnet) -> Sub
 
 
 def _network(conn: sa.Connection, subnet: Subnet) -> Network:
-    return network_store.by_id(conn, [subnet.network_id])[subnet.network_id]
+    network = network_store.by_id(conn, [subnet.network_id]).get(subnet.network_id)
+    if network is None:  # it was deleted, and its subnets with it, since this one was read
+        raise _not_found(subnet.id)
+    return network
 
 
 def _cidr(config: Config, body: SubnetCreate) -> IPv4Network:

@@ -115,6 +115,14 @@ def port_chains(vif: Vif) -> list[Chain]:
     return [_port_chain(vif), *([] if vif.security_groups is None else security.port_chains(vif))]
 
 
+def closed_port_chains(vif: Vif) -> list[Chain]:
+    """The same chains, of a port that nothing leaves and nothing reaches."""
+    closed = [Rule("what was told of this port cannot be loaded: see the agent's log", [DROP])]
+    ways = () if vif.security_groups is None else ("ingress", "egress")
+    inner = (security.port_chain_name(vif.port_id, direction) for direction in ways)
+    return [Chain(name, closed) for name in (_chain_name(vif.port_id), *inner)]
+
+
 def _chain_name(port_id: str) -> str:
     return f"port-{port_id}"
 

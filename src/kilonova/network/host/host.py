@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,8 +19,8 @@ from msgspec import structs
 
 from kilonova import log
 from kilonova.config import Config
-from kilonova.domain.errors import KilonovaError, Unavailable
-from kilonova.domain.network import NetworkState, PlugKind, Vif
+from kilonova.domain.errors import BuildFailed, KilonovaError, Unavailable
+from kilonova.domain.network import NetworkState, PlugKind, PortSecurity, Vif
 from kilonova.domain.routers import HostRouters
 from kilonova.network.base import NO_DEEDS, MetadataDeeds, MetadataLookup
 from kilonova.network.host import dhcp, links, linux, names, records
@@ -54,6 +55,7 @@ class LinuxHost:
         self._top = Path(config.state).absolute()
         self._records = Records(folder)
         self._knowledge = Knowledge(folder)
+        self._knowledge.keep_only(self._records.vifs())
         forwarding = Forwarding(folder / "ip_forward")
         self.plug_kind = config.network.plug
         self._plug = self._make_plug(config.network.plug)
@@ -71,14 +73,15 @@ class LinuxHost:
         self._segments_lock = threading.Lock()
         self._running: _Running | None = None
         self._tidied = False
-        self._mended: list[str] = []
+        self._mended: deque[str] = deque()
+        """What was mended between two calls of repair(), which tells it."""
         self._last_mend: dict[str, float] = {}
         self._without_dhcp: set[str] = set()
         """Networks whose DHCP server died again too soon: for the next repair()."""
 
     def _make_plug(self, kind: PlugKind) -> Plug:
         def rules() -> Ruleset:
-            return ruleset(self._knowledge, self._records.vifs().values())
+            return ruleset(self._knowledge.now, self._records.vifs().values())
 
         return make(kind, self._config, self._folder, rules, self._records.zone)
 
@@ -88,7 +91,7 @@ class LinuxHost:
         self._change_plug()
         self._routers.start()
         self._perimeter.start()
-        self._mended += self.repair()
+        self._mended.extend(self.repair())
 
     def stop(self) -> None:
         running, self._running = self._running, None
@@ -173,8 +176,7 @@ class LinuxHost:
             yield bool(self._records.vifs_of(network_id))
 
     def refresh(self, state: NetworkState, asked: float) -> None:
-        for port in state.ports:
-            check_security(port)
+        state = structs.replace(state, ports=[_checked(port) for port in state.ports])
         before = self._guarded()
         self._knowledge.learn(state, asked)
         self._perimeter.refresh()
@@ -184,17 +186,17 @@ class LinuxHost:
 
     def _guarded(self) -> set[str]:
         """The ports with port security."""
-        applied = map(self._knowledge.applied, self._records.vifs().values())
+        applied = map(self._knowledge.now.applied, self._records.vifs().values())
         return {vif.port_id for vif in applied if vif.port_security}
 
     def users(self, ids: set[str]) -> set[str]:
-        return self._knowledge.using(self._records.vifs().values(), ids)
+        return self._knowledge.now.using(self._records.vifs().values(), ids)
 
     def plugged(self) -> dict[str, Vif]:
         return self._records.vifs()
 
     def repair(self) -> list[str]:
-        mended, self._mended = self._mended, []
+        mended = [self._mended.popleft() for _ in range(len(self._mended))]
         changed = any([self._require_running().changes.any(), self._plug.changed()])
         mended += self._attempt(self._tidy)
         mended += self._attempt(lambda: self._perimeter.ensure(rules=changed))
@@ -242,7 +244,7 @@ class LinuxHost:
         lines = self._attempt(lambda: self._mend(network_id, everything=True))
         for line in lines:
             _log.warning("mended", what=line)
-        self._mended += lines
+        self._mended.extend(lines)
 
     def _ensure_network(self, segment: Segment) -> list[str]:
         plan = self._plan(segment.network_id)
@@ -259,7 +261,7 @@ class LinuxHost:
     def _join(self, vif: Vif) -> list[str]:
         with linux.netlink() as ip:
             done = linux.ensure_tap(ip, vif.tap)
-            return done + self._plug.ensure_port(ip, self._knowledge.applied(vif))
+            return done + self._plug.ensure_port(ip, self._knowledge.now.applied(vif))
 
     def _join_again(self, port_id: str) -> list[str]:
         """By what is known of the port now, if it is plugged."""
@@ -343,7 +345,27 @@ class LinuxHost:
 
     @contextmanager
     def _segment(self, network_id: str) -> Iterator[Segment]:
-        """The network's segment, locked."""
+        """The network's segment, locked. One that has no port when the block ends is forgotten."""
+        while True:
+            segment = self._known_segment(network_id)
+            with segment.lock:
+                if self._segments.get(network_id) is not segment:
+                    continue  # forgotten while this thread waited for it
+                try:
+                    yield segment
+                finally:
+                    if not self._records.vifs_of(network_id):
+                        self._forget_segment(segment)
+                return
+
+    def _forget_segment(self, segment: Segment) -> None:
+        segment.close()
+        with self._segments_lock:
+            self._segments.pop(segment.network_id, None)
+        self._last_mend.pop(segment.network_id, None)
+        self._without_dhcp.discard(segment.network_id)
+
+    def _known_segment(self, network_id: str) -> Segment:
         running = self._require_running()
         with self._segments_lock:
             segment = self._segments.get(network_id)
@@ -352,13 +374,23 @@ class LinuxHost:
                     network_id, self._config, self._plug, running.metadata, running.loop, self._dhcp_ended
                 )
                 self._segments[network_id] = segment
-        with segment.lock:
-            yield segment
+        return segment
 
     def _require_running(self) -> _Running:
         if self._running is None:
             raise Unavailable("the host's network is not started")
         return self._running
+
+
+def _checked(port: PortSecurity) -> PortSecurity:
+    """What was told of the port, or, if that must not come near a rule, that it is closed."""
+    names.checked("port", port.port_id)
+    try:
+        check_security(port)
+    except BuildFailed as error:
+        _log.error("left_closed", what=f"port {port.port_id}", reason=error.message)
+        return PortSecurity(port_id=port.port_id, port_security=True)
+    return port
 
 
 class _Running:

@@ -246,18 +246,21 @@ def namespace_exists(name: str) -> bool:
         return False
 
 
-def ensure_namespace(name: str) -> list[str]:
+def ensure_namespace(name: str, prepare: Callable[[], None]) -> list[str]:
+    """``prepare()`` runs inside before the namespace has its name: one with a name was prepared, whenever
+    this process is killed."""
     if namespace_exists(name):
         return []
+
+    def make() -> None:
+        _unshare()
+        prepare()
+        netns.attach(name, threading.get_native_id())
+
     with making(f"namespace {name}"):
         (NETNS_FOLDER / name).unlink(missing_ok=True)
-        _in_thread(lambda: _unshare_as(name))
+        _in_thread(make)
     return [f"namespace {name} made"]
-
-
-def _unshare_as(name: str) -> None:
-    _unshare()
-    netns.attach(name, threading.get_native_id())
 
 
 def _unshare() -> None:

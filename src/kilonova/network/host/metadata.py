@@ -4,20 +4,16 @@ A listening socket is made inside its namespace and then works from anywhere: wh
 the socket, which guest by the source address, that anti-spoofing vouches for. No header but a body's length
 is ever looked at, so no X-Forwarded-For or X-Instance-ID can pretend anything.
 
-One request a connection, read whole before a deadline: a guest that dawdles holds one of few places of its
-own and nobody else's. Its places are its port's, however many addresses it may use; addresses that are no
-port's own share the places of one guest a network, for there is nothing to tell them.
+Who dawdles keeps nobody from it (exchanges.py). A guest's places are its port's, however many addresses it
+may use; addresses that are no port's own share the places of one guest a network, for there is nothing to
+tell them.
 """
 
 from __future__ import annotations
 
 import socket
 import threading
-import time
-from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from http import HTTPStatus
 from urllib.parse import unquote, urlsplit
 
@@ -28,19 +24,15 @@ from kilonova.domain import metadata as content
 from kilonova.domain.errors import Conflict
 from kilonova.domain.servers import GuestMetadata
 from kilonova.network.base import NO_DEEDS, MetadataDeeds, MetadataLookup
+from kilonova.network.host.exchanges import Asker, Exchanges
 from kilonova.network.host.plan import METADATA_ADDRESS
 from kilonova.network.host.watch import Loop
 
 _log = log.get("network.metadata")
 
 PORT = 80
-_WORKERS = 32
-_CONNECTIONS = 128
-_CONNECTIONS_OF_A_GUEST = 4
-_HEAD_BYTES = 8192
-_SECONDS = 10.0
-MAX_PASSWORD = 1020
-"""Bytes: what Nova keeps."""
+_PAUSE = 1.0
+"""Seconds until connections are accepted again that could not be."""
 
 
 class MetadataServer:
@@ -59,11 +51,8 @@ class MetadataServer:
         self._loop = loop
         self._dhcp_domain = dhcp_domain
         self._deeds = deeds
-        self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="metadata")
+        self._exchanges = Exchanges(loop, self._answer)
         self._listening: dict[str, socket.socket] = {}
-        self._open: Counter[tuple[str, str | None]] = Counter()
-        """By network and port."""
-        self._connections: set[socket.socket] = set()
         self._lock = threading.Lock()
 
     def listens(self, network_id: str) -> bool:
@@ -79,61 +68,39 @@ class MetadataServer:
         self._loop.add(listener.fileno(), lambda: self._accept(network_id, listener))
 
     def leave(self, network_id: str) -> None:
-        listener = self._listening.pop(network_id, None)
-        if listener:
-            self._loop.discard(listener.fileno())
-            listener.close()
+        with self._lock:
+            listener = self._listening.pop(network_id, None)
+            if listener:
+                self._loop.discard(listener.fileno())
+                listener.close()
 
     def stop(self) -> None:
         for network_id in list(self._listening):
             self.leave(network_id)
-        with self._lock:
-            for connection in self._connections:  # nobody waits for a guest that dawdles
-                with suppress(OSError):
-                    connection.shutdown(socket.SHUT_RDWR)
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._exchanges.stop()
 
     def _accept(self, network_id: str, listener: socket.socket) -> None:
         try:
             connection, (source, _) = listener.accept()
-        except OSError:  # gone again, or no descriptors left: it stays in the backlog
+        except BlockingIOError:
             return
-        guest = (network_id, self._port_of(network_id, source))
+        except OSError as error:
+            self._pause(network_id, listener, error)
+            return
+        self._exchanges.begin(connection, Asker(network_id, source), self._port_of(network_id, source))
+
+    def _pause(self, network_id: str, listener: socket.socket, error: OSError) -> None:
+        """Out of descriptors or memory: who asks stays in the backlog, and would be told of without end."""
+        _log.warning("metadata_paused", network=network_id, reason=error.strerror)
+        self._loop.discard(listener.fileno())
+        self._loop.later(_PAUSE, lambda: self._resume(network_id, listener))
+
+    def _resume(self, network_id: str, listener: socket.socket) -> None:
         with self._lock:
-            full = self._open[guest] >= _CONNECTIONS_OF_A_GUEST or self._open.total() >= _CONNECTIONS
-            if not full:
-                self._open[guest] += 1
-                self._connections.add(connection)
-        if full:
-            connection.close()
-            return
-        # Its seconds begin now, not when a worker is free.
-        asker = (network_id, source)
-        self._pool.submit(self._serve, connection, asker, guest, time.monotonic() + _SECONDS)
+            if self._listening.get(network_id) is listener:
+                self._loop.add(listener.fileno(), lambda: self._accept(network_id, listener))
 
-    def _serve(
-        self,
-        connection: socket.socket,
-        asker: tuple[str, str],
-        guest: tuple[str, str | None],
-        deadline: float,
-    ) -> None:
-        try:
-            with connection, suppress(OSError):
-                request = _read(connection, deadline)
-                if request is not None:
-                    answer = self._answer(asker, *request)
-                    connection.settimeout(max(1.0, deadline - time.monotonic()))
-                    connection.sendall(answer)
-                    _finish(connection)
-        finally:
-            with self._lock:
-                self._connections.discard(connection)
-                self._open[guest] -= 1
-                if not self._open[guest]:
-                    del self._open[guest]
-
-    def _answer(self, asker: tuple[str, str], head: bytes, body: bytes | None) -> bytes:
+    def _answer(self, asker: Asker, head: bytes, body: bytes | None) -> bytes:
         try:
             method, target, version = head.split(b"\r\n", 1)[0].decode("ascii").split(" ")
             path = unquote(urlsplit(target).path)
@@ -148,7 +115,9 @@ class MetadataServer:
                 return self._keep_password(about, body)
             found = None if about is None else self._found(about, path)
         except Exception as error:  # noqa: BLE001 - an edge: the guest gets its answer whatever failed
-            _log.warning("metadata lookup failed", network=asker[0], source=asker[1], error=str(error))
+            _log.warning(
+                "metadata lookup failed", network=asker.network_id, source=asker.address, error=str(error)
+            )
             return _response(HTTPStatus.SERVICE_UNAVAILABLE)
         if found is None:
             return _response(HTTPStatus.NOT_FOUND)
@@ -186,54 +155,6 @@ def _refusal(method: str, path: str, version: str) -> bytes | None:
     if method not in ("GET", "HEAD", "POST"):
         return _response(HTTPStatus.METHOD_NOT_ALLOWED, b"Only GET, HEAD, and POST of a password.\n")
     return None
-
-
-def _read(connection: socket.socket, deadline: float) -> tuple[bytes, bytes | None] | None:
-    """The request's head and body; None if it does not come whole, in time, in bounds. The body is None if
-    it is longer than a password may be, or of no length that is said."""
-    came = b""
-    while b"\r\n\r\n" not in came:
-        if len(came) > _HEAD_BYTES or (more := _receive(connection, deadline)) is None:
-            return None
-        came += more
-    head, _, body = came.partition(b"\r\n\r\n")
-    length = _length(head)
-    if length is None or length > MAX_PASSWORD:
-        return head, None
-    while len(body) < length:
-        if (more := _receive(connection, deadline)) is None:
-            return None
-        body += more
-    return head, body[:length]
-
-
-def _receive(connection: socket.socket, deadline: float) -> bytes | None:
-    left = deadline - time.monotonic()
-    if left <= 0:
-        return None
-    connection.settimeout(left)
-    return connection.recv(_HEAD_BYTES) or None
-
-
-def _length(head: bytes) -> int | None:
-    """Of the body; None if it is not said how long it is. No other header is ever looked at."""
-    found = 0
-    for line in head.split(b"\r\n")[1:]:
-        name, _, value = line.partition(b":")
-        if name.strip().lower() == b"transfer-encoding":
-            return None
-        if name.strip().lower() == b"content-length":
-            if not value.strip().isdigit() or len(value) > 10:
-                return None
-            found = int(value)
-    return found
-
-
-def _finish(connection: socket.socket) -> None:
-    """Close so that the answer arrives: unread input (a body) would turn the close into a reset."""
-    connection.shutdown(socket.SHUT_WR)
-    connection.settimeout(1)
-    connection.recv(65536)
 
 
 def _response(

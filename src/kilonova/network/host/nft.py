@@ -18,6 +18,10 @@ Expression = dict[str, Any]
 Command = dict[str, Any]
 
 
+class Refused(BuildFailed):
+    """nft, or the kernel, does not take these commands; nothing of them was done."""
+
+
 class Rule(msgspec.Struct, frozen=True):
     comment: str
     expressions: list[Expression]
@@ -226,7 +230,10 @@ def _add_chain(table: Table, chain: Chain) -> Command:
 
 # The tool
 def apply(commands: list[Command]) -> None:
-    """All of it in one transaction, in the caller's network namespace. BuildFailed if nft refuses."""
+    """All of it in one transaction, in the caller's network namespace.
+
+    Refused if it is not taken; BuildFailed if there is no telling: no nft, or one that does not end.
+    """
     _run(["-f", "-"], json.dumps({"nftables": commands}))
 
 
@@ -237,7 +244,7 @@ def listed(family: str, name: str) -> list[dict[str, Any]] | None:
     """
     try:
         text = _run(["list", "table", family, name])
-    except BuildFailed:
+    except Refused:
         return None
     try:
         entries: list[dict[str, Any]] = json.loads(text)["nftables"]
@@ -255,5 +262,5 @@ def _run(arguments: list[str], text: str | None = None) -> str:
         raise BuildFailed(f"nft: {error}") from error
     if done.returncode:
         reason = next((line for line in done.stderr.splitlines() if line.strip()), f"exit {done.returncode}")
-        raise BuildFailed(f"nft: {reason}")
+        raise Refused(f"nft: {reason}")
     return done.stdout

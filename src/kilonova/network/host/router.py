@@ -74,9 +74,7 @@ class Router:
         if linux.namespace_exists(self._namespace):
             return []
         self.close()
-        done = linux.ensure_namespace(self._namespace)
-        linux.inside(self._namespace, router_space.prepare)
-        return done
+        return linux.ensure_namespace(self._namespace, router_space.prepare)
 
     def _remove_others(self, plan: RouterPlan) -> list[str]:
         """Devices that the router should not have (any more)."""

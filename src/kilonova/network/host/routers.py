@@ -131,8 +131,12 @@ class Routers:
             return []
         look = look or bool(self._unsettled) or self._look_again or not self._ruled
         self._look_again = False
-        done = self._attempt(lambda: self._external.ensure_rules(self._gateways(), self._inner(), look))
         self._ruled = True
+        try:
+            done = self._external.ensure_rules(self._gateways(), self._inner(), look)
+        except KilonovaError as error:
+            self._failed(error)
+            return []
         for record in list(self._records.values()):
             done += self._attempt(lambda one=record: self._ensure(one, look))  # type: ignore[misc]
         return done
@@ -204,6 +208,9 @@ class Routers:
         try:
             return work()
         except KilonovaError as error:
-            self._look_again = True
-            _log.warning("router_failed", error=str(error))
+            self._failed(error)
             return []
+
+    def _failed(self, error: KilonovaError) -> None:
+        self._look_again = True
+        _log.warning("router_failed", error=str(error))

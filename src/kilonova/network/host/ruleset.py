@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from kilonova.domain.network import Vif
 from kilonova.domain.security_groups import Filter
-from kilonova.network.host.knowledge import Knowledge
+from kilonova.network.host.knowledge import Known
 from kilonova.network.host.security import remotes_of
 
 
@@ -24,9 +24,9 @@ Rules = Callable[[], Ruleset]
 """What holds at the moment of the call."""
 
 
-def ruleset(knowledge: Knowledge, plugged: Iterable[Vif]) -> Ruleset:
-    vifs = [knowledge.applied(vif) for vif in plugged]
+def ruleset(known: Known, plugged: Iterable[Vif]) -> Ruleset:
+    vifs = [known.applied(vif) for vif in plugged]
     ids = sorted({group for vif in vifs if vif.port_security for group in vif.security_groups or ()})
-    filters = {group: knowledge.filters(group) for group in ids}
+    filters = {group: known.filters(group) for group in ids}
     remotes = sorted({remote for rules in filters.values() for remote in remotes_of(rules)})
-    return Ruleset(vifs, filters, {remote: knowledge.members(remote) for remote in remotes})
+    return Ruleset(vifs, filters, {remote: known.members(remote) for remote in remotes})

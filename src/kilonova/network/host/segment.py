@@ -93,9 +93,7 @@ class Segment:
         dhcp.stop(folder)
         for name in (names.gate(self.network_id), names.transit(self.network_id)):
             linux.delete_link(ip, name)
-        done = linux.ensure_namespace(self._namespace)
-        linux.inside(self._namespace, namespace.prepare)
-        return done
+        return linux.ensure_namespace(self._namespace, namespace.prepare)
 
     def _ensure_services(self, plan: NetworkPlan, folder: Path) -> list[str]:
         def inside() -> list[str]:

@@ -6,10 +6,13 @@ seldom: our own changes count, and lost notices (a full buffer) count.
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import os
 import selectors
 import socket
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -63,23 +66,35 @@ class Changes:
 
 
 class Loop:
-    """One thread that waits for many files and calls back when one is readable. Callbacks must be short."""
+    """One thread that waits for many files and calls back when one is readable (or writable), or when it is
+    time. Callbacks must be short."""
 
     def __init__(self, name: str) -> None:
         self._selector = selectors.DefaultSelector()
         self._lock = threading.Lock()
         self._wake, self._woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)[::-1]
         self._selector.register(self._woken, selectors.EVENT_READ, None)
+        self._due: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = itertools.count()
         self._ended = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
-    def add(self, fileno: int, callback: Callable[[], None], *, once: bool = False) -> None:
-        """Call back each time the file is readable, or only the first time."""
+    def add(
+        self, fileno: int, callback: Callable[[], None], *, once: bool = False, writable: bool = False
+    ) -> None:
+        """Call back each time the file is readable, or only the first time; or ``writable``."""
+        events = selectors.EVENT_WRITE if writable else selectors.EVENT_READ
         with self._lock:
-            self._selector.register(fileno, selectors.EVENT_READ, (callback, once))
+            self._selector.register(fileno, events, (callback, once))
+        self._wake_up()
+
+    def later(self, seconds: float, callback: Callable[[], None]) -> None:
+        """Call back once, after so many seconds; after 0, at once, in the loop's thread."""
+        with self._lock:
+            heapq.heappush(self._due, (time.monotonic() + seconds, next(self._order), callback))
         self._wake_up()
 
     def discard(self, fileno: int) -> None:
@@ -102,12 +117,22 @@ class Loop:
 
     def _run(self) -> None:
         while not self._ended:
-            for key, _ in self._selector.select():
+            for key, _ in self._selector.select(self._call_due()):
                 if key.data is None:
                     with suppress(BlockingIOError):
                         os.read(self._woken, 4096)
                 elif self._still_wanted(key):
                     self._call(key.data[0])
+
+    def _call_due(self) -> float | None:
+        """Seconds until the next one is due."""
+        while True:
+            with self._lock:
+                wait = self._due[0][0] - time.monotonic() if self._due else None
+                if wait is None or wait > 0:
+                    return wait
+                callback = heapq.heappop(self._due)[2]
+            self._call(callback)
 
     def _still_wanted(self, key: selectors.SelectorKey) -> bool:
         """Not if it was discarded since: its number may be another file's by now."""

@@ -50,6 +50,8 @@ hosts = sa.Table(
     sa.Column("follows_network", sa.Boolean),
     # Null: a host of the release before said nothing of it, and has bridges.
     sa.Column("plug", text(16)),
+    # Where it takes networks' tunnels; NULL: it takes none.
+    sa.Column("tunnel_address", text(64)),
     sa.Column("servers", sa.Integer, nullable=False),
     sa.Column("failed_builds", sa.Integer, nullable=False),
     # Grows with every change of a claim or of what the host is (invariant 7).

@@ -34,7 +34,11 @@ networks = sa.Table(
     sa.Column("port_security_enabled", sa.Boolean, nullable=False),
     # NULL is what a release that knew no external networks goes on to write: it is none.
     sa.Column("external", sa.Boolean),
+    # Its VXLAN identifier. NULL is what a release without tunnels goes on to write: it gets one when a host
+    # asks for it.
+    sa.Column("segmentation_id", sa.Integer),
     sa.Index(None, "project_id"),
+    sa.Index(None, "segmentation_id", unique=True),
 )
 
 subnets = sa.Table(
@@ -84,6 +88,7 @@ ports = sa.Table(
     sa.Index(None, "project_id", "device_owner"),
     sa.Index(None, "network_id", "device_owner"),
     sa.Index(None, "network_id", "status"),
+    sa.Index(None, "network_id", "host"),
 )
 
 ip_allocations = sa.Table(

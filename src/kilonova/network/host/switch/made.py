@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
+from kilonova import log
 from kilonova.network.host.ruleset import Ruleset
 from kilonova.network.host.switch import group_flows, pipeline, port_flows
 from kilonova.network.host.switch.flows import Flow
@@ -15,6 +16,8 @@ T = TypeVar("T")
 
 Flows = dict[str, Flow]
 """By their places."""
+
+_log = log.get("network.host")
 
 _Key = tuple[str, object]
 
@@ -37,7 +40,7 @@ class Made:
         def part(kind: str, of: object, source: T, make: Callable[[T], list[Flow]]) -> Flows:
             known = before.get((kind, of))
             if known is None or known[0] != source:
-                known = source, {flow.place: flow for flow in make(source)}
+                known = source, _or_none(f"{kind} {of}", source, make)
             self._parts[kind, of] = known
             return known[1]
 
@@ -52,13 +55,22 @@ class Made:
             there = [port for port in guarded if port.seat.tag == tag]
             found |= part("network", tag, there, lambda ports: port_flows.network(ports[0].seat.tag, ports))
         for group, filters in rules.filters.items():
-            found |= part("group", group, filters, lambda its, of=group: group_flows.group(of, its))  # type: ignore[misc]
+            found |= part("security group", group, filters, lambda its, of=group: group_flows.group(of, its))  # type: ignore[misc]
         for group, addresses in rules.members.items():
             found |= part(
-                "members",
+                "members of security group",
                 group,
                 addresses,
                 lambda its, of=group: group_flows.members(of, its),  # type: ignore[misc]
             )
         self._from, self._flows = sources, found
         return found
+
+
+def _or_none(what: str, source: T, make: Callable[[T], list[Flow]]) -> Flows:
+    """What no flow can say must not keep others from theirs: it is left closed."""
+    try:
+        return {flow.place: flow for flow in make(source)}
+    except ValueError as error:
+        _log.error("left_closed", what=what, reason=str(error))
+        return {}
