@@ -76,6 +76,11 @@ class PlugLab(Lab):
         assert self._switch is not None
         return self._switch
 
+    @property
+    def control(self) -> str:
+        """Where br-int is asked for its flows."""
+        return f"unix:{self.switch.folder / 'br-int.mgmt'}"
+
 
 @contextmanager
 def plug_lab(kind: PlugKind) -> Iterator[PlugLab]:

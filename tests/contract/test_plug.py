@@ -20,7 +20,6 @@ import msgspec
 import pytest
 from tests.openvswitch import accepts, installed
 from tests.plugs import KINDS, PlugLab, config_of, host_with, plug_lab
-from tests.system.host_network import test_host_network_security as security
 from tests.system.host_network.lab import (
     Guest,
     Lab,
@@ -56,6 +55,7 @@ from kilonova.domain.network import AddressPair, NetworkState, PlugKind, PortSec
 from kilonova.domain.routers import HostRouters, RouterAddress, RouterInterface, RouterState
 from kilonova.domain.security_groups import IPV4, Filter
 from kilonova.network.host import linux, names
+from kilonova.network.host.switch import openflow
 
 pytestmark = [
     pytest.mark.system,
@@ -202,20 +202,19 @@ def test_a_port_that_gets_another_address_while_it_is_plugged(lab: PlugLab) -> N
     assert guest.dhcp(lab.folder)["ip"] == address
 
 
-def test_security_groups_where_each_port_has_its_bridge() -> None:
-    with plug_lab("ovs-hybrid") as lab:
-        two = Two(lab)
-        try:
-            security.test_what_comes_in_and_out(two)
-            for one, other in ((0, 1), (1, 0)):
-                two.tell(tcp(5001))
-                with two.connection(5001) as ends:
-                    assert passes(ends[one], ends[other])
-                    two.tell(tcp(80))
-                    assert not passes(ends[one], ends[other])
-            assert [answers_what_never_came(two, *out) for out in ((OUT,), ())] == [True, False]
-        finally:
-            two.service.close()
+def test_security_groups_where_each_port_has_its_connections(switched: PlugLab) -> None:
+    """tests/system/host_network/test_host_network_security.py has the rest, for all plugs."""
+    two = Two(switched)
+    try:
+        for one, other in ((0, 1), (1, 0)):
+            two.tell(tcp(5001))
+            with two.connection(5001) as ends:
+                assert passes(ends[one], ends[other])
+                two.tell(tcp(80))
+                assert not passes(ends[one], ends[other])
+        assert [answers_what_never_came(two, *out) for out in ((OUT,), ())] == [True, False]
+    finally:
+        two.service.close()
 
 
 def answers_what_never_came(two: Two, *out: Filter) -> bool:
@@ -358,6 +357,42 @@ def test_no_moment_without_rules(switched: PlugLab) -> None:
     assert spoofed not in heard
     eventually(switched.host.repair)
     assert arrives(guest, peer, [spoofed], good(guest)) == []
+
+
+def test_a_guest_that_runs_is_joined_again_with_its_rules(
+    switched: PlugLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its tap is up when it comes to the bridge: nothing passes until its flows are there."""
+    if switched.kind != "ovs":
+        pytest.skip("its rules are the kernel's, and stay")
+    guest, peer = switched.guest(5), switched.guest(6)
+    own = guest.vif.mac
+    frames = [ipv4((own, BROADCAST), OTHER_IP, PEER), good(guest)]
+    change = openflow.change
+
+    def tried_before(control: Path, commands: list[str]) -> None:
+        assert arrives_at(peer, out, frames) == [], "it has no flows yet"
+        change(control, commands)
+
+    with guest.raw() as out:
+        assert arrives_at(peer, out, frames) == [frames[1]]
+        monkeypatch.setattr(openflow, "change", tried_before)
+        for damage in (["del-port", guest.vif.tap], ["del-br", "br-int"]):
+            switched.switch.vsctl(*damage)
+            eventually(switched.host.repair)
+        assert eventually(lambda: arrives_at(peer, out, frames) == [frames[1]])
+
+
+def arrives_at(receiver: Guest, out: socket.socket, frames: list[bytes]) -> list[bytes]:
+    heard = set()
+    with receiver.raw() as into:
+        for frame in frames:
+            out.send(frame)
+        into.settimeout(0.2)
+        with suppress(TimeoutError):
+            while True:
+                heard.add(into.recv(2048))
+    return [frame for frame in frames if frame in heard]
 
 
 def test_a_restart_of_the_switch(switched: PlugLab) -> None:

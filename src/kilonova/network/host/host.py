@@ -32,7 +32,7 @@ from kilonova.network.host.plan import NetworkPlan, check, check_security, trans
 from kilonova.network.host.plug import Plug, make
 from kilonova.network.host.records import Records
 from kilonova.network.host.routers import Routers
-from kilonova.network.host.ruleset import Ruleset, ruleset
+from kilonova.network.host.ruleset import Ruleset
 from kilonova.network.host.segment import Segment
 from kilonova.network.host.watch import Changes, Loop
 
@@ -81,7 +81,8 @@ class LinuxHost:
 
     def _make_plug(self, kind: PlugKind) -> Plug:
         def rules() -> Ruleset:
-            return ruleset(self._knowledge.now, self._records.vifs().values())
+            known = self._knowledge.now
+            return Ruleset([known.applied(vif) for vif in self._records.vifs().values()], known)
 
         return make(kind, self._config, self._folder, rules, self._records.zone)
 

@@ -14,19 +14,18 @@ from kilonova.network.host.security import remotes_of
 class Ruleset(NamedTuple):
     vifs: list[Vif]
     """The host's ports, as they are by the latest word."""
-    filters: dict[str, list[Filter]]
-    """Of each group that one of them is in."""
-    members: dict[str, list[str]]
-    """Of each group that one of those rules names."""
+    known: Known
+
+    def filters(self, vifs: Iterable[Vif]) -> dict[str, list[Filter]]:
+        """Of each group that one of these ports is in."""
+        ids = {group for vif in vifs for group in vif.security_groups or ()}
+        return {group: self.known.filters(group) for group in sorted(ids)}
+
+    def members(self, filters: Iterable[list[Filter]]) -> dict[str, list[str]]:
+        """Of each group that one of these rules names."""
+        ids = {remote for rules in filters for remote in remotes_of(rules)}
+        return {remote: self.known.members(remote) for remote in sorted(ids)}
 
 
 Rules = Callable[[], Ruleset]
 """What holds at the moment of the call."""
-
-
-def ruleset(known: Known, plugged: Iterable[Vif]) -> Ruleset:
-    vifs = [known.applied(vif) for vif in plugged]
-    ids = sorted({group for vif in vifs if vif.port_security for group in vif.security_groups or ()})
-    filters = {group: known.filters(group) for group in ids}
-    remotes = sorted({remote for rules in filters.values() for remote in remotes_of(rules)})
-    return Ruleset(vifs, filters, {remote: known.members(remote) for remote in remotes})

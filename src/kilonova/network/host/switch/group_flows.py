@@ -72,7 +72,7 @@ def _lookups(own: str, filters: list[Filter]) -> Iterator[Flow]:
             for remote in sorted(remotes_of(alike))
         ]
         end = "src" if direction == INGRESS else "dst"
-        for tracked in (True, False):
+        for tracked in {True, all(one.protocol in _TRACKED for one in alike)}:
             words = [_family(ethertype), own, _asked(direction, tracked), *(["ct_state=+trk-inv"] * tracked)]
             actions = [call(RULES), _moved(ethertype, end, tracked), *looked]
             yield Flow(GROUP, 20, ",".join(words), ",".join(actions))

@@ -4,6 +4,7 @@ compare."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 from kilonova import log
@@ -32,7 +33,9 @@ class Made:
 
     def flows(self, seats: list[Seat], guarded: list[Guarded], rules: Ruleset) -> Flows:
         """``seats``: of all ports of ours, the guarded ones too."""
-        sources = (seats, guarded, rules.filters, rules.members)
+        filters = rules.filters(port.vif for port in guarded)
+        members = rules.members(filters.values())
+        sources = (seats, guarded, filters, members)
         if self._from == sources:
             return self._flows
         before, self._parts = self._parts, {}
@@ -48,21 +51,16 @@ class Made:
         found = {flow.place: flow for flow in pipeline.pipeline()}
         for seat in seats:
             if seat not in closed:
-                found |= part("open", seat.name, seat, lambda one: [port_flows.open_port(one)])
+                found |= part("open", seat.name, seat, port_flows.open_port)
         for port in guarded:
             found |= part("port", port.vif.port_id, port, port_flows.guarded_port)
         for tag in sorted({port.seat.tag for port in guarded}):
             there = [port for port in guarded if port.seat.tag == tag]
-            found |= part("network", tag, there, lambda ports: port_flows.network(ports[0].seat.tag, ports))
-        for group, filters in rules.filters.items():
-            found |= part("security group", group, filters, lambda its, of=group: group_flows.group(of, its))  # type: ignore[misc]
-        for group, addresses in rules.members.items():
-            found |= part(
-                "members of security group",
-                group,
-                addresses,
-                lambda its, of=group: group_flows.members(of, its),  # type: ignore[misc]
-            )
+            found |= part("network", tag, there, partial(port_flows.network, tag))
+        for group, told in filters.items():
+            found |= part("security group", group, told, partial(group_flows.group, group))
+        for group, addresses in members.items():
+            found |= part("members of security group", group, addresses, partial(group_flows.members, group))
         self._from, self._flows = sources, found
         return found
 

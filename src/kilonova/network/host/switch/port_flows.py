@@ -63,11 +63,11 @@ class Guarded(NamedTuple):
     zone: int
 
 
-def open_port(seat: Seat) -> Flow:
+def open_port(seat: Seat) -> list[Flow]:
     """What comes from a gate, a router, a guest without port security."""
     flags = f",{put(GATE, GATE)}" if seat.gate else ""
     actions = f"{load(seat.tag, TAG)}{flags},{call(FORWARD)}"
-    return Flow(CLASSIFY, 100, f"in_port={seat.number},{UNTAGGED}", actions)
+    return [Flow(CLASSIFY, 100, f"in_port={seat.number},{UNTAGGED}", actions)]
 
 
 def guarded_port(port: Guarded) -> list[Flow]:
