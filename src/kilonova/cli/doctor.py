@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kilonova import config, passage
-from kilonova.cli import switch_checks
+from kilonova.cli import network_checks, switch_checks
 from kilonova.cli.parts.process import config_option
 from kilonova.domain.errors import BadRequest
 from kilonova.virt.libvirt import kvm
@@ -59,8 +59,9 @@ class Check(NamedTuple):
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
     check: str
-    state: Literal["ok", "missing", "lesser"]
-    """``lesser``: lacking, and Kilonova works all the same."""
+    state: Literal["ok", "missing", "lesser", "mended", "failed"]
+    """``lesser``: lacking, and Kilonova works all the same. ``mended``, ``failed``: what a host found wrong
+    with its network, and did or could not mend, then."""
     found: str
     meaning: str = ""
     command: str = ""
@@ -101,7 +102,7 @@ def doctor(state: Path | None, port: int | None, config_file: Path | None, as_js
         options = config.load(config_file)
     except BadRequest as error:
         raise click.ClickException(error.message) from error
-    findings = examine(Where(state, port, options.network))
+    findings = examine(Where(state, port, options.network)) + _lately(state)
     if as_json:
         click.echo(json.dumps(msgspec.to_builtins(findings), indent=2))
     else:
@@ -110,7 +111,7 @@ def doctor(state: Path | None, port: int | None, config_file: Path | None, as_js
         sys.exit(1)
 
 
-_STYLES = {"ok": "green", "missing": "bold red", "lesser": "yellow"}
+_STYLES = {"ok": "green", "missing": "bold red", "lesser": "yellow", "mended": "cyan", "failed": "magenta"}
 
 
 def _print(findings: list[Finding], console: Console) -> None:
@@ -244,6 +245,35 @@ def _switch_ports(where: Where) -> str:
     return switch_checks.ports(where.network, where.state)
 
 
+def _network_now(where: Where) -> str:
+    if where.state is None or os.geteuid() != 0:
+        raise NotAsked
+    hosts = network_checks.hosts(where.state)
+    if not hosts:
+        raise NotAsked
+    problems = network_checks.problems(hosts, where.network)
+    if problems:
+        raise Lacking("\n".join(problems))
+    return "as recorded"
+
+
+def _lately(state: Path | None) -> list[Finding]:
+    """What hosts of that folder found wrong with their networks, the oldest first."""
+    return (
+        [
+            Finding(
+                check=f"network of {host}",
+                state="mended" if one.mended else "failed",
+                found=one.what,
+                meaning=network_checks.when(one),
+            )
+            for host, one in network_checks.lately(state)
+        ]
+        if state
+        else []
+    )
+
+
 def _memory(_: Where) -> str:
     fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     mib = int(fields["MemAvailable"].split()[0]) // 1024
@@ -361,6 +391,12 @@ CHECKS = (
         "ports of Open vSwitch",
         _switched(_switch_ports, *_BOTH),
         "these guests or networks are cut off; a compute that runs mends that within seconds",
+        "",
+    ),
+    Check(
+        "networks of guests",
+        _network_now,
+        "an agent that runs mends this within 10 seconds; what it mended, and could not mend, is told below",
         "",
     ),
     Check("memory", _memory, "less than 1 GiB is free: hardly a guest fits", "", needed=False),

@@ -8,6 +8,7 @@ from kilonova.domain.network import HostRoute, Port
 
 INTERFACE_OWNER = "network:router_interface"
 GATEWAY_OWNER = "network:router_gateway"
+ROUTER_OWNERS = (INTERFACE_OWNER, GATEWAY_OWNER)
 FLOATING_OWNER = "network:floatingip"
 
 

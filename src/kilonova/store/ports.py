@@ -359,9 +359,12 @@ def networks_on(conn: sa.Connection, host: str) -> list[str]:
     return sorted(conn.scalars(query))
 
 
-def plugged_into_servers(conn: sa.Connection, network_id: str) -> bool:
-    query = sa.exists().where(ports.c.network_id == network_id, ports.c.nic.is_not(None))
-    return bool(conn.scalar(sa.select(query)))
+def nics_on(conn: sa.Connection, network_id: str) -> dict[str, str]:
+    """Server id → host, of the servers with NICs on that network."""
+    query = sa.select(ports.c.device_id, ports.c.host).where(
+        ports.c.network_id == network_id, ports.c.nic.is_not(None)
+    )
+    return {row.device_id: row.host for row in conn.execute(query)}
 
 
 def _ports(conn: sa.Connection, rows: Sequence[Row]) -> list[Port]:

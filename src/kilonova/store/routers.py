@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from kilonova.domain.clock import now
 from kilonova.domain.network import Port
-from kilonova.domain.routers import INTERFACE_OWNER, Router
+from kilonova.domain.routers import INTERFACE_OWNER, ROUTER_OWNERS, Router
 from kilonova.store import ports as port_store
 from kilonova.store.network_lists import Condition, Listing, Page
 from kilonova.store.schema.hosts import hosts, services
@@ -178,10 +178,12 @@ def hosts_of(conn: sa.Connection, router_ids: Sequence[str]) -> list[str]:
     return sorted(set(conn.scalars(sa.select(routers.c.host).where(routers.c.id.in_(router_ids)))))
 
 
-def hosts_of_gateways(conn: sa.Connection, network_id: str) -> list[str]:
-    """The hosts of the routers with their gateways on that network."""
-    on_it = sa.select(ports.c.id).where(ports.c.network_id == network_id)
-    return sorted(set(conn.scalars(sa.select(routers.c.host).where(routers.c.gateway_port_id.in_(on_it)))))
+def hosts_on(conn: sa.Connection, network_id: str) -> list[str]:
+    """The hosts of the routers with an interface or their gateway on that network."""
+    on_it = sa.select(ports.c.device_id).where(
+        ports.c.network_id == network_id, ports.c.device_owner.in_(ROUTER_OWNERS)
+    )
+    return sorted(set(conn.scalars(sa.select(routers.c.host).where(routers.c.id.in_(on_it)))))
 
 
 def homeless(conn: sa.Connection, service_down_time: float) -> list[Router]:

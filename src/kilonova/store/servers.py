@@ -179,6 +179,19 @@ def lock(conn: sa.Connection, server_id: str) -> bool:
     return _LOCK.row(conn, {"server": server_id}) is not None
 
 
+@dialect.once
+def _lock_several(conn: sa.Connection) -> Statement:
+    query = sa.select(servers.c.id).where(
+        dialect.among(conn, servers.c.id, "ids"), dialect.by_key(servers.c.deleted_at).is_(None)
+    )
+    return Statement(query.order_by(servers.c.id).with_for_update(key_share=True))
+
+
+def lock_several(conn: sa.Connection, server_ids: Sequence[str]) -> list[str]:
+    """lock() of all of them, in the order of their ids; those that live."""
+    return [row.id for row in _lock_several(conn).rows(conn, {"ids": list(server_ids)})]
+
+
 def show_vifs(conn: sa.Connection, server_id: str, vifs: list[Vif]) -> None:
     """What others changed of its NICs. The server itself has not changed, as its ``updated_at`` shows."""
     _SHOW_VIFS.count(conn, {"server": server_id, "shown": vifs})

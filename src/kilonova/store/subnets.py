@@ -10,7 +10,6 @@ import sqlalchemy as sa
 
 from kilonova.domain.clock import now
 from kilonova.domain.network import Subnet
-from kilonova.domain.routers import GATEWAY_OWNER, INTERFACE_OWNER
 from kilonova.store.network_lists import Condition, Listing, Page
 from kilonova.store.schema.networks import ip_allocations, networks, ports, subnets
 
@@ -184,16 +183,6 @@ def in_use(conn: sa.Connection, subnet_id: str) -> bool:
         ip_allocations.c.subnet_id == subnet_id,
         ip_allocations.c.port_id == ports.c.id,
         ports.c.device_owner != DHCP_OWNER,
-    )
-    return bool(conn.scalar(sa.select(query)))
-
-
-def serves_servers(conn: sa.Connection, subnet_id: str) -> bool:
-    """Whether a NIC or a router has an address of it, so that hosts act on what the subnet says."""
-    query = sa.exists().where(
-        ip_allocations.c.subnet_id == subnet_id,
-        ip_allocations.c.port_id == ports.c.id,
-        sa.or_(ports.c.nic.is_not(None), ports.c.device_owner.in_([INTERFACE_OWNER, GATEWAY_OWNER])),
     )
     return bool(conn.scalar(sa.select(query)))
 

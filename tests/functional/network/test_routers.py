@@ -76,7 +76,7 @@ def test_the_networks_service_keeps_its_ports(
         assert admin.refused("DELETE", f"/ports/{port}") == (409, "ServicePortInUse")
         assert admin.refused_update("port", port, fixed_ips=[])[1] == "ServicePortInUse"
     assert alice.refused("DELETE", f"/subnets/{subnet['id']}") == (409, "SubnetInUse")
-    assert alice.refused_update("subnet", subnet["id"], gateway_ip=None) == (409, "SubnetInUse")
+    assert alice.refused_update("subnet", subnet["id"], gateway_ip=None) == (409, "GatewayIpInUse")
     assert admin.refused("DELETE", f"/networks/{external['id']}") == (409, "NetworkInUse")
     assert admin.refused_update("network", external["id"], **{"router:external": False}) == (
         409,

@@ -233,25 +233,6 @@ def test_delete(alice: Caller, net: str, subnet: dict[str, Any]) -> None:
     assert dhcp_port(alice, net) is None
 
 
-def test_what_hosts_were_told_stays_while_servers_live(
-    alice: Caller, network: BuiltinNetwork, net: str, subnet: dict[str, Any]
-) -> None:
-    server = boot(network, net)
-    for change in (
-        {"gateway_ip": None},
-        {"enable_dhcp": False},
-        {"dns_nameservers": ["9.9.9.9"]},
-        {"host_routes": [{"destination": "1.0.0.0/8", "nexthop": "10.0.0.9"}]},
-    ):
-        assert alice.refused_update("subnet", subnet["id"], **change) == (409, "SubnetInUse")
-    assert alice.refused_update("network", net, mtu=1300) == (409, "NetworkInUse")
-    assert alice.refused_update("network", net, admin_state_up=False) == (409, "NetworkInUse")
-    alice.update("subnet", subnet["id"], name="x", gateway_ip="10.0.0.1", dns_nameservers=[])
-    alice.update("network", net, name="x", mtu=1500)
-    network.deallocate_for_instance(server)
-    alice.update("subnet", subnet["id"], dns_nameservers=["9.9.9.9"])
-
-
 def test_others(alice: Caller, bob: Caller, reader: Caller, net: str, subnet: dict[str, Any]) -> None:
     assert bob.refused("GET", f"/subnets/{subnet['id']}") == (404, "SubnetNotFound")
     assert bob.refused_update("subnet", subnet["id"], name="x")[0] == 404

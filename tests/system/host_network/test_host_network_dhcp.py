@@ -9,6 +9,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from msgspec import structs
 from tests.system.host_network.lab import Lab, dnsmasqs, eventually, make_vif, subnet
 
 from kilonova.config import Config
@@ -34,6 +35,29 @@ def test_a_lease_has_what_the_port_and_subnet_say(lab: Lab, tmp_path: Path) -> N
     assert lease["dns"] == "192.0.2.53 192.0.2.54"
     assert lease["lease"] == "86400"
     assert lease["staticroutes"] == "10.99.0.0/16 10.80.0.9 169.254.169.254/32 10.80.0.2 0.0.0.0/0 10.80.0.1"
+
+
+def test_a_subnet_that_changes_is_served_as_it_is_now(lab: Lab, tmp_path: Path) -> None:
+    guest = lab.guest(5)
+    assert guest.dhcp(tmp_path)["router"] == "10.80.0.1"
+
+    def become(mtu: int = 1500, **changes: object) -> None:
+        (own,) = guest.vif.addresses
+        subnet = structs.replace(own.subnet, **changes)
+        guest.vif = structs.replace(guest.vif, mtu=mtu, addresses=[structs.replace(own, subnet=subnet)])
+        lab.host.plug(guest.vif)
+
+    become(1400, dns_nameservers=["192.0.2.53"], gateway_ip="10.80.0.254")
+    lease = guest.dhcp(tmp_path)
+    assert (lease["ip"], lease["dns"], lease["router"], lease["mtu"]) == (
+        *("10.80.0.5", "192.0.2.53", "10.80.0.254", "1400"),
+    )
+    guest.run("busybox", "ping", "-c", "1", "-W", "5", "10.80.0.254")
+    become(enable_dhcp=False, dhcp_address=None)
+    assert dnsmasqs() == []
+    become(enable_dhcp=True, dhcp_address="10.80.0.3")
+    assert guest.dhcp(tmp_path)["ip"] == "10.80.0.5"
+    assert lab.host.repair() == []
 
 
 def test_a_subnet_without_a_gateway_gives_no_default_route(lab: Lab, tmp_path: Path) -> None:

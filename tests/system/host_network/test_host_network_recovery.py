@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -11,10 +13,19 @@ from uuid import uuid4
 
 import msgspec
 import pytest
-from tests.system.host_network.lab import Lab, Namespace, make_vif, run, snapshot, subnet
+from tests.system.host_network.lab import (
+    Lab,
+    Namespace,
+    dnsmasqs,
+    eventually,
+    make_vif,
+    run,
+    snapshot,
+    subnet,
+)
 
 from kilonova.domain.errors import BuildFailed, Unavailable
-from kilonova.network.host import LinuxHost, names
+from kilonova.network.host import LinuxHost, findings, linux, look, names
 
 pytestmark = pytest.mark.system
 
@@ -57,6 +68,7 @@ def test_what_is_missing_is_mended(lab: Lab) -> None:
     lab.host.plug(vif)
     lab.host.repair()
     assert lab.host.repair() == []
+    assert look.problems(lab.folder / "network", lab.config.network) == []
     damages: list[list[str]] = [
         ["ip", "link", "set", vif.tap, "nomaster"],
         ["ip", "link", "set", vif.tap, "down"],
@@ -70,17 +82,71 @@ def test_what_is_missing_is_mended(lab: Lab) -> None:
         ["ip", "-n", names.namespace(vif.network_id), "route", "del", "default"],
         ["ip", "netns", "exec", names.namespace(vif.network_id), "nft", "flush", "ruleset"],
         ["sysctl", "-qw", "net.ipv4.ip_forward=0"],
+        ["nft", "flush", "ruleset"],
+        ["ip", "link", "set", vif.bridge, "type", "bridge", "nf_call_iptables", "0"],
     ]
     healthy = snapshot()
     for damage in damages:
         run(*damage)
-        assert lab.host.repair() != [], damage
+        said = look.problems(lab.folder / "network", lab.config.network)
+        assert said, damage
+        mended = lab.host.repair()
+        assert mended != [], damage
+        kept = findings.read(lab.folder / "network" / findings.FILE)
+        assert {one.what for one in kept if one.mended} >= set(mended)
+        assert look.problems(lab.folder / "network", lab.config.network) == []
         lab.host.repair()
         assert lab.host.repair() == [], damage
         after = snapshot()
         assert {k: after[k] for k in ("links", "routes", "rules", "forwarding", "servers")} == {
             k: healthy[k] for k in ("links", "routes", "rules", "forwarding", "servers")
         }, damage
+
+
+def test_what_is_wrong_while_nobody_mends(lab: Lab) -> None:
+    """Each thing by its name; the look itself changes nothing."""
+    guest = lab.guest(5)
+    vif, folder = guest.vif, lab.folder / "network"
+    lab.host.repair()
+    lab.host.stop()
+    before = snapshot()
+    network, port = f"network {vif.network_id}", f"port {vif.port_id}"
+    silent = f"{network}: its metadata service does not listen (does Kilonova run?)"
+    assert look.problems(folder, lab.config.network) == [silent]
+    assert snapshot() == before
+    (server,) = (folder / "networks" / vif.network_id).glob("dnsmasq.pid")
+    os.kill(int(server.read_text()), signal.SIGKILL)
+    eventually(lambda: not dnsmasqs())
+    run("ip", "link", "set", vif.tap, "nomaster")
+    run("nft", "flush", "ruleset")
+    said = look.problems(folder, lab.config.network)
+    assert f"{port}: device {vif.tap} is not on {vif.bridge}" in said
+    assert f"{network}: its DHCP server does not run" in said
+    assert [line for line in said if line.startswith("firewall rules: firewall")]
+    run("ip", "netns", "del", names.namespace(vif.network_id))
+    said = look.problems(folder, lab.config.network)
+    assert f"{network}: its namespace {names.namespace(vif.network_id)} is missing" in said
+    lab.start()
+    lab.host.repair()
+    assert look.problems(folder, lab.config.network) == []
+
+
+def test_what_cannot_be_mended_is_kept_too(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    vif = make_vif(lab.subnet, 5, lab.network_id)
+    lab.host.plug(vif)
+    lab.host.repair()
+    run("ip", "link", "set", vif.tap, "nomaster")
+    with monkeypatch.context() as broken:
+        broken.setattr(linux, "ensure_set", _refuses)
+        for _ in range(3):
+            lab.host.repair()
+    kept = findings.read(lab.folder / "network" / findings.FILE)
+    assert [(one.what, one.times) for one in kept if not one.mended] == [("no such luck", 3)]
+    assert lab.host.repair() != []
+
+
+def _refuses(*_: object, **__: object) -> list[str]:
+    raise BuildFailed("no such luck")
 
 
 def test_repair_costs_nothing_when_all_is_well(lab: Lab) -> None:

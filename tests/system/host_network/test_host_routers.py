@@ -32,7 +32,7 @@ from kilonova.domain.routers import (
     RouterInterface,
     RouterState,
 )
-from kilonova.network.host import linux, names
+from kilonova.network.host import linux, look, names
 
 pytestmark = pytest.mark.system
 
@@ -316,6 +316,8 @@ def test_what_is_missing_is_mended(routed: Routed) -> None:
     service = service_in(guest)
     eventually(lambda: host.repair() == [])
     bridge = names.external(outside.network_id)
+    recorded = routed.lab.folder / "network", routed.lab.config.network
+    assert look.problems(*recorded) == []
     damages = [
         ["ip", "netns", "del", space],
         ["ip", "link", "del", inner],
@@ -331,8 +333,10 @@ def test_what_is_missing_is_mended(routed: Routed) -> None:
     ]
     for damage in damages:
         run(*damage)
+        assert look.problems(*recorded) != [], damage
         assert host.repair() != [], damage
         eventually(lambda: host.repair() == [])
+        assert look.problems(*recorded) == []
         assert reached(FLOATING, service.port, 5), damage
     service.close()
 

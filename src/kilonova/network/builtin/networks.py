@@ -11,7 +11,7 @@ from kilonova.config import Config
 from kilonova.domain.clock import now
 from kilonova.domain.context import RequestContext
 from kilonova.domain.network import Network
-from kilonova.network.builtin import policy, quotas, segments
+from kilonova.network.builtin import placement, policy, quotas, segments, vifs
 from kilonova.network.builtin.errors import (
     ExternalNetworkInUse,
     InvalidInput,
@@ -23,6 +23,9 @@ from kilonova.network.builtin.requests import NetworkCreate, NetworkUpdate, said
 from kilonova.store import network_tags as tags
 from kilonova.store import networks as store
 from kilonova.store import ports, routers, subnets
+
+_OF_NICS = ("name", "mtu", "admin_state_up")
+"""What the NICs on it have from their network: links of guests are down where it is."""
 
 MIN_MTU = 68
 """Octets that every IPv4 link must carry (RFC 791)."""
@@ -77,19 +80,16 @@ def update(
         changes["mtu"] = _mtu(config, changes["mtu"])
     if changes.get("shared", network.shared) != network.shared:
         _check_sharing(conn, context, network)
-    if _differs(network, changes, "mtu", "admin_state_up"):
-        # Whoever gives a server an address here has committed, or will read what is written now.
-        subnets.of_networks(conn, [network.id], for_update=True)
-    if _differs(network, changes, "mtu", "admin_state_up") and ports.plugged_into_servers(conn, network.id):
-        raise NetworkInUse(
-            f"Unable to complete operation on network {network.id}. mtu and admin_state_up can change "
-            "only while no server is plugged into it."
-        )
     if body.router_external is not UNSET and body.router_external != bool(network.external):
         _check_external(conn, context, network)
         changes["external"] = body.router_external
     if changes:
         store.update(conn, network.id, changes)
+    if _differs(network, changes, *_OF_NICS):
+        # Whoever gives a server an address here has committed, or will read what was written now.
+        subnets.of_networks(conn, [network.id], for_update=True)
+        vifs.show_network(conn, network.id)
+        placement.tell_network(conn, network.id)
     return find(conn, context, network_id)
 
 

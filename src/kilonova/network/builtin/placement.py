@@ -44,9 +44,9 @@ def tell(conn: sa.Connection, router_ids: Iterable[str], network_ids: Sequence[s
     _tell(conn, {*store.hosts_of(conn, sorted(router_ids)), *ports.hosts_of(conn, network_ids)})
 
 
-def tell_external(conn: sa.Connection, network_id: str) -> None:
-    """An external network has other subnets: for the routers whose gateways are on it."""
-    _tell(conn, set(store.hosts_of_gateways(conn, network_id)))
+def tell_network(conn: sa.Connection, network_id: str) -> None:
+    """A network, or its subnets, are not as they were: for the routers that are on it."""
+    _tell(conn, set(store.hosts_on(conn, network_id)))
 
 
 def _tell(conn: sa.Connection, hosts: set[str]) -> None:

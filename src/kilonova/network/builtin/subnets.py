@@ -13,7 +13,7 @@ from kilonova.config import Config
 from kilonova.domain.clock import now
 from kilonova.domain.context import RequestContext
 from kilonova.domain.network import Network, Subnet
-from kilonova.network.builtin import addressing, dhcp, networks, placement, policy, quotas
+from kilonova.network.builtin import addressing, dhcp, networks, placement, policy, quotas, vifs
 from kilonova.network.builtin.errors import GatewayIpInUse, InvalidInput, SubnetInUse, SubnetNotFound
 from kilonova.network.builtin.requests import SubnetCreate, SubnetUpdate, said
 from kilonova.store import network_tags as tags
@@ -21,7 +21,7 @@ from kilonova.store import networks as network_store
 from kilonova.store import subnets as store
 
 _SERVED_BY_HOSTS = ("gateway_ip", "enable_dhcp", "dns_nameservers", "host_routes")
-"""What a host was told of the subnet when it plugged a server."""
+"""What hosts tell the guests on it."""
 
 
 def find(conn: sa.Connection, context: RequestContext, subnet_id: str) -> Subnet:
@@ -65,7 +65,7 @@ def create(conn: sa.Connection, config: Config, context: RequestContext, body: S
     store.insert(conn, subnet)
     dhcp.follow(conn, network)
     if network.external:
-        placement.tell_external(conn, network.id)
+        placement.tell_network(conn, network.id)
     return subnet
 
 
@@ -76,17 +76,15 @@ def update(
     policy.owner_only(context, "rule:update_subnet", *owners(conn, subnet))
     subnet = _locked(conn, context, subnet)
     changes = _changes(subnet, body)
-    if any(name in changes for name in _SERVED_BY_HOSTS) and store.serves_servers(conn, subnet.id):
-        raise SubnetInUse(
-            f"Unable to complete operation on subnet {subnet.id}: {', '.join(_SERVED_BY_HOSTS)} can change "
-            "only while no server and no router has an address of it."
-        )
-    gateway = changes.get("gateway_ip")
-    if gateway is not None and store.taken(conn, subnet.id, int(IPv4Address(gateway))):
-        raise GatewayIpInUse(f"Current gateway ip {gateway} already in use by a port. Unable to update.")
+    if "gateway_ip" in changes:
+        for gateway in (subnet.gateway_ip, changes["gateway_ip"]):
+            _check_nobodys(conn, subnet, gateway)
     if changes:
         store.update(conn, subnet.id, changes)
         dhcp.follow(conn, _network(conn, subnet))
+    if any(name in changes for name in _SERVED_BY_HOSTS):
+        vifs.show_network(conn, subnet.network_id)
+        placement.tell_network(conn, subnet.network_id)
     return find(conn, context, subnet_id)
 
 
@@ -104,7 +102,13 @@ def delete(conn: sa.Connection, context: RequestContext, subnet_id: str) -> None
     dhcp.follow(conn, _network(conn, subnet))
     store.delete(conn, [subnet.id])
     tags.remove(conn, [subnet.id])
-    placement.tell_external(conn, subnet.network_id)
+    placement.tell_network(conn, subnet.network_id)
+
+
+def _check_nobodys(conn: sa.Connection, subnet: Subnet, gateway: str | None) -> None:
+    """No port, a router's above all, has the address of the gateway that was, or that shall be."""
+    if gateway is not None and store.taken(conn, subnet.id, int(IPv4Address(gateway))):
+        raise GatewayIpInUse(f"Current gateway ip {gateway} already in use by a port. Unable to update.")
 
 
 def owners(conn: sa.Connection, subnet: Subnet) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import sqlalchemy as sa
 
 from kilonova.domain.network import Network, Port, Subnet, Vif, VifAddress, VifSubnet
+from kilonova.network.builtin.changes import Change, changed
 from kilonova.store import floating_ips as floating_store
 from kilonova.store import networks as network_store
 from kilonova.store import ports as store
@@ -40,6 +41,19 @@ def show(conn: sa.Connection, port: Port) -> None:
         servers.show_vifs(conn, port.device_id, of_ports(conn, store.of_servers(conn, [port.device_id])))
 
 
+def show_network(conn: sa.Connection, network_id: str) -> None:
+    """The servers with NICs there have them in their records as they are now, and their hosts are told."""
+    held = store.nics_on(conn, network_id)
+    alive = servers.lock_several(conn, sorted(held))
+    ports: dict[str, list[Port]] = {}
+    for port in store.of_servers(conn, alive):
+        ports.setdefault(port.device_id, []).append(port)
+    found = iter(of_ports(conn, [port for several in ports.values() for port in several]))
+    for server_id, several in ports.items():
+        servers.show_vifs(conn, server_id, [next(found) for _ in several])
+    changed(conn, Change(servers=[(held[server_id], server_id) for server_id in alive]))
+
+
 def _vif_subnet(subnet: Subnet) -> VifSubnet:
     return VifSubnet(
         id=subnet.id,
@@ -69,5 +83,5 @@ def _vif(port: Port, network: Network, subnets: dict[str, VifSubnet], floating: 
         hostname=port.dns_name or port.server_hostname,
         tag=port.nic_tag,
         floating_ips=floating,
-        admin_state_up=port.admin_state_up,
+        admin_state_up=port.admin_state_up and network.admin_state_up,
     )

@@ -45,12 +45,17 @@ class External:
             assert master is not None, f"made before: {name}"
             if self._config.external_interface:
                 return done + self._ensure_interface(ip, master.index)
-            wanted = [
-                f"{subnet.gateway_ip}/{subnet.cidr.partition('/')[2]}"
-                for subnet in gateway.subnets
-                if subnet.gateway_ip
-            ]
-            return done + _ensure_addresses(ip, name, master.index, wanted)
+            return done + _ensure_addresses(ip, name, master.index, self.addresses(gateway))
+
+    def addresses(self, gateway: RouterGateway) -> list[str]:
+        """Those that the network's bridge has, with their prefix lengths: the host is its gateway."""
+        if self._config.external_interface:
+            return []
+        return [
+            f"{subnet.gateway_ip}/{subnet.cidr.partition('/')[2]}"
+            for subnet in gateway.subnets
+            if subnet.gateway_ip
+        ]
 
     def expect(self) -> None:
         """There were external networks in an earlier run: the host goes on to forward for them."""
@@ -63,20 +68,25 @@ class External:
     def ensure_rules(self, gateways: list[RouterGateway], inner: list[str], look: bool) -> list[str]:
         """The host's tables are right for these gateways, and for these ends of routers' interfaces."""
         with self._lock:
-            outer = sorted({self.bridge(gateway.network_id) for gateway in gateways})
-            own = not self._config.external_interface
-            cidrs = sorted({subnet.cidr for gateway in gateways for subnet in gateway.subnets}) if own else []
-            tables = [
-                router_rules.host_table(self._table, outer, cidrs, self._config.nat),
-                router_rules.bridge_table(self._table, sorted(inner)),
-            ]
-            done = self._forwarding.hold(_OWNER) if outer and own else self._forwarding.release(_OWNER)
+            forwards = gateways and not self._config.external_interface
+            done = self._forwarding.hold(_OWNER) if forwards else self._forwarding.release(_OWNER)
             if not look:
                 return done
+            tables = self.tables(gateways, inner)
             problems = [line for table in tables for line in audit.problems(table)]
             if problems:
                 nft.apply([command for table in tables for command in nft.replace(table)])
             return done + problems
+
+    def tables(self, gateways: list[RouterGateway], inner: list[str]) -> list[nft.Table]:
+        """What should be loaded for these."""
+        outer = sorted({self.bridge(gateway.network_id) for gateway in gateways})
+        own = not self._config.external_interface
+        cidrs = sorted({subnet.cidr for gateway in gateways for subnet in gateway.subnets}) if own else []
+        return [
+            router_rules.host_table(self._table, outer, cidrs, self._config.nat),
+            router_rules.bridge_table(self._table, sorted(inner)),
+        ]
 
     def remove_rules(self) -> None:
         with self._lock:

@@ -24,6 +24,7 @@ from kilonova.domain.network import NetworkState, PlugKind, PortSecurity, Vif
 from kilonova.domain.routers import HostRouters
 from kilonova.network.base import NO_DEEDS, MetadataDeeds, MetadataLookup
 from kilonova.network.host import dhcp, links, linux, names, records
+from kilonova.network.host.findings import Findings
 from kilonova.network.host.forwarding import Forwarding
 from kilonova.network.host.knowledge import Knowledge
 from kilonova.network.host.metadata import MetadataServer
@@ -68,13 +69,14 @@ class LinuxHost:
             self._records.zone,
             self._plug,
         )
-        self._routers = Routers(config.network, folder, forwarding, self._bridge)
+        self._findings = Findings(folder)
+        self._routers = Routers(config.network, folder, forwarding, self._bridge, self._findings.failed)
         self._segments: dict[str, Segment] = {}
         self._segments_lock = threading.Lock()
         self._running: _Running | None = None
         self._tidied = False
         self._mended: deque[str] = deque()
-        """What was mended between two calls of repair(), which tells it."""
+        """What was mended between two calls of repair(), which tells it. It is among the findings already."""
         self._last_mend: dict[str, float] = {}
         self._without_dhcp: set[str] = set()
         """Networks whose DHCP server died again too soon: for the next repair()."""
@@ -113,7 +115,7 @@ class LinuxHost:
             before = self._records.vif(vif.port_id)
             self._records.put(vif)
             self._ensure_network(segment)
-            if before and before.addresses != vif.addresses:
+            if before and [own.ip for own in before.addresses] != [own.ip for own in vif.addresses]:
                 segment.release(before)
             self._ensure_port(vif)
 
@@ -197,9 +199,14 @@ class LinuxHost:
         return self._records.vifs()
 
     def repair(self) -> list[str]:
-        mended = [self._mended.popleft() for _ in range(len(self._mended))]
+        told = [self._mended.popleft() for _ in range(len(self._mended))]
+        mended = self._repair()
+        self._findings.mended(mended)
+        return told + mended
+
+    def _repair(self) -> list[str]:
         changed = any([self._require_running().changes.any(), self._plug.changed()])
-        mended += self._attempt(self._tidy)
+        mended = self._attempt(self._tidy)
         mended += self._attempt(lambda: self._perimeter.ensure(rules=changed))
         for network_id in sorted({vif.network_id for vif in self._records.vifs().values()}):
             mended += self._attempt(lambda one=network_id: self._mend(one, changed))  # type: ignore[misc]
@@ -215,6 +222,7 @@ class LinuxHost:
             if self._running:
                 self._running.changes.forget()
             _log.warning("repair failed, will be tried again", error=str(error))
+            self._findings.failed(error.message)
             return []
 
     def _mend(self, network_id: str, everything: bool) -> list[str]:
@@ -245,6 +253,7 @@ class LinuxHost:
         lines = self._attempt(lambda: self._mend(network_id, everything=True))
         for line in lines:
             _log.warning("mended", what=line)
+        self._findings.mended(lines)
         self._mended.extend(lines)
 
     def _ensure_network(self, segment: Segment) -> list[str]:

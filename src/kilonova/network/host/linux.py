@@ -102,18 +102,21 @@ def ensure_bridge(ip: Netlink, name: str, mtu: int) -> list[str]:
 def _ensure_tracked(ip: Netlink, name: str) -> list[str]:
     """What the bridge passes on comes by the host's inet rules: that is where its connections are known."""
     with making(f"connection tracking of bridge {name}"):
-        message = ip.link("get", ifname=name)[0]
-        data = message.get_attr("IFLA_LINKINFO").get_attr("IFLA_INFO_DATA")
-        kinds = ("IFLA_BR_NF_CALL_IPTABLES", "IFLA_BR_NF_CALL_IP6TABLES")
-        if all(data.get_attr(kind) for kind in kinds):
+        if is_tracked(ip, name):
             return []
         if not _TRACKING.exists():
             raise BuildFailed(
                 "the kernel has no br_netfilter, which security groups need: modprobe br_netfilter"
             )
         flags = {"br_nf_call_iptables": 1, "br_nf_call_ip6tables": 1}
-        ip.link("set", index=message["index"], kind="bridge", **flags)
+        ip.link("set", index=index_of(ip, name), kind="bridge", **flags)
     return [f"connection tracking of bridge {name} switched on"]
+
+
+def is_tracked(ip: Netlink, bridge: str) -> bool:
+    data = ip.link("get", ifname=bridge)[0].get_attr("IFLA_LINKINFO").get_attr("IFLA_INFO_DATA")
+    kinds = ("IFLA_BR_NF_CALL_IPTABLES", "IFLA_BR_NF_CALL_IP6TABLES")
+    return all(data.get_attr(kind) for kind in kinds)
 
 
 def ensure_veth(

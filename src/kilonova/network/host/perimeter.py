@@ -42,7 +42,7 @@ class Perimeter:
         self._config = config
         self._plug = plug
         self._forwarding = forwarding
-        self._table = f"kilonova-{crc32(str(folder.resolve()).encode()):08x}"
+        self._table = table_name(folder)
         self._vifs = dict(vifs)
         self._knowledge = knowledge
         self._zone_of = zone_of
@@ -193,6 +193,11 @@ class Perimeter:
         filters = [one for group in vif.security_groups or () for one in self._wanted.filters(group, known)]
         members = {one: self._wanted.members(one, known) for one in security.remotes_of(filters)}
         return verdict.passes(packet, direction, filters, members)
+
+
+def table_name(folder: Path) -> str:
+    """Of the tables of the host whose folder that is."""
+    return f"kilonova-{crc32(str(folder.resolve()).encode()):08x}"
 
 
 def _leads_out(vif: Vif) -> bool:

@@ -26,7 +26,8 @@ _log = log.get("network.routers")
 
 
 class Routers:
-    """``bridge(network_id)``: holds a network's bridge, and says whether guests need it too."""
+    """``bridge(network_id)``: holds a network's bridge, and says whether guests need it too. ``failed(why)``
+    hears of what could not be done."""
 
     def __init__(
         self,
@@ -34,7 +35,9 @@ class Routers:
         folder: Path,
         forwarding: Forwarding,
         bridge: Callable[[str], AbstractContextManager[bool]],
+        failed: Callable[[str], None],
     ) -> None:
+        self._tell_failed = failed
         self._bridge = bridge
         self._store = RouterRecords(folder)
         self._records = self._store.load()
@@ -214,3 +217,4 @@ class Routers:
     def _failed(self, error: KilonovaError) -> None:
         self._look_again = True
         _log.warning("router_failed", error=str(error))
+        self._tell_failed(error.message)

@@ -72,6 +72,9 @@ class Plug(Protocol):
     def settle(self) -> list[str]:
         """What concerns all ports at once is in order; called by each repair, after all of ensure_…()."""
 
+    def look(self) -> list[str]:
+        """What settle() would put in order. Makes nothing, and may be asked in another process."""
+
     def sweep(self, networks: Known, ports: Known) -> None:
         """Nothing is left of networks and ports that this host made and has no record of. A record is there
         before, and until after, all that is joined for it."""

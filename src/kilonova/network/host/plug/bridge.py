@@ -45,6 +45,9 @@ class BridgePlug:
     def settle(self) -> list[str]:
         return []
 
+    def look(self) -> list[str]:
+        return []
+
     def sweep(self, networks: Known, ports: Known) -> None:
         """Networks without ports are found by their folders (host.py), ports without records do not exist."""
 

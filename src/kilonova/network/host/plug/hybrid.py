@@ -56,6 +56,9 @@ class HybridPlug:
     def settle(self) -> list[str]:
         return []
 
+    def look(self) -> list[str]:
+        return []
+
     def sweep(self, networks: Known, ports: Known) -> None:
         def known() -> set[str]:
             return gates(networks) | {names.qvo(port_id) for port_id in ports()}

@@ -57,13 +57,16 @@ class OvsPlug:
         self._guard.load()
 
     def refresh(self) -> None:
-        self._guard.load()
+        self._guard.change()
 
     def changed(self) -> bool:
         return self._switch.changed()
 
     def settle(self) -> list[str]:
         return self._guard.ensure()
+
+    def look(self) -> list[str]:
+        return self._guard.look()
 
     def sweep(self, networks: Known, ports: Known) -> None:
         def known() -> set[str]:

@@ -13,6 +13,7 @@
     GROUP       called: a group, and each group that its rules name
     MEMBERS     called: whether the address in ADDRESS is of the group in REMOTE
     RULES       called: the rules of a group
+    MARKER      nobody comes here: a change of it is one of nothing (cache.py)
 
 SENT and ARRIVED hold every packet of a connection, whichever way it goes, against the rules of the way that
 the first one went, and by the addresses and ports of the first one: the switch knows them (ct_nw_src,
@@ -28,7 +29,7 @@ from uuid import UUID
 CLASSIFY = 0
 GUARD, SENT, LEAVING, FORWARD, REST = 110, 111, 112, 113, 114
 COMING, ARRIVED, ENTERING = 115, 116, 117
-PORT, GROUP, MEMBERS, RULES = 120, 121, 122, 123
+PORT, GROUP, MEMBERS, RULES, MARKER = 120, 121, 122, 123, 124
 """Neutron's agent has tables up to 94."""
 
 TAG, ZONE, SEAT, FLAGS = "reg0", "reg1", "reg2", "reg3"

@@ -13,7 +13,7 @@ from contextlib import suppress
 from kilonova.domain.errors import Unavailable
 from kilonova.domain.network import INTEGRATION_BRIDGE
 from kilonova.network.host.ruleset import Rules
-from kilonova.network.host.switch import flows, openflow, pipeline
+from kilonova.network.host.switch import cache, flows, openflow, pipeline
 from kilonova.network.host.switch.flows import Flow
 from kilonova.network.host.switch.made import Flows, Made
 from kilonova.network.host.switch.port_flows import Guarded
@@ -38,19 +38,37 @@ class Guard:
     def load(self) -> None:
         """What should be there is; whether it still is later, ensure() sees."""
         with self._lock:
-            bridge = self._switch.identity()
-            if bridge is None:
-                self._loaded = None
+            self._load()
+
+    def change(self) -> None:
+        """load(), and when it returns nothing passes any more that the flows do not let pass."""
+        with self._lock:
+            if not self._load():
                 return
-            wanted = self._wanted()
-            if self._loaded is None or self._loaded[0] != bridge:
-                self._replace_all(wanted)
-            elif wanted != (loaded := self._loaded[1]):
-                gone = [place for place in loaded if place not in wanted]
-                new = [flow for place, flow in wanted.items() if loaded.get(place) != flow]
-                cookie = flows.cookie(self._switch.owner)
-                self._change([f"delete_strict cookie={cookie}/-1,{place}" for place in gone], new)
+            # The look that ends first may have begun before the change. The next has not.
+            marker, folder = pipeline.marker(), self._switch.folder()
+            cache.await_look(folder, lambda: self._delete([], [marker]))
+            cache.await_look(folder, lambda: self._delete([marker.place]))
+
+    def _load(self) -> bool:
+        """Whether something was taken away."""
+        bridge = self._switch.identity()
+        if bridge is None:
+            self._loaded = None
+            return False
+        wanted = self._wanted()
+        if self._loaded is None or self._loaded[0] != bridge:
+            self._replace_all(wanted)
             self._loaded = bridge, wanted
+            return True
+        loaded = self._loaded[1]
+        if wanted == loaded:
+            return False
+        gone = [place for place in loaded if place not in wanted]
+        new = [place for place, flow in wanted.items() if loaded.get(place) != flow]
+        self._delete(gone, [wanted[place] for place in new])
+        self._loaded = bridge, wanted
+        return bool(gone) or any(place in loaded for place in new)
 
     def dismiss(self, port_id: str) -> None:
         """The port is on the bridge no more: neither are its flows nor, for who has its zone next, its
@@ -67,14 +85,23 @@ class Guard:
             bridge, wanted = self._switch.identity(), self._wanted()
             if bridge is None or not wanted:
                 return []
-            owner = self._switch.owner
-            said = [flows.text(owner, flow) for flow in wanted.values()]
-            done = []
-            if not openflow.are(self._switch.control(), flows.cookies(owner), said):
+            wrong = not self._are(wanted)
+            if wrong:
                 self._replace_all(wanted)
-                done = [f"flows of {INTEGRATION_BRIDGE} were not as they should be"]
             self._loaded = bridge, wanted
-            return done
+            return [f"flows of {INTEGRATION_BRIDGE} were not as they should be"] if wrong else []
+
+    def look(self) -> list[str]:
+        """What ensure() would find, with nothing changed."""
+        wanted = self._wanted()
+        if not wanted or self._are(wanted):
+            return []
+        return [f"the flows of {INTEGRATION_BRIDGE} are not as they should be"]
+
+    def _are(self, wanted: Flows) -> bool:
+        owner = self._switch.owner
+        said = [flows.text(owner, flow) for flow in wanted.values()]
+        return openflow.are(self._switch.control(), flows.cookies(owner), said)
 
     def _wanted(self) -> Flows:
         seats, ours = self._switch.seats(), self._switch.is_ours()
@@ -91,6 +118,10 @@ class Guard:
 
     def _replace_all(self, wanted: Flows) -> None:
         self._change([f"delete cookie={flows.cookies(self._switch.owner)}"], wanted.values())
+
+    def _delete(self, places: list[str], new: Iterable[Flow] = ()) -> None:
+        cookie = flows.cookie(self._switch.owner)
+        self._change([f"delete_strict cookie={cookie}/-1,{place}" for place in places], new)
 
     def _change(self, deletions: list[str], new: Iterable[Flow]) -> None:
         additions = [f"add {flows.text(self._switch.owner, flow)}" for flow in new]

@@ -8,12 +8,14 @@ from kilonova.network.host.plan import METADATA_ADDRESS
 from kilonova.network.host.switch.flows import (
     ACCEPTED,
     ARRIVED,
+    CLASSIFY,
     COMING,
     ENTERING,
     FORWARD,
     GATE,
     INWARDS,
     LEAVING,
+    MARKER,
     PORT,
     REST,
     SEAT_BITS,
@@ -51,7 +53,12 @@ def pipeline() -> tuple[Flow, ...]:
 
 def base() -> Flow:
     """In a bridge that passes nothing by itself: it is a switch."""
-    return Flow(0, 0, "", "NORMAL")
+    return Flow(CLASSIFY, 0, "", "NORMAL")
+
+
+def marker() -> Flow:
+    """Nothing ever meets it."""
+    return Flow(MARKER, 0, "", "drop")
 
 
 def _asking(table: int, *, answers: int, questions: int, then: int) -> list[Flow]:

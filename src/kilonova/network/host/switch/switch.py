@@ -65,10 +65,14 @@ class Switch:
     def is_ours(self) -> bool:
         return self._database.look(lambda at: _is_ours(_bridge(at)))
 
+    def folder(self) -> Path:
+        """Where the switch has its sockets."""
+        folder = self._database.look(lambda at: at.root.external_ids.get("rundir"))
+        return Path(folder or self._socket.parent)
+
     def control(self) -> Path:
         """The socket on which the bridge speaks OpenFlow."""
-        folder = self._database.look(lambda at: at.root.external_ids.get("rundir"))
-        return Path(folder or self._socket.parent) / f"{INTEGRATION_BRIDGE}.mgmt"
+        return self.folder() / f"{INTEGRATION_BRIDGE}.mgmt"
 
     def problems(self, names: Collection[str]) -> list[str]:
         """What the switch says, or does not say, of these ports of the bridge; empty if all is well."""
