@@ -313,7 +313,8 @@ def test_what_is_missing_is_mended(lab: PlugLab) -> None:
 
 def wrong(lab: PlugLab) -> list[str]:
     """What the doctor says of this host."""
-    said = look.problems(lab.folder / "network", lab.config.network); print("SAID", said)
+    said = look.problems(lab.folder / "network", lab.config.network)
+    print("SAID", said)
     if lab.kind == "bridge":
         return said
     switch = Switch(unix_socket(lab.switch.connection), lab.folder)

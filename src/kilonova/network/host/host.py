@@ -283,10 +283,9 @@ class LinuxHost:
             return self._join(plugged) if plugged and self._perimeter.holds(port_id) else []
 
     def _remove_port(self, port_id: str) -> None:
-        with linux.netlink() as ip:
-            self._plug.remove_port(ip, port_id)
-            with linux.making(f"removing {names.tap(port_id)}"):
-                linux.delete_link(ip, names.tap(port_id))
+        devices = self._plug.remove_port(port_id)
+        with linux.netlink() as ip, linux.making(f"removing {names.tap(port_id)}"):
+            linux.delete_links(ip, [*devices, names.tap(port_id)])
 
     def _change_plug(self) -> None:
         """Another plug was chosen since the last run: what it joined is parted, and joined anew by repair().
@@ -301,7 +300,7 @@ class LinuxHost:
         try:
             with linux.netlink() as ip:
                 for port_id in self._records.vifs():
-                    old.remove_port(ip, port_id)
+                    linux.delete_links(ip, old.remove_port(port_id))
                 for network_id in self._records.networks():
                     old.remove_network(ip, network_id)
         finally:

@@ -55,8 +55,9 @@ class Plug(Protocol):
         """The tap, which is there, is joined to its network and up. With ``Filters.SWITCH`` its rules are in
         force before it is."""
 
-    def remove_port(self, ip: Netlink, port_id: str) -> None:
-        """Nothing of ensure_port() is left but the tap, which is the host's."""
+    def remove_port(self, port_id: str) -> list[str]:
+        """Nothing of ensure_port() is left but the tap, which is the host's, and these devices: whoever asks
+        removes them, the tap at the same time if it goes too."""
 
     def remove_network(self, ip: Netlink, network_id: str, keep_bridge: bool = False) -> None:
         """Nothing of ensure_network() is left. Its ports are gone, or go at this moment. ``keep_bridge``: a

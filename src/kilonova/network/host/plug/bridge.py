@@ -27,8 +27,8 @@ class BridgePlug:
         master = linux.index_of(ip, vif.bridge)
         return linux.ensure_set(ip, vif.tap, mtu=vif.mtu, master=master)
 
-    def remove_port(self, ip: Netlink, port_id: str) -> None:
-        """The tap is all there is."""
+    def remove_port(self, port_id: str) -> list[str]:
+        return []  # the tap is all there is
 
     def remove_network(self, ip: Netlink, network_id: str, keep_bridge: bool = False) -> None:
         gate, bridge = names.gate(network_id), names.bridge(network_id)

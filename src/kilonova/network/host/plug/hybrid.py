@@ -38,11 +38,9 @@ class HybridPlug:
         done += self._switch.ensure_port(outer, linux.index_of(ip, outer), vif.network_id, of_port(vif))
         return done
 
-    def remove_port(self, ip: Netlink, port_id: str) -> None:
+    def remove_port(self, port_id: str) -> list[str]:
         self._switch.remove_port(names.qvo(port_id))
-        with linux.making(f"removing {names.qbr(port_id)}"):
-            linux.delete_link(ip, names.qvb(port_id))
-            linux.delete_link(ip, names.qbr(port_id))
+        return [names.qvb(port_id), names.qbr(port_id)]
 
     def remove_network(self, ip: Netlink, network_id: str, keep_bridge: bool = False) -> None:
         remove_gate(ip, self._switch, network_id)

@@ -48,9 +48,10 @@ class OvsPlug:
         self._guard.load()
         return done + linux.ensure_set(ip, vif.tap, mtu=vif.mtu)
 
-    def remove_port(self, ip: Netlink, port_id: str) -> None:
+    def remove_port(self, port_id: str) -> list[str]:
         self._switch.remove_port(names.tap(port_id))
         self._guard.dismiss(port_id)
+        return []
 
     def remove_network(self, ip: Netlink, network_id: str, keep_bridge: bool = False) -> None:
         remove_gate(ip, self._switch, network_id)

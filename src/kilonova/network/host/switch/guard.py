@@ -113,6 +113,7 @@ class Guard:
             for vif in rules.vifs
             if vif.port_security and (seat := by_name.get(vif.tap))
         ]
+        guarded.sort(key=lambda port: port.seat)  # of the same ports always the same flows
         base = {flow.place: flow for flow in ([pipeline.base()] if ours else [])}
         return base | self._made.flows(seats, guarded, rules) if guarded else base
 
