@@ -40,24 +40,46 @@ class OpenVSwitch:
     def start(self) -> OpenVSwitch:
         if not (self.folder / "conf.db").exists():
             self.run("ovsdb-tool", "create", str(self.folder / "conf.db"), str(SCHEMA))
-        remote = f"--remote=p{self.connection}"
-        self._start("ovsdb-server", str(self.folder / "conf.db"), remote)
-        until(lambda: accepts(self.folder / "db.sock"), 30, "the switch's database")
+        self._begin("ovsdb-server")
         self.vsctl("--no-wait", "init")
         if self._segments:
             self.vsctl("--no-wait", "set", "Open_vSwitch", ".", "other_config:userspace-tso-enable=true")
-        self._start("ovs-vswitchd", self.connection)
+        self._begin("ovs-vswitchd")
         return self
 
     def kill(self) -> None:
         """Both daemons, as a crash ends them."""
         for name in list(self._running):
-            one = self._running.pop(name)
-            one.kill()
-            one.wait()
+            self._kill(name)
+
+    def restart(self, name: str) -> None:
+        """One of the daemons, after a crash."""
+        self._kill(name)
+        self._begin(name)
+
+    def _kill(self, name: str) -> None:
+        one = self._running.pop(name)
+        one.kill()
+        one.wait()
+
+    def _begin(self, name: str) -> None:
+        if name == "ovs-vswitchd":
+            self._start(name, self.connection)
+            return
+        self._start(name, str(self.folder / "conf.db"), f"--remote=p{self.connection}")
+        until(lambda: accepts(self.folder / "db.sock"), 30, "the switch's database")
+
+    @property
+    def command(self) -> list[str]:
+        """ovs-vsctl's, for what comes after it."""
+        return ["ovs-vsctl", f"--db={self.connection}", "--timeout=10"]
 
     def vsctl(self, *words: str) -> str:
-        return self.run("ovs-vsctl", f"--db={self.connection}", "--timeout=10", *words)
+        return self.run(*self.command, *words)
+
+    def appctl(self, *words: str) -> str:
+        process = (self.folder / "ovs-vswitchd.pid").read_text().strip()
+        return self.run("ovs-appctl", "-t", str(self.folder / f"ovs-vswitchd.{process}.ctl"), *words)
 
     def flows(self) -> list[str]:
         """Those of br-int."""

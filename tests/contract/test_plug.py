@@ -122,11 +122,25 @@ def test_guests_of_a_network_reach_each_other_and_no_others(lab: PlugLab) -> Non
         ipv4((stranger.vif.mac, BROADCAST), stranger.ip, PEER),
         arp(stranger.vif.mac, (stranger.vif.mac, stranger.ip), PEER),
     ]
-    with stranger.raw() as out:
+    assert crosses(stranger, two, frames, one) == []
+    assert crosses(one, two, [good(one)], stranger) == [good(one)]
+    assert lab.host.repair() == [] or lab.host.repair() == []
+
+
+def crosses(sender: Guest, receiver: Guest, frames: list[bytes], other: Guest) -> list[bytes]:
+    """Those of the sender's that the receiver has heard before, and a while after, it hears of the other."""
+    sign = arp(other.vif.mac, (other.vif.mac, other.ip), "10.80.0.99")
+    with receiver.raw() as into, sender.raw() as out, other.raw() as others:
         for frame in frames:
             out.send(frame)
-    assert arrives(one, two, [], good(one)) == []
-    assert lab.host.repair() == [] or lab.host.repair() == []
+        heard = []
+        others.send(sign)
+        into.settimeout(0.5)
+        with suppress(TimeoutError):
+            while True:
+                heard.append(into.recv(2048))
+    assert (sign in heard) == (other.vif.network_id == receiver.vif.network_id)
+    return [frame for frame in frames if frame in heard]
 
 
 def test_a_guest_that_poses_as_another_is_not_heard(lab: PlugLab) -> None:
@@ -215,6 +229,7 @@ def test_security_groups_where_each_port_has_its_connections(switched: PlugLab) 
                 two.tell(tcp(80))
                 assert not passes(ends[one], ends[other])
         assert [answers_what_never_came(two, *out) for out in ((OUT,), ())] == [True, False]
+        assert is_told_by_the_network_alone(two)
     finally:
         two.service.close()
 
@@ -237,6 +252,16 @@ def answers_what_never_came(two: Two, *out: Filter) -> bool:
         with suppress(TimeoutError):
             return client.recv(9) == b"answer"
         return False
+
+
+def is_told_by_the_network_alone(two: Two) -> bool:
+    """Whether a closed guest takes an address from its network, and none from a guest whom nobody guards."""
+    lab, stranger = two.lab, two.lab.guest(7, port_security=False)
+    closed = lab.guest(8, security_groups=[])
+    offer = ipv4((stranger.vif.mac, BROADCAST), stranger.ip, "255.255.255.255", ports=(67, 68))
+    known = arp(stranger.vif.mac, (stranger.vif.mac, stranger.ip), closed.ip)
+    assert arrives(stranger, closed, [offer], known) == []
+    return closed.dhcp(lab.folder)["ip"] == closed.ip
 
 
 def udp() -> socket.socket:
@@ -447,6 +472,25 @@ def test_a_restart_of_the_switch(switched: PlugLab) -> None:
     new = switched.guest(8)
     new.set_address()
     assert answers(guest, new)
+
+
+@pytest.mark.parametrize("daemon", ["ovsdb-server", "ovs-vswitchd"])
+def test_a_restart_of_half_the_switch(switched: PlugLab, daemon: str) -> None:
+    guest, peer = switched.guest(5), switched.guest(6)
+    for one in (guest, peer):
+        one.set_address()
+    ports = switched.switch.ports()
+    switched.switch.restart(daemon)
+
+    def works() -> bool:
+        switched.host.repair()
+        return answers(guest, peer)
+
+    eventually(works, 30)
+    eventually(lambda: wrong(switched) == [])
+    assert switched.switch.ports() == ports
+    spoofed = ipv4((guest.vif.mac, BROADCAST), OTHER_IP, PEER)
+    assert arrives(guest, peer, [spoofed], good(guest)) == []
 
 
 def test_while_the_switch_is_away(switched: PlugLab) -> None:

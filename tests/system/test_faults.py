@@ -25,6 +25,8 @@ from tests.running import Up, until
 from tests.system.cloud import SERVERS, Cloud, Guest, real_cloud
 from tests.system.test_libvirt_daemon import LAUNCHER
 
+from kilonova.cli import network_checks
+
 pytestmark = pytest.mark.system
 
 TINY = bytes(1 << 16)
@@ -375,6 +377,10 @@ def repaired(cloud: Cloud) -> None:
     until(lambda: cloud.oracle.unexplained() == [], REPAIRED, "the repair")
 
 
+def mended_since(cloud: Cloud, began: float) -> list[str]:
+    return [one.what for _, one in network_checks.lately(cloud.up.state) if one.mended and one.last >= began]
+
+
 def test_names_arrive_as_they_are(guest: tuple[Cloud, Guest, str]) -> None:
     cloud, server, network = guest
     shown = server.shown()
@@ -450,7 +456,9 @@ def test_the_network_is_damaged(guest: tuple[Cloud, Guest, str], damage: Callabl
     assert cloud.oracle.unexplained() == []
     subprocess.run(damage(network), check=True)
     assert cloud.oracle.unexplained() != []
+    began = time.time()
     repaired(cloud)
+    until(lambda: mended_since(cloud, began), REPAIRED, "the doctor to know of it")
     until(lambda: server.is_reached(5), 10, "the guest to be reached again")
     assert server.run("wget -q -O - http://169.254.169.254/latest/meta-data/hostname")
 

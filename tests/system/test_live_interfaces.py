@@ -91,6 +91,10 @@ def test_a_nic_comes_with_its_address_and_goes(machine: Machine) -> None:
         machine.guest.run("wget -q -O - http://169.254.169.254/openstack/latest/meta_data.json")
     )
     assert [(one["mac"], one["tags"]) for one in told["devices"]] == [(nic["mac_addr"], ["second"])]
+    links = json.loads(
+        machine.guest.run("wget -q -O - http://169.254.169.254/openstack/latest/network_data.json")
+    )["links"]
+    assert sorted(link["ethernet_mac_address"] for link in links) == machine.nics()
     machine.detach(nic["port_id"])
     assert machine.nics() == before
     machine.all_is_well()

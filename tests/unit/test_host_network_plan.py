@@ -141,14 +141,14 @@ class TestRecords:
 
 def test_no_port_no_element() -> None:
     """One rule set for every port: a port with nothing but its MAC may only ask for DHCP."""
-    table = firewall.bridge_table("t", [vif()], [])
+    table = firewall.bridge_table("t", [vif()], {})
     rules = {rule.comment: rule.expressions for rule in table.chains[-1].rules}
     assert rules["IPv4 only of its MAC and IP"][-1] == {"drop": None}
 
 
 def test_pairs_within_pairs_are_one() -> None:
     pairs = [AddressPair(ip_address="10.0.0.0/24"), AddressPair(ip_address="10.0.0.7")]
-    table = firewall.bridge_table("t", [vif(subnet(), allowed_address_pairs=pairs)], [])
+    table = firewall.bridge_table("t", [vif(subnet(), allowed_address_pairs=pairs)], {})
     only = next(rule for rule in table.chains[-1].rules if rule.comment == "IPv4 only of its MAC and IP")
     assert only.expressions[0]["match"]["right"] == {
         "set": [{"concat": ["fa:16:3e:00:00:01", {"prefix": {"addr": "10.0.0.0", "len": 24}}]}]

@@ -32,7 +32,7 @@ _PREFIXES = {
 @some.composite
 def filters(draw: Any) -> Filter:
     ethertype = draw(some.sampled_from([IPV4, IPV6]))
-    protocol = draw(some.sampled_from([None, 6, 17, 47, ICMP if ethertype == IPV4 else ICMPV6]))
+    protocol = draw(some.sampled_from([None, 6, 17, 47, ICMP, ICMPV6]))
     low = high = None
     if protocol in WITH_PORTS and draw(some.booleans()):
         low, high = sorted(draw(some.tuples(some.integers(1, 4), some.integers(1, 4))))
@@ -54,7 +54,7 @@ def filters(draw: Any) -> Filter:
 @some.composite
 def packets(draw: Any) -> Packet:
     ethertype = draw(some.sampled_from([IPV4, IPV6]))
-    protocol = draw(some.sampled_from([6, 17, 47, ICMP if ethertype == IPV4 else ICMPV6]))
+    protocol = draw(some.sampled_from([6, 17, 47, ICMP, ICMPV6]))
     address = some.sampled_from(_ADDRESSES[ethertype])
     return Packet(
         source=draw(address),
@@ -103,16 +103,15 @@ def _matches(said: dict[str, Any], packet: Packet, sets: dict[str, nft.Set]) -> 
     version = ip_address(packet.source).version
     if left == nft.meta("l4proto"):
         return bool(packet.protocol == right)
+    if "base" in left["payload"]:  # the first or second byte after the IP header
+        assert packet.icmp is not None, "asked before it is known"
+        return bool(packet.icmp[left["payload"]["offset"] // 8] == right)
     protocol, field = left["payload"]["protocol"], left["payload"]["field"]
     if (protocol, field) == ("ether", "type"):
         return bool(right == ("ip" if version == 4 else "ip6"))
     if protocol == "th":
         low, high = right["range"] if isinstance(right, dict) else (right, right)
         return packet.port is not None and low <= packet.port <= high
-    if protocol in ("icmp", "icmpv6"):
-        assert packet.protocol == (ICMP if protocol == "icmp" else ICMPV6), "asked before it is known"
-        assert packet.icmp is not None
-        return bool(packet.icmp[field == "code"] == right)
     assert protocol == ("ip" if version == 4 else "ip6"), "asked before it is known"
     address = ip_address(packet.source if field == "saddr" else packet.destination)
     if isinstance(right, str) and right.startswith("@"):
@@ -137,7 +136,7 @@ def test_members_do_not_overlap() -> None:
 def test_a_port_without_groups_lets_nothing_pass_and_one_without_security_has_no_chains() -> None:
     def chains(**changed: Any) -> list[str]:
         vif = Vif(port_id=PORT, network_id=OTHER, mac="fa:16:3e:00:00:01", **changed)
-        return [chain.name for chain in firewall.bridge_table("t", [vif], []).chains if PORT in chain.name]
+        return [chain.name for chain in firewall.bridge_table("t", [vif], {}).chains if PORT in chain.name]
 
     assert chains(security_groups=[]) == [f"port-{PORT}", f"ingress-{PORT}", f"egress-{PORT}"]
     assert chains(security_groups=None) == [f"port-{PORT}"]
@@ -145,10 +144,17 @@ def test_a_port_without_groups_lets_nothing_pass_and_one_without_security_has_no
 
 
 def test_what_is_always_allowed() -> None:
-    udp = Packet(source="0.0.0.0", destination="255.255.255.255", protocol=17, port=67)
-    metadata = Packet(source="10.0.0.1", destination="169.254.169.254", protocol=6, port=80)
-    other = Packet(source="10.0.0.1", destination="169.254.169.254", protocol=6, port=22)
-    assert [is_always_allowed(one) for one in (udp, metadata, other)] == [True, True, False]
+    def allowed(source: str, destination: str, protocol: int, port: int) -> bool:
+        packet = Packet(source=source, destination=destination, protocol=protocol, port=port)
+        return is_always_allowed(packet, {"10.0.0.2"})
+
+    assert allowed("0.0.0.0", "255.255.255.255", 17, 67)
+    assert allowed("10.0.0.1", "10.0.0.2", 17, 67)
+    assert allowed("10.0.0.2", "10.0.0.1", 17, 68)
+    assert allowed("10.0.0.1", "169.254.169.254", 6, 80)
+    assert not allowed("10.0.0.1", "169.254.169.254", 6, 22)
+    assert not allowed("10.0.0.1", "10.0.0.3", 17, 67)
+    assert not allowed("10.0.0.3", "10.0.0.1", 17, 68)
 
 
 def _state(*rules: Filter, groups: tuple[str, ...] = (GROUP,)) -> NetworkState:

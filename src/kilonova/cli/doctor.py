@@ -102,16 +102,18 @@ def doctor(state: Path | None, port: int | None, config_file: Path | None, as_js
         options = config.load(config_file)
     except BadRequest as error:
         raise click.ClickException(error.message) from error
-    findings = examine(Where(state, port, options.network)) + _lately(state)
+    findings = examine(Where(state, port, options.network))
+    lately = _lately(state) if state else []
     if as_json:
-        click.echo(json.dumps(msgspec.to_builtins(findings), indent=2))
+        click.echo(json.dumps(msgspec.to_builtins(findings + lately), indent=2))
     else:
         _print(findings, Console())
+        _print_lately(lately, Console())
     if any(finding.state == "missing" for finding in findings):
         sys.exit(1)
 
 
-_STYLES = {"ok": "green", "missing": "bold red", "lesser": "yellow", "mended": "cyan", "failed": "magenta"}
+_STYLES = {"ok": "green", "missing": "bold red", "lesser": "yellow", "mended": "cyan", "failed": "bold red"}
 
 
 def _print(findings: list[Finding], console: Console) -> None:
@@ -128,6 +130,14 @@ def _print(findings: list[Finding], console: Console) -> None:
         console.print("\nTo get what is missing:")
     for command in commands:
         console.print(f"  {command}", highlight=False, soft_wrap=True)
+
+
+def _print_lately(findings: list[Finding], console: Console) -> None:
+    if findings:
+        console.print("\nWhat agents found wrong lately, and mended or failed to:")
+    for one in findings:
+        console.print(f"  {one.meaning}  {one.state}  {one.check}", style=_STYLES[one.state], highlight=False)
+        console.print(f"    {one.found}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _merged(commands: list[str]) -> list[str]:
@@ -257,21 +267,17 @@ def _network_now(where: Where) -> str:
     return "as recorded"
 
 
-def _lately(state: Path | None) -> list[Finding]:
+def _lately(state: Path) -> list[Finding]:
     """What hosts of that folder found wrong with their networks, the oldest first."""
-    return (
-        [
-            Finding(
-                check=f"network of {host}",
-                state="mended" if one.mended else "failed",
-                found=one.what,
-                meaning=network_checks.when(one),
-            )
-            for host, one in network_checks.lately(state)
-        ]
-        if state
-        else []
-    )
+    return [
+        Finding(
+            check=f"network of {host}",
+            state="mended" if one.mended else "failed",
+            found=one.what,
+            meaning=network_checks.when(one),
+        )
+        for host, one in network_checks.lately(state)
+    ]
 
 
 def _memory(_: Where) -> str:

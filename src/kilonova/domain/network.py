@@ -20,6 +20,10 @@ MAX_VNI = (1 << 24) - 1
 """The greatest VXLAN identifier (RFC 7348); 0 is nobody's."""
 
 
+VXLAN_OVERHEAD = 50
+"""Octets that a tunnel over IPv4 takes of each packet: IP 20, UDP 8, VXLAN 8, the frame's own header 14."""
+
+
 class HostRoute(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     destination: str
     nexthop: str
@@ -106,6 +110,14 @@ class PortSecurity(msgspec.Struct, frozen=True, kw_only=True):
     security_groups: list[str] = []
 
 
+class NetworkTunnel(msgspec.Struct, frozen=True, kw_only=True):
+    """What joins a host's part of a network to the other hosts that have a part of it."""
+
+    segmentation_id: int
+    peers: list[str] = []
+    """The addresses at which these take tunnels, sorted; none: the network is on this host alone."""
+
+
 class NetworkState(msgspec.Struct, frozen=True, kw_only=True):
     """What a host must know beside its vifs, as it was when it was read."""
 
@@ -114,6 +126,8 @@ class NetworkState(msgspec.Struct, frozen=True, kw_only=True):
     """Group id → its rules, of the groups that these ports are in."""
     members: dict[str, list[str]] = {}
     """Group id → addresses and ranges of all ports in it, of the groups that those rules name."""
+    tunnels: dict[str, NetworkTunnel] = {}
+    """Network id → its tunnel, of the networks of these ports and those that were asked for."""
 
 
 def binding_of(plug: PlugKind, network_id: str) -> tuple[str, dict[str, Any]]:

@@ -23,6 +23,11 @@ def _status() -> sa.ColumnElement[str]:
     return sa.case((sa.and_(floating_ips.c.fixed_port_id.is_not(None), works), "ACTIVE"), else_="DOWN")
 
 
+def _while_led(column: sa.Column[str]) -> sa.ColumnElement[str]:
+    """Nothing if its port is gone: whoever deleted that has left the rest as it was."""
+    return sa.case((floating_ips.c.fixed_port_id.is_not(None), column), else_=sa.null())
+
+
 ATTRIBUTES = {
     **{
         name: floating_ips.c[name]
@@ -32,13 +37,13 @@ ATTRIBUTES = {
             "project_id",
             "floating_network_id",
             "floating_ip_address",
-            "fixed_ip_address",
-            "router_id",
             "revision_number",
         )
     },
     "tenant_id": floating_ips.c.project_id,
     "port_id": floating_ips.c.fixed_port_id,
+    "fixed_ip_address": _while_led(floating_ips.c.fixed_ip_address),
+    "router_id": _while_led(floating_ips.c.router_id),
     "status": _status(),
 }
 _listing = Listing(floating_ips, ATTRIBUTES, {})

@@ -48,7 +48,9 @@ class Listing:
 
         None if the marker is not among what the asker sees. BadRequest for an unknown attribute.
         """
-        keys = [(self._key(name), desc != page.reverse) for name, desc in page.sort]
+        keys = [
+            (key, desc != page.reverse) for name, desc in page.sort if (key := self._key(name)) is not None
+        ]
         keys.append((self.table.c.id, page.reverse))
         query = sa.select(self.table).where(visible, *self._conditions(page.filters))
         if page.marker is not None:
@@ -64,11 +66,14 @@ class Listing:
         came = page.marker is not None
         return (rows[::-1], came, more) if page.reverse else (rows, more, came)
 
-    def _key(self, name: str) -> Column:
+    def _key(self, name: str) -> Column | None:
+        """None: it is the same of all."""
         column = self.table.c[name] if name in _TIMES else self.attributes.get(name)
-        if column is None or not isinstance(column, sa.Column):
+        if column is None:
             raise BadRequest(f"Invalid input for sort_key: {name} is no attribute to sort by")
-        if not column.nullable:
+        if isinstance(column, sa.BindParameter):
+            return None
+        if not _may_be_null(column):
             return column
         return sa.func.coalesce(column, -1 if isinstance(column.type, sa.Integer) else "")
 
@@ -96,7 +101,16 @@ def _after(keys: list[tuple[Column, bool]], at: Sequence[Any]) -> Condition:
 
 
 def _one_of(name: str, column: Column, values: list[str]) -> Condition:
-    return column.in_([_value(name, column, value) for value in values])
+    wanted = [_value(name, column, value) for value in values if value or not _may_be_null(column)]
+    if len(wanted) == len(values):
+        return column.in_(wanted)
+    nothing = column.is_(None) if isinstance(column.type, sa.Integer) else sa.func.coalesce(column, "") == ""
+    return sa.or_(column.in_(wanted), nothing)
+
+
+def _may_be_null(column: Column) -> bool:
+    """What is computed may be."""
+    return not isinstance(column.type, sa.Boolean) and getattr(column, "nullable", True)
 
 
 def _value(name: str, column: Column, text: str) -> Any:

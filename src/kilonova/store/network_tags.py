@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import sqlalchemy as sa
 
+from kilonova.store import dialect
 from kilonova.store.schema.networks import network_tags as tags
 
 
@@ -20,6 +21,11 @@ def of(conn: sa.Connection, resource_ids: Sequence[str]) -> dict[str, list[str]]
     for row in rows:
         found.setdefault(row.resource_id, []).append(row.tag)
     return found
+
+
+def lock(conn: sa.Connection, resource_id: str) -> None:
+    """Nobody else changes its tags until the transaction ends."""
+    dialect.lock(conn, "network-tags", resource_id)
 
 
 def add(conn: sa.Connection, resource_id: str, names: Iterable[str]) -> None:

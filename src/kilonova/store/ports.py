@@ -12,14 +12,26 @@ import sqlalchemy as sa
 from kilonova.domain.clock import now
 from kilonova.domain.errors import BadRequest
 from kilonova.domain.network import FixedIp, Port
+from kilonova.domain.routers import ROUTER_OWNERS
 from kilonova.store import dialect, port_security
 from kilonova.store.database import Row
 from kilonova.store.network_lists import Condition, Listing, Page
 from kilonova.store.schema.networks import ip_allocations, networks, ports
-from kilonova.store.schema.routers import floating_ips
+from kilonova.store.schema.routers import floating_ips, routers
 from kilonova.store.schema.security_groups import port_security_groups
 from kilonova.store.statement import Statement
 from kilonova.store.subnets import DHCP_OWNER
+
+
+def _status() -> sa.ColumnElement[str]:
+    """As it is written, but for a router's: that works as the router does, which is up and on a host."""
+    works = sa.exists().where(
+        routers.c.id == ports.c.device_id, routers.c.admin_state_up, routers.c.host != ""
+    )
+    return sa.case(
+        (ports.c.device_owner.not_in(ROUTER_OWNERS), ports.c.status), (works, "ACTIVE"), else_="DOWN"
+    )
+
 
 ATTRIBUTES = {
     **{
@@ -33,7 +45,6 @@ ATTRIBUTES = {
             "mac_address",
             "admin_state_up",
             "port_security_enabled",
-            "status",
             "device_id",
             "device_owner",
             "dns_name",
@@ -41,6 +52,7 @@ ATTRIBUTES = {
         )
     },
     "tenant_id": ports.c.project_id,
+    "status": _status(),
     "binding:host_id": ports.c.host,
     "binding:vnic_type": ports.c.vnic_type,
 }
@@ -208,6 +220,16 @@ def get(conn: sa.Connection, port_id: str, project_id: str | None, for_update: b
         query = query.with_for_update(of=ports, key_share=True)
     rows = conn.execute(query).all()
     return _ports(conn, rows)[0] if rows else None
+
+
+def statuses(conn: sa.Connection, port_ids: Sequence[str]) -> dict[str, str]:
+    """Port id → Neutron's status."""
+    if not port_ids:
+        return {}
+    rows = conn.execute(
+        sa.select(ports.c.id, ATTRIBUTES["status"].label("status")).where(ports.c.id.in_(port_ids))
+    )
+    return {row.id: row.status for row in rows}
 
 
 def lock_server(conn: sa.Connection, server_id: str) -> None:

@@ -17,12 +17,27 @@ from kilonova.store.schema.hosts import hosts, services
 from kilonova.store.schema.networks import ip_allocations, networks, ports, subnets
 from kilonova.store.schema.routers import floating_ips, routers
 
+
+def _status() -> sa.ColumnElement[str]:
+    """ACTIVE: it is up, and on a host if it has anything to do. One that no host has works nowhere.
+
+    CASE WHEN admin_state_up AND (host <> '' OR gateway_port_id IS NULL AND NOT EXISTS (its interfaces))
+    THEN 'ACTIVE' ELSE 'DOWN' END
+    """
+    joins = sa.exists().where(ports.c.device_id == routers.c.id, ports.c.device_owner == INTERFACE_OWNER)
+    idle = sa.and_(routers.c.gateway_port_id.is_(None), ~joins)
+    return sa.case(
+        (sa.and_(routers.c.admin_state_up, sa.or_(routers.c.host != "", idle)), "ACTIVE"), else_="DOWN"
+    )
+
+
 ATTRIBUTES = {
     **{
         name: routers.c[name]
         for name in ("id", "name", "description", "project_id", "admin_state_up", "revision_number")
     },
     "tenant_id": routers.c.project_id,
+    "status": _status(),
 }
 _listing = Listing(routers, ATTRIBUTES, {})
 
@@ -68,6 +83,14 @@ def delete(conn: sa.Connection, router_id: str) -> None:
     """The router alone: its ports must be gone. A floating IP whose port was taken away names it still."""
     conn.execute(sa.update(floating_ips).where(floating_ips.c.router_id == router_id).values(router_id=None))
     conn.execute(sa.delete(routers).where(routers.c.id == router_id))
+
+
+def statuses(conn: sa.Connection, router_ids: Sequence[str]) -> dict[str, str]:
+    """Router id → Neutron's status."""
+    rows = conn.execute(
+        sa.select(routers.c.id, ATTRIBUTES["status"].label("status")).where(routers.c.id.in_(router_ids))
+    )
+    return {row.id: row.status for row in rows}
 
 
 # Its ports

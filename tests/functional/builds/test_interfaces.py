@@ -11,10 +11,11 @@ from tests.functional.builds.cloud import PATIENCE, Cloud
 from tests.functional.builds.conftest import MakeCloud
 from tests.running import until
 
-from kilonova.domain.errors import BuildFailed, StaleEpoch, Unavailable
+from kilonova.domain.errors import BuildFailed, NotFound, StaleEpoch, Unavailable
 from kilonova.domain.messages import ServerRef
 from kilonova.domain.network import tap_name
 from kilonova.domain.servers import PowerState
+from kilonova.engine import interfaces
 
 SERVERS = "/compute/v2.1/servers"
 PORTS = "/networking/v2.0/ports"
@@ -469,6 +470,19 @@ class TestExternalEvents:
             {"name": "accelerator-request-bound", "tag": "x"},
         ) == (207, [(200, "completed"), (404, "failed"), (400, "failed"), (400, "failed"), (422, "failed")])
         assert self.tell(nics, {"name": "network-changed"}, caller="member")[0] == 403
+
+    def test_a_server_that_goes_meanwhile_is_no_failure_of_the_others(
+        self, nics: Nics, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def gone(_parts: Any, server_id: str) -> None:
+            raise NotFound(f"Instance {server_id} could not be found.")
+
+        monkeypatch.setattr(interfaces, "refresh", gone)
+        port = nics.listed()[0]
+        events = ({"name": "network-vif-deleted", "tag": port}, {"name": "network-changed"})
+        assert self.codes(nics, *events) == (207, [(200, "completed"), (404, "failed")])
+
+    def test_what_is_wrong_is_refused(self, nics: Nics) -> None:
         assert self.tell(nics)[0] == 400
         assert self.tell(nics, {"name": "nonsense"})[0] == 400
         assert self.tell(nics, {"name": "network-changed", "more": 1})[0] == 400

@@ -91,3 +91,15 @@ def test_add_remove_and_show(cloud: Cloud, net: str) -> None:
         assert cloud.act(server, action, {"name": "nothing"}) == 404
         assert cloud.act(server, action, {"name": ""}) == 400
     assert cloud.act(cloud.active(), "addSecurityGroup", {"name": "web"}) == 404
+
+
+def test_a_group_is_not_promised_where_none_can_be(cloud: Cloud) -> None:
+    """A network without port security takes servers in no group; one that shall be in some is refused."""
+    net = cloud.make_network()
+    body = {"network": {"port_security_enabled": False}}
+    assert cloud.ask("PUT", f"/networking/v2.0/networks/{net}", body)[0] == 200
+    make_group(cloud, "web")
+    assert names(cloud, cloud.active(net, security_groups=[{"name": "default"}])) == []
+    shown = cloud.settled(cloud.create(net, security_groups=[{"name": "web"}]))
+    assert shown["status"] == "ERROR"
+    assert "requires port_security_enabled" in shown["fault"]["message"]

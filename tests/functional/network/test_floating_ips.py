@@ -199,3 +199,17 @@ def test_the_servers_addresses_show_it(
     assert vif.floating_ips == {its["fixed_ips"][0]["ip_address"]: [made["floating_ip_address"]]}
     alice.update("floatingip", made["id"], port_id=None)
     assert network.vifs(["server"])["server"][0].floating_ips == {}
+
+
+def test_one_whose_port_is_gone_leads_through_no_router(
+    alice: Caller, net: str, external: str, router: str
+) -> None:
+    inside = port(alice, net)
+    made = floating(alice, external, port_id=inside["id"])["id"]
+    assert alice.ids("floatingips", router_id=router) == [made]
+    alice.delete("port", inside["id"])
+    assert alice.get(f"/floatingips/{made}")["floatingip"]["router_id"] is None
+    assert alice.ids("floatingips", router_id=router) == []
+    for empty in ("router_id", "port_id", "fixed_ip_address"):
+        assert alice.ids("floatingips", **{empty: ""}) == [made]
+        assert alice.ids("floatingips", sort_key=empty) == [made]

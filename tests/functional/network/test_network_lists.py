@@ -44,7 +44,6 @@ def test_filters_repeat_and_combine(alice: Caller, admin: Caller, five: list[str
         "limit=x",
         "limit=1.5",
         "sort_key=foo",
-        "sort_key=router:external",
         "sort_key=name&sort_dir=up",
         "sort_key=name&sort_dir=asc&sort_dir=desc",
         "changed_since=yesterday",

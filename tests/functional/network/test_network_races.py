@@ -115,6 +115,13 @@ def test_tags_at_once(alice: Caller, net: str) -> None:
     assert alice.get(f"/networks/{net}/tags")["tags"] == ["t0", "t1", "t2", "t3"]
 
 
+def test_tags_that_are_replaced_at_once_are_the_ones_or_the_others(alice: Caller, net: str) -> None:
+    for _ in range(5):
+        wanted = [[f"{n}-{m}" for m in range(5)] for n in range(4)]
+        at_once(4, lambda n: alice("PUT", f"/networks/{net}/tags", {"tags": wanted[n]}))  # noqa: B023
+        assert alice.get(f"/networks/{net}/tags")["tags"] in wanted
+
+
 def test_updates_of_one_port(alice: Caller, net: str, subnet: dict[str, Any]) -> None:
     port = alice.create("port", network_id=net)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from kilonova.network.builtin.service import BuiltinNetwork
 
-from .conftest import ADMIN, ALICE, BOB, Caller
+from .conftest import ADMIN, ALICE, BOB, Caller, path_of
 
 
 def test_a_new_network_has_neutrons_attributes(alice: Caller) -> None:
@@ -209,3 +211,36 @@ def test_tags(alice: Caller, bob: Caller, net: str) -> None:
     assert alice.ids("networks", **{"not-tags-any": "red"}) == sorted([net, other])
     assert alice("DELETE", path).status_code == 204
     assert alice.get(path) == {"tags": []}
+
+
+def test_tags_count_as_changes(alice: Caller, net: str, subnet: dict[str, Any]) -> None:
+    port = alice.create("port", network_id=net)["id"]
+    group = alice.create("security_group")["id"]
+    router = alice.create("router")["id"]
+    for kind, item in (
+        ("network", net),
+        ("subnet", subnet["id"]),
+        ("port", port),
+        ("security_group", group),
+        ("router", router),
+    ):
+        path = f"{path_of(kind)}/{item}"
+        before = alice.get(path)[kind]
+        assert alice("PUT", f"{path}/tags", {"tags": ["a"]}).status_code == 200
+        after = alice.get(path)[kind]
+        assert after["revision_number"] == before["revision_number"] + 1
+        assert alice("PUT", f"{path}/tags/a").status_code == 201
+        assert alice.get(path)[kind]["revision_number"] == after["revision_number"]
+
+
+def test_a_filter_without_a_value_finds_what_has_none(alice: Caller, net: str) -> None:
+    without = alice.create("subnet", network_id=net, cidr="10.0.0.0/24", gateway_ip=None)["id"]
+    alice.create("subnet", network_id=net, cidr="10.0.1.0/24")
+    assert alice.ids("subnets", gateway_ip="") == [without]
+    group = alice.create("security_group")["id"]
+    alice.create("security_group_rule", security_group_id=group, direction="ingress", protocol="tcp")
+    rules = {"security_group_id": group, "direction": "ingress"}
+    for empty in ("remote_group_id", "remote_ip_prefix", "port_range_min"):
+        found = alice.get("/security-group-rules", **rules, **{empty: ""})["security_group_rules"]
+        assert len(found) == 1, empty
+    assert alice.refused("GET", "/networks?shared=")[0] == 400

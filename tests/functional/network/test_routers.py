@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 import msgspec
 import pytest
+from falcon.testing import TestClient
 from tests.functional.network.conftest import ALICE, BOB, Caller
 from tests.functional.network.test_network_races import at_once
 
+from kilonova.network.builtin.changes import Change
 from kilonova.network.builtin.service import BuiltinNetwork
 
 
@@ -252,3 +255,31 @@ def test_a_router_goes_or_is_used(alice: Caller, subnet: dict[str, Any]) -> None
             detach(alice, router, subnet_id=subnet["id"])
             alice.delete("router", router)
     assert alice.ids("ports", device_owner="network:router_interface") == []
+
+
+def test_a_port_that_becomes_a_routers_is_guarded_no_more(
+    alice: Caller, client: TestClient, network: BuiltinNetwork, net: str, subnet: dict[str, Any], router: str
+) -> None:
+    """Its groups lose a member, and hosts hear it."""
+    told: list[Change] = []
+    network._tell = told.append
+    group = alice.create("security_group")["id"]
+    pairs = [{"ip_address": "10.9.9.9"}]
+    port = alice.create("port", network_id=net, security_groups=[group], allowed_address_pairs=pairs)["id"]
+    told.clear()
+    attach(alice, router, port_id=port)
+    shown = alice.get(f"/ports/{port}")["port"]
+    assert (shown["security_groups"], shown["port_security_enabled"]) == ([], False)
+    assert shown["allowed_address_pairs"] == []
+    assert {one for change in told for one in change.members} == {group}
+    alice.delete("security_group", group)
+
+
+def test_a_subnet_that_is_not_there_is_no_interface(alice: Caller, net: str, router: str) -> None:
+    none = str(uuid.uuid4())
+    assert refused(alice, router, "remove_router_interface", subnet_id=none) == (404, "SubnetNotFound")
+    own = alice.create("subnet", network_id=net, cidr="10.0.0.0/24")["id"]
+    assert refused(alice, router, "remove_router_interface", subnet_id=own) == (
+        404,
+        "RouterInterfaceNotFoundForSubnet",
+    )

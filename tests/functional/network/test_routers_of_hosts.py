@@ -88,6 +88,34 @@ def test_a_router_gets_the_host_that_is_up_and_goes_elsewhere_when_it_is_not(
     assert [router.id for router in network.host_routers("b").routers] == [made["id"]]
 
 
+def test_a_router_and_its_ports_work_where_it_is_up_and_on_a_host(
+    alice: Caller, admin: Caller, network: BuiltinNetwork, external: str, subnet: dict[str, Any]
+) -> None:
+    router = str(alice.create("router")["id"])
+
+    def statuses() -> dict[str, set[str]]:
+        """As they are shown; the filter finds just those."""
+        ports = admin.get("/ports", device_id=router)["ports"]
+        shown = {port["id"]: port["status"] for port in ports}
+        for status in ("ACTIVE", "DOWN"):
+            found = set(admin.ids("ports", device_id=router, status=status))
+            assert found == {port for port in shown if shown[port] == status}
+        own = alice.get(f"/routers/{router}")["router"]["status"]
+        assert alice.ids("routers", status=own) == [router]
+        return {"router": {own}, "ports": set(shown.values())}
+
+    assert statuses() == {"router": {"ACTIVE"}, "ports": set()}
+    attach(alice, router, subnet_id=subnet["id"])
+    assert statuses() == {"router": {"DOWN"}, "ports": {"DOWN"}}
+    up(network, "a")
+    network.rehome_routers(SILENCE)
+    alice.update("router", router, external_gateway_info={"network_id": external})
+    assert statuses() == {"router": {"ACTIVE"}, "ports": {"ACTIVE"}}
+    assert len(admin.ids("ports", device_id=router, sort_key="status")) == 2
+    alice.update("router", router, admin_state_up=False)
+    assert statuses() == {"router": {"DOWN"}, "ports": {"DOWN"}}
+
+
 def test_hosts_with_open_vswitch_have_no_routers(
     alice: Caller, network: BuiltinNetwork, external: str
 ) -> None:

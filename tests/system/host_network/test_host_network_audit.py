@@ -14,6 +14,8 @@ from kilonova.network.host import audit, firewall, linux, names, nft
 
 pytestmark = pytest.mark.system
 
+OWNERS = {"10.80.0.5": str(uuid4()), "fd00::5": str(uuid4())}
+
 
 def tables() -> dict[str, str]:
     """Family → name of the host's tables."""
@@ -54,9 +56,9 @@ def test_every_rule_that_says_something_else(own_host: None) -> None:
         make_vif(of, 6, network, port_security=False),
     ]
     for table in (
-        firewall.bridge_table("kilonova-test", vifs, ["knb-1"]),
+        firewall.bridge_table("kilonova-test", vifs, {"knb-1": "02:00:00:00:00:01"}),
         firewall.host_table("kilonova-test", ["knt-1", "knt-2"], {"brq-1": 7}, "198.18.0.0/15", nat=True),
-        firewall.host_table("kilonova-test", ["knt-1"], {"brq-1": 7}, "198.18.0.0/15", nat=False),
+        firewall.host_table("kilonova-test", ["knt-1"], {"brq-1": 7}, "198.18.0.0/15", False, {7: OWNERS}),
     ):
         nft.apply(nft.replace(table))
         for which in range(sum(len(chain.rules) for chain in table.chains)):

@@ -9,13 +9,14 @@ from contextlib import contextmanager
 from uuid import UUID, uuid4
 
 import pytest
+from pyroute2.netlink.nfnetlink.nfctsocket import NFCTSocket
 from tests.openvswitch import installed
 from tests.plugs import KINDS, PlugLab, plug_lab
-from tests.system.host_network.lab import Guest, Service, eventually
+from tests.system.host_network.lab import Service, eventually
 
 from kilonova.domain.network import NetworkState, PortSecurity
 from kilonova.domain.security_groups import IPV4, IPV6, Filter
-from kilonova.network.host import audit, nft
+from kilonova.network.host import audit, nft, tracked
 from kilonova.network.host.switch.flows import RULES
 
 pytestmark = pytest.mark.system
@@ -133,6 +134,27 @@ def test_a_connection_lives_as_long_as_it_is_allowed(two: Two) -> None:
             assert not passes(client, web)
 
 
+def test_a_connection_that_was_forgotten_behind_our_back(two: Two) -> None:
+    """As by ``conntrack -F``: who may begin it goes on with it, and answers come; no other way is open."""
+    two.tell(tcp(9000))
+    with two.connection(9000) as (one, other):
+        assert passes(one, other)
+        forget_all(two.lab)
+        assert passes(one, other)
+        assert passes(other, one)
+        two.tell()
+        forget_all(two.lab)
+        assert not passes(one, other)
+    assert two.lab.host.repair() == []
+
+
+def forget_all(lab: PlugLab) -> None:
+    if lab.kind == "ovs":
+        lab.switch.appctl("dpctl/flush-conntrack")
+    with NFCTSocket() as tracking:  # type: ignore[no-untyped-call]
+        tracking.flush()
+
+
 def test_a_connection_ends_though_the_rules_were_loaded_for_another_port(two: Two) -> None:
     two.tell(tcp(5001))
     with two.connection(5001) as (client, web):
@@ -206,8 +228,11 @@ def registers(first: int, group: str) -> str:
 
 def test_what_nobody_uses_is_not_loaded(two: Two) -> None:
     everything = Filter(direction="ingress", ethertype=IPV6, protocol=58, port_min=128, port_max=0)
-    two.tell(tcp(1, remote_group=CLIENTS), everything, members=(two.client.ip, "fd00::1"))
+    senseless = Filter(direction="ingress", ethertype=IPV6, protocol=1, port_min=8, port_max=0)
+    rules = tcp(1, remote_group=CLIENTS), everything, senseless, tcp(two.service.port)
+    two.tell(*rules, members=(two.client.ip, "fd00::1"))
     assert two.is_loaded()
+    assert two.reaches(), "all of them were taken"
     listed, members = loaded(two.lab), f"members-ip-{CLIENTS}"
     assert (WEB in listed, members in listed, CLIENTS in listed) == (True, True, True)
     two.lab.host.unplug(two.web.vif.port_id)
@@ -217,32 +242,41 @@ def test_what_nobody_uses_is_not_loaded(two: Two) -> None:
 
 
 def test_networks_with_the_same_addresses_do_not_meet(two: Two) -> None:
-    """The same two addresses and ports: a connection of one network is none of the other's."""
-    two.tell(tcp(5001))
-    away = {"network_id": str(uuid4()), "security_groups": [CLIENTS]}
-    web, client = (two.lab.guest(number, **away) for number in (5, 6))
+    """The same datagram in both is of two connections for the kernel: who answers in the one answers nobody
+    in the other."""
+    lab = two.lab
+    network = str(uuid4())
+    web, client = (lab.guest(number, network_id=network, security_groups=[]) for number in (5, 6))
     for guest in (web, client):
         guest.set_address()
-    with two.connection(5001) as (one, other):
-        assert passes(one, other)
-        port = one.getsockname()[1]
-        assert not begins(client, port, (web.ip, 5001)), "its own group lets nothing in"
-        assert passes(other, one)
+    two.tell(everything := Filter(direction="ingress", ethertype=IPV4))
+    ports = [
+        PortSecurity(port_id=guest.vif.port_id, port_security=True, security_groups=[group])
+        for guest, group in ((web, WEB), (client, CLIENTS))
+    ]
+    lab.host.refresh(NetworkState(ports=ports, groups={WEB: [OUT, everything]}), time.monotonic())
+    sockets = [guest.inside(lambda: bound(5300)) for guest in (two.client, two.web, client, web)]
+    here, there, elsewhere, stranger = sockets
+    try:
+        here.sendto(b"ask", (two.web.ip, 5300))
+        assert there.recv(9) == b"ask"
+        stranger.sendto(b"answer", (client.ip, 5300))
+        with pytest.raises(TimeoutError):
+            elsewhere.recv(9)
+        there.sendto(b"answer", (two.client.ip, 5300))
+        assert here.recv(9) == b"answer"
+    finally:
+        for one in sockets:
+            one.close()
+    if two.kind != "bridge":
+        return  # each port has a zone of its own
+    zones = {lab.host._records.zone(id_) for id_ in (network, lab.network_id)}
+    found = [one for one in tracked.connections(zones) if one.packet.port == 5300]
+    assert {one.zone for one in found} == {lab.host._records.zone(lab.network_id)}
 
 
-def begins(guest: Guest, port: int, to: tuple[str, int]) -> bool:
-    """Whether anything answers, with a connection or the refusal of one."""
-
-    def connect() -> bool:
-        with socket.socket() as one:
-            one.settimeout(0.5)
-            one.bind(("0.0.0.0", port))
-            try:
-                one.connect(to)
-            except TimeoutError:
-                return False
-            except ConnectionRefusedError:
-                return True
-            return True
-
-    return guest.inside(connect)
+def bound(port: int) -> socket.socket:
+    one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    one.bind(("0.0.0.0", port))
+    one.settimeout(0.5)
+    return one

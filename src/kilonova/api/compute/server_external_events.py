@@ -98,7 +98,10 @@ def _take(api: ComputeAPI, request: Request, event: Event) -> int:
     if act is None or server.host is None:
         return 422
     _log.info("external_event", event_name=event.name, server=server.id, tag=event.tag or None)
-    return act(api, request, server, event.tag or "")
+    try:
+        return act(api, request, server, event.tag or "")
+    except NotFound:  # it went since
+        return 404
 
 
 def _refresh(api: ComputeAPI, _request: Request, server: Row, _tag: str) -> int:

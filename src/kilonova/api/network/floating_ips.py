@@ -69,4 +69,5 @@ FLOATING_IPS = Resource(
     page=store.page,
     owners=floating_ips.owners,
     views=_views,
+    touch=lambda conn, item_id: store.update(conn, item_id, {}),
 )

@@ -65,5 +65,6 @@ NETWORKS = Resource(
     page=store.page,
     owners=_owners,
     views=_views,
+    touch=lambda conn, item_id: store.update(conn, item_id, {}),
     admin_filters=frozenset(provider_of(external=False, segmentation_id=None)),
 )

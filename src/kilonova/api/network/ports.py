@@ -11,6 +11,7 @@ from kilonova.api.network.resources import Resource, View
 from kilonova.domain.clock import iso8601
 from kilonova.domain.context import RequestContext
 from kilonova.domain.network import PlugKind, Port, binding_of
+from kilonova.domain.routers import ROUTER_OWNERS
 from kilonova.network.builtin import ports
 from kilonova.network.builtin.requests import PortCreate, PortUpdate
 from kilonova.store import hosts, network_tags
@@ -19,7 +20,8 @@ from kilonova.store import ports as store
 
 def _views(conn: sa.Connection, context: RequestContext, items: Sequence[Port]) -> list[View]:
     tags = network_tags.of(conn, [item.id for item in items])
-    views = [_view(item, tags.get(item.id, [])) for item in items]
+    of_routers = store.statuses(conn, [item.id for item in items if item.device_owner in ROUTER_OWNERS])
+    views = [_view(item, of_routers.get(item.id, item.status), tags.get(item.id, [])) for item in items]
     if context.is_admin:
         plugs = hosts.plugs(conn, {item.host for item in items if item.nic is not None})
         for view, item in zip(views, items, strict=True):
@@ -27,7 +29,7 @@ def _views(conn: sa.Connection, context: RequestContext, items: Sequence[Port]) 
     return views
 
 
-def _view(port: Port, tags: list[str]) -> dict[str, Any]:
+def _view(port: Port, status: str, tags: list[str]) -> dict[str, Any]:
     return {
         "id": port.id,
         "name": port.name,
@@ -38,7 +40,7 @@ def _view(port: Port, tags: list[str]) -> dict[str, Any]:
         "mac_address": port.mac_address,
         "fixed_ips": port.fixed_ips,
         "admin_state_up": port.admin_state_up,
-        "status": port.status,
+        "status": status,
         "device_id": port.device_id,
         "device_owner": port.device_owner,
         "dns_name": port.dns_name,
@@ -81,5 +83,6 @@ PORTS = Resource(
     page=store.page,
     owners=ports.owners,
     views=_views,
+    touch=lambda conn, item_id: store.update(conn, [item_id], {}),
     admin_filters=frozenset({"binding:host_id"}),
 )

@@ -43,6 +43,8 @@ class Resource:
     """The projects that may change an item."""
     views: Callable[[sa.Connection, RequestContext, Sequence[Any]], list[View]]
     """Items as the API shows them, with a constant number of statements."""
+    touch: Callable[[sa.Connection, str], None] = lambda _conn, _id: None
+    """A change of the item that changes none of its columns: it counts a revision."""
     admin_filters: frozenset[str] = frozenset()
     path: str = ""
     """In URLs; empty: the plural."""

@@ -24,11 +24,16 @@ from kilonova.store import routers as store
 
 
 def _views(conn: sa.Connection, _context: RequestContext, items: Sequence[Router]) -> list[View]:
-    tags, gateways = network_tags.of(conn, [item.id for item in items]), store.gateways(conn, items)
-    return [_view(item, gateways.get(item.id), tags.get(item.id, [])) for item in items]
+    ids = [item.id for item in items]
+    tags, gateways, statuses = (
+        network_tags.of(conn, ids),
+        store.gateways(conn, items),
+        store.statuses(conn, ids),
+    )
+    return [_view(item, statuses[item.id], gateways.get(item.id), tags.get(item.id, [])) for item in items]
 
 
-def _view(router: Router, gateway: Port | None, tags: list[str]) -> dict[str, Any]:
+def _view(router: Router, status: str, gateway: Port | None, tags: list[str]) -> dict[str, Any]:
     return {
         "id": router.id,
         "name": router.name,
@@ -36,8 +41,7 @@ def _view(router: Router, gateway: Port | None, tags: list[str]) -> dict[str, An
         "project_id": router.project_id,
         "tenant_id": router.project_id,
         "admin_state_up": router.admin_state_up,
-        # One that no host has been given, for want of one that is up, works nowhere.
-        "status": "ACTIVE" if router.host or gateway is None else "DOWN",
+        "status": status,
         "external_gateway_info": _gateway_view(router, gateway),
         "routes": router.routes,
         "tags": tags,
@@ -69,6 +73,7 @@ ROUTERS = Resource(
     page=store.page,
     owners=routers.owners,
     views=_views,
+    touch=lambda conn, item_id: store.update(conn, item_id, {}),
 )
 
 

@@ -96,6 +96,7 @@ SECURITY_GROUPS = Resource(
     page=store.page,
     owners=security_groups.owners,
     views=_views,
+    touch=lambda conn, item_id: store.update(conn, item_id, {}),
     before_list=_with_default,
 )
 

@@ -59,4 +59,5 @@ SUBNETS = Resource(
     page=store.page,
     owners=subnets.owners,
     views=_views,
+    touch=lambda conn, item_id: store.update(conn, item_id, {}),
 )

@@ -92,8 +92,14 @@ def _write(
     with network.db.write() as conn:
         item = resource.find(conn, request.context, item_id)
         policy.owner_only(request.context, rule, *resource.owners(conn, item))
+        store.lock(conn, item.id)
+        before = store.of(conn, [item.id]).get(item.id, [])
         change(conn, item.id)
-        return store.of(conn, [item.id]).get(item.id, [])
+        after = store.of(conn, [item.id]).get(item.id, [])
+        if after != before:
+            resource.touch(conn, item.id)
+            resource.find(conn, request.context, item.id)  # not deleted meanwhile
+        return after
 
 
 def _drop(conn: sa.Connection, owner: str, tag: str | None) -> None:

@@ -14,7 +14,7 @@ from kilonova.domain.errors import BuildAborted, KilonovaError
 from kilonova.domain.network import Network, Port, Subnet, Vif
 from kilonova.domain.servers import RequestedNetwork
 from kilonova.network.base import Seat
-from kilonova.network.builtin import macs, placement, port_groups, quotas, security_groups, vifs
+from kilonova.network.builtin import macs, placement, port_groups, quotas, security_groups, tunnels, vifs
 from kilonova.network.builtin.changes import Change, changed, membership
 from kilonova.network.builtin.ipam import Allocator
 from kilonova.network.builtin.ports import new_port
@@ -64,6 +64,7 @@ def let_go(conn: sa.Connection, ports: Sequence[Port]) -> None:
     if ports:
         store.refresh_dhcp_status(conn, sorted({port.network_id for port in ports}))
         membership(conn, [port for port in ports if port.made_by_build])
+        tunnels.gone(conn, ports)
 
 
 def set_status(conn: sa.Connection, server_ids: Sequence[str], active: bool) -> None:
@@ -88,6 +89,7 @@ def _allocate(
             raise BuildAborted(f"Network {network_id} could not be found.")
         if not networks[network_id].admin_state_up:
             raise BuildAborted(f"Network {network_id} is administratively down.")
+    _check_groups(seat, [networks[ask.network_id or ""] for _, ask in new])
     made = dict(zip((nic for nic, _ in new), make(conn, seat, new, networks, subnets), strict=True))
     ports = [
         made[nic] if nic in made else bind(conn, seat, given[ask.port_id or ""], nic, ask)
@@ -95,6 +97,14 @@ def _allocate(
     ]
     floating = floating_store.of_ports(conn, sorted(given))
     return vifs.made(ports, networks, subnets, floating)
+
+
+def _check_groups(seat: Seat, new: Sequence[Network]) -> None:
+    """A NIC is in the groups that were asked for; the default one is not asked for where there is none."""
+    if {*seat.security_groups} - {security_groups.DEFAULT} and not all(n.port_security_enabled for n in new):
+        raise BuildAborted(
+            "Network requires port_security_enabled and subnet associated in order to apply security groups."
+        )
 
 
 def _network_ids(requested: Sequence[RequestedNetwork], given: dict[str, Port]) -> list[str]:
@@ -149,6 +159,7 @@ def make(
                 security_groups=groups if network.port_security_enabled else [],
             )
         )
+    tunnels.come(conn, seat.host, networks)
     store.insert(conn, made)
     membership(conn, made)
     for allocator in allocators.values():
@@ -174,6 +185,7 @@ def bind(conn: sa.Connection, seat: Seat, port: Port, nic: int, ask: RequestedNe
         raise BuildAborted(f"Port {port.id} is administratively down.")
     if not port.fixed_ips:
         raise BuildAborted(f"Port {port.id} requires a FixedIP in order to be used.")
+    tunnels.come(conn, seat.host, [port.network_id])
     store.update(
         conn,
         [port.id],
@@ -194,6 +206,8 @@ def _rebind(conn: sa.Connection, ports: Sequence[Port], host: str) -> None:
     """The ports belong to another host now, where they are not plugged yet."""
     moved = [port for port in ports if port.host != host]
     if moved:
+        tunnels.come(conn, host, {port.network_id for port in moved})
         store.update(conn, [port.id for port in moved], {"host": host, "status": "DOWN"})
         store.refresh_dhcp_status(conn, sorted({port.network_id for port in moved}))
+        tunnels.gone(conn, moved)
         changed(conn, Change(ports=[port.id for port in moved]))

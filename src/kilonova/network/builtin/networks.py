@@ -10,7 +10,7 @@ from msgspec import UNSET
 from kilonova.config import Config
 from kilonova.domain.clock import now
 from kilonova.domain.context import RequestContext
-from kilonova.domain.network import Network
+from kilonova.domain.network import VXLAN_OVERHEAD, Network
 from kilonova.network.builtin import placement, policy, quotas, segments, vifs
 from kilonova.network.builtin.errors import (
     ExternalNetworkInUse,
@@ -57,7 +57,7 @@ def create(conn: sa.Connection, config: Config, context: RequestContext, body: N
         description=body.description or "",
         admin_state_up=body.admin_state_up is not False,
         shared=body.shared is True,
-        mtu=_mtu(config, body.mtu or 0),
+        mtu=_mtu(config, body.mtu or 0, body.router_external is True),
         port_security_enabled=body.port_security_enabled is not False,
         external=body.router_external is True,
         segmentation_id=segments.of_new(conn, config, context, body),
@@ -77,7 +77,7 @@ def update(
     segments.refuse(body)
     changes = said(body, "name", "description", "admin_state_up", "shared", "mtu", "port_security_enabled")
     if "mtu" in changes:
-        changes["mtu"] = _mtu(config, changes["mtu"])
+        changes["mtu"] = _mtu(config, changes["mtu"], bool(network.external))
     if changes.get("shared", network.shared) != network.shared:
         _check_sharing(conn, context, network)
     if body.router_external is not UNSET and body.router_external != bool(network.external):
@@ -147,9 +147,9 @@ def _differs(network: Network, changes: dict[str, object], *names: str) -> bool:
     return any(name in changes and changes[name] != getattr(network, name) for name in names)
 
 
-def _mtu(config: Config, asked: int) -> int:
-    """0 means the default, which is also the most that the hosts' links carry."""
-    most = config.network.mtu
+def _mtu(config: Config, asked: int, external: bool) -> int:
+    """0 means the default, which is also the most that the hosts' links, and the tunnels over them, carry."""
+    most = config.network.mtu - (VXLAN_OVERHEAD if config.has_tunnels and not external else 0)
     if asked == 0:
         return most
     if asked > most:

@@ -11,6 +11,7 @@ from msgspec import UNSET
 from kilonova.domain.context import RequestContext
 from kilonova.domain.network import Port
 from kilonova.network.builtin import policy, security_groups
+from kilonova.network.builtin.changes import membership
 from kilonova.network.builtin.errors import (
     PortSecurityAndIPRequiredForSecurityGroups,
     PortSecurityPortHasSecurityGroup,
@@ -58,6 +59,7 @@ def adopted(conn: sa.Connection, found: Sequence[Port]) -> list[Port]:
     given = {port.id: of_new(conn, port, None) for port in older if _is_anybodys(port)}
     port_security.join(conn, {port.id: port.security_groups for port in given.values()})
     ports.update(conn, [port.id for port in older], {"has_groups": True})
+    membership(conn, list(given.values()))
     return [given.get(port.id, port) for port in found]
 
 

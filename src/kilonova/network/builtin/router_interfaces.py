@@ -16,12 +16,14 @@ from kilonova.network.builtin import (
     networks,
     placement,
     policy,
+    port_groups,
     quotas,
     router_routes,
     routers,
     subnets,
 )
 from kilonova.network.builtin import ports as port_service
+from kilonova.network.builtin.changes import membership
 from kilonova.network.builtin.errors import (
     BadRouterRequest,
     PortInUse,
@@ -33,7 +35,7 @@ from kilonova.network.builtin.errors import (
 )
 from kilonova.network.builtin.ipam import Allocator
 from kilonova.network.builtin.router_requests import InterfaceRequest
-from kilonova.store import floating_ips
+from kilonova.store import floating_ips, port_security
 from kilonova.store import network_tags as tags
 from kilonova.store import networks as network_store
 from kilonova.store import ports as port_store
@@ -72,6 +74,8 @@ def remove(
     router = routers.to_change(conn, context, router_id, "rule:remove_router_interface")
     if asked.subnet_id is None and asked.port_id is None:
         raise BadRouterRequest("Either subnet_id or port_id must be specified")
+    if asked.subnet_id is not None:
+        subnets.find(conn, context, asked.subnet_id)
     port = _found(store.interfaces(conn, [router.id]), router, asked)
     _check_unneeded(conn, router, port)
     port_store.delete(conn, [port.id])
@@ -102,7 +106,6 @@ def _make(
         device_id=router.id,
         device_owner=INTERFACE_OWNER,
         port_security_enabled=False,
-        status="ACTIVE",
     )
     port_store.insert(conn, [port])
     return port
@@ -110,7 +113,7 @@ def _make(
 
 def _take(conn: sa.Connection, context: RequestContext, router: Router, port_id: str) -> Port:
     """A port that the user made becomes the router's."""
-    port = port_service.find(conn, context, port_id, for_update=True)
+    (port,) = port_groups.adopted(conn, [port_service.find(conn, context, port_id, for_update=True)])
     policy.owner_only(context, "rule:add_router_interface", *port_service.owners(conn, port))
     if port.device_id:
         raise PortInUse(
@@ -132,11 +135,12 @@ def _take(conn: sa.Connection, context: RequestContext, router: Router, port_id:
         {
             "device_id": router.id,
             "device_owner": INTERFACE_OWNER,
-            "status": "ACTIVE",
             "port_security_enabled": False,
             "allowed_address_pairs": [],
         },
     )
+    port_security.leave(conn, [port.id])
+    membership(conn, [port])
     return port_store.by_id(conn, [port.id])[port.id]
 
 

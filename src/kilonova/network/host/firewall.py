@@ -14,7 +14,7 @@ A rule for a port is in a chain of its own, so that a plug changes nothing else.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from ipaddress import IPv4Address, ip_network
+from ipaddress import IPv4Address, ip_address, ip_network
 from typing import Any
 
 from kilonova.domain.network import Vif
@@ -37,6 +37,7 @@ from kilonova.network.host.nft import (
     one_of,
     payload,
     prefix,
+    set_ct_mark,
     zone,
 )
 
@@ -47,6 +48,8 @@ _ANSWERS = match(ct("state"), ["established", "related"], op="in")
 _REPLY = match(ct("direction"), "reply")
 _ESTABLISHED = match(ct("state"), ["established"], op="in")
 _ANSWER = match(meta("mark"), security.ANSWER)
+_ORIGINAL = match(ct("direction"), "original")
+_TAGGED = match({"&": [meta("mark"), security.TAGGED]}, security.TAGGED)
 _RELATED = match(ct("state"), ["related"], op="in")
 
 
@@ -54,12 +57,12 @@ _RELATED = match(ct("state"), ["related"], op="in")
 def bridge_table(
     name: str,
     vifs: Sequence[Vif],
-    gates: Sequence[str],
+    gates: Mapping[str, str],
     groups: Mapping[str, list[Chain]] | None = None,
     members: Sequence[Set] = (),
     chains_of: Callable[[Vif], list[Chain]] | None = None,
 ) -> Table:
-    """The whole table, for these ports and these networks' gates.
+    """The whole table, for these ports and these networks' gates: device → the MAC that is behind it.
 
     ``groups`` and ``members``: the chains of the ports' security groups, and the sets that they name
     (security.py). ``chains_of``: port_chains(), or what remembers its answers.
@@ -78,7 +81,7 @@ def bridge_table(
         sets=[
             Set("guards", {vif.tap: _chain_name(vif.port_id) for vif in guarded}, verdicts=True),
             Set("ports", dict.fromkeys(own)),
-            *security.base_sets(inward, outward, list(gates)),
+            *security.base_sets(inward, outward, gates),
             *members,
         ],
         chains=[
@@ -161,7 +164,11 @@ def _port_chain(vif: Vif) -> Chain:
                 ],
             ),
             Rule("IPv4 only of its MAC and IP", _only_these(addresses)),
-            Rule("ARP and IPv4", [match(payload("ether", "type"), one_of(["arp", "ip"])), ACCEPT]),
+            Rule("ARP", [match(payload("ether", "type"), "arp"), ACCEPT]),
+            Rule(
+                "IPv4, as sent by this port",
+                [match(payload("ether", "type"), "ip"), mark(security.tag(vif.port_id)), ACCEPT],
+            ),
             Rule("nothing else", [DROP]),
         ],
     )
@@ -195,9 +202,15 @@ def _address(network: str) -> Any:
 
 # The host's side of the networks' links
 def host_table(
-    name: str, transits: list[str], bridges: Mapping[str, int], transit_cidr: str, nat: bool
+    name: str,
+    transits: list[str],
+    bridges: Mapping[str, int],
+    transit_cidr: str,
+    nat: bool,
+    owners: Mapping[int, Mapping[str, str]] | None = None,
 ) -> Table:
-    """``bridges``: each one's zone of connections."""
+    """``bridges``: each one's zone of connections. ``owners``: by zone, which guarded port has an address."""
+    owners = owners or {}
     from_guests = match(meta("iifname"), "@transits")
     to_guests = match(meta("oifname"), "@transits")
     bridged = match(meta("iifname"), "@bridges")
@@ -224,6 +237,12 @@ def host_table(
             Set("transits", dict.fromkeys(transits)),
             Set("bridges", dict.fromkeys(bridges)),
             Set("zones", {bridge: f"zone-{number}" for bridge, number in bridges.items()}, verdicts=True),
+            Set(
+                "askers",
+                {bridge: f"askers-{number}" for bridge, number in bridges.items() if number in owners},
+                verdicts=True,
+            ),
+            *(one for number in bridges.values() for one in _asker_sets(number, owners.get(number, {}))),
         ],
         chains=[
             # Bridged packets come by here, through br_netfilter: networks with the same addresses must not
@@ -234,12 +253,23 @@ def host_table(
                 Hook("filter", "prerouting", -300),
             ),
             *(Chain(f"zone-{number}", [Rule("its own", [zone(number)])]) for number in bridges.values()),
+            *(
+                _askers(number, owners[number])
+                for number in sorted(set(bridges.values()))
+                if number in owners
+            ),
             # After conntrack (-200). See security.py.
             Chain(
                 "answers",
                 [
                     # Behind a port's own bridge there may be another's: each finds out for itself.
                     Rule("what another bridge found", [bridged, _ANSWER, mark(0)]),
+                    Rule("who asks", [bridged, _TAGGED, _ORIGINAL, set_ct_mark(meta("mark"))]),
+                    Rule("it is noted", [bridged, _TAGGED, mark(0)]),
+                    Rule(
+                        "who has asked is answered",
+                        [_REPLY, {"vmap": {"key": meta("iifname"), "data": "@askers"}}],
+                    ),
                     Rule("what answers", [bridged, _REPLY, _ESTABLISHED, mark(security.ANSWER)]),
                     Rule("errors about it", [bridged, _RELATED, mark(security.ANSWER)]),
                 ],
@@ -258,6 +288,34 @@ def host_table(
             Chain("postrouting", [masquerade] if nat else [], Hook("nat", "postrouting", 100)),
         ],
     )
+
+
+_KINDS = ((4, "ip", "ipv4_addr"), (6, "ip6", "ipv6_addr"))
+
+
+def _asker_sets(zone_number: int, owners: Mapping[str, str]) -> list[Set]:
+    """The addresses of a zone's guarded ports, and each with what its port's connections are marked by."""
+    sets = []
+    for version, family, kind in _KINDS:
+        tags = {ip: security.tag(owner) for ip, owner in owners.items() if ip_address(ip).version == version}
+        if tags:
+            pairs = [f"{ip} . {number}" for ip, number in tags.items()]
+            sets.append(Set(f"guarded-{family}-{zone_number}", dict.fromkeys(tags), kind=kind))
+            sets.append(Set(f"askers-{family}-{zone_number}", dict.fromkeys(pairs), kind=[kind, "mark"]))
+    return sets
+
+
+def _askers(zone_number: int, owners: Mapping[str, str]) -> Chain:
+    """What comes to a guarded port's own address answers it only if that port has asked. Not if somebody did
+    who may use others' addresses, nor who had this one before."""
+    rules = []
+    for version, family, _ in _KINDS:
+        if any(ip_address(ip).version == version for ip in owners):
+            to = payload(family, "daddr")
+            own = match(to, f"@guarded-{family}-{zone_number}")
+            other = match(concat(to, ct("mark")), f"@askers-{family}-{zone_number}", "!=")
+            rules.append(Rule("another has asked", [own, other, ACCEPT]))
+    return Chain(f"askers-{zone_number}", rules)
 
 
 def namespace_table() -> Table:

@@ -44,13 +44,14 @@ class Chain(msgspec.Struct, frozen=True):
 class Set(msgspec.Struct, frozen=True):
     """A named set of device names; with ``verdicts`` a map of each to the chain it jumps to.
 
-    ``kind``: nft's type of the elements. ``ranges``: they are networks' addresses (10.0.0.0/8).
+    ``kind``: nft's type of the elements; of several, each element is those with `` . `` between them.
+    ``ranges``: they are networks' addresses (10.0.0.0/8).
     """
 
     name: str
     elements: dict[str, str | None]
     verdicts: bool = False
-    kind: str = "ifname"
+    kind: str | list[str] = "ifname"
     ranges: bool = False
 
 
@@ -79,6 +80,16 @@ def ct(key: str) -> Expression:
     return {"ct": {"key": key}}
 
 
+def bits(base: str, offset: int, length: int) -> Expression:
+    """So many bits of a packet from there on: "th" is where the transport's header begins."""
+    return {"payload": {"base": base, "offset": offset, "len": length}}
+
+
+def notrack() -> Expression:
+    """A statement: no connection is looked up for the packet."""
+    return {"notrack": None}
+
+
 def match(left: Expression, right: Any, op: str = "==") -> Expression:
     return {"match": {"op": op, "left": left, "right": right}}
 
@@ -94,6 +105,11 @@ def span(first: int, last: int) -> Expression:
 def mark(value: int) -> Expression:
     """A statement: the packet has this mark from here on."""
     return {"mangle": {"key": meta("mark"), "value": value}}
+
+
+def set_ct_mark(value: Any) -> Expression:
+    """A statement: its connection has this mark from here on."""
+    return {"mangle": {"key": ct("mark"), "value": value}}
 
 
 def zone(number: int) -> Expression:
@@ -206,7 +222,7 @@ def _value(named: Set, key: str) -> Any:
     if named.ranges:
         address, _, length = key.partition("/")
         return address if length == ("128" if ":" in address else "32") else prefix(address, int(length))
-    return key
+    return key if isinstance(named.kind, str) else concat(*key.split(" . "))
 
 
 def _add_set(table: Table, named: Set) -> Command:

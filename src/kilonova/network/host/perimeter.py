@@ -7,21 +7,23 @@ damage. Every change is one transaction: the difference between what is loaded a
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 from zlib import crc32
 
 from kilonova.config import Network
 from kilonova.domain.network import Vif
-from kilonova.domain.security_groups import EGRESS, INGRESS
-from kilonova.network.host import audit, flows, nft, security, verdict
+from kilonova.network.host import audit, nft, tracked
+from kilonova.network.host.endings import Rights, View
 from kilonova.network.host.forwarding import Forwarding
 from kilonova.network.host.knowledge import Knowledge
 from kilonova.network.host.plug import Plug
 from kilonova.network.host.wanted import Tables, Wanted
 
 _OWNER = "networks"
+_AT_ONCE = 256
+"""So many connections are ended before others may have the lock."""
 
 T = TypeVar("T")
 
@@ -40,25 +42,28 @@ class Perimeter:
         plug: Plug,
     ) -> None:
         self._config = config
-        self._plug = plug
         self._forwarding = forwarding
         self._table = table_name(folder)
         self._vifs = dict(vifs)
         self._knowledge = knowledge
-        self._zone_of = zone_of
         self._lock = threading.Lock()
         self._loaded: Tables | None = None
         """What this process has loaded, or seen loaded."""
-        self._uncut = True
-        """There may be connections that what is loaded does not allow; so it is after a kill -9, too."""
+        self._cutting = threading.Lock()
+        """Taken before ``_lock``, by who reads what the kernel tracks: that may take a second."""
+        self._held: dict[str, Rights] = {}
+        """By what the connections of each port have been looked through; so none is here after a kill -9."""
         self._wanted = Wanted(config, self._table, zone_of, plug)
 
     def admit(self, vif: Vif) -> None:
         """The port's rules are loaded, and its network's."""
         with self._lock:
+            new = vif.port_id not in self._vifs
             self._vifs[vif.port_id] = vif
             self._ensure_forwarding()
             self._load()
+            if new:  # it has no connections
+                self._held |= self._view([vif]).ports
 
     def holds(self, port_id: str) -> bool:
         """Whether its rules are loaded."""
@@ -70,6 +75,7 @@ class Perimeter:
         last network, no table, and the host forwards as it did before."""
         with self._lock:
             self._vifs.pop(vif.port_id, None)
+            self._held.pop(vif.port_id, None)
             if self._vifs:
                 self._load()
             else:
@@ -82,8 +88,15 @@ class Perimeter:
             if not self._vifs:
                 return
             self._load()
-            if self._uncut:
-                self._cut()
+        self._cut()
+
+    def end_connections(self, vif: Vif, addresses: set[str]) -> None:
+        """Whoever has these addresses next inherits nothing of this port's."""
+        with self._lock:
+            vifs = [vif, *(one for one in self._vifs.values() if one.network_id == vif.network_id)]
+            zones = set(self._wanted.zones(vifs).values())
+        if zones and addresses:
+            tracked.end(list(tracked.connections(zones, addresses)))
 
     def start(self) -> None:
         """Nothing is left of an earlier run if there is no port any more, nor what another plug needed."""
@@ -100,9 +113,10 @@ class Perimeter:
             if not self._vifs or not rules:
                 return done
             problems = self._heeding(self._audit)
-            if self._uncut:
-                self._cut()
-            return done + problems
+            if problems:
+                self._held.clear()
+        self._cut()
+        return done + problems
 
     def _audit(self) -> list[str]:
         """What others have changed is as it should be; a line for each table of which that was so."""
@@ -139,7 +153,6 @@ class Perimeter:
         commands = [command for before, after in pairs for command in nft.difference(before, after)]
         if not commands:
             return
-        self._uncut = True
         try:
             nft.apply(commands)
         except nft.Refused:
@@ -148,7 +161,6 @@ class Perimeter:
         self._loaded = wanted
 
     def _replace_all(self, wanted: Tables) -> None:
-        self._uncut = True
         self._loaded = None
         nft.apply([command for table in wanted for command in nft.replace(table)])
         self._loaded = wanted
@@ -166,33 +178,25 @@ class Perimeter:
         return load()
 
     def _cut(self) -> None:
-        """End the connections that the rules of either end do not allow any more, in the zones of both: where
-        each port has its own, the other end's would go on to take what comes for an answer."""
-        known = self._knowledge.now
-        networks: dict[int, str] = {}
-        own: dict[tuple[str, str], Vif] = {}
-        for vif in (self._wanted.applied(vif, known) for vif in self._vifs.values()):
-            if bridge := self._plug.bridge(vif):
-                networks[self._zone_of(bridge.owner)] = vif.network_id
-            if vif.port_security and vif.security_groups is not None:
-                own |= {(vif.network_id, address.ip): vif for address in vif.addresses}
+        """End the connections that the rules of either end do not allow any more, of the ports of which
+        something has changed, in the zones of both ends: where each port has its own, the other end's would
+        go on to take what comes for an answer."""
+        with self._cutting:
+            with self._lock:
+                view = self._view(self._vifs.values())
+                changed = view.changed(self._held)
+            zones = view.zones_of({one.vif.network_id for one in changed})
+            addresses = {address for one in changed for address in one.addresses}
+            wrong = [one for one in tracked.connections(zones, addresses) if not view.allows(one)]
+            for first in range(0, len(wrong), _AT_ONCE):
+                with self._lock:  # what was learned meanwhile may allow it
+                    now = self._view(self._vifs.values())
+                    tracked.end([one for one in wrong[first : first + _AT_ONCE] if not now.allows(one)])
+            with self._lock:
+                self._held |= {one.vif.port_id: one for one in changed if one.vif.port_id in self._vifs}
 
-        def allowed(flow: flows.Flow) -> bool:
-            packet, network = flow.packet, networks[flow.zone]
-            source, destination = own.get((network, packet.source)), own.get((network, packet.destination))
-            return verdict.is_always_allowed(packet) or (
-                (source is None or self._passes(packet, EGRESS, source))
-                and (destination is None or self._passes(packet, INGRESS, destination))
-            )
-
-        flows.cut(set(networks), allowed)
-        self._uncut = False
-
-    def _passes(self, packet: verdict.Packet, direction: str, vif: Vif) -> bool:
-        known = self._knowledge.now
-        filters = [one for group in vif.security_groups or () for one in self._wanted.filters(group, known)]
-        members = {one: self._wanted.members(one, known) for one in security.remotes_of(filters)}
-        return verdict.passes(packet, direction, filters, members)
+    def _view(self, vifs: Iterable[Vif]) -> View:
+        return self._wanted.view(vifs, self._knowledge.now)
 
 
 def table_name(folder: Path) -> str:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from ipaddress import IPv4Interface, IPv4Network
 from pathlib import Path
 
-from kilonova.network.host import announce, audit, conntrack, linux, nft, router_metadata, router_rules
-from kilonova.network.host.router_plan import Device, Route, RouterPlan, contradicts
+from kilonova.network.host import announce, audit, linux, nft, router_metadata, router_rules, tracked
+from kilonova.network.host.router_plan import Device, Flow, Route, RouterPlan, contradicts
 
 _RT_TABLE_MAIN = 254
 _RTPROT_KERNEL = 2
@@ -67,8 +67,21 @@ def ensure(plan: RouterPlan) -> tuple[list[str], list[Device]]:
 
 
 def forget(plan: RouterPlan) -> None:
-    """No connection is translated as the plan does not say."""
-    conntrack.forget(lambda flow: contradicts(plan, flow))
+    """No connection is translated as the plan does not say.
+
+    A translation is decided once, by a connection's first packet: when a floating IP leads elsewhere, what
+    was translated by the old mapping must end, or it goes on.
+    """
+    tracked.end([one for one in tracked.connections() if contradicts(plan, _flow(one))])
+
+
+def _flow(one: tracked.Connection) -> Flow:
+    return Flow(
+        source=one.packet.source,
+        target=one.packet.destination,
+        answers_from=one.answers_from,
+        answers_to=one.answers_to,
+    )
 
 
 def announce_all(devices: list[Device]) -> None:

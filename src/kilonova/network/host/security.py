@@ -13,8 +13,10 @@ had let in.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
 from typing import Any
+from zlib import crc32
 
 from kilonova.domain.network import Vif
 from kilonova.domain.security_groups import ICMP, ICMPV6, INGRESS, IPV4, IPV6, WITH_PORTS, Filter
@@ -26,6 +28,7 @@ from kilonova.network.host.nft import (
     Hook,
     Rule,
     Set,
+    concat,
     match,
     meta,
     one_of,
@@ -40,6 +43,8 @@ _OUT, _IN = 10, 20
 comes after; chains at 0 see it or not, as it happens (br_nf_hook_thresh() of Linux)."""
 ANSWER = 0x4B4E
 """The mark of a packet that answers one which was let through."""
+TAGGED = 1 << 31
+"""The bit of a mark that says by which guarded port a packet was sent (tag())."""
 
 _PROTOCOL = meta("l4proto")
 _EITHER = {IPV4: "ip", IPV6: "ip6"}
@@ -48,6 +53,9 @@ _NEIGHBOURS = [135, 136]
 """IPv6 finds its neighbours by ICMP, as IPv4 by ARP: solicitation, advertisement."""
 _LISTENERS = [130, 131, 132, 143]
 _ROUTER_SOLICITATION, _ROUTER_ADVERTISEMENT = 133, 134
+_BROADCAST = "255.255.255.255"
+_FROM, _TO = payload("udp", "sport"), payload("udp", "dport")
+_ASKING_DHCP = [match(_FROM, 68), match(_TO, 67)]
 
 
 def base_chains() -> list[Chain]:
@@ -58,12 +66,23 @@ def base_chains() -> list[Chain]:
     ]
 
 
-def base_sets(inward: dict[str, str], outward: dict[str, str], gates: list[str]) -> list[Set]:
-    """``inward``, ``outward``: tap → its port's chain. ``gates``: ends of the networks' namespaces."""
+def tag(port_id: str) -> int:
+    """The port's own mark: with it goes a connection that the port began, and an answer is one only for whom
+    has asked (firewall.host_table)."""
+    return TAGGED | crc32(port_id.encode())
+
+
+def base_sets(inward: dict[str, str], outward: dict[str, str], gates: Mapping[str, str]) -> list[Set]:
+    """``inward``, ``outward``: tap → its port's chain. ``gates``: the devices that lead to networks'
+    namespaces → the MAC of the namespace, for others may be behind the same device."""
     return [
         Set("inward", dict[str, str | None](inward), verdicts=True),
         Set("outward", dict[str, str | None](outward), verdicts=True),
-        Set("gates", dict.fromkeys(gates)),
+        Set(
+            "gates",
+            {f"{device} . {mac}": None for device, mac in gates.items()},
+            kind=["ifname", "ether_addr"],
+        ),
     ]
 
 
@@ -72,7 +91,6 @@ def _each(key: str, where: str) -> Rule:
 
 
 def _always(way: str) -> list[Rule]:
-    udp = payload("udp", "sport"), payload("udp", "dport")
     rules = [
         Rule("ARP", [match(payload("ether", "type"), "arp"), ACCEPT]),
         Rule("answers", [match(meta("mark"), ANSWER), ACCEPT]),
@@ -82,16 +100,17 @@ def _always(way: str) -> list[Rule]:
         asking = [*_NEIGHBOURS, *_LISTENERS, _ROUTER_SOLICITATION]
         return [
             *rules,
-            Rule("asking for DHCP", [match(udp[0], 68), match(udp[1], 67), ACCEPT]),
+            Rule("asking for DHCP", [match(payload("ip", "daddr"), _BROADCAST), *_ASKING_DHCP, ACCEPT]),
             Rule("asking for metadata", [*metadata, ACCEPT]),
             Rule("IPv6 finds its neighbours", [match(payload("icmpv6", "type"), one_of(asking)), ACCEPT]),
         ]
-    from_gate = match(meta("iifname"), "@gates")
+    from_gate = match(concat(meta("iifname"), payload("ether", "saddr")), "@gates")
+    told = [match(_FROM, 67), match(_TO, 68)]
     heard = [*_NEIGHBOURS, *_LISTENERS]
     router = match(payload("icmpv6", "type"), _ROUTER_ADVERTISEMENT)
     return [
         *rules,
-        Rule("DHCP of the network", [from_gate, match(udp[0], 67), match(udp[1], 68), ACCEPT]),
+        Rule("DHCP of the network", [from_gate, *told, ACCEPT]),
         Rule("IPv6 finds its neighbours", [match(payload("icmpv6", "type"), one_of(heard)), ACCEPT]),
         Rule("the network's router", [from_gate, router, ACCEPT]),
     ]
@@ -107,6 +126,7 @@ def port_chains(vif: Vif) -> list[Chain]:
         Chain(
             port_chain_name(vif.port_id, direction),
             [
+                *(_own_dhcp(vif) if direction == "egress" else []),
                 *(
                     Rule("its group", [{"jump": {"target": group_chain_name(group, direction)}}])
                     for group in sorted(set(vif.security_groups or []))
@@ -116,6 +136,12 @@ def port_chains(vif: Vif) -> list[Chain]:
         )
         for direction in ("ingress", "egress")
     ]
+
+
+def _own_dhcp(vif: Vif) -> list[Rule]:
+    servers = sorted({one.subnet.dhcp_address for one in vif.addresses if one.subnet.dhcp_address})
+    to_them = match(payload("ip", "daddr"), one_of(list(servers)))
+    return [Rule("asking its DHCP server", [to_them, *_ASKING_DHCP, ACCEPT])] if servers else []
 
 
 def group_chain_name(group_id: str, direction: str) -> str:
@@ -177,13 +203,18 @@ def _rule(one: Filter) -> Rule:
     return Rule("rule", [*expressions, ACCEPT])
 
 
+def _bits(at: int) -> Expression:
+    """Eight of them, of the header after IP's."""
+    return {"payload": {"base": "th", "offset": at, "len": 8}}
+
+
 def _ports(one: Filter) -> list[Expression]:
     low, high = one.port_min, one.port_max
     if one.protocol in WITH_PORTS and low is not None and high is not None:
         wanted: Any = low if low == high else span(low, high)
         return [match(payload("th", "dport"), wanted)]
     if one.protocol in (ICMP, ICMPV6):
-        of = "icmp" if one.protocol == ICMP else "icmpv6"
-        fields = (("type", low), ("code", high))
-        return [match(payload(of, field), value) for field, value in fields if value is not None]
+        # By their place: nft knows no ICMP in IPv6, nor ICMPv6 in IPv4, which the API lets rules name.
+        fields = ((0, low), (8, high))
+        return [match(_bits(at), value) for at, value in fields if value is not None]
     return []

@@ -6,7 +6,8 @@ tests hold the rules against.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 import msgspec
@@ -28,27 +29,67 @@ class Packet(msgspec.Struct, frozen=True, kw_only=True):
 Members = Mapping[str, Sequence[str]]
 """Group id → addresses and ranges of those in it."""
 
+_BROADCAST = "255.255.255.255"
+_DHCP_SERVER, _DHCP_CLIENT = 67, 68
 
-def is_always_allowed(packet: Packet) -> bool:
-    """Asking for an address, and for metadata."""
-    if packet.protocol == NUMBERS["udp"] and packet.port in (67, 68):
-        return True
+
+def is_always_allowed(packet: Packet, dhcp_servers: Collection[str]) -> bool:
+    """Asking for an address, being told one, asking for metadata, by a port that has these DHCP servers."""
+    if packet.protocol == NUMBERS["udp"] and packet.port == _DHCP_SERVER:
+        return packet.destination == _BROADCAST or packet.destination in dhcp_servers
+    if packet.protocol == NUMBERS["udp"] and packet.port == _DHCP_CLIENT:
+        return packet.source in dhcp_servers
     return packet.destination == METADATA_ADDRESS and (packet.protocol, packet.port) == (NUMBERS["tcp"], 80)
 
 
 def passes(packet: Packet, direction: str, filters: Sequence[Filter], members: Members) -> bool:
     """Whether one of the filters of that direction lets it pass."""
-    return any(one.direction == direction and _fits(packet, one, members) for one in filters)
+    return Judge(filters, members).passes(packet, direction)
 
 
-def _fits(packet: Packet, one: Filter, members: Members) -> bool:
-    address = ip_address(packet.source if one.direction == INGRESS else packet.destination)
+class Judge:
+    """Of the groups of one port, which is asked about many packets."""
+
+    def __init__(self, filters: Sequence[Filter], members: Members) -> None:
+        self._rules = [(one, _remote(one, members)) for one in filters]
+
+    def passes(self, packet: Packet, direction: str) -> bool:
+        return any(one.direction == direction and _fits(packet, one, remote) for one, remote in self._rules)
+
+
+class _Ranges:
+    """Addresses and ranges."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        networks = [ip_network(text, strict=False) for text in texts]
+        self._hosts = {one.network_address for one in networks if one.prefixlen == one.max_prefixlen}
+        self._networks = [one for one in networks if one.prefixlen != one.max_prefixlen]
+
+    def hold(self, address: IPv4Address | IPv6Address) -> bool:
+        return address in self._hosts or any(
+            address.version == one.version and address in one for one in self._networks
+        )
+
+
+_Remote = list[_Ranges]
+"""Of who it must be, each; none: it may be anybody."""
+
+_parsed = lru_cache(maxsize=4096)(ip_address)
+
+
+def _remote(one: Filter, members: Members) -> _Remote:
+    found = [] if one.remote_prefix is None else [_Ranges([one.remote_prefix])]
+    return found if one.remote_group is None else [*found, _Ranges(members.get(one.remote_group, ()))]
+
+
+def _fits(packet: Packet, one: Filter, remote: _Remote) -> bool:
+    if one.protocol is not None and one.protocol != packet.protocol:
+        return False
+    address = _parsed(packet.source if one.direction == INGRESS else packet.destination)
     return (
         one.ethertype == (IPV4 if address.version == 4 else IPV6)
-        and (one.protocol is None or one.protocol == packet.protocol)
         and _fits_ports(packet, one)
-        and (one.remote_prefix is None or _within(address, [one.remote_prefix]))
-        and (one.remote_group is None or _within(address, members.get(one.remote_group, ())))
+        and all(ranges.hold(address) for ranges in remote)
     )
 
 
@@ -60,8 +101,3 @@ def _fits_ports(packet: Packet, one: Filter) -> bool:
         kind, code = packet.icmp or (-1, -1)
         return (low is None or low == kind) and (high is None or high == code)
     return True
-
-
-def _within(address: IPv4Address | IPv6Address, ranges: Sequence[str]) -> bool:
-    networks = (ip_network(text, strict=False) for text in ranges)
-    return any(address.version == network.version and address in network for network in networks)

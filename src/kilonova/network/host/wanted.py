@@ -9,7 +9,7 @@ Not thread-safe: perimeter.py holds its lock.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, TypeVar
 
 from msgspec import structs
@@ -19,6 +19,7 @@ from kilonova.config import Network
 from kilonova.domain.network import Vif
 from kilonova.domain.security_groups import Filter
 from kilonova.network.host import firewall, linux, names, nft, security
+from kilonova.network.host.endings import Rights, View
 from kilonova.network.host.knowledge import Known
 from kilonova.network.host.plug import Filters, Plug
 
@@ -59,11 +60,30 @@ class Wanted:
         host = firewall.host_table(
             self._name,
             [names.transit(network) for network in sorted({vif.network_id for vif in vifs})],
-            self._zones(vifs),
+            self.zones(vifs),
             self._config.transit_cidr,
             self._config.nat,
+            self._owners(vifs, known),
         )
         return (self._bridge_table(vifs, known), host) if self.guards else (host,)
+
+    def view(self, vifs: Iterable[Vif], known: Known) -> View:
+        """What connections of these ports are held against."""
+        of_groups: dict[tuple[str, ...], tuple[list[Filter], dict[str, list[str]]]] = {}
+        rights, zones = [], {}
+        for vif in vifs:
+            applied, bridge = self.applied(vif, known), self._plug.bridge(vif)
+            if bridge is None:
+                continue
+            zones[zone := self._zone_of(bridge.owner)] = vif.network_id
+            if applied.port_security and applied.security_groups is not None:
+                groups = tuple(applied.security_groups)
+                if groups not in of_groups:
+                    filters = [one for group in groups for one in self.filters(group, known)]
+                    remotes = security.remotes_of(filters)
+                    of_groups[groups] = filters, {one: self.members(one, known) for one in remotes}
+                rights.append(Rights(applied, zone, *of_groups[groups]))
+        return View(rights, zones)
 
     # What is known, but for what was refused
     def applied(self, vif: Vif, known: Known) -> Vif:
@@ -91,7 +111,7 @@ class Wanted:
         table = firewall.bridge_table(
             self._name,
             vifs,
-            sorted({device for vif in vifs for device in self._plug.inner(vif)}),
+            {device: names.guests_mac(vif.network_id) for vif in vifs for device in self._plug.inner(vif)},
             groups,
             [one for group in sorted(remotes) for one in self._members(group, known)],
             lambda vif: self._port(vif, known),
@@ -124,10 +144,20 @@ class Wanted:
         made: M = known[1]
         return made
 
-    def _zones(self, vifs: Collection[Vif]) -> dict[str, int]:
+    def zones(self, vifs: Collection[Vif]) -> dict[str, int]:
         """Bridge → the zone of its connections."""
         bridges = sorted({bridge for vif in vifs if (bridge := self._plug.bridge(vif))})
         return {bridge.name: self._zone_of(bridge.owner) for bridge in bridges}
+
+    def _owners(self, vifs: Collection[Vif], known: Known) -> dict[int, dict[str, str]]:
+        """Zone → address → whose it is, if that port is guarded: others vouch for nothing that they send."""
+        owners: dict[int, dict[str, str]] = {}
+        for vif in vifs:
+            bridge = self._plug.bridge(vif)
+            if bridge and self.applied(vif, known).port_security:
+                own = owners.setdefault(self._zone_of(bridge.owner), {})
+                own |= {address.ip: vif.port_id for address in vif.addresses}
+        return owners
 
     # What is at fault
     def close_faults(self, vifs: Collection[Vif], known: Known) -> bool:
@@ -166,7 +196,7 @@ class Wanted:
             id_: security.member_sets(id_, known.members(id_)) for kind, id_ in parts if kind == _MEMBERS
         }
         members = [one for both in sets.values() for one in both]
-        return firewall.bridge_table(self._name, ports, [], groups, members)
+        return firewall.bridge_table(self._name, ports, {}, groups, members)
 
 
 def _faults(parts: Sequence[Part], loads: Callable[[Sequence[Part]], str | None]) -> dict[Part, str]:

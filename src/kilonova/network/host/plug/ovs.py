@@ -16,6 +16,7 @@ from kilonova.network.host.linux import Netlink
 from kilonova.network.host.plan import NetworkPlan
 from kilonova.network.host.plug.base import Filters, Known
 from kilonova.network.host.plug.gate import ensure_gate, gates, remove_gate
+from kilonova.network.host.plug.tunnel import ensure_tunnel, remove_tunnel, tunnels
 from kilonova.network.host.ruleset import Rules
 from kilonova.network.host.switch import Switch, of_port
 from kilonova.network.host.switch.guard import Guard
@@ -60,6 +61,18 @@ class OvsPlug:
     def refresh(self) -> None:
         self._guard.change()
 
+    def ensure_tunnel(self, ip: Netlink, network_id: str, device: str, mtu: int) -> list[str]:
+        done = ensure_tunnel(ip, self._switch, network_id, device, mtu)
+        self._guard.load()
+        return done
+
+    def remove_tunnel(self, ip: Netlink, network_id: str) -> None:
+        remove_tunnel(ip, self._switch, network_id)
+        self._guard.load()
+
+    def tunnel_bridge(self, network_id: str) -> str:
+        return names.tunnel_bridge(network_id)
+
     def changed(self) -> bool:
         return self._switch.changed()
 
@@ -71,7 +84,7 @@ class OvsPlug:
 
     def sweep(self, networks: Known, ports: Known) -> None:
         def known() -> set[str]:
-            return gates(networks) | {names.tap(port_id) for port_id in ports()}
+            return gates(networks) | tunnels(networks) | {names.tap(port_id) for port_id in ports()}
 
         self._switch.remove_others(known, networks)
 

@@ -99,11 +99,10 @@ def _coming() -> list[Flow]:
 
 
 def _always() -> list[Flow]:
-    """What goes out of a guest whatever its groups say."""
+    """What goes out of a guest whatever its groups say, beside what GUARD lets pass without asking them."""
     outwards = f"{is_set(0, INWARDS | UNTRACKED)},ct_state=+trk-inv"
     accept = put(ACCEPTED, ACCEPTED)
     metadata = f"ct_nw_dst={METADATA_ADDRESS},ct_nw_proto=6,ct_tp_dst=80"
     return [
         Flow(PORT, 20, f"ip,{outwards},{metadata}", accept),
-        Flow(PORT, 20, f"ip,{outwards},ct_nw_proto=17,ct_tp_src=68,ct_tp_dst=67", accept),
     ]

@@ -41,6 +41,8 @@ from kilonova.network.host.switch.flows import (
 )
 
 _MULTICAST = "dl_dst=01:00:00:00:00:00/01:00:00:00:00:00"
+_EVERYBODY = "255.255.255.255"
+_TO_DHCP = "tp_src=68,tp_dst=67"
 _NO_PORT = "load:0xffff->NXM_OF_IN_PORT[]"
 """What NORMAL does not take for an access port of that tag, and learns nothing from."""
 
@@ -88,8 +90,13 @@ def guarded_port(port: Guarded) -> list[Flow]:
 def _guard(vif: Vif, seat: int) -> list[Flow]:
     pairs = allowed(vif)
     passing = [
-        # Asking for DHCP without an address; an ARP probe's sender (RFC 5227).
-        *(f"udp,nw_src=0.0.0.0,tp_src=68,tp_dst=67,dl_src={mac}" for mac in macs(vif)),
+        # Asking for DHCP, first without an address; an ARP probe's sender (RFC 5227).
+        *(f"udp,nw_src=0.0.0.0,nw_dst={_EVERYBODY},{_TO_DHCP},dl_src={mac}" for mac in macs(vif)),
+        *(
+            f"udp,nw_src={_address(ip)},nw_dst={server},{_TO_DHCP},dl_src={mac}"
+            for mac, ip in pairs
+            for server in [_EVERYBODY, *_dhcp_servers(vif)]
+        ),
         *(f"arp,dl_src={mac},arp_sha={mac},arp_spa=0.0.0.0" for mac in macs(vif)),
         *(f"arp,dl_src={mac},arp_sha={mac},arp_spa={_address(ip)}" for mac, ip in pairs),
     ]
@@ -105,6 +112,10 @@ def _guard(vif: Vif, seat: int) -> list[Flow]:
             for mac, ip in pairs
         ),
     ]
+
+
+def _dhcp_servers(vif: Vif) -> list[str]:
+    return sorted({one.subnet.dhcp_address for one in vif.addresses if one.subnet.dhcp_address})
 
 
 def macs(vif: Vif) -> list[str]:
