@@ -7,10 +7,10 @@ bridge, and the difference to what was loaded is one bundle: no packet meets hal
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 
-from kilonova.domain.errors import Unavailable
+from kilonova.domain.errors import BuildFailed, Unavailable
 from kilonova.domain.network import INTEGRATION_BRIDGE
 from kilonova.network.host.ruleset import Rules
 from kilonova.network.host.switch import cache, flows, openflow, pipeline
@@ -37,18 +37,28 @@ class Guard:
 
     def load(self) -> None:
         """What should be there is; whether it still is later, ensure() sees."""
-        with self._lock:
+        with self._lock, self._unless_gone():
             self._load()
 
     def change(self) -> None:
         """load(), and when it returns nothing passes any more that the flows do not let pass."""
-        with self._lock:
+        with self._lock, self._unless_gone():
             if not self._load():
                 return
             # The look that ends first may have begun before the change. The next has not.
             marker, folder = pipeline.marker(), self._switch.folder()
             cache.await_look(folder, lambda: self._delete([], [marker]))
             cache.await_look(folder, lambda: self._delete([marker.place]))
+
+    @contextmanager
+    def _unless_gone(self) -> Iterator[None]:
+        """What failed because the bridge went meanwhile, with its last port, has nothing left to do."""
+        bridge = self._switch.identity()
+        try:
+            yield
+        except (BuildFailed, Unavailable):
+            if bridge is None or not self._switch.is_gone(bridge):
+                raise
 
     def _load(self) -> bool:
         """Whether something was taken away."""
@@ -73,7 +83,7 @@ class Guard:
     def dismiss(self, port_id: str) -> None:
         """The port is on the bridge no more: neither are its flows nor, for who has its zone next, its
         connections. Both end with the switch; what it may restore, ensure() removes."""
-        with suppress(Unavailable):
+        with suppress(Unavailable), self._unless_gone():
             self.load()
             known = any(vif.port_id == port_id for vif in self._rules().vifs)
             if known and self._switch.identity() is not None:

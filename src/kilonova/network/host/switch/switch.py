@@ -35,6 +35,10 @@ _LET_GO = 3.0
 """Seconds that the switch has for letting go of devices; it needs milliseconds."""
 
 
+_NEWS = 1.0
+"""Seconds that a change in the database takes to us, at most."""
+
+
 class Switch:
     """``needs_flows``: a bridge that we make passes nothing that no flow lets pass."""
 
@@ -61,6 +65,15 @@ class Switch:
     def identity(self) -> object:
         """Of the bridge: one that was made anew has another. None: there is none."""
         return self._database.look(lambda at: bridge.uuid if (bridge := _bridge(at)) else None)
+
+    def is_gone(self, bridge: object) -> bool:
+        """Whether the bridge with that identity is there no more; the switch may know it before we do."""
+
+        def look(at: Tables) -> bool | None:
+            now = _bridge(at)
+            return True if now is None or now.uuid != bridge else None
+
+        return bool(self._database.wait(look, _NEWS))
 
     def is_ours(self) -> bool:
         return self._database.look(lambda at: _is_ours(_bridge(at)))
