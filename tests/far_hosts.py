@@ -82,14 +82,15 @@ class FarHost:
 
 
 @contextmanager
-def far_hosts(kind: PlugKind, count: int = 2) -> Iterator[list[FarHost]]:
+def far_hosts(*kinds: PlugKind) -> Iterator[list[FarHost]]:
+    """A host with each of these plugs, at 10.99.0.1 and up."""
     with own_host():
         run("ip", "link", "add", UNDERLAY, "type", "bridge", "mcast_snooping", "0")
         run("ip", "address", "add", "10.99.0.100/24", "dev", UNDERLAY)
         run("ip", "link", "set", UNDERLAY, "up")
         hosts: list[FarHost] = []
         try:
-            for number in range(1, count + 1):
+            for number, kind in enumerate(kinds, 1):
                 hosts.append(FarHost(number, kind))
             yield hosts
         finally:

@@ -164,7 +164,7 @@ def allow(lab: FarLab, vif: Vif, members: list[str]) -> None:
 # --- the tests
 @pytest.fixture(params=KINDS)
 def hosts(request: pytest.FixtureRequest) -> Iterator[list[FarHost]]:
-    with far_hosts(request.param) as made:
+    with far_hosts(request.param, request.param) as made:
         yield made
 
 
@@ -277,7 +277,7 @@ def check_repair(one: FarHost, two: FarHost, a: Vif, b: Vif) -> None:
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "ovs"])
 def test_groups_hold_for_what_comes_by_a_tunnel(kind: Any) -> None:
-    with far_hosts(kind) as (one, two):
+    with far_hosts(kind, kind) as (one, two):
         group, remote = str(uuid4()), str(uuid4())
         a, b = vif(10), vif(11, security_groups=[group])
         one.call(plug, a)
@@ -305,7 +305,7 @@ def outside_reaches(_lab: FarLab, address: str, port: int) -> str:
 def test_a_router_serves_guests_of_other_hosts() -> None:
     """One host has the router and no guest, the other has the guest: its gateway, its way out and its
     floating IP are on the first, its DHCP and metadata on its own."""
-    with far_hosts("bridge") as (one, two):
+    with far_hosts("bridge", "bridge") as (one, two):
         b = vif(11)
         internet = Service(lambda make: make(), "10.99.0.100")
         state = RouterState(

@@ -29,7 +29,20 @@ class HostRoute(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     nexthop: str
 
 
-class VifSubnet(msgspec.Struct, frozen=True, kw_only=True):
+class Ipv6Modes:
+    """Of a subnet: ``slaac``, ``dhcpv6-stateless`` or ``dhcpv6-stateful``; None: neither, or IPv4."""
+
+    __slots__ = ()
+    ipv6_ra_mode: str | None
+    ipv6_address_mode: str | None
+
+    @property
+    def automatic(self) -> bool:
+        """Whether each NIC has one address there, which comes of its MAC."""
+        return bool({self.ipv6_ra_mode, self.ipv6_address_mode} & {"slaac", "dhcpv6-stateless"})
+
+
+class VifSubnet(msgspec.Struct, Ipv6Modes, frozen=True, kw_only=True):
     """A subnet as a host sees it. ``dhcp_address`` is the address that the DHCP server of it uses."""
 
     id: str
@@ -40,6 +53,8 @@ class VifSubnet(msgspec.Struct, frozen=True, kw_only=True):
     dns_nameservers: list[str] = []
     host_routes: list[HostRoute] = []
     dhcp_address: str | None = None
+    ipv6_ra_mode: str | None = None
+    ipv6_address_mode: str | None = None
 
 
 class VifAddress(msgspec.Struct, frozen=True, kw_only=True):
@@ -177,6 +192,8 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     port_security_enabled: bool
     external: bool | None = None
     """Leads to the outside: routers have their gateways on it, floating IPs are of it. None: no."""
+    external_restricted: bool | None = None
+    """It does so for the projects alone that a policy names. None: no."""
     segmentation_id: int | None = None
     """Its VXLAN identifier, of no other network. None: of a release without them; no host has asked yet."""
     revision_number: int = 0
@@ -184,7 +201,21 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     updated_at: float
 
 
-class Subnet(msgspec.Struct, frozen=True, kw_only=True):
+EVERYBODY = "*"
+SHARED, EXTERNAL = "access_as_shared", "access_as_external"
+
+
+class RbacPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """A network is shared with a project (or EVERYBODY), or leads it outside: SHARED or EXTERNAL."""
+
+    id: str
+    project_id: str
+    object_id: str
+    action: str
+    target_tenant: str
+
+
+class Subnet(msgspec.Struct, Ipv6Modes, frozen=True, kw_only=True):
     """A subnet as Neutron's API knows it. ``next_number``: where the search for a free address begins."""
 
     id: str
@@ -203,6 +234,8 @@ class Subnet(msgspec.Struct, frozen=True, kw_only=True):
     revision_number: int = 0
     created_at: float
     updated_at: float
+    ipv6_ra_mode: str | None = None
+    ipv6_address_mode: str | None = None
     dhcp_address: str | None = None
 
 

@@ -20,6 +20,10 @@ class InvalidIpForSubnet(BadRequest):
     pass
 
 
+class AllocationOnAutoAddressSubnet(BadRequest):
+    pass
+
+
 class InvalidAllocationPool(BadRequest):
     pass
 
@@ -274,3 +278,15 @@ class OverQuota(QuotaExceeded):
     """Neutron says 409 where Nova says 403."""
 
     status = 409
+
+
+class RbacPolicyNotFound(NotFound):
+    pass
+
+
+class RbacPolicyInUse(Conflict):
+    pass
+
+
+class DuplicateRbacPolicy(Conflict):
+    pass

@@ -10,8 +10,8 @@ from msgspec import UNSET
 from kilonova.config import Config
 from kilonova.domain.clock import now
 from kilonova.domain.context import RequestContext
-from kilonova.domain.network import VXLAN_OVERHEAD, Network
-from kilonova.network.builtin import placement, policy, quotas, segments, vifs
+from kilonova.domain.network import EXTERNAL, SHARED, VXLAN_OVERHEAD, Network
+from kilonova.network.builtin import ipv6_modes, placement, policy, quotas, segments, sharing, vifs
 from kilonova.network.builtin.errors import (
     ExternalNetworkInUse,
     InvalidInput,
@@ -65,6 +65,7 @@ def create(conn: sa.Connection, config: Config, context: RequestContext, body: N
         updated_at=made,
     )
     store.insert(conn, network)
+    sharing.adopt(conn, network)
     return network
 
 
@@ -78,11 +79,15 @@ def update(
     changes = said(body, "name", "description", "admin_state_up", "shared", "mtu", "port_security_enabled")
     if "mtu" in changes:
         changes["mtu"] = _mtu(config, changes["mtu"], bool(network.external))
+        if changes["mtu"] < ipv6_modes.MIN_MTU and subnets.has_ipv6(conn, network.id):
+            raise InvalidInput(f"Requested MTU is too small: IPv6 needs {ipv6_modes.MIN_MTU}")
     if changes.get("shared", network.shared) != network.shared:
         _check_sharing(conn, context, network)
+        sharing.set_for_everybody(conn, network, SHARED, changes["shared"])
     if body.router_external is not UNSET and body.router_external != bool(network.external):
-        _check_external(conn, context, network)
-        changes["external"] = body.router_external
+        check_external(conn, context, network)
+        sharing.set_for_everybody(conn, network, EXTERNAL, body.router_external)
+        changes |= {"external": body.router_external, "external_restricted": None}
     if changes:
         store.update(conn, network.id, changes)
     if _differs(network, changes, *_OF_NICS):
@@ -122,13 +127,13 @@ def _check_offered(body: NetworkUpdate) -> None:
 
 def _check_sharing(conn: sa.Connection, context: RequestContext, network: Network) -> None:
     policy.admin_only(context, "rule:update_network:shared")
-    if network.shared and store.used_by_others(conn, network.id, network.project_id):
+    if network.shared and sharing.stranded(conn, network, SHARED, None):
         raise InvalidSharedSetting(
             f"Unable to reconfigure sharing settings for network {network.id}. Multiple tenants are using it."
         )
 
 
-def _check_external(conn: sa.Connection, context: RequestContext, network: Network) -> None:
+def check_external(conn: sa.Connection, context: RequestContext, network: Network) -> None:
     """It may become external, or cease to be it: hosts serve the two kinds in different ways."""
     policy.admin_only(context, "rule:update_network:router:external")
     if network.external and routers.gateways_on(conn, network.id):
@@ -136,6 +141,8 @@ def _check_external(conn: sa.Connection, context: RequestContext, network: Netwo
             f"External network {network.id} cannot be updated to be made non-external, since it has "
             "existing gateway ports."
         )
+    if not network.external and subnets.has_ipv6(conn, network.id):
+        raise InvalidInput("subnets of external networks are of IPv4 only: routers lead outside by that")
     if not network.external and (users := ports.in_use(conn, network.id)):
         raise NetworkInUse(
             f"Unable to complete operation on network {network.id}. It can become external only without "

@@ -120,7 +120,7 @@ class LinuxHost:
             self._records.put(vif)
             self._ensure_network(segment)
             if before and [own.ip for own in before.addresses] != [own.ip for own in vif.addresses]:
-                segment.release(before)
+                segment.release(before, self._records.folder(vif.network_id))
             self._ensure_port(vif)
             if before:
                 self._perimeter.end_connections(before, _ips(before) - _ips(vif))
@@ -149,7 +149,7 @@ class LinuxHost:
         folder = self._records.folder(vif.network_id)
         if plan:
             segment.ensure(plan, folder)
-            segment.release(vif)
+            segment.release(vif, folder)
         else:
             self._leave(vif.network_id)
             segment.remove(folder, self._routers.uses(vif.network_id))

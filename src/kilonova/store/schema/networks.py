@@ -34,6 +34,8 @@ networks = sa.Table(
     sa.Column("port_security_enabled", sa.Boolean, nullable=False),
     # NULL is what a release that knew no external networks goes on to write: it is none.
     sa.Column("external", sa.Boolean),
+    # True: not for everybody, only for whom network_rbac names.
+    sa.Column("external_restricted", sa.Boolean),
     # Its VXLAN identifier. NULL is what a release without tunnels goes on to write: it gets one when a host
     # asks for it.
     sa.Column("segmentation_id", sa.Integer),
@@ -56,6 +58,8 @@ subnets = sa.Table(
     sa.Column("allocation_pools", Json(list[Pool]), nullable=False),
     # Where the search for a free address begins: after the one given last.
     sa.Column("next_number", sa.BigInteger, nullable=False),
+    sa.Column("ipv6_ra_mode", text(16)),
+    sa.Column("ipv6_address_mode", text(16)),
     sa.Index(None, "project_id"),
 )
 
@@ -95,7 +99,7 @@ ip_allocations = sa.Table(
     "ip_allocations",
     metadata,
     uuid_column("subnet_id", sa.ForeignKey("subnets.id"), primary_key=True),
-    # The address as a number, which is what the search for a free one counts with.
+    # The address as a number (domain/addresses.py), which is what the search for a free one counts with.
     sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("ip", text(64), nullable=False),
     uuid_column("port_id", sa.ForeignKey("ports.id", ondelete="CASCADE"), nullable=False, index=True),
