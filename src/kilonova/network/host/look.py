@@ -24,7 +24,7 @@ from kilonova.network.host.forwarding import Forwarding
 from kilonova.network.host.knowledge import Known
 from kilonova.network.host.look_routers import router_problems, rule_problems
 from kilonova.network.host.look_tunnels import Part, tunnel_problems
-from kilonova.network.host.perimeter import table_name
+from kilonova.network.host.perimeter import leads_out, table_name
 from kilonova.network.host.plan import METADATA_ADDRESS, NetworkPlan, transit_link
 from kilonova.network.host.plug import make
 from kilonova.network.host.router_records import Record
@@ -96,11 +96,10 @@ class _Look:
             yield f"{what}: {error.message}"
 
     def _of_host(self) -> list[str]:
-        leads_out = any(address.subnet.gateway_ip for vif in self._vifs for address in vif.addresses)
         routes = any(one.state.gateway for one in self._routers) and not self._config.external_interface
-        if not (routes or (leads_out and self._config.nat)) or _IP_FORWARD.read_text().strip() == "1":
-            return []
-        return ["net.ipv4.ip_forward is 0"]
+        wanted = routes or (self._config.nat and any(map(leads_out, self._vifs)))
+        forwards = _IP_FORWARD.read_text().strip() == "1"
+        return ["net.ipv4.ip_forward is 0"] if wanted and not forwards else []
 
     def _of_rules(self) -> list[str]:
         tables: list[nft.Table] = []
