@@ -1,4 +1,4 @@
-"""A router between subnets of IPv6: guests hear of it and reach each other by it, and nothing is left of it."""
+"""A router between subnets of IPv6: guests hear of it, reach each other by it, and nothing of it is left."""
 
 from __future__ import annotations
 
