@@ -60,6 +60,12 @@ def _list(*columns: str) -> list[str]:
 
 def uptime(machine: Machine, address: str, key: Path) -> str:
     """What a guest on this machine says of itself; empty if nobody can log in."""
+    said = says(machine, address, key, "cat /proc/uptime")
+    return f"{said.split()[0]} s" if said else ""
+
+
+def says(machine: Machine, address: str, key: Path, command: str) -> str:
+    """What a command prints in a guest on this machine; empty if it fails, or nobody can log in."""
     options = {
         "IdentityFile": str(key),
         "IdentitiesOnly": "yes",
@@ -71,7 +77,6 @@ def uptime(machine: Machine, address: str, key: Path) -> str:
     }
     words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
     try:
-        ssh = ("ssh", "-F", "none", *words, f"cirros@{address}", "cat /proc/uptime")
-        return f"{machine.run(*ssh, timeout=30).split()[0]} s"
+        return machine.run("ssh", "-F", "none", *words, f"cirros@{address}", command, timeout=30)
     except DemoFailed:
         return ""

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import backends
 import fleet
-from client import Client, uptime
+from client import Client, says, uptime
 from fleet import PORT, Service
 from guests import guests, things
 from lab import STATE, Machine, make_switch
@@ -82,6 +82,8 @@ class Story:
             self.build_before()
         with step("Wait for a guest to boot, and log in to it"):
             witness = self.log_in()
+        with step("From there, ping a guest of the same network on another host: their hosts have a tunnel"):
+            self.ping_across(witness)
         with step(
             f"{DURING} more servers; while they are built: kill -9 an API, a conductor, a scheduler, an agent"
         ):
@@ -183,6 +185,23 @@ class Story:
         pid, _ = guests(witness.host)[witness.server_id]
         quote(f"{server['Name']} on {witness.host.name}: up {up}, process {pid}")
         return witness
+
+    def ping_across(self, witness: Witness) -> None:
+        """With a packet of the network's full size."""
+        others = [row for row in self._client.servers() if row["Host"] != witness.host.name]
+        if not others:
+            raise DemoFailed(f"all servers are on {witness.host.name}")
+        ((address, *_),) = others[0]["Networks"].values()
+        mtu = says(witness.host, witness.address, KEY, "cat /sys/class/net/eth0/mtu").strip()
+        quote(f"its network card has an MTU of {mtu}, so that all fits into the tunnel")
+        ping = f"ping -c 1 -s {int(mtu) - 28} {address}"
+        deadline = time.monotonic() + BOOT_TIMEOUT
+        while not (said := says(witness.host, witness.address, KEY, ping)):  # the other one boots
+            if time.monotonic() > deadline:
+                raise DemoFailed(
+                    f"{others[0]['Name']} on {others[0]['Host']} does not answer {witness.address}"
+                )
+        quote(f"{others[0]['Name']} on {others[0]['Host']}: {said.splitlines()[1]}")
 
     # --- what goes wrong, and what comes of it
 

@@ -27,7 +27,7 @@ def things(machine: Machine) -> list[str]:
     """What Kilonova made on a compute host and has not removed."""
     found = [f"guest {server_id}" for server_id in guests(machine)]
     links = machine.run("ip", "-brief", "link").splitlines()
-    found += [f"device {line.split()[0]}" for line in links if re.match(r"tap|brq|knb|knt", line)]
+    found += [f"device {line.split()[0]}" for line in links if re.match(r"tap|brq|kn[btv]", line)]
     found += [f"namespace {line.split()[0]}" for line in machine.run("ip", "netns", "list").splitlines()]
     found += machine.run("nft", "list", "tables").splitlines()
     own = machine.disk / "state/hosts" / machine.name

@@ -44,6 +44,7 @@ ON_BOTH = {
     "test_ports",
     "test_purge",
     "test_quotas",
+    "test_rbac",
     "test_routers",
     "test_routers_of_hosts",
     "test_server_actions",

@@ -169,6 +169,14 @@ def interface_name(text: str) -> None:
 
 class Network(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     mtu: Annotated[int, Meta(ge=68, le=65535)] = 1500
+    """What the links between hosts carry, as Neutron's global_physnet_mtu. Networks carry as much, or less
+    what their tunnels take."""
+    tunnels: bool = True
+    """Where services run apart, a network is on all hosts: VXLAN joins its parts."""
+    tunnel_address: str = ""
+    """Of this host, where it takes tunnels (IPv4); empty: where it reaches the broker from."""
+    tunnel_port: Annotated[int, Meta(ge=1, le=65535)] = 4789
+    """UDP, the same for all hosts."""
     vni_range: str = "1:16777215"
     """``first:last`` of the VXLAN identifiers that networks get, where others use some of them too."""
     dns_servers: list[str] = []
@@ -199,10 +207,13 @@ class Network(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     quota_floatingip: Limit = 50
     quota_security_group: Limit = 10
     quota_security_group_rule: Limit = 100
+    quota_rbac_policy: Limit = 10
     """Of one project; -1 is unlimited (Neutron's section ``quotas`` and its defaults)."""
 
     def __post_init__(self) -> None:
         """ValueError names the option whose value is not of its kind, or does not go with another's."""
+        if self.tunnel_address:
+            _check("tunnel_address", IPv4Address, self.tunnel_address)
         _check("vni_range", vni_range, self.vni_range)
         _check("transit_cidr", IPv4Network, self.transit_cidr)
         _check("external_interface", interface_name, self.external_interface)
@@ -337,6 +348,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     service_user: ServiceUser = ServiceUser()
     monitoring: Monitoring = Monitoring()
     faults: Faults = Faults()
+
+    @property
+    def has_tunnels(self) -> bool:
+        """Whether networks may be on several hosts: those that a broker joins."""
+        return self.network.tunnels and bool(self.bus.url)
 
 
 def load(path: Path | None) -> Config:

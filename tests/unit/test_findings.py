@@ -67,6 +67,15 @@ def test_nothing_new_writes_nothing_and_a_full_disk_stops_nobody(tmp_path: Path)
     assert read(tmp_path / "gone" / FILE) == []
 
 
+def test_they_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[str] = []
+    monkeypatch.setattr(findings._found, "add", counted.append)
+    kept = Findings(tmp_path)
+    kept.mended(["tap t made", "tap u made"])
+    kept.failed("no switch")
+    assert counted == ["mended", "mended", "failed"]
+
+
 def test_half_a_file_is_none(tmp_path: Path) -> None:
     (tmp_path / FILE).write_text('[{"what": "tap')
     assert read(tmp_path / FILE) == []

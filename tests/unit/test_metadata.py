@@ -195,6 +195,10 @@ def test_ec2_values() -> None:
     assert text("/latest/meta-data/block-device-mapping/root") == "/dev/vda"
     assert text("/latest/meta-data/ami-id") == "ami-99999999222233334"
     assert text("/latest/meta-data/reservation-id") == "r-abc"
+    grouped = msgspec.structs.replace(GUEST, security_groups=["default", "web"])
+    assert lookup(grouped, "/1.0/meta-data/security-groups") == b"default\nweb"
+    assert b"\nsecurity-groups" in (lookup(grouped, "/latest/meta-data/") or b"")
+    assert lookup(GUEST, "/1.0/meta-data/security-groups") is None, "nobody asked for them"
 
 
 def test_the_password_is_empty_and_only_on_the_config_drive() -> None:

@@ -123,6 +123,28 @@ def test_data_of_every_earlier_revision_is_there_at_the_newest(
             assert dict(kept) == row, name
 
 
+def test_what_was_everybodys_has_its_policies(new_database: Callable[..., Database]) -> None:
+    db = new_database(None)
+    migrate.upgrade(db, "0007")
+    with db.write() as conn:
+        found = sa.MetaData()
+        found.reflect(conn, only=["networks"])
+        table = found.tables["networks"]
+        row = {column.name: value(column.type.python_type) for column in table.columns}
+        ids = [f"{digit * 8}-aaaa-4aaa-aaaa-aaaaaaaaaaaa" for digit in "12"]
+        own = [{"id": ids[0], "external": None}, {"id": ids[1], "shared": False}]
+        rows = [row | one | {"segmentation_id": n} for n, one in enumerate(own)]
+        conn.execute(table.insert(), rows)
+    migrate.upgrade(db)
+    with db.read() as conn:
+        query = "SELECT id, object_id, action, target_tenant FROM network_rbac ORDER BY id"
+        made = [tuple(row) for row in conn.exec_driver_sql(query)]
+    assert made == [
+        ("11111111-aaaa-3aaa-aaaa-aaaaaaaaaaaa", ids[0], "access_as_shared", "*"),
+        ("22222222-aaaa-5aaa-aaaa-aaaaaaaaaaaa", ids[1], "access_as_external", "*"),
+    ]
+
+
 @pytest.mark.parametrize("revision", REVISIONS[1:])
 def test_a_revision_takes_nothing_from_the_services_that_still_run(revision: str) -> None:
     """Expand now, contract a release later: what the release before writes must go on to be taken."""

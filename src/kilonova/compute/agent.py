@@ -216,7 +216,10 @@ class Agent:
         seen = now()
         network = self._parts.network
         told = structs.replace(
-            self._parts.driver.report(), follows_network=network.follows, plug=network.plug_kind
+            self._parts.driver.report(),
+            follows_network=network.follows,
+            plug=network.plug_kind,
+            tunnel_address=network.tunnel_address,
         )
         if starting:
             self._parts.ask("report", Report(host=self._parts.host, report=told, starting=True), Nothing)

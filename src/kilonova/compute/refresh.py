@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
+from typing import NamedTuple
 
 from kilonova import log
 from kilonova.bus.base import quick
@@ -39,34 +40,49 @@ def learn_of_new(parts: Parts, learn: Learn, vifs: list[Vif]) -> None:
         learn(parts.ask("network_state", query, NetworkState), asked)
 
 
+class _Question(NamedTuple):
+    """What is asked for: ports, networks, and whether the routers are."""
+
+    ports: frozenset[str] = frozenset()
+    networks: frozenset[str] = frozenset()
+    routers: bool = False
+
+    def and_(self, other: _Question) -> _Question:
+        return _Question(
+            self.ports | other.ports, self.networks | other.networks, self.routers or other.routers
+        )
+
+
+_NOTHING = _Question()
+
+
 class Refresher:
     """Its thread begins with the first change. For a network that does not follow it does nothing."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._changed = threading.Condition()
-        self._dirty: set[str] = set()
-        self._routers_dirty = False
-        self._failed: tuple[set[str], bool] = (set(), False)
-        """Ports, and whether the routers, that are to be asked for once more."""
+        self._dirty = _NOTHING
+        self._failed = _NOTHING
+        """To be asked once more."""
         self._routers = threading.Lock()
         """One asks and applies at a time: nobody applies an older answer after a newer one."""
         self._told: dict[str, float] = {}
-        """Group or port → when it was said to have changed."""
+        """Group, port or network → when it was said to have changed."""
         self._closing = False
         self._thread: threading.Thread | None = None
 
     @quick
     def network_changed(self, message: NetworkChanged) -> None:
-        """These groups and ports are not as they were."""
+        """These groups and ports are not as they were, nor on which other hosts these networks are."""
         if not self._parts.network.follows:
             return
         now = time.monotonic()
         with self._changed:
             self._told = {key: at for key, at in self._told.items() if now - at < _KEPT}
-            self._told |= dict.fromkeys([*message.groups, *message.ports], now)
-        ports = set(message.ports) | self._parts.network.users(set(message.groups))
-        self._look_again(ports, message.routers)
+            self._told |= dict.fromkeys([*message.groups, *message.ports, *message.networks], now)
+        ports = frozenset(message.ports) | self._parts.network.users(set(message.groups))
+        self._look_again(_Question(ports, frozenset(message.networks), message.routers))
 
     def learn(self, state: NetworkState | None, asked: float) -> None:
         """The answer to what was asked then, for ports that will be plugged now. What has changed since is
@@ -77,12 +93,14 @@ class Refresher:
         with self._changed:
             since = {key for key, at in self._told.items() if at >= asked}
         if since & {*state.groups, *state.members, *(port.port_id for port in state.ports)}:
-            self._look_again({port.port_id for port in state.ports})
+            self._look_again(_Question(frozenset(port.port_id for port in state.ports)))
+        self._look_again(_Question(networks=frozenset(since & state.tunnels.keys())))
 
     def compare(self) -> None:
-        """Ask for all ports of the host and its routers now. Unavailable: nobody answers."""
-        if self._parts.network.follows:
-            self._pull(set(self._parts.network.plugged()))
+        """Ask for all ports of the host, its networks and its routers now. Unavailable: nobody answers."""
+        network = self._parts.network
+        if network.follows:
+            self._pull(set(network.plugged()), network.networks())
             self._pull_routers()
 
     def close(self) -> None:
@@ -92,11 +110,10 @@ class Refresher:
         if self._thread is not None:
             self._thread.join()
 
-    def _look_again(self, ports: set[str], routers: bool = False) -> None:
+    def _look_again(self, asked: _Question) -> None:
         with self._changed:
-            self._dirty |= ports
-            self._routers_dirty |= routers
-            if not (self._dirty or self._routers_dirty) or self._closing:
+            self._dirty = self._dirty.and_(asked)
+            if self._dirty == _NOTHING or self._closing:
                 return
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="network-refresh", daemon=True)
@@ -106,10 +123,9 @@ class Refresher:
     def _run(self) -> None:
         pause = 0.0
         while (asked := self._next(pause)) is not None:
-            ports, routers = asked
             try:
-                self._pull(ports)
-                if routers:
+                self._pull(asked.ports, asked.networks)
+                if asked.routers:
                     self._pull_routers()
                 pause = 0.0
             except KilonovaError as error:
@@ -120,28 +136,30 @@ class Refresher:
             except Exception:  # noqa: BLE001 - the loop must go on; each minute all is compared
                 _log.exception("refresh_failed")
 
-    def _next(self, pause: float) -> tuple[set[str], bool] | None:
-        """The ports that are to be asked for, and whether the routers are. With what failed it waits for
-        ``pause`` seconds, or for a new word."""
-        (ports, routers), self._failed = self._failed, (set(), False)
+    def _next(self, pause: float) -> _Question | None:
+        """What is to be asked. With what failed it waits for ``pause`` seconds, or for a new word."""
+        failed, self._failed = self._failed, _NOTHING
         with self._changed:
             self._changed.wait_for(
-                lambda: self._dirty or self._routers_dirty or self._closing,
-                pause if ports or routers else None,
+                lambda: self._dirty != _NOTHING or self._closing,
+                pause if failed != _NOTHING else None,
             )
-            ports, self._dirty = ports | self._dirty, set()
-            routers, self._routers_dirty = routers or self._routers_dirty, False
-            return None if self._closing else (ports, routers)
+            asked, self._dirty = failed.and_(self._dirty), _NOTHING
+            return None if self._closing else asked
 
     def _pull_routers(self) -> None:
         with self._routers:
             wanted = self._parts.ask("host_routers", FromHost(host=self._parts.host), HostRouters)
+            self._pull(frozenset(), wanted.networks)
             for line in self._parts.network.apply_routers(wanted):
                 _log.info("routers_changed", what=line)
 
-    def _pull(self, ports: set[str]) -> None:
-        if not ports:
+    def _pull(self, ports: Set[str], networks: Set[str]) -> None:
+        """Who takes no tunnels asks nothing of networks."""
+        if self._parts.network.tunnel_address is None:
+            networks = frozenset()
+        if not ports and not networks:
             return
         asked = time.monotonic()
-        query = NetworkQuery(host=self._parts.host, ports=sorted(ports))
+        query = NetworkQuery(host=self._parts.host, ports=sorted(ports), networks=sorted(networks))
         self._parts.network.refresh(self._parts.ask("network_state", query, NetworkState), asked)

@@ -252,7 +252,10 @@ def guest_metadata(parts: Parts, message: ServerQuery) -> GuestMetadata:
         password = server_passwords.get(conn, message.server_id)
     spec = structs.replace(server.spec, name=server.name, hostname=server.hostname)
     told = metadata_of(spec, server.vifs, server.availability_zone, server.metadata)
-    return structs.replace(told, password=password, reservation_id=server.reservation_id)
+    groups = parts.network.security_group_names([message.server_id]).get(message.server_id, [])
+    return structs.replace(
+        told, password=password, reservation_id=server.reservation_id, security_groups=groups
+    )
 
 
 @repeated
@@ -276,8 +279,9 @@ def server_record(parts: Parts, message: ServerQuery) -> ServerRecord:
 
 
 def network_state(parts: Parts, message: NetworkQuery) -> NetworkState:
-    """What holds now for ports of the host that asks: it reads only the security groups of these."""
-    return parts.network.state(message.host, message.ports)
+    """What holds now for ports of the host that asks: it reads only the security groups of these, and where
+    the networks are that it has a part of."""
+    return parts.network.state(message.host, message.ports, message.networks)
 
 
 def host_routers(parts: Parts, message: FromHost) -> HostRouters:

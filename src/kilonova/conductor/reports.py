@@ -26,9 +26,12 @@ def report(parts: Parts, message: Report) -> Nothing:
     zone = parts.config.default_availability_zone
     with parts.db.write() as conn:
         service_id = hosts.seen(conn, "nova-compute", message.host, zone)
+        moved = hosts.tunnel_address(conn, message.host) != message.report.tunnel_address
         hosts.report(conn, service_id, message.host, message.report, parts.config.compute)
         if message.starting:
             operations.expire_leases(conn, message.host)
+    if moved:
+        parts.network.host_moved(message.host)
     return Nothing()
 
 

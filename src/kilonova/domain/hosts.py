@@ -51,3 +51,5 @@ class HostReport(msgspec.Struct, frozen=True, kw_only=True):
     """GiB that the file system has free."""
     follows_network: bool = False
     """Its network wants to be told what changes of the ports on it."""
+    tunnel_address: Text64 | None = None
+    """Where it takes the tunnels of its networks; None: its networks are on no other host."""

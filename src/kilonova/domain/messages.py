@@ -93,6 +93,8 @@ class NetworkChanged(Message, frozen=True, kw_only=True):
     ports: list[str] = []
     routers: bool = False
     """The host's routers, or its networks' gateways (it asks for host_routers)."""
+    networks: list[str] = []
+    """Which other hosts these are on."""
 
 
 # --- conductor, from computes
@@ -164,9 +166,11 @@ class Vifs(Message, frozen=True, kw_only=True):
 
 
 class NetworkQuery(FromHost, frozen=True, kw_only=True):
-    """What holds now for these ports? Those that are not bound to the host are left out of the answer."""
+    """What holds now for these ports? On which other hosts are their networks, and these ones? What is not
+    bound to the host is left out of the answer."""
 
     ports: list[str]
+    networks: list[str] = []
 
 
 class ServerRecord(Message, frozen=True, kw_only=True):

@@ -238,6 +238,8 @@ def ec2_tree(metadata: GuestMetadata, version: str, dhcp_domain: str = "novaloca
         "local-ipv4": _first_ipv4(metadata),
         "reservation-id": metadata.reservation_id,
     }
+    if metadata.security_groups is not None:
+        data["security-groups"] = metadata.security_groups
     if metadata.image_id is not None:
         data["ami-id"] = f"ami-{metadata.image_id.replace('-', '')[:17]}"
     if metadata.key_name and metadata.public_key:
@@ -277,6 +279,8 @@ def _walk(tree: Tree, parts: list[str], key_name: str | None) -> bytes | None:
         node = node[part]
     if isinstance(node, bytes):
         return node
+    if isinstance(node, list):
+        return _lines(node)
     if not isinstance(node, dict):
         return str(node).encode()
     if parts[-1:] == ["public-keys"]:

@@ -20,6 +20,10 @@ MAX_VNI = (1 << 24) - 1
 """The greatest VXLAN identifier (RFC 7348); 0 is nobody's."""
 
 
+VXLAN_OVERHEAD = 50
+"""Octets that a tunnel over IPv4 takes of each packet: IP 20, UDP 8, VXLAN 8, the frame's own header 14."""
+
+
 class HostRoute(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     destination: str
     nexthop: str
@@ -106,6 +110,14 @@ class PortSecurity(msgspec.Struct, frozen=True, kw_only=True):
     security_groups: list[str] = []
 
 
+class NetworkTunnel(msgspec.Struct, frozen=True, kw_only=True):
+    """What joins a host's part of a network to the other hosts that have a part of it."""
+
+    segmentation_id: int
+    peers: list[str] = []
+    """The addresses at which these take tunnels, sorted; none: the network is on this host alone."""
+
+
 class NetworkState(msgspec.Struct, frozen=True, kw_only=True):
     """What a host must know beside its vifs, as it was when it was read."""
 
@@ -114,6 +126,8 @@ class NetworkState(msgspec.Struct, frozen=True, kw_only=True):
     """Group id → its rules, of the groups that these ports are in."""
     members: dict[str, list[str]] = {}
     """Group id → addresses and ranges of all ports in it, of the groups that those rules name."""
+    tunnels: dict[str, NetworkTunnel] = {}
+    """Network id → its tunnel, of the networks of these ports and those that were asked for."""
 
 
 def binding_of(plug: PlugKind, network_id: str) -> tuple[str, dict[str, Any]]:
@@ -163,11 +177,27 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     port_security_enabled: bool
     external: bool | None = None
     """Leads to the outside: routers have their gateways on it, floating IPs are of it. None: no."""
+    external_restricted: bool | None = None
+    """It does so for the projects alone that a policy names. None: no."""
     segmentation_id: int | None = None
     """Its VXLAN identifier, of no other network. None: of a release without them; no host has asked yet."""
     revision_number: int = 0
     created_at: float
     updated_at: float
+
+
+EVERYBODY = "*"
+SHARED, EXTERNAL = "access_as_shared", "access_as_external"
+
+
+class RbacPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """A network is shared with a project (or EVERYBODY), or leads it outside: SHARED or EXTERNAL."""
+
+    id: str
+    project_id: str
+    object_id: str
+    action: str
+    target_tenant: str
 
 
 class Subnet(msgspec.Struct, frozen=True, kw_only=True):

@@ -113,3 +113,8 @@ class HostRouters(msgspec.Struct, frozen=True, kw_only=True):
     """Those that are on it, and up."""
     gateways: dict[str, list[str]] = {}
     """Network id → addresses of gateways that are a router's, wherever it is: nobody else may have them."""
+
+    @property
+    def networks(self) -> set[str]:
+        """Those that its routers join: each is on the host, with or without guests."""
+        return {interface.network_id for router in self.routers for interface in router.interfaces}

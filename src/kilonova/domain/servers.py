@@ -147,6 +147,8 @@ class GuestMetadata(msgspec.Struct, frozen=True, kw_only=True):
     """EC2's names → where the guest finds them."""
     password: str = ""
     """What the guest said that it is; encrypted by the guest."""
+    security_groups: list[str] | None = None
+    """Names; None where nobody asked for them (the config drive)."""
     vendor_data: dict[str, Any] = {}
     """What the operator tells all guests."""
     vendor_data_dynamic: dict[str, Any] = {}

@@ -76,8 +76,13 @@ class NetworkService(Protocol):
     def deallocate_for_instance(self, server_id: str) -> None:
         """Ports that the build made are gone; ports of the user are unbound. Safe to call again."""
 
-    def state(self, host: str, port_ids: Sequence[str]) -> NetworkState:
-        """What that host must know of those of the ports that are bound to it."""
+    def state(self, host: str, port_ids: Sequence[str], network_ids: Sequence[str] = ()) -> NetworkState:
+        """What that host must know of those of the ports that are bound to it, and where else the networks of
+        these, and those networks, are."""
+
+    def host_moved(self, host: str) -> None:
+        """The host takes tunnels at another address than before, or begins or ceases to take them: those who
+        share networks with it are told."""
 
     def host_routers(self, host: str) -> HostRouters:
         """The routers of that host, and the gateways that are routers' on the networks that it serves."""
@@ -159,6 +164,9 @@ class HostNetwork(Protocol):
     plug_kind: PlugKind
     """How guests are joined to their networks; ports show it."""
 
+    tunnel_address: str | None
+    """Where its networks take tunnels from other hosts; None: they take none."""
+
     def start(self, metadata: MetadataLookup, deeds: MetadataDeeds = NO_DEEDS) -> None:
         """Adopt what an earlier run left: its namespaces, DHCP servers, rules; begin to answer metadata."""
 
@@ -173,7 +181,11 @@ class HostNetwork(Protocol):
         """From now on this holds, for ports that are plugged and for ports that will be: security groups and
         their members, address pairs, port security. ``asked``: when that was asked for (time.monotonic());
         what was asked for later is kept. One transaction: at no moment passes what neither the old nor the
-        new rules allow; connections that the new ones allow go on, others end."""
+        new rules allow; connections that the new ones allow go on, others end. And its networks are joined to
+        those other hosts."""
+
+    def networks(self) -> set[str]:
+        """Ids of the networks that are on this host, by a guest or a router."""
 
     def users(self, ids: set[str]) -> set[str]:
         """The plugged ports that use one of these security groups, as their own or in a rule."""

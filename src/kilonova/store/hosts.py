@@ -105,6 +105,7 @@ def _values(told: HostReport, rules: Compute) -> dict[str, object]:
         "disk_available_least": told.disk_available_least,
         "follows_network": told.follows_network,
         "plug": told.plug,
+        "tunnel_address": told.tunnel_address,
     }
 
 
@@ -114,8 +115,21 @@ def plugs(conn: sa.Connection, names: Collection[str]) -> dict[str, PlugKind]:
     return {row.host: row.plug or "bridge" for row in conn.execute(query)} if names else {}
 
 
+_TUNNEL_ADDRESS = Statement(sa.select(hosts.c.tunnel_address).where(hosts.c.host == given("on")))
+
+
+def tunnel_address(conn: sa.Connection, host: str) -> str | None:
+    """Where it takes tunnels; None: nowhere, or the host is not known."""
+    row = _TUNNEL_ADDRESS.row(conn, {"on": host})
+    return None if row is None else row.tunnel_address
+
+
 _SELECT = sa.select(
-    *(column for column in hosts.c if column.name not in {"cpu_info", "id", "plug", "service_id"}),
+    *(
+        column
+        for column in hosts.c
+        if column.name not in {"cpu_info", "id", "plug", "service_id", "tunnel_address"}
+    ),
     services.c.last_seen,
     services.c.disabled,
     services.c.forced_down,

@@ -68,7 +68,7 @@ class Listing:
 
     def _key(self, name: str) -> Column | None:
         """None: it is the same of all."""
-        column = self.table.c[name] if name in _TIMES else self.attributes.get(name)
+        column = self.table.c[name] if name in _TIMES and name in self.table.c else self.attributes.get(name)
         if column is None:
             raise BadRequest(f"Invalid input for sort_key: {name} is no attribute to sort by")
         if isinstance(column, sa.BindParameter):
@@ -80,7 +80,7 @@ class Listing:
     def _conditions(self, filters: Mapping[str, list[str]]) -> list[Condition]:
         found = []
         for name, values in filters.items():
-            if name == "changed_since":
+            if name == "changed_since" and "updated_at" in self.table.c:
                 found.append(self.table.c.updated_at >= _time(values[-1]))
             elif special := self.special.get(name) or _tag_filters(self.table.c.id).get(name):
                 found.append(special(values))

@@ -9,9 +9,10 @@ import msgspec
 import sqlalchemy as sa
 
 from kilonova.domain.clock import now
-from kilonova.domain.network import EXTERNAL_PHYSICAL_NETWORK, Network
+from kilonova.domain.network import EXTERNAL, EXTERNAL_PHYSICAL_NETWORK, SHARED, Network
+from kilonova.store import network_rbac
 from kilonova.store.network_lists import Condition, Listing, Page
-from kilonova.store.schema.networks import networks, ports, subnets
+from kilonova.store.schema.networks import networks, subnets
 
 _EXTERNAL = sa.func.coalesce(networks.c.external, sa.false())
 
@@ -24,7 +25,6 @@ ATTRIBUTES = {
             "description",
             "project_id",
             "admin_state_up",
-            "shared",
             "mtu",
             "port_security_enabled",
             "revision_number",
@@ -38,23 +38,35 @@ ATTRIBUTES = {
     # The same for every network as long as there are no states beside ACTIVE.
     "status": sa.literal("ACTIVE"),
 }
-_listing = Listing(networks, ATTRIBUTES, {})
-
 
 # Statements on the way of a build are made once: making one costs more than running it.
 _BY_ID = sa.select(networks).where(networks.c.id.in_(sa.bindparam("ids", expanding=True)))
 
 
 def visible_to(project_id: str | None) -> Condition:
-    """What a project sees: its own, the shared and the external ones. None: everything (an admin)."""
+    """What a project sees: its own, those that are shared with it, and those that lead it outside. None:
+    everything (an admin)."""
     if project_id is None:
         return sa.true()
-    return sa.or_(networks.c.project_id == project_id, networks.c.shared, networks.c.external)
+    return sa.or_(
+        networks.c.project_id == project_id,
+        networks.c.shared,
+        sa.and_(networks.c.external, sa.not_(sa.func.coalesce(networks.c.external_restricted, sa.false()))),
+        network_rbac.named(project_id, SHARED, EXTERNAL),
+    )
+
+
+def shared_with(project_id: str | None) -> Condition:
+    """It may be used as if it were the project's own. None: by everybody."""
+    if project_id is None:
+        return networks.c.shared.is_(sa.true())
+    return sa.or_(networks.c.shared, network_rbac.named(project_id, SHARED))
 
 
 def page(conn: sa.Connection, asked: Page, project_id: str | None) -> tuple[list[Network], bool, bool] | None:
     """Networks, more after, more before; None if the marker is unknown."""
-    found = _listing.page(conn, asked, visible_to(project_id))
+    listing = Listing(networks, ATTRIBUTES | {"shared": shared_with(project_id)}, {})
+    found = listing.page(conn, asked, visible_to(project_id))
     return None if found is None else ([_network(row) for row in found[0]], found[1], found[2])
 
 
@@ -75,6 +87,18 @@ def by_id(conn: sa.Connection, network_ids: Sequence[str]) -> dict[str, Network]
         return {}
     rows = conn.execute(_BY_ID, {"ids": network_ids})
     return {row.id: _network(row) for row in rows}
+
+
+def visible(conn: sa.Connection, network_ids: Sequence[str], project_id: str | None) -> set[str]:
+    """Those of the networks that the project sees."""
+    query = sa.select(networks.c.id).where(networks.c.id.in_(network_ids), visible_to(project_id))
+    return set(conn.scalars(query))
+
+
+def shared(conn: sa.Connection, network_ids: Sequence[str], project_id: str | None) -> set[str]:
+    """Those of the networks that are shared with the project (None: with everybody)."""
+    query = sa.select(networks.c.id).where(networks.c.id.in_(network_ids), shared_with(project_id))
+    return set(conn.scalars(query))
 
 
 def usable(conn: sa.Connection, project_id: str) -> list[Network]:
@@ -122,15 +146,6 @@ def subnet_ids(conn: sa.Connection, network_ids: Sequence[str]) -> dict[str, lis
     for row in rows:
         found.setdefault(row.network_id, []).append(row.id)
     return found
-
-
-def used_by_others(conn: sa.Connection, network_id: str, project_id: str) -> bool:
-    """Whether another project has a port or a subnet on it."""
-    foreign = [
-        sa.exists().where(table.c.network_id == network_id, table.c.project_id != project_id)
-        for table in (ports, subnets)
-    ]
-    return bool(conn.scalar(sa.select(sa.or_(*foreign))))
 
 
 def _network(row: sa.Row[Any]) -> Network:

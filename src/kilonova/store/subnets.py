@@ -9,8 +9,9 @@ import msgspec
 import sqlalchemy as sa
 
 from kilonova.domain.clock import now
-from kilonova.domain.network import Subnet
+from kilonova.domain.network import SHARED, Subnet
 from kilonova.store.network_lists import Condition, Listing, Page
+from kilonova.store.schema.network_rbac import network_rbac
 from kilonova.store.schema.networks import ip_allocations, networks, ports, subnets
 
 DHCP_OWNER = "network:dhcp"
@@ -101,7 +102,15 @@ def visible_to(project_id: str | None) -> Condition:
         return sa.true()
     on_visible = sa.exists().where(
         networks.c.id == subnets.c.network_id,
-        sa.or_(networks.c.shared, networks.c.project_id == project_id),
+        sa.or_(
+            networks.c.shared,
+            networks.c.project_id == project_id,
+            sa.exists().where(
+                network_rbac.c.object_id == networks.c.id,
+                network_rbac.c.target_tenant == project_id,
+                network_rbac.c.action == SHARED,
+            ),
+        ),
     )
     return sa.or_(subnets.c.project_id == project_id, on_visible)
 

@@ -25,7 +25,8 @@ from tests.system.host_network.lab import (
 )
 
 from kilonova.domain.errors import BuildFailed, Unavailable
-from kilonova.network.host import LinuxHost, findings, linux, look, names
+from kilonova.network.host import LinuxHost, dhcp, findings, linux, look, names
+from kilonova.network.host.plug.bridge import BridgePlug
 
 pytestmark = pytest.mark.system
 
@@ -143,6 +144,29 @@ def test_what_cannot_be_mended_is_kept_too(lab: Lab, monkeypatch: pytest.MonkeyP
     kept = findings.read(lab.folder / "network" / findings.FILE)
     assert [(one.what, one.times) for one in kept if not one.mended] == [("no such luck", 3)]
     assert lab.host.repair() != []
+
+
+def test_what_cannot_be_mended_keeps_nothing_else_from_it(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A DHCP server that does not start cuts no guest off; nor does a port that cannot be joined another."""
+    one, two = (make_vif(lab.subnet, number, lab.network_id) for number in (5, 6))
+    for vif in (one, two):
+        lab.host.plug(vif)
+    lab.host.repair()
+    for vif in (one, two):
+        run("ip", "link", "set", vif.tap, "nomaster")
+    run("ip", "netns", "exec", names.namespace(one.network_id), "ip", "link", "set", "uplink", "down")
+    join = BridgePlug.ensure_port
+    with monkeypatch.context() as broken:
+        broken.setattr(dhcp, "ensure", _refuses)
+        broken.setattr(
+            BridgePlug,
+            "ensure_port",
+            lambda self, ip, vif: _refuses() if vif.port_id == one.port_id else join(self, ip, vif),
+        )
+        lab.host.repair()
+    said = look.problems(lab.folder / "network", lab.config.network)
+    assert said == [f"port {one.port_id}: device {one.tap} is not on {one.bridge}"]
+    assert lab.host.repair() == [f"network {one.network_id}: device {one.tap} set right: master"]
 
 
 def _refuses(*_: object, **__: object) -> list[str]:

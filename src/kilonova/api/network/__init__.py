@@ -11,11 +11,12 @@ from kilonova.api.network import extensions, faults, quotas, resources, routers,
 from kilonova.api.network.floating_ips import FLOATING_IPS
 from kilonova.api.network.networks import NETWORKS
 from kilonova.api.network.ports import PORTS
+from kilonova.api.network.rbac import RBAC_POLICIES
 from kilonova.api.network.security_groups import RULES, SECURITY_GROUPS
 from kilonova.api.network.subnets import SUBNETS
 from kilonova.network.builtin.service import BuiltinNetwork
 
-RESOURCES = (NETWORKS, SUBNETS, PORTS, SECURITY_GROUPS, RULES, routers.ROUTERS, FLOATING_IPS)
+RESOURCES = (NETWORKS, SUBNETS, PORTS, SECURITY_GROUPS, RULES, routers.ROUTERS, FLOATING_IPS, RBAC_POLICIES)
 TAGGED = (NETWORKS, SUBNETS, PORTS, SECURITY_GROUPS, routers.ROUTERS, FLOATING_IPS)
 _QUOTA = "/v2.0/quotas/{project_id}"
 

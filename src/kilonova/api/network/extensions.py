@@ -34,6 +34,7 @@ _EXTENSIONS = {
         "Security group rules belong to the project's default security group",
         "belongs_to_default_sg",
     ),
+    "rbac-policies": ("RBAC Policies", "Networks shared with some projects"),
     "router": ("Neutron L3 Router", "Routers between networks and to the outside, floating IPs"),
     "sorting": ("Sorting support", "sort_key and sort_dir"),
     "standard-attr-description": ("standard-attr-description", "Descriptions"),

@@ -11,7 +11,7 @@ from kilonova.api.network.resources import Resource, View
 from kilonova.domain.clock import iso8601
 from kilonova.domain.context import RequestContext
 from kilonova.domain.network import Network, provider_of
-from kilonova.network.builtin import networks
+from kilonova.network.builtin import networks, policy
 from kilonova.network.builtin.requests import NetworkCreate, NetworkUpdate
 from kilonova.store import network_tags
 from kilonova.store import networks as store
@@ -20,14 +20,17 @@ from kilonova.store import networks as store
 def _views(conn: sa.Connection, context: RequestContext, items: Sequence[Network]) -> list[View]:
     ids = [item.id for item in items]
     subnets, tags = store.subnet_ids(conn, ids), network_tags.of(conn, ids)
-    views = [_view(item, subnets.get(item.id, []), tags.get(item.id, [])) for item in items]
+    shared = store.shared(conn, ids, policy.scope(context))
+    views = [
+        _view(item, item.id in shared, subnets.get(item.id, []), tags.get(item.id, [])) for item in items
+    ]
     if context.is_admin:
         for view, item in zip(views, items, strict=True):
             view.update(provider_of(bool(item.external), item.segmentation_id))
     return views
 
 
-def _view(network: Network, subnets: list[str], tags: list[str]) -> dict[str, Any]:
+def _view(network: Network, shared: bool, subnets: list[str], tags: list[str]) -> dict[str, Any]:
     return {
         "id": network.id,
         "name": network.name,
@@ -36,7 +39,7 @@ def _view(network: Network, subnets: list[str], tags: list[str]) -> dict[str, An
         "tenant_id": network.project_id,
         "admin_state_up": network.admin_state_up,
         "status": "ACTIVE",
-        "shared": network.shared,
+        "shared": shared,
         "router:external": bool(network.external),
         "mtu": network.mtu,
         "port_security_enabled": network.port_security_enabled,

@@ -14,6 +14,7 @@ _COLLECTIONS = {
     "floatingip": "floatingips",
     "security_group": "security-groups",
     "security_group_rule": "security-group-rules",
+    "rbac_policy": "rbac-policies",
     "quota": "quotas",
 }
 

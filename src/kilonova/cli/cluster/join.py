@@ -70,6 +70,7 @@ def join(file: Path, root: Path) -> None:
         return
     machine.enable(machine.COMPUTE)
     click.echo(f"{ticket.host} is a compute host: openstack compute service list shows it. Remove {file}.")
+    click.echo("Open UDP port 4789 to the other compute hosts: guests' networks are joined by VXLAN.")
 
 
 def _fresh(ticket: Ticket) -> str:

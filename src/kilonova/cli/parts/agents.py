@@ -109,6 +109,7 @@ def host_maker(driver: str, config: Config, folder: Path, images: ImageSource | 
         return FakeDriver(name, config, folder=folder / name), MemoryHost()
 
     def libvirt(name: str) -> tuple[Driver, HostNetwork]:
+        from kilonova.cli.parts import tunnels
         from kilonova.network.host import LinuxHost
         from kilonova.virt.libvirt.driver import LibvirtDriver
         from kilonova.virt.libvirt.reaper import adopt_guests
@@ -118,6 +119,7 @@ def host_maker(driver: str, config: Config, folder: Path, images: ImageSource | 
         assert images is not None
         own = folder / name
         own.mkdir(exist_ok=True, mode=0o700)
-        return LibvirtDriver(config, own, images, say), LinuxHost(config, own / "network")
+        network = LinuxHost(tunnels.settled(config, say), own / "network")
+        return LibvirtDriver(config, own, images, say), network
 
     return {"fake": fake, "libvirt": libvirt}[driver]

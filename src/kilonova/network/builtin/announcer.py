@@ -14,7 +14,7 @@ from kilonova.bus.base import Bus
 from kilonova.domain.hosts import topic
 from kilonova.domain.messages import NetworkChanged, ServerRef
 from kilonova.network.builtin.changes import Change
-from kilonova.store import port_security
+from kilonova.store import port_security, segments
 from kilonova.store.database import Database
 
 PAUSE = 0.3
@@ -36,6 +36,7 @@ class Announcer:
         self._members: set[str] = set()
         self._ports: set[str] = set()
         self._hosts: set[str] = set()
+        self._networks: set[str] = set()
         self._servers: set[tuple[str, str]] = set()
         self._work = threading.Event()
         self._closing = threading.Event()
@@ -48,6 +49,7 @@ class Announcer:
             self._members.update(change.members)
             self._ports.update(change.ports)
             self._hosts.update(change.hosts)
+            self._networks.update(change.networks)
             self._servers.update(change.servers)
             if self._thread is None and not self._closing.is_set():
                 self._thread = threading.Thread(target=self._run, name="network-announcer", daemon=True)
@@ -82,23 +84,30 @@ class Announcer:
     def _take(self) -> Change:
         """All that was told and not said yet."""
         with self._lock:
-            told = Change(self._groups, self._members, self._ports, self._hosts, self._servers)
+            told = Change(
+                self._groups, self._members, self._ports, self._hosts, self._networks, self._servers
+            )
             self._groups, self._members, self._ports, self._hosts = set(), set(), set(), set()
-            self._servers = set()
+            self._networks, self._servers = set(), set()
         return told
 
     def _say(self, told: Change) -> None:
         for host, server_id in sorted(told.servers):
             self._bus.cast(topic(host), "refresh_interfaces", ServerRef(server_id=server_id))
-        if not (told.groups or told.members or told.ports or told.hosts):
+        if not (told.groups or told.members or told.ports or told.hosts or told.networks):
             return
         with self._db.read() as conn:
             if not port_security.any_follower(conn):
                 return
             found = port_security.concerned(conn, set(told.groups), set(told.members), set(told.ports))
+            places = segments.places(conn, told.networks)
         nothing: tuple[set[str], set[str]] = (set(), set())
-        for host in {*found, *told.hosts}:
+        for host in {*found, *told.hosts, *(host for hosts in places.values() for host in hosts)}:
             of_groups, of_ports = found.get(host, nothing)
-            routers = host in told.hosts
-            message = NetworkChanged(groups=sorted(of_groups), ports=sorted(of_ports), routers=routers)
+            message = NetworkChanged(
+                groups=sorted(of_groups),
+                ports=sorted(of_ports),
+                routers=host in told.hosts,
+                networks=sorted(network_id for network_id, hosts in places.items() if host in hosts),
+            )
             self._bus.cast(topic(host), "network_changed", message)

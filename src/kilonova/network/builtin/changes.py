@@ -19,6 +19,7 @@ class Change:
     """Ids. ``groups`` have other rules, ``members`` other members, ``ports`` are not as they were.
 
     ``hosts``: names of those whose routers, or whose networks' gateways, are not as they were.
+    ``networks`` are on other hosts than before.
     ``servers``: (host, id) of those of whose NICs one is gone, or has other addresses, or another link.
     """
 
@@ -26,6 +27,7 @@ class Change:
     members: Collection[str] = ()
     ports: Collection[str] = ()
     hosts: Collection[str] = ()
+    networks: Collection[str] = ()
     servers: Collection[tuple[str, str]] = ()
 
 
@@ -39,7 +41,7 @@ def heard_by(conn: sa.Connection, tell: Tell | None) -> None:
 
 def changed(conn: sa.Connection, change: Change) -> None:
     tell: Tell | None = conn.info.get(_KEY)
-    said = (change.groups, change.members, change.ports, change.hosts, change.servers)
+    said = (change.groups, change.members, change.ports, change.hosts, change.networks, change.servers)
     if tell is not None and any(said):
         after_commit(conn, partial(tell, change))
 

@@ -274,3 +274,15 @@ class OverQuota(QuotaExceeded):
     """Neutron says 409 where Nova says 403."""
 
     status = 409
+
+
+class RbacPolicyNotFound(NotFound):
+    pass
+
+
+class RbacPolicyInUse(Conflict):
+    pass
+
+
+class DuplicateRbacPolicy(Conflict):
+    pass

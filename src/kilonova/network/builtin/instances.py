@@ -14,7 +14,7 @@ from kilonova.domain.errors import BuildAborted, KilonovaError
 from kilonova.domain.network import Network, Port, Subnet, Vif
 from kilonova.domain.servers import RequestedNetwork
 from kilonova.network.base import Seat
-from kilonova.network.builtin import macs, placement, port_groups, quotas, security_groups, vifs
+from kilonova.network.builtin import macs, placement, port_groups, quotas, security_groups, tunnels, vifs
 from kilonova.network.builtin.changes import Change, changed, membership
 from kilonova.network.builtin.ipam import Allocator
 from kilonova.network.builtin.ports import new_port
@@ -64,6 +64,7 @@ def let_go(conn: sa.Connection, ports: Sequence[Port]) -> None:
     if ports:
         store.refresh_dhcp_status(conn, sorted({port.network_id for port in ports}))
         membership(conn, [port for port in ports if port.made_by_build])
+        tunnels.gone(conn, ports)
 
 
 def set_status(conn: sa.Connection, server_ids: Sequence[str], active: bool) -> None:
@@ -158,6 +159,7 @@ def make(
                 security_groups=groups if network.port_security_enabled else [],
             )
         )
+    tunnels.come(conn, seat.host, networks)
     store.insert(conn, made)
     membership(conn, made)
     for allocator in allocators.values():
@@ -183,6 +185,7 @@ def bind(conn: sa.Connection, seat: Seat, port: Port, nic: int, ask: RequestedNe
         raise BuildAborted(f"Port {port.id} is administratively down.")
     if not port.fixed_ips:
         raise BuildAborted(f"Port {port.id} requires a FixedIP in order to be used.")
+    tunnels.come(conn, seat.host, [port.network_id])
     store.update(
         conn,
         [port.id],
@@ -203,6 +206,8 @@ def _rebind(conn: sa.Connection, ports: Sequence[Port], host: str) -> None:
     """The ports belong to another host now, where they are not plugged yet."""
     moved = [port for port in ports if port.host != host]
     if moved:
+        tunnels.come(conn, host, {port.network_id for port in moved})
         store.update(conn, [port.id for port in moved], {"host": host, "status": "DOWN"})
         store.refresh_dhcp_status(conn, sorted({port.network_id for port in moved}))
+        tunnels.gone(conn, moved)
         changed(conn, Change(ports=[port.id for port in moved]))

@@ -102,9 +102,8 @@ def _with_network(conn: sa.Connection, context: RequestContext, asked: Requested
     """The request with its network, which the asker sees; what is taken there is a Conflict."""
     if asked.network_id is None:
         return structs.replace(asked, network_id=_only_network(conn, context))
-    network = network_store.by_id(conn, [asked.network_id]).get(asked.network_id)
-    scope = policy.scope(context)
-    if network is None or not (scope is None or network.shared or network.project_id == scope):
+    network = network_store.get(conn, asked.network_id, policy.scope(context))
+    if network is None:
         raise NotFound(f"Network {asked.network_id} could not be found.")
     if asked.fixed_ip is not None:
         _check_free(conn, network.id, asked.fixed_ip)

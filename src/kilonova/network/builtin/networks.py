@@ -10,8 +10,8 @@ from msgspec import UNSET
 from kilonova.config import Config
 from kilonova.domain.clock import now
 from kilonova.domain.context import RequestContext
-from kilonova.domain.network import Network
-from kilonova.network.builtin import placement, policy, quotas, segments, vifs
+from kilonova.domain.network import EXTERNAL, SHARED, VXLAN_OVERHEAD, Network
+from kilonova.network.builtin import placement, policy, quotas, segments, sharing, vifs
 from kilonova.network.builtin.errors import (
     ExternalNetworkInUse,
     InvalidInput,
@@ -57,7 +57,7 @@ def create(conn: sa.Connection, config: Config, context: RequestContext, body: N
         description=body.description or "",
         admin_state_up=body.admin_state_up is not False,
         shared=body.shared is True,
-        mtu=_mtu(config, body.mtu or 0),
+        mtu=_mtu(config, body.mtu or 0, body.router_external is True),
         port_security_enabled=body.port_security_enabled is not False,
         external=body.router_external is True,
         segmentation_id=segments.of_new(conn, config, context, body),
@@ -65,6 +65,7 @@ def create(conn: sa.Connection, config: Config, context: RequestContext, body: N
         updated_at=made,
     )
     store.insert(conn, network)
+    sharing.adopt(conn, network)
     return network
 
 
@@ -77,12 +78,14 @@ def update(
     segments.refuse(body)
     changes = said(body, "name", "description", "admin_state_up", "shared", "mtu", "port_security_enabled")
     if "mtu" in changes:
-        changes["mtu"] = _mtu(config, changes["mtu"])
+        changes["mtu"] = _mtu(config, changes["mtu"], bool(network.external))
     if changes.get("shared", network.shared) != network.shared:
         _check_sharing(conn, context, network)
+        sharing.set_for_everybody(conn, network, SHARED, changes["shared"])
     if body.router_external is not UNSET and body.router_external != bool(network.external):
-        _check_external(conn, context, network)
-        changes["external"] = body.router_external
+        check_external(conn, context, network)
+        sharing.set_for_everybody(conn, network, EXTERNAL, body.router_external)
+        changes |= {"external": body.router_external, "external_restricted": None}
     if changes:
         store.update(conn, network.id, changes)
     if _differs(network, changes, *_OF_NICS):
@@ -122,13 +125,13 @@ def _check_offered(body: NetworkUpdate) -> None:
 
 def _check_sharing(conn: sa.Connection, context: RequestContext, network: Network) -> None:
     policy.admin_only(context, "rule:update_network:shared")
-    if network.shared and store.used_by_others(conn, network.id, network.project_id):
+    if network.shared and sharing.stranded(conn, network, SHARED, None):
         raise InvalidSharedSetting(
             f"Unable to reconfigure sharing settings for network {network.id}. Multiple tenants are using it."
         )
 
 
-def _check_external(conn: sa.Connection, context: RequestContext, network: Network) -> None:
+def check_external(conn: sa.Connection, context: RequestContext, network: Network) -> None:
     """It may become external, or cease to be it: hosts serve the two kinds in different ways."""
     policy.admin_only(context, "rule:update_network:router:external")
     if network.external and routers.gateways_on(conn, network.id):
@@ -147,9 +150,9 @@ def _differs(network: Network, changes: dict[str, object], *names: str) -> bool:
     return any(name in changes and changes[name] != getattr(network, name) for name in names)
 
 
-def _mtu(config: Config, asked: int) -> int:
-    """0 means the default, which is also the most that the hosts' links carry."""
-    most = config.network.mtu
+def _mtu(config: Config, asked: int, external: bool) -> int:
+    """0 means the default, which is also the most that the hosts' links, and the tunnels over them, carry."""
+    most = config.network.mtu - (VXLAN_OVERHEAD if config.has_tunnels and not external else 0)
     if asked == 0:
         return most
     if asked > most:

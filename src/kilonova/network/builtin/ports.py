@@ -16,7 +16,7 @@ from kilonova.domain.clock import now
 from kilonova.domain.context import RequestContext
 from kilonova.domain.network import AddressPair, FixedIp, Network, Port
 from kilonova.domain.servers import VmState
-from kilonova.network.builtin import macs, networks, placement, policy, port_groups, quotas, vifs
+from kilonova.network.builtin import macs, networks, placement, policy, port_groups, quotas, tunnels, vifs
 from kilonova.network.builtin.changes import Change, changed, membership
 from kilonova.network.builtin.errors import (
     AddressPairAndPortSecurityRequired,
@@ -142,6 +142,7 @@ def delete(conn: sa.Connection, context: RequestContext, port_id: str) -> None:
     if port.nic is not None:
         store.refresh_dhcp_status(conn, [port.network_id])
         _tell_server(conn, port)
+        tunnels.gone(conn, [port])
 
 
 def _tell(conn: sa.Connection, was: Port, port: Port, moves: bool) -> None:

@@ -16,6 +16,7 @@ RESOURCES = (
     "floatingip",
     "security_group",
     "security_group_rule",
+    "rbac_policy",
 )
 
 

@@ -76,12 +76,10 @@ def _networks(
 ) -> dict[str, Network]:
     """The networks, if the asker sees them (a port of the asker's shows its network too)."""
     found = network_store.by_id(conn, sorted({ask.network_id for ask in requested if ask.network_id}))
-    scope = policy.scope(context)
+    seen = network_store.visible(conn, sorted(found), policy.scope(context))
     for ask in requested:
         network = found.get(ask.network_id or "")
-        if network is None or not (
-            ask.port_id or scope is None or network.shared or network.project_id == scope
-        ):
+        if network is None or not (ask.port_id or network.id in seen):
             raise BadRequest(f"Network {ask.network_id} could not be found.")
         if network.external:
             raise Forbidden(f"It is not allowed to create an interface on external network {network.id}")

@@ -130,6 +130,18 @@ class SecurityGroupRuleCreate(SecurityGroupRuleUpdate, frozen=True, kw_only=True
     tenant_id: Project | UnsetType = UNSET
 
 
+class RbacUpdate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    target_tenant: Project
+
+
+class RbacCreate(RbacUpdate, frozen=True, kw_only=True):
+    object_type: Text
+    object_id: Text
+    action: Text
+    project_id: Project | UnsetType = UNSET
+    tenant_id: Project | UnsetType = UNSET
+
+
 def said(body: msgspec.Struct, *names: str) -> dict[str, Any]:
     """Those of the named fields that the caller set."""
     values = ((name, getattr(body, name)) for name in names)

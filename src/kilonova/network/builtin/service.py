@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import sqlalchemy as sa
+from msgspec import structs
 
 from kilonova.config import Config
 from kilonova.domain.context import RequestContext
 from kilonova.domain.errors import BadRequest, Conflict, NotFound
-from kilonova.domain.network import NetworkState, Vif
+from kilonova.domain.network import NetworkState, Port, Vif
 from kilonova.domain.routers import HostRouters
 from kilonova.domain.servers import RequestedNetwork
 from kilonova.network.base import Seat, ServerGroup
@@ -22,7 +23,9 @@ from kilonova.network.builtin import (
     placement,
     port_groups,
     security_groups,
+    segments,
     server_groups,
+    tunnels,
     vifs,
 )
 from kilonova.network.builtin.changes import Tell, heard_by
@@ -107,15 +110,25 @@ class BuiltinNetwork:
             instances.deallocate(conn, server_id)
 
     @repeated
-    def state(self, host: str, port_ids: Sequence[str]) -> NetworkState:
-        """Ports of a release without security groups are given their default one now."""
+    def state(self, host: str, port_ids: Sequence[str], network_ids: Sequence[str] = ()) -> NetworkState:
+        """Ports of a release without security groups are given their default one now, and networks of one
+        without tunnels an identifier."""
         with self.db.read() as conn:
             own = port_security.on_host(conn, host, port_ids)
-            if not port_security.ungrouped(conn, own):
-                return host_state.state_of(conn, list(ports.by_id(conn, own).values()))
+            found = list(ports.by_id(conn, own).values())
+            networks = {*network_ids, *(port.network_id for port in found)}
+            unnumbered = tunnels.unnumbered(conn, host, networks)
+            if not unnumbered and not port_security.ungrouped(conn, own):
+                return _state(conn, host, found, networks)
         with self.write() as conn:
-            found = ports.by_id(conn, own, for_update=True)
-            return host_state.state_of(conn, port_groups.adopted(conn, list(found.values())))
+            segments.ensure(conn, self.config, unnumbered)
+            found = list(ports.by_id(conn, own, for_update=True).values())
+            return _state(conn, host, port_groups.adopted(conn, found), networks)
+
+    @repeated
+    def host_moved(self, host: str) -> None:
+        with self.write() as conn:
+            tunnels.moved(conn, host)
 
     def host_routers(self, host: str) -> HostRouters:
         with self.db.read() as conn:
@@ -201,3 +214,8 @@ class BuiltinNetwork:
         """Id of the server that has this address on this network: who asks the metadata service."""
         with self.db.read() as conn:
             return ports.server_at(conn, network_id, address)
+
+
+def _state(conn: sa.Connection, host: str, found: list[Port], network_ids: set[str]) -> NetworkState:
+    state = host_state.state_of(conn, found)
+    return structs.replace(state, tunnels=tunnels.of_host(conn, host, network_ids))

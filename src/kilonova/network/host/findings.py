@@ -11,12 +11,13 @@ from pathlib import Path
 
 import msgspec
 
-from kilonova import log
+from kilonova import log, metrics
 from kilonova.domain import codec
 from kilonova.domain.clock import now
 from kilonova.network.host import records
 
 _log = log.get("network.host")
+_found = metrics.Counter("network_findings", "What was wrong with the host's network.", ("result",))
 
 FILE = "findings.json"
 KEPT = 200
@@ -58,6 +59,7 @@ class Findings:
             known = self._known if self._known is not None else read(self._path)
             before = list(known)
             for what, mended in told:
+                _found.add("mended" if mended else "failed")
                 known = _with(known, what[:_LONGEST], mended)
             self._known = known[-KEPT:]
             if self._known != before:

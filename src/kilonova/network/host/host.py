@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +34,7 @@ from kilonova.network.host.plug import Filters, make
 from kilonova.network.host.records import Records
 from kilonova.network.host.routers import Routers
 from kilonova.network.host.segment import Segment
+from kilonova.network.host.tunnels import Tunnels
 from kilonova.network.host.watch import Changes, Loop
 
 _log = log.get("network.host")
@@ -70,6 +71,8 @@ class LinuxHost:
         )
         self._findings = Findings(folder)
         self._routers = Routers(config.network, folder, forwarding, self._bridge, self._findings.failed)
+        self._tunnels = Tunnels(config.network, folder, self._plug)
+        self.tunnel_address = self._tunnels.address
         self._segments: dict[str, Segment] = {}
         self._segments_lock = threading.Lock()
         self._running: _Running | None = None
@@ -84,6 +87,7 @@ class LinuxHost:
         self._running = _Running(metadata, self._port_of, self._config.dhcp_domain, deeds)
         dhcp.open_way(self._folder, self._top)
         self._change_plug()
+        self._tunnels.start()
         self._routers.start()
         self._perimeter.start()
         self._mended.extend(self.repair())
@@ -139,6 +143,7 @@ class LinuxHost:
             segment.ensure(plan, folder)
             segment.release(vif)
         else:
+            self._leave(vif.network_id)
             segment.remove(folder, self._routers.uses(vif.network_id))
             self._records.remove_network(vif.network_id)
 
@@ -155,7 +160,9 @@ class LinuxHost:
             _log.warning("routers_refused", plug=self.plug_kind, routers=[router.id for router in routers])
             routers = []
         done = self._set_gateways(both)
+        led = self._routers.networks().keys()
         done += self._routers.apply(routers)
+        done += self._join_others(led | self._routers.networks().keys())
         return done + self._set_gateways(after)
 
     def _set_gateways(self, gateways: dict[str, list[str]]) -> list[str]:
@@ -176,10 +183,39 @@ class LinuxHost:
         with self._segment(network_id):
             yield bool(self._records.vifs_of(network_id))
 
+    def _join_others(self, network_ids: Collection[str]) -> list[str]:
+        """These networks are joined to their parts on other hosts, those that are (still) here."""
+        done = []
+        for network_id in sorted(network_ids):
+            done += self._attempt(lambda one=network_id: self._join_other(one))  # type: ignore[misc]
+        return done
+
+    def _join_other(self, network_id: str) -> list[str]:
+        with self._segment(network_id), linux.netlink() as ip:
+            plan, led = self._plan(network_id), self._routers.networks()
+            if plan:
+                done = self._tunnels.ensure(ip, network_id, plan.mtu, plan.addresses)
+            elif network_id in led:
+                done = self._tunnels.ensure(ip, network_id, led[network_id], [])
+            else:
+                done = self._tunnels.remove(ip, network_id)
+        return [f"network {network_id}: {line}" for line in done]
+
+    def _leave(self, network_id: str) -> None:
+        """The last guest leaves: without a router here, so does the network."""
+        if network_id not in self._routers.networks():
+            with linux.netlink() as ip:
+                self._tunnels.remove(ip, network_id)
+
+    def networks(self) -> set[str]:
+        return {vif.network_id for vif in self._records.vifs().values()} | self._routers.networks().keys()
+
     def refresh(self, state: NetworkState, asked: float) -> None:
         state = structs.replace(state, ports=[_checked(port) for port in state.ports])
         self._knowledge.learn(state, asked)
         self._perimeter.refresh()
+        for line in self._join_others(self._tunnels.learn(state.tunnels, asked, self.networks())):
+            _log.info("tunnel_changed", what=line)
         if self._plug.filters is Filters.SWITCH:
             for port in state.ports:
                 self._attempt(lambda one=port.port_id: self._join_again(one))  # type: ignore[misc]
@@ -203,6 +239,9 @@ class LinuxHost:
         for network_id in sorted({vif.network_id for vif in self._records.vifs().values()}):
             mended += self._attempt(lambda one=network_id: self._mend(one, changed))  # type: ignore[misc]
         mended += self._attempt(lambda: self._routers.repair(changed))
+        if changed:
+            mended += self._join_others(self._routers.networks())
+        mended += self._attempt(lambda: self._tunnels.repair(changed))
         mended += self._attempt(self._plug.settle)
         return mended
 
@@ -224,12 +263,15 @@ class LinuxHost:
             self._without_dhcp.discard(network_id)
             if not vifs or not look:
                 return []
-            mended = self._ensure_network(segment)
+            mended = self._attempt(lambda: self._ensure_network(segment))
             for vif in vifs:
-                if not self._perimeter.holds(vif.port_id):  # an unplug that failed halfway let it go
-                    self._perimeter.admit(vif)
-                mended += self._join(vif)
+                mended += self._attempt(lambda one=vif: self._mend_port(one))  # type: ignore[misc]
         return [f"network {network_id}: {line}" for line in mended]
+
+    def _mend_port(self, vif: Vif) -> list[str]:
+        if not self._perimeter.holds(vif.port_id):  # an unplug that failed halfway let it go
+            self._perimeter.admit(vif)
+        return self._join(vif)
 
     def _dhcp_ended(self, network_id: str) -> None:
         """A DHCP server died: mend at once, but not in a circle."""
@@ -251,7 +293,9 @@ class LinuxHost:
     def _ensure_network(self, segment: Segment) -> list[str]:
         plan = self._plan(segment.network_id)
         assert plan is not None, "called for a network that has a port"
-        return segment.ensure(plan, self._records.folder(segment.network_id))
+        done = segment.ensure(plan, self._records.folder(segment.network_id))
+        with linux.netlink() as ip:
+            return done + self._tunnels.ensure(ip, segment.network_id, plan.mtu, plan.addresses)
 
     def _ensure_port(self, vif: Vif) -> None:
         """Rules first, then onto the network: no moment without anti-spoofing."""
@@ -294,6 +338,8 @@ class LinuxHost:
             with linux.netlink() as ip:
                 for port_id in self._records.vifs():
                     old.remove_port(ip, port_id)
+                for network_id in self._tunnels.networks():
+                    old.remove_tunnel(ip, network_id)
                 for network_id in self._records.networks():
                     old.remove_network(ip, network_id)
         finally:
@@ -306,6 +352,9 @@ class LinuxHost:
             return []
         for network_id in self._records.networks():
             self._remove_if_empty(network_id)
+        for network_id in self._tunnels.networks() - self.networks():
+            with self._segment(network_id), linux.netlink() as ip:
+                self._tunnels.remove(ip, network_id)
         self._plug.sweep(self._records.networks, self._records.vifs)
         self._tidied = True
         return []
@@ -314,6 +363,7 @@ class LinuxHost:
         """A crash came between a network's last port and its folder."""
         with self._segment(network_id) as segment:
             if not self._records.vifs_of(network_id):
+                self._leave(network_id)
                 segment.remove(self._records.folder(network_id), self._routers.uses(network_id))
                 self._records.remove_network(network_id)
 

@@ -86,8 +86,9 @@ def index_of(ip: Netlink, name: str) -> int:
     return link.index
 
 
-def ensure_bridge(ip: Netlink, name: str, mtu: int) -> list[str]:
-    """A bridge that forwards at once, floods multicast, and speaks no spanning tree."""
+def ensure_bridge(ip: Netlink, name: str, mtu: int, tracked: bool = True) -> list[str]:
+    """A bridge that forwards at once, floods multicast, and speaks no spanning tree. ``tracked``: what passes
+    is seen by the host's rules for connections."""
     options = {"br_forward_delay": 0, "br_stp_state": 0, "br_mcast_snooping": 0}
     done = _ensure_link(
         ip,
@@ -96,7 +97,7 @@ def ensure_bridge(ip: Netlink, name: str, mtu: int) -> list[str]:
         master=None,
         add=lambda: ip.link("add", ifname=name, kind="bridge", **options),
     )
-    return done + _ensure_tracked(ip, name)
+    return done + (_ensure_tracked(ip, name) if tracked else [])
 
 
 def _ensure_tracked(ip: Netlink, name: str) -> list[str]:
@@ -138,6 +139,19 @@ def ensure_veth(
         end["address"] = peer_mac
     return _ensure_link(
         ip, name, mtu=mtu, master=master, add=lambda: ip.link("add", ifname=name, kind="veth", peer=end)
+    )
+
+
+def ensure_vxlan(ip: Netlink, name: str, *, mtu: int, vni: int, local: str, port: int) -> list[str]:
+    """A VXLAN device that sends from that address and learns who is where. One that is there is taken for
+    it."""
+    options = {"vxlan_id": vni, "vxlan_local": local, "vxlan_port": port, "vxlan_learning": 1}
+    return _ensure_link(
+        ip,
+        name,
+        mtu=mtu,
+        master=None,
+        add=lambda: ip.link("add", ifname=name, kind="vxlan", **options),
     )
 
 

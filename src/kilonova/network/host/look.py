@@ -23,6 +23,7 @@ from kilonova.network.host.external import External
 from kilonova.network.host.forwarding import Forwarding
 from kilonova.network.host.knowledge import Known
 from kilonova.network.host.look_routers import router_problems, rule_problems
+from kilonova.network.host.look_tunnels import Part, tunnel_problems
 from kilonova.network.host.perimeter import table_name
 from kilonova.network.host.plan import METADATA_ADDRESS, NetworkPlan, transit_link
 from kilonova.network.host.plug import make
@@ -59,6 +60,7 @@ class _Look:
             return
         yield from self._trying("the host", self._of_host)
         yield from self._trying("firewall rules", self._of_rules)
+        yield from self._trying("tunnels", self._of_tunnels)
         for network_id in sorted({vif.network_id for vif in self._vifs}):
             what = f"network {network_id}"
             plan = self._plan(network_id)
@@ -113,6 +115,14 @@ class _Look:
         finally:
             switch.close()
         return []
+
+    def _of_tunnels(self) -> list[str]:
+        interfaces = [one for record in self._routers for one in record.state.interfaces]
+        here = {one.network_id: Part(mtu=one.mtu) for one in interfaces}
+        for network_id in {vif.network_id for vif in self._vifs}:
+            plan = self._plan(network_id)
+            here[network_id] = Part(mtu=plan.mtu, addresses=plan.addresses)
+        return tunnel_problems(self._folder, self._config, self._plug, here)
 
     def _zone(self, owner: str) -> int:
         return int(records.read(self._folder / "zones" / owner) or 0)

@@ -16,6 +16,7 @@ from kilonova.network.host.plan import check
 class MemoryHost:
     follows = False
     plug_kind: PlugKind = "bridge"
+    tunnel_address: str | None = None
 
     def __init__(self) -> None:
         self._vifs: dict[str, Vif] = {}
@@ -39,6 +40,9 @@ class MemoryHost:
 
     def users(self, ids: set[str]) -> set[str]:
         return set()
+
+    def networks(self) -> set[str]:
+        return {vif.network_id for vif in self._vifs.values()} | self._routers.networks
 
     def plugged(self) -> dict[str, Vif]:
         return dict(self._vifs)

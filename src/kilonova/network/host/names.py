@@ -37,6 +37,26 @@ def transit(network_id: str) -> str:
     return f"knt{network_id[:11]}"
 
 
+def tunnel(network_id: str) -> str:
+    """On the host: the device that leads to the network's other hosts."""
+    return f"knv{network_id[:11]}"
+
+
+def tunnel_bridge(network_id: str) -> str:
+    """The Linux bridge between a tunnel and the switch."""
+    return f"knw{network_id[:11]}"
+
+
+def tunnel_inner(network_id: str) -> str:
+    """The end, on that bridge, of the veth pair to the switch."""
+    return f"kni{network_id[:11]}"
+
+
+def tunnel_outer(network_id: str) -> str:
+    """The end that is on the switch."""
+    return f"kno{network_id[:11]}"
+
+
 def bridge(network_id: str) -> str:
     """As ``Vif.bridge``, for a network that has no port any more."""
     return f"brq{network_id[:11]}"

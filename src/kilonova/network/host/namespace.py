@@ -52,7 +52,7 @@ def _ensure_uplink(ip: linux.Netlink, plan: NetworkPlan) -> list[str]:
     link = linux.find(ip, names.UPLINK)
     if plan.transit is None or link is None:
         return []
-    done = _ensure_up(ip, names.UPLINK, link.mtu)
+    done = _ensure_up(ip, names.UPLINK, plan.mtu)
     done += _ensure_addresses(ip, names.UPLINK, [f"{plan.transit.namespace}/31"])
     gateways = [route.get_attr("RTA_GATEWAY") for route in ip.get_default_routes(family=2)]
     if gateways != [plan.transit.host]:

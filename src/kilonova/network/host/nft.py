@@ -80,6 +80,16 @@ def ct(key: str) -> Expression:
     return {"ct": {"key": key}}
 
 
+def bits(base: str, offset: int, length: int) -> Expression:
+    """So many bits of a packet from there on: "th" is where the transport's header begins."""
+    return {"payload": {"base": base, "offset": offset, "len": length}}
+
+
+def notrack() -> Expression:
+    """A statement: no connection is looked up for the packet."""
+    return {"notrack": None}
+
+
 def match(left: Expression, right: Any, op: str = "==") -> Expression:
     return {"match": {"op": op, "left": left, "right": right}}
 

@@ -71,6 +71,11 @@ class Routers:
         """Whether a router is, or may still be, on the bridge of that network."""
         return any(network_id in record.networks for record in list(self._records.values()))
 
+    def networks(self) -> dict[str, int]:
+        """Those that a router here joins → their MTU."""
+        states = [record.state for record in list(self._records.values())]
+        return {interface.network_id: interface.mtu for state in states for interface in state.interfaces}
+
     def apply(self, states: list[RouterState]) -> list[str]:
         """These are the routers of this host, and as they should be; a line for each thing that changed.
 

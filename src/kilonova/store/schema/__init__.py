@@ -8,6 +8,7 @@ from kilonova.store.schema import idempotency as _idempotency
 from kilonova.store.schema import identity as _identity
 from kilonova.store.schema import images as _images
 from kilonova.store.schema import keypairs as _keypairs
+from kilonova.store.schema import network_rbac as _network_rbac
 from kilonova.store.schema import networks as _networks
 from kilonova.store.schema import operations as _operations
 from kilonova.store.schema import quotas as _quotas

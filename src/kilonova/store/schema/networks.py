@@ -34,6 +34,8 @@ networks = sa.Table(
     sa.Column("port_security_enabled", sa.Boolean, nullable=False),
     # NULL is what a release that knew no external networks goes on to write: it is none.
     sa.Column("external", sa.Boolean),
+    # True: not for everybody, only for whom network_rbac names.
+    sa.Column("external_restricted", sa.Boolean),
     # Its VXLAN identifier. NULL is what a release without tunnels goes on to write: it gets one when a host
     # asks for it.
     sa.Column("segmentation_id", sa.Integer),

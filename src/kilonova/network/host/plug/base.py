@@ -63,6 +63,16 @@ class Plug(Protocol):
         """Nothing of ensure_network() is left. Its ports are gone, or go at this moment. ``keep_bridge``: a
         router is on the network's bridge, which stays."""
 
+    def ensure_tunnel(self, ip: Netlink, network_id: str, device: str, mtu: int) -> list[str]:
+        """The device, which leads to the network's other hosts, is joined to the network by a Linux bridge
+        of the host's: rules see what passes between the two."""
+
+    def remove_tunnel(self, ip: Netlink, network_id: str) -> None:
+        """Nothing of ensure_tunnel() is left. The device is gone."""
+
+    def tunnel_bridge(self, network_id: str) -> str | None:
+        """The bridge of ensure_tunnel() if it has no other use."""
+
     def changed(self) -> bool:
         """Whether something may have changed since the last call that the kernel's notices do not tell."""
 

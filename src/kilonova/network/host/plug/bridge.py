@@ -36,6 +36,15 @@ class BridgePlug:
             with linux.making(f"removing {name}"):
                 linux.delete_link(ip, name)
 
+    def ensure_tunnel(self, ip: Netlink, network_id: str, device: str, mtu: int) -> list[str]:
+        return linux.ensure_set(ip, device, mtu=mtu, master=linux.index_of(ip, names.bridge(network_id)))
+
+    def remove_tunnel(self, ip: Netlink, network_id: str) -> None:
+        """The device is all there was."""
+
+    def tunnel_bridge(self, network_id: str) -> None:
+        return None
+
     def changed(self) -> bool:
         return False  # it is all the kernel's
 

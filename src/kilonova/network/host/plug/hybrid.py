@@ -12,6 +12,7 @@ from kilonova.network.host.linux import Netlink
 from kilonova.network.host.plan import NetworkPlan
 from kilonova.network.host.plug.base import Bridge, Filters, Known
 from kilonova.network.host.plug.gate import ensure_gate, gates, remove_gate
+from kilonova.network.host.plug.tunnel import ensure_tunnel, remove_tunnel, tunnels
 from kilonova.network.host.switch import Switch, of_port
 
 
@@ -47,6 +48,15 @@ class HybridPlug:
     def remove_network(self, ip: Netlink, network_id: str, keep_bridge: bool = False) -> None:
         remove_gate(ip, self._switch, network_id)
 
+    def ensure_tunnel(self, ip: Netlink, network_id: str, device: str, mtu: int) -> list[str]:
+        return ensure_tunnel(ip, self._switch, network_id, device, mtu)
+
+    def remove_tunnel(self, ip: Netlink, network_id: str) -> None:
+        remove_tunnel(ip, self._switch, network_id)
+
+    def tunnel_bridge(self, network_id: str) -> str:
+        return names.tunnel_bridge(network_id)
+
     def changed(self) -> bool:
         return self._switch.changed()
 
@@ -55,7 +65,7 @@ class HybridPlug:
 
     def sweep(self, networks: Known, ports: Known) -> None:
         def known() -> set[str]:
-            return gates(networks) | {names.qvo(port_id) for port_id in ports()}
+            return gates(networks) | tunnels(networks) | {names.qvo(port_id) for port_id in ports()}
 
         self._switch.remove_others(known, networks)
 

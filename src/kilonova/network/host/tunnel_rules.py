@@ -1,0 +1,119 @@
+"""What may pass a tunnel, and who may use one, as nft's tables (see nft.py). Pure.
+
+bridge kilonova-tunnels-…   between a network's tunnel and its bridge: nothing of the network's namespace,
+                            which each host has for itself with the same MAC and addresses (its DHCP,
+                            metadata and gateway), in either direction; nothing of a tunnel reaches the
+                            host itself
+inet kilonova-tunnels-…     on the host: a network's frames are taken from its other hosts alone; guests
+                            do not speak VXLAN through the host, whose address they would have
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from kilonova.network.host import names
+from kilonova.network.host.nft import (
+    DROP,
+    Chain,
+    Hook,
+    Rule,
+    Set,
+    Table,
+    bits,
+    match,
+    meta,
+    notrack,
+    one_of,
+    payload,
+)
+
+_DHCP = [67, 68, 546, 547]
+_VNI = (96, 24)
+"""Where RFC 7348 has the identifier, and its length: bits after the UDP header's beginning."""
+
+
+class Guarded(msgspec.Struct, frozen=True, kw_only=True):
+    """An open tunnel. ``addresses``: the network's namespace's own; ``bridge``: one that is only the
+    tunnel's."""
+
+    network_id: str
+    segmentation_id: int
+    peers: list[str]
+    addresses: list[str] = []
+    bridge: str | None = None
+
+
+def tables(name: str, port: int, tunnels: Mapping[str, Guarded]) -> tuple[Table, Table]:
+    ordered = [tunnels[key] for key in sorted(tunnels)]
+    return _between(name, ordered), _outside(name, port, ordered)
+
+
+def _between(name: str, tunnels: list[Guarded]) -> Table:
+    chains = {names.tunnel(one.network_id): f"tunnel-{one.network_id}" for one in tunnels}
+    each = [
+        Rule(f"what {words} a tunnel", [{"vmap": {"key": meta(key), "data": "@tunnels"}}])
+        for key, words in (("iifname", "comes by"), ("oifname", "goes by"))
+    ]
+    closed = Rule("no tunnel leads to the host", [match(meta("iifname"), one_of(sorted(chains))), DROP])
+    return Table(
+        "bridge",
+        name,
+        sets=[Set("tunnels", dict[str, str | None](chains), verdicts=True)],
+        chains=[
+            *(Chain(f"tunnel-{one.network_id}", _of_tunnel(one)) for one in tunnels),
+            Chain("forward", each, Hook("filter", "forward", -250)),
+            Chain("input", [closed], Hook("filter", "input", -250)),
+        ],
+    )
+
+
+def _of_tunnel(one: Guarded) -> list[Rule]:
+    own = names.guests_mac(one.network_id)
+    rules = [
+        Rule("each host has this for itself", [match(payload("ether", "saddr"), own), DROP]),
+        Rule("and asks nobody else for it", [match(payload("ether", "daddr"), own), DROP]),
+        Rule("DHCP is each host's own", [match(payload("udp", "dport"), one_of(list(_DHCP))), DROP]),
+    ]
+    if one.addresses:
+        asked = match(payload("arp", "daddr ip"), one_of(list(one.addresses)))
+        rules.append(Rule("nobody elsewhere is asked who has these", [asked, DROP]))
+    return rules
+
+
+def _outside(name: str, port: int, tunnels: list[Guarded]) -> Table:
+    to_tunnels = match(payload("udp", "dport"), port)
+    bridges = sorted(one.bridge for one in tunnels if one.bridge)
+    untracked = Rule("connections are known elsewhere", [match(meta("iifname"), one_of(bridges)), notrack()])
+    through = match(meta("iifname"), one_of([names.transit("*"), names.external("*")]))
+    return Table(
+        "inet",
+        name,
+        sets=[],
+        chains=[
+            Chain("bridged", [untracked] if bridges else [], Hook("filter", "prerouting", -310)),
+            Chain(
+                "input",
+                [
+                    Rule(
+                        f"network {one.network_id}: only from its other hosts",
+                        [
+                            to_tunnels,
+                            match(bits("th", *_VNI), one.segmentation_id),
+                            match(payload("ip", "saddr"), one_of(list(one.peers)), "!="),
+                            DROP,
+                        ],
+                    )
+                    for one in tunnels
+                ],
+                Hook("filter", "input", -10),
+            ),
+            Chain(
+                "forward",
+                [Rule("guests do not speak VXLAN with the host's address", [through, to_tunnels, DROP])],
+                Hook("filter", "forward", -10),
+            ),
+        ],
+    )

@@ -1,0 +1,333 @@
+"""Two hosts, for every plug: a network is one though its guests are on both, and each host's part has its own
+DHCP, gateway and metadata, which never meet."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from ipaddress import IPv4Address
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from msgspec import structs
+from tests.far_hosts import FarHost, FarLab, Wire, encapsulated, far_hosts, ping
+from tests.openvswitch import installed
+from tests.plugs import KINDS
+from tests.system.host_network.lab import (
+    BROADCAST,
+    Guest,
+    Service,
+    arp,
+    ipv4,
+    mac,
+    make_vif,
+    run,
+    subnet,
+)
+from tests.system.host_network.test_host_routers import FLOATING, HOST_SIDE, gateway, interface
+
+from kilonova.domain.network import NetworkState, NetworkTunnel, PortSecurity, Vif
+from kilonova.domain.routers import HostRouters, RouterFloatingIp, RouterState
+from kilonova.domain.security_groups import IPV4, Filter
+from kilonova.network.host import look, names
+
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.skipif(os.geteuid() != 0, reason="changes the host's network"),
+    pytest.mark.skipif(not installed(), reason="Open vSwitch is not installed"),
+]
+
+NET, OTHER = (str(uuid4()) for _ in range(2))
+VNI, OTHER_VNI = 4711, 4712
+SUBNET = subnet()
+MTU = 1450
+PEERS = ["10.99.0.1", "10.99.0.2"]
+
+
+# --- on a host
+def learn(lab: FarLab, network_id: str, vni: int, peers: list[str]) -> None:
+    tunnel = NetworkTunnel(segmentation_id=vni, peers=[one for one in peers if one != lab.address])
+    lab.host.refresh(NetworkState(tunnels={network_id: tunnel}), time.monotonic())
+
+
+def plug(lab: FarLab, vif: Vif) -> None:
+    lab.plug(vif)
+
+
+def unplug(lab: FarLab, vif: Vif) -> None:
+    guest = guest_of(lab, vif)
+    lab.host.unplug(vif.port_id)
+    lab.guests.remove(guest)
+    guest.close()
+
+
+def guest_of(lab: FarLab, vif: Vif) -> Guest:
+    return next(guest for guest in lab.guests if guest.vif.port_id == vif.port_id)
+
+
+def lease(lab: FarLab, vif: Vif) -> dict[str, str]:
+    """What DHCP told it, what the metadata service answers, and whom it knows after that."""
+    guest = guest_of(lab, vif)
+    got = guest.dhcp(lab.folder)
+    answer = str(guest.get("/nothing")[0])
+    return got | {"metadata": answer, "neighbours": guest.run("ip", "neigh", "show")}
+
+
+def pings(lab: FarLab, vif: Vif, address: str, size: int = 64) -> bool:
+    guest = guest_of(lab, vif)
+    return guest.inside(lambda: ping(address, size))
+
+
+def serve(lab: FarLab, vif: Vif) -> int:
+    guest = guest_of(lab, vif)
+    lab.service = Service(guest.inside, vif.addresses[0].ip)  # type: ignore[attr-defined]
+    return lab.service.port  # type: ignore[attr-defined,no-any-return]
+
+
+def stop_serving(lab: FarLab) -> None:
+    lab.service.close()  # type: ignore[attr-defined]
+
+
+def reaches(lab: FarLab, vif: Vif, address: str, port: int) -> str | None:
+    return guest_of(lab, vif).reaches(address, port, 5)
+
+
+def listen(lab: FarLab, vif: Vif) -> None:
+    lab.ear = guest_of(lab, vif).raw()  # type: ignore[attr-defined]
+
+
+def send(lab: FarLab, vif: Vif, frames: list[bytes]) -> None:
+    with guest_of(lab, vif).raw() as out:
+        for frame in frames:
+            out.send(frame)
+
+
+def heard(lab: FarLab, last: bytes) -> list[bytes]:
+    """What arrived by then, and a little later: in a switch frames may overtake each other."""
+    frames = []
+    with lab.ear as ear:  # type: ignore[attr-defined]
+        while (seen := ear.recv(4096)) != last:
+            frames.append(seen)
+        ear.settimeout(0.3)
+        with suppress(TimeoutError):
+            while True:
+                frames.append(ear.recv(4096))
+    return frames
+
+
+def devices(_lab: FarLab) -> list[str]:
+    """Of tunnels; and the sockets on their port."""
+    links = [line.split(":")[1].strip().split("@")[0] for line in run("ip", "-o", "link").splitlines()]
+    sockets = [line for line in run("ss", "-Huln").splitlines() if ":4789 " in line]
+    return [name for name in links if name[:3] in ("knv", "knw", "kni", "kno")] + sockets
+
+
+def damage(_lab: FarLab, network_id: str, how: str) -> None:
+    tunnel = names.tunnel(network_id)
+    if how == "device":
+        run("ip", "link", "del", tunnel)
+    elif how == "hosts":
+        run("bridge", "fdb", "flush", "dev", tunnel)
+    elif how == "rules":
+        for table in run("nft", "list", "tables").splitlines():
+            if "kilonova-tunnels" in table:
+                run("nft", "delete", *table.split())
+
+
+def repair(lab: FarLab) -> list[str]:
+    return lab.host.repair()
+
+
+def wrong(lab: FarLab) -> list[str]:
+    """What the doctor would say."""
+    return look.problems(lab.folder / "network", lab.config.network)
+
+
+def restart(lab: FarLab) -> None:
+    lab.restart()
+
+
+def allow(lab: FarLab, vif: Vif, members: list[str]) -> None:
+    """Its group lets in the members of another by ping."""
+    group, remote = vif.security_groups or []
+    out = Filter(direction="egress", ethertype=IPV4)
+    into = Filter(direction="ingress", ethertype=IPV4, protocol=1, remote_group=remote)
+    port = PortSecurity(port_id=vif.port_id, port_security=True, security_groups=[group])
+    state = NetworkState(ports=[port], groups={group: [out, into]}, members={remote: members})
+    lab.host.refresh(state, time.monotonic())
+
+
+# --- the tests
+@pytest.fixture(params=KINDS)
+def hosts(request: pytest.FixtureRequest) -> Iterator[list[FarHost]]:
+    with far_hosts(request.param, request.param) as made:
+        yield made
+
+
+def vif(number: int, network_id: str = NET, **more: Any) -> Vif:
+    return make_vif(SUBNET, number, network_id, mtu=MTU, **more)
+
+
+def join(hosts: list[FarHost], network_id: str = NET, vni: int = VNI) -> None:
+    for host in hosts:
+        host.call(learn, network_id, vni, PEERS)
+
+
+def test_a_network_on_two_hosts(hosts: list[FarHost]) -> None:
+    one, two = hosts
+    a, b = vif(10), vif(11)
+    with Wire() as wire:
+        for host, guest in ((one, a), (two, b)):
+            host.call(plug, guest)
+            assert host.call(devices) == []  # alone, it opens nothing
+        join(hosts)
+        for host, guest in ((one, a), (two, b)):
+            got = host.call(lease, guest)
+            assert (got["ip"], got["mtu"], got["metadata"]) == (guest.addresses[0].ip, str(MTU), "404")
+            assert names.guests_mac(NET) in got["neighbours"]
+        assert one.call(pings, a, b.addresses[0].ip)
+        assert two.call(pings, b, a.addresses[0].ip)
+        assert one.call(pings, a, b.addresses[0].ip, MTU)
+        assert not one.call(pings, a, b.addresses[0].ip, MTU + 2)
+        port = two.call(serve, b)
+        assert one.call(reaches, a, b.addresses[0].ip, port) == a.addresses[0].ip
+        two.call(stop_serving)
+
+        check_what_crosses(one, two, a, b)
+        check_others(one, two, a, b)
+        check_repair(one, two, a, b)
+        two.call(unplug, b)
+        assert two.call(devices) == []
+        one.call(learn, NET, VNI, [])
+        assert one.call(devices) == []
+    assert {vni for vni, _ in wire.frames} == {VNI, OTHER_VNI}
+    assert [frame for vni, frame in wire.frames if own(frame)] == []
+
+
+def own(frame: bytes) -> bool:
+    """Of what each host has for itself: its namespace's MAC, DHCP, or ARP for one of its addresses."""
+    networks_own = {mac(names.guests_mac(network)) for network in (NET, OTHER)}
+    if {frame[:6], frame[6:12]} & networks_own:
+        return True
+    if frame[12:14] == b"\x08\x00" and frame[23] == socket.IPPROTO_UDP:
+        return int.from_bytes(frame[36:38]) in (67, 68)
+    addresses = {SUBNET.gateway_ip, SUBNET.dhcp_address, "169.254.169.254"}
+    return frame[12:14] == b"\x08\x06" and str(IPv4Address(frame[38:42])) in addresses
+
+
+def check_what_crosses(one: FarHost, two: FarHost, a: Vif, b: Vif) -> None:
+    """By frames: what the guest may send, and nothing of what each host has for itself."""
+    ip, other = a.addresses[0].ip, b.addresses[0].ip
+    last = ipv4((a.mac, b.mac), ip, other, text=b"last")
+    passes = [ipv4((a.mac, BROADCAST), ip, "10.80.0.255", text=b"all"), arp(a.mac, (a.mac, ip), other)]
+    stopped = [
+        arp(a.mac, (a.mac, ip), str(SUBNET.gateway_ip)),
+        arp(a.mac, (a.mac, ip), str(SUBNET.dhcp_address)),
+        arp(a.mac, (a.mac, ip), "169.254.169.254"),
+        ipv4((a.mac, BROADCAST), "0.0.0.0", "255.255.255.255", ports=(68, 67)),
+        ipv4((a.mac, BROADCAST), ip, "255.255.255.255", ports=(68, 67)),
+        ipv4((a.mac, names.guests_mac(NET)), ip, other),
+        ipv4((a.mac, b.mac), "10.80.0.77", other),  # an address that is not its own
+        ipv4((a.mac, b.mac), ip, other, ports=(67, 68)),
+    ]
+    two.call(listen, b)
+    one.call(send, a, [*stopped, *passes, last])
+    seen = two.call(heard, last)
+    assert [frame for frame in passes if frame in seen] == passes
+    assert [frame for frame in stopped if frame in seen] == []
+
+
+def check_others(one: FarHost, two: FarHost, a: Vif, b: Vif) -> None:
+    """Another network with the same addresses is another; and who is no host of a network is not heard."""
+    stranger, far = vif(12, OTHER), vif(13, OTHER)
+    one.call(plug, stranger)
+    two.call(plug, far)
+    join([one, two], OTHER, OTHER_VNI)
+    for host, guest in ((one, stranger), (two, far)):
+        host.call(lease, guest)
+    assert one.call(pings, stranger, far.addresses[0].ip)
+    assert not one.call(pings, stranger, b.addresses[0].ip)
+    two.call(listen, b)
+    forged, last = (ipv4((a.mac, b.mac), a.addresses[0].ip, b.addresses[0].ip, text=t) for t in (b"1", b"2"))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
+        out.sendto(encapsulated(VNI, forged), (two.address, 4789))
+    one.call(send, a, [last])
+    assert forged not in two.call(heard, last)
+    one.call(unplug, stranger)
+    two.call(unplug, far)
+
+
+def check_repair(one: FarHost, two: FarHost, a: Vif, b: Vif) -> None:
+    one.call(repair)
+    for how in ("device", "hosts", "rules"):
+        assert one.call(wrong) == []
+        one.call(damage, NET, how)
+        assert one.call(wrong), how
+        assert one.call(repair), how
+        assert one.call(pings, a, b.addresses[0].ip), how
+    one.call(repair)
+    assert one.call(repair) == []
+    one.call(restart)
+    assert one.call(pings, a, b.addresses[0].ip)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "ovs"])
+def test_groups_hold_for_what_comes_by_a_tunnel(kind: Any) -> None:
+    with far_hosts(kind, kind) as (one, two):
+        group, remote = str(uuid4()), str(uuid4())
+        a, b = vif(10), vif(11, security_groups=[group])
+        one.call(plug, a)
+        two.call(allow, structs.replace(b, security_groups=[group, remote]), [])
+        two.call(plug, b)
+        join([one, two])
+        one.call(lease, a)
+        two.call(lease, b)
+        assert not one.call(pings, a, b.addresses[0].ip)
+        assert two.call(pings, b, a.addresses[0].ip)  # what answers may come
+        two.call(allow, structs.replace(b, security_groups=[group, remote]), [a.addresses[0].ip])
+        assert one.call(pings, a, b.addresses[0].ip)
+
+
+# --- a router on one of them
+def route(lab: FarLab, routers: list[RouterState], gateways: dict[str, list[str]]) -> None:
+    lab.host.apply_routers(HostRouters(routers=routers, gateways=gateways))
+
+
+def outside_reaches(_lab: FarLab, address: str, port: int) -> str:
+    with socket.create_connection((address, port), timeout=5) as connection:
+        return connection.recv(100).decode()
+
+
+def test_a_router_serves_guests_of_other_hosts() -> None:
+    """One host has the router and no guest, the other has the guest: its gateway, its way out and its
+    floating IP are on the first, its DHCP and metadata on its own."""
+    with far_hosts("bridge", "bridge") as (one, two):
+        b = vif(11)
+        internet = Service(lambda make: make(), "10.99.0.100")
+        state = RouterState(
+            id=str(uuid4()),
+            interfaces=[structs.replace(interface(NET, SUBNET), mtu=MTU)],
+            gateway=gateway(),
+            floating_ips=[RouterFloatingIp(floating_ip=FLOATING, fixed_ip=b.addresses[0].ip)],
+        )
+        gateways = {NET: [str(SUBNET.gateway_ip)]}
+        two.call(plug, b)
+        join([one, two])
+        one.call(route, [state], gateways)
+        two.call(route, [], gateways)
+        assert two.call(lease, b)["metadata"] == "404"
+        assert two.call(reaches, b, "10.99.0.100", internet.port) == one.address
+        assert two.call(pings, b, str(SUBNET.gateway_ip), MTU)
+        port = two.call(serve, b)
+        assert one.call(outside_reaches, FLOATING, port) == HOST_SIDE
+        two.call(stop_serving)
+        one.call(damage, NET, "device")
+        assert one.call(repair)
+        assert two.call(pings, b, str(SUBNET.gateway_ip))
+        one.call(route, [], {})
+        assert one.call(devices) == []
+        internet.close()
