@@ -351,3 +351,36 @@ def test_no_such_version() -> None:
 @given(st.text())
 def test_no_path_breaks_it(path: str) -> None:
     assert isinstance(lookup(GUEST, path), bytes | None)
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"),
+    [
+        (None, "ipv6"),
+        ("slaac", "ipv6_slaac"),
+        ("dhcpv6-stateless", "ipv6_dhcpv6-stateless"),
+        ("dhcpv6-stateful", "ipv6_dhcpv6-stateful"),
+    ],
+)
+def test_network_data_of_ipv6_says_the_mode_and_the_address(mode: str | None, kind: str) -> None:
+    subnet = msgspec.structs.replace(
+        SUBNET,
+        cidr="2001:db8::/64",
+        ip_version=6,
+        gateway_ip="2001:db8::1",
+        dns_nameservers=["2001:db8::53"],
+        ipv6_ra_mode=mode,
+        ipv6_address_mode=mode,
+    )
+    vif = msgspec.structs.replace(VIF, addresses=[VifAddress(ip="2001:db8::5", subnet=subnet)])
+    (told,) = network_data([vif])["networks"]
+    assert told == {
+        "id": "network0",
+        "link": "tap0f1e2d3c-4b",
+        "network_id": "net",
+        "type": kind,
+        "ip_address": "2001:db8::5",
+        "netmask": "ffff:ffff:ffff:ffff::",
+        "routes": [{"network": "::", "netmask": "::", "gateway": "2001:db8::1"}],
+        "services": [{"type": "dns", "address": "2001:db8::53"}],
+    }

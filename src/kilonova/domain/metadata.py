@@ -202,7 +202,9 @@ def _network(vif: Vif, address: VifAddress, name: str) -> Tree:
     subnet = address.subnet
     kind = f"ipv{subnet.ip_version}"
     common = {"id": name, "link": vif.tap, "network_id": vif.network_id}
-    if subnet.enable_dhcp:
+    if subnet.ipv6_address_mode is not None:  # all else, too: who reads this may know nothing of the mode
+        kind += f"_{subnet.ipv6_address_mode}"
+    elif subnet.enable_dhcp and subnet.ip_version == 4:
         return common | {"type": f"{kind}_dhcp"}
     return common | {
         "type": kind,

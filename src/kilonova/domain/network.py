@@ -29,7 +29,20 @@ class HostRoute(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     nexthop: str
 
 
-class VifSubnet(msgspec.Struct, frozen=True, kw_only=True):
+class Ipv6Modes:
+    """Of a subnet: ``slaac``, ``dhcpv6-stateless`` or ``dhcpv6-stateful``; None: neither, or IPv4."""
+
+    __slots__ = ()
+    ipv6_ra_mode: str | None
+    ipv6_address_mode: str | None
+
+    @property
+    def automatic(self) -> bool:
+        """Whether each NIC has one address there, which comes of its MAC."""
+        return bool({self.ipv6_ra_mode, self.ipv6_address_mode} & {"slaac", "dhcpv6-stateless"})
+
+
+class VifSubnet(msgspec.Struct, Ipv6Modes, frozen=True, kw_only=True):
     """A subnet as a host sees it. ``dhcp_address`` is the address that the DHCP server of it uses."""
 
     id: str
@@ -40,6 +53,8 @@ class VifSubnet(msgspec.Struct, frozen=True, kw_only=True):
     dns_nameservers: list[str] = []
     host_routes: list[HostRoute] = []
     dhcp_address: str | None = None
+    ipv6_ra_mode: str | None = None
+    ipv6_address_mode: str | None = None
 
 
 class VifAddress(msgspec.Struct, frozen=True, kw_only=True):
@@ -200,7 +215,7 @@ class RbacPolicy(msgspec.Struct, frozen=True, kw_only=True):
     target_tenant: str
 
 
-class Subnet(msgspec.Struct, frozen=True, kw_only=True):
+class Subnet(msgspec.Struct, Ipv6Modes, frozen=True, kw_only=True):
     """A subnet as Neutron's API knows it. ``next_number``: where the search for a free address begins."""
 
     id: str
@@ -219,6 +234,8 @@ class Subnet(msgspec.Struct, frozen=True, kw_only=True):
     revision_number: int = 0
     created_at: float
     updated_at: float
+    ipv6_ra_mode: str | None = None
+    ipv6_address_mode: str | None = None
     dhcp_address: str | None = None
 
 

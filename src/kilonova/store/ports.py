@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from ipaddress import IPv4Address
 from typing import Any
 
 import msgspec
 import sqlalchemy as sa
 
+from kilonova.domain.addresses import canonical, number_of, parse
 from kilonova.domain.clock import now
 from kilonova.domain.errors import BadRequest
 from kilonova.domain.network import FixedIp, Port
@@ -69,7 +69,7 @@ def _with_fixed_ips(values: list[str]) -> Condition:
     own = ip_allocations.c
     conditions: list[Condition] = [own.port_id == ports.c.id]
     if "ip_address" in asked:
-        conditions.append(own.ip.in_(asked["ip_address"]))
+        conditions.append(own.ip.in_([canonical(text) for text in asked["ip_address"]]))
     if "subnet_id" in asked:
         conditions.append(own.subnet_id.in_(asked["subnet_id"]))
     if "ip_address_substr" in asked:
@@ -252,6 +252,14 @@ def of_servers(conn: sa.Connection, server_ids: Sequence[str]) -> list[Port]:
     return _ports(conn, _of_servers(conn).rows(conn, {"servers": list(server_ids)}))
 
 
+def of_network(conn: sa.Connection, network_id: str, but_owners: Sequence[str]) -> list[Port]:
+    """Its ports, locked, but for those of these owners."""
+    query = sa.select(ports).where(ports.c.network_id == network_id, ports.c.device_owner.not_in(but_owners))
+    return _ports(
+        conn, conn.execute(query.order_by(ports.c.id).with_for_update(of=ports, key_share=True)).all()
+    )
+
+
 def dhcp_port(conn: sa.Connection, network_id: str) -> Port | None:
     rows = conn.execute(
         sa.select(ports).where(ports.c.network_id == network_id, ports.c.device_owner == DHCP_OWNER)
@@ -284,7 +292,7 @@ def give(conn: sa.Connection, addresses: Mapping[str, Sequence[FixedIp]]) -> Non
     rows = [
         {
             "subnet_id": fixed.subnet_id,
-            "number": int(IPv4Address(fixed.ip_address)),
+            "number": number_of(parse(fixed.ip_address)),
             "ip": fixed.ip_address,
             "port_id": port_id,
             "position": position,
@@ -299,6 +307,19 @@ def give(conn: sa.Connection, addresses: Mapping[str, Sequence[FixedIp]]) -> Non
 def take_back(conn: sa.Connection, port_id: str) -> None:
     """The port's addresses are free."""
     conn.execute(sa.delete(ip_allocations).where(ip_allocations.c.port_id == port_id))
+
+
+def add(conn: sa.Connection, port_id: str, fixed: FixedIp) -> None:
+    """One more address, after those that the port has."""
+    own = ip_allocations.c
+    last = conn.scalar(sa.select(sa.func.max(own.position)).where(own.port_id == port_id))
+    row = {"subnet_id": fixed.subnet_id, "number": number_of(parse(fixed.ip_address)), "ip": fixed.ip_address}
+    conn.execute(_GIVE, {**row, "port_id": port_id, "position": 0 if last is None else last + 1})
+
+
+def take_back_of_subnet(conn: sa.Connection, subnet_id: str) -> None:
+    """All addresses of the subnet are free."""
+    conn.execute(sa.delete(ip_allocations).where(ip_allocations.c.subnet_id == subnet_id))
 
 
 def free_floating(conn: sa.Connection, port: Port) -> list[str]:

@@ -21,6 +21,7 @@ ATTRIBUTES = {
     **{name: groups.c[name] for name in ("id", "name", "description", "project_id", "revision_number")},
     "tenant_id": groups.c.project_id,
     "stateful": sa.literal(True),
+    "shared": sa.literal(False),
 }
 _listing = Listing(groups, ATTRIBUTES, {})
 

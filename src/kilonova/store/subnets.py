@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from kilonova.domain.clock import now
 from kilonova.domain.network import SHARED, Subnet
+from kilonova.domain.routers import GATEWAY_OWNER, INTERFACE_OWNER
 from kilonova.store.network_lists import Condition, Listing, Page
 from kilonova.store.schema.network_rbac import network_rbac
 from kilonova.store.schema.networks import ip_allocations, networks, ports, subnets
@@ -29,6 +30,8 @@ ATTRIBUTES = {
             "ip_version",
             "gateway_ip",
             "enable_dhcp",
+            "ipv6_ra_mode",
+            "ipv6_address_mode",
             "revision_number",
         )
     },
@@ -186,13 +189,19 @@ def search_from(conn: sa.Connection, next_numbers: Mapping[str, int]) -> None:
     )
 
 
-def in_use(conn: sa.Connection, subnet_id: str) -> bool:
-    """Whether a port has an address of it; DHCP's own does not count."""
+def in_use(conn: sa.Connection, subnet_id: str, automatic: bool = False) -> bool:
+    """Whether a port has an address of it; DHCP's own does not count. ``automatic``: none but a router's."""
+    of_router = ports.c.device_owner.in_([INTERFACE_OWNER, GATEWAY_OWNER])
     query = sa.exists().where(
         ip_allocations.c.subnet_id == subnet_id,
         ip_allocations.c.port_id == ports.c.id,
-        ports.c.device_owner != DHCP_OWNER,
+        of_router if automatic else ports.c.device_owner != DHCP_OWNER,
     )
+    return bool(conn.scalar(sa.select(query)))
+
+
+def has_ipv6(conn: sa.Connection, network_id: str) -> bool:
+    query = sa.exists().where(subnets.c.network_id == network_id, subnets.c.ip_version == 6)
     return bool(conn.scalar(sa.select(query)))
 
 

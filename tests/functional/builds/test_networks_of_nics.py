@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from ipaddress import IPv6Network
 from typing import Any
 
 from tests.functional.builds.cloud import PATIENCE, Cloud
 from tests.running import until
 
+from kilonova.domain.addresses import eui64
 from kilonova.domain.network import HostRoute, Vif
 
 
@@ -72,3 +74,25 @@ def test_what_changes_of_a_network_is_told_to_its_guests_hosts(cloud: Cloud) -> 
     until(lambda: links() == [False], PATIENCE, "the link to go down with its network")
     change(cloud, "network", network, admin_state_up=True)
     until(lambda: links() == [True], PATIENCE, "the link to come up with its network")
+
+
+def test_an_automatic_subnet_comes_and_goes_under_guests(two: Cloud) -> None:
+    network = two.make_network()
+    servers = [two.active(network) for _ in range(2)]
+    asked = {"network_id": network, "cidr": "2001:db8:91::/64", "ip_version": 6}
+    modes = {"ipv6_ra_mode": "slaac", "ipv6_address_mode": "slaac"}
+    status, made = two.ask("POST", "/networking/v2.0/subnets", {"subnet": asked | modes})
+    assert status == 201, made
+    cidr = IPv6Network(asked["cidr"])  # type: ignore[arg-type]
+
+    def automatic(vif: Vif) -> bool:
+        return [one.ip for one in vif.addresses[1:]] == [str(eui64(cidr, vif.mac))]
+
+    followed(two, automatic, "the address of its MAC", 2)
+    (own,) = two.server(servers[0])["addresses"].values()
+    shown = [(one["version"], one["addr"]) for one in own]
+    assert [version for version, _ in shown] == [4, 6]
+    (found,) = two.ask("GET", f"/compute/v2.1/servers?ip6={shown[1][1]}")[1]["servers"]
+    assert found["id"] == servers[0]
+    assert two.ask("DELETE", f"/networking/v2.0/subnets/{made['subnet']['id']}")[0] == 204
+    followed(two, lambda vif: len(vif.addresses) == 1, "no such address", 2)

@@ -142,9 +142,10 @@ def test_refusals_reach_the_user(cli: Callable[..., Any]) -> None:
     assert "disallowed by policy" in cli("network", "create", "x", "--external", fails=True)
     assert "disallowed by policy" in cli("network", "create", "x", "--share", fails=True)
     assert "No Network found" in cli("network", "show", "nothing", fails=True)
-    assert "IPv6 subnets come later" in cli(
+    assert "must be the same value" in cli(
         *("subnet", "create", "s", "--network", cli("network", "create", "x")["id"]),
         *("--ip-version", "6", "--subnet-range", "fd00::/64"),
+        *("--ipv6-ra-mode", "slaac", "--ipv6-address-mode", "dhcpv6-stateless"),
         fails=True,
     )
 

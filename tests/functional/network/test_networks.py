@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from kilonova.config import Bus, Config, Network
 from kilonova.network.builtin.service import BuiltinNetwork
 
 from .conftest import ADMIN, ALICE, BOB, Caller, path_of
@@ -244,3 +245,38 @@ def test_a_filter_without_a_value_finds_what_has_none(alice: Caller, net: str) -
         found = alice.get("/security-group-rules", **rules, **{empty: ""})["security_group_rules"]
         assert len(found) == 1, empty
     assert alice.refused("GET", "/networks?shared=")[0] == 400
+
+
+def test_tunnels_take_their_part_of_the_mtu(alice: Caller, admin: Caller, network: BuiltinNetwork) -> None:
+    """Where a broker joins several hosts. External networks are not in tunnels."""
+    network.config = Config(bus=Bus(url="amqp://u:p@broker/"))
+    made = alice.create("network")
+    assert made["mtu"] == 1450
+    assert alice.refused_create("network", mtu=1451) == (400, "InvalidInput")
+    assert alice.refused_update("network", made["id"], mtu=1451) == (400, "InvalidInput")
+    assert admin.create("network", **{"router:external": True})["mtu"] == 1500
+    network.config = Config(bus=Bus(url="amqp://u:p@broker/"), network=Network(tunnels=False))
+    assert alice.create("network")["mtu"] == 1500
+
+
+def test_how_many_addresses_are_given(alice: Caller, admin: Caller, net: str, subnet: dict[str, Any]) -> None:
+    small = [{"start": "10.0.1.10", "end": "10.0.1.19"}]
+    alice.create("subnet", network_id=net, cidr="10.0.1.0/24", allocation_pools=small, enable_dhcp=False)
+    alice.create("port", network_id=net)
+    empty = alice.create("network", name="empty")["id"]
+    path = "/network-ip-availabilities"
+    shown = admin.get(f"{path}/{net}")["network_ip_availability"]
+    each = {one["cidr"]: (one["used_ips"], one["total_ips"]) for one in shown["subnet_ip_availability"]}
+    assert each == {"10.0.0.0/24": (2, 253), "10.0.1.0/24": (0, 10)}
+    assert (shown["network_name"], shown["used_ips"], shown["total_ips"]) == ("net", 2, 263)
+
+    def listed(**query: Any) -> dict[str, tuple[int, int]]:
+        found = admin.get(path, **query)["network_ip_availabilities"]
+        return {one["network_id"]: (one["used_ips"], one["total_ips"]) for one in found}
+
+    assert listed() == {net: (2, 263), empty: (0, 0)}
+    assert listed(ip_version=6, network_name="net") == {net: (0, 0)}
+    assert listed(project_id=BOB) == {}
+    assert admin.refused("GET", f"{path}?ip_version=5")[0] == 400
+    assert admin.refused("GET", f"{path}?mtu=5")[0] == 400
+    assert alice.refused("GET", path) == (403, "PolicyNotAuthorized")

@@ -78,7 +78,7 @@ def test_fixed_ips_by_subnet_and_by_address(alice: Caller, net: str, subnet: dic
         ({"ip_address": "10.0.0.255"}, (400, "InvalidIpForSubnet")),
         ({"ip_address": "10.9.0.5"}, (400, "InvalidIpForNetwork")),
         ({"ip_address": "x"}, (400, "InvalidInput")),
-        ({"ip_address": "fd00::1"}, (400, "InvalidInput")),
+        ({"ip_address": "fd00::1"}, (400, "InvalidIpForNetwork")),
         ({"subnet_id": "nothing"}, (400, "InvalidInput")),
         ({}, (400, "InvalidInput")),
         ({"foo": 1}, (400, "HTTPBadRequest")),

@@ -283,3 +283,11 @@ def test_a_subnet_that_is_not_there_is_no_interface(alice: Caller, net: str, rou
         404,
         "RouterInterfaceNotFoundForSubnet",
     )
+
+
+def test_a_router_is_on_one_host(alice: Caller) -> None:
+    """Who asks for just that gets it; it is shown nowhere, since no such extension is offered."""
+    made = alice.create("router", ha=False, distributed=False)
+    assert not {"ha", "distributed"} & set(made)
+    assert alice.refused_create("router", ha=True) == (400, "InvalidInput")
+    assert alice.refused_update("router", made["id"], distributed=True) == (400, "InvalidInput")

@@ -192,6 +192,11 @@ def test_rules_in_bulk_are_made_together_or_not_at_all(alice: Caller, web: str) 
     assert alice.refused_update(RULE, rule["id"], protocol="udp")[0] == 400
 
 
+def test_groups_are_shared_with_nobody(alice: Caller, web: str) -> None:
+    assert len(alice.get("/security-groups", shared=False)["security_groups"]) == 2
+    assert alice.get("/security-groups", shared=True)["security_groups"] == []
+
+
 def test_lists(alice: Caller, bob: Caller, web: str, client: TestClient) -> None:
     for port in (1, 2, 3):
         alice.create(

@@ -7,7 +7,16 @@ What is not in this table is not offered and answers 404: subnet pools, address 
 from __future__ import annotations
 
 from kilonova.api.http import Route, Service
-from kilonova.api.network import extensions, faults, quotas, resources, routers, tags, versions
+from kilonova.api.network import (
+    extensions,
+    faults,
+    ip_availability,
+    quotas,
+    resources,
+    routers,
+    tags,
+    versions,
+)
 from kilonova.api.network.floating_ips import FLOATING_IPS
 from kilonova.api.network.networks import NETWORKS
 from kilonova.api.network.ports import PORTS
@@ -28,6 +37,7 @@ ROUTES = [
     *(route for resource in RESOURCES for route in resources.routes(resource)),
     *(route for resource in TAGGED for route in tags.routes(resource)),
     *routers.ROUTES,
+    *ip_availability.ROUTES,
     Route("GET", "/v2.0/quotas", quotas.index),
     Route("GET", _QUOTA, quotas.show),
     Route("PUT", _QUOTA, quotas.update),

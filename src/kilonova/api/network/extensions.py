@@ -20,6 +20,7 @@ _EXTENSIONS = {
     "ip-substring-filtering": ("IP address substring filtering", "Ports by a part of their address"),
     "net-mtu": ("Network MTU", "The MTU of a network"),
     "net-mtu-writable": ("Network MTU (writable)", "The MTU of a network can be set"),
+    "network-ip-availability": ("Network IP Availability", "How many addresses of a network are given"),
     "pagination": ("Pagination support", "limit, marker and page_reverse"),
     "port-security": ("Port Security", "Anti-spoofing can be switched off"),
     "port-security-groups-filtering": ("Port filtering on security groups", "Ports by their groups"),

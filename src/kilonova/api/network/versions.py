@@ -15,6 +15,7 @@ _COLLECTIONS = {
     "security_group": "security-groups",
     "security_group_rule": "security-group-rules",
     "rbac_policy": "rbac-policies",
+    "network_ip_availability": "network-ip-availabilities",
     "quota": "quotas",
 }
 

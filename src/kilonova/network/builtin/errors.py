@@ -20,6 +20,10 @@ class InvalidIpForSubnet(BadRequest):
     pass
 
 
+class AllocationOnAutoAddressSubnet(BadRequest):
+    pass
+
+
 class InvalidAllocationPool(BadRequest):
     pass
 

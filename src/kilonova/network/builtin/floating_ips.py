@@ -213,18 +213,19 @@ def _lock_routers(conn: sa.Connection, *router_ids: str | None) -> None:
 def _fixed(port: Port, wanted: str | None) -> FixedIp:
     """The port's address that is meant."""
     if wanted is not None:
-        ip = str(addressing.parse_address(wanted, "fixed_ip_address"))
+        ip = str(addressing.parse_address(wanted, "fixed_ip_address", 4))
         for fixed in port.fixed_ips:
             if fixed.ip_address == ip:
                 return fixed
         raise BadFloatingIpRequest(f"Port {port.id} does not have fixed ip {ip}")
-    if not port.fixed_ips:
+    four = [fixed for fixed in port.fixed_ips if ":" not in fixed.ip_address]
+    if not four:
         raise BadFloatingIpRequest(
             f"Cannot add floating IP to port {port.id} that has no fixed IPv4 addresses"
         )
-    if len(port.fixed_ips) > 1:
+    if len(four) > 1:
         raise BadFloatingIpRequest(
             f"Port {port.id} has multiple fixed IPv4 addresses.  Must provide a specific IPv4 address when "
             "assigning a floating IP"
         )
-    return port.fixed_ips[0]
+    return four[0]

@@ -145,9 +145,9 @@ def make(
                 network,
                 project_id=seat.project_id,
                 mac_address=mac,
-                fixed_ips=allocator.requested([FixedIpRequest(ip_address=ask.fixed_ip)])
+                fixed_ips=allocator.requested([FixedIpRequest(ip_address=ask.fixed_ip)], mac)
                 if ask.fixed_ip
-                else allocator.default(),
+                else allocator.default(mac),
                 device_id=seat.server_id,
                 device_owner=seat.device_owner,
                 dns_name=seat.hostname,

@@ -5,12 +5,11 @@ Every function runs inside the caller's transaction. The errors are those that N
 
 from __future__ import annotations
 
-from ipaddress import AddressValueError, IPv4Address
-
 import sqlalchemy as sa
 from msgspec import structs
 
 from kilonova.config import Config
+from kilonova.domain import addresses
 from kilonova.domain.context import RequestContext
 from kilonova.domain.errors import BadRequest, BuildAborted, Conflict, NotFound, QuotaExceeded
 from kilonova.domain.network import FixedIp, Port
@@ -58,11 +57,11 @@ def add_fixed_ip(conn: sa.Connection, server_id: str, network_id: str) -> None:
     subnets = subnet_store.of_networks(conn, [network_id], for_update=True).get(network_id, [])
     allocator = Allocator(conn, network, subnets)
     try:
-        added = allocator.default()
+        added = allocator.one_more()
     except IpAddressGenerationFailure as error:
         raise BadRequest(_no_more(network_id)) from error
     allocator.finish()
-    _readdress(conn, port, [*port.fixed_ips, *added])
+    _readdress(conn, port, [*port.fixed_ips, added])
 
 
 def remove_fixed_ip(conn: sa.Connection, server_id: str, address: str) -> None:
@@ -126,11 +125,12 @@ def _only_network(conn: sa.Connection, context: RequestContext) -> str:
 
 def _check_free(conn: sa.Connection, network_id: str, address: str) -> None:
     try:
-        number = int(IPv4Address(address))
-    except AddressValueError:
+        wanted = addresses.parse(address)
+    except ValueError:
         return  # validate() says what is wrong with it
     subnets = subnet_store.of_networks(conn, [network_id], for_update=True).get(network_id, [])
-    if any(subnet_store.taken(conn, subnet.id, number) for subnet in subnets):
+    around = [subnet for subnet in subnets if wanted in addresses.parse_network(subnet.cidr)]
+    if any(subnet_store.taken(conn, subnet.id, addresses.number_of(wanted)) for subnet in around):
         raise Conflict(f"Fixed IP address {address} is already in use on network {network_id}.")
 
 

@@ -11,7 +11,7 @@ from kilonova.config import Config
 from kilonova.domain.clock import now
 from kilonova.domain.context import RequestContext
 from kilonova.domain.network import EXTERNAL, SHARED, VXLAN_OVERHEAD, Network
-from kilonova.network.builtin import placement, policy, quotas, segments, sharing, vifs
+from kilonova.network.builtin import ipv6_modes, placement, policy, quotas, segments, sharing, vifs
 from kilonova.network.builtin.errors import (
     ExternalNetworkInUse,
     InvalidInput,
@@ -79,6 +79,8 @@ def update(
     changes = said(body, "name", "description", "admin_state_up", "shared", "mtu", "port_security_enabled")
     if "mtu" in changes:
         changes["mtu"] = _mtu(config, changes["mtu"], bool(network.external))
+        if changes["mtu"] < ipv6_modes.MIN_MTU and subnets.has_ipv6(conn, network.id):
+            raise InvalidInput(f"Requested MTU is too small: IPv6 needs {ipv6_modes.MIN_MTU}")
     if changes.get("shared", network.shared) != network.shared:
         _check_sharing(conn, context, network)
         sharing.set_for_everybody(conn, network, SHARED, changes["shared"])
@@ -139,6 +141,8 @@ def check_external(conn: sa.Connection, context: RequestContext, network: Networ
             f"External network {network.id} cannot be updated to be made non-external, since it has "
             "existing gateway ports."
         )
+    if not network.external and subnets.has_ipv6(conn, network.id):
+        raise InvalidInput("subnets of external networks are of IPv4 only: routers lead outside by that")
     if not network.external and (users := ports.in_use(conn, network.id)):
         raise NetworkInUse(
             f"Unable to complete operation on network {network.id}. It can become external only without "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import uuid
-from ipaddress import IPv4Network
 from typing import Any
 
 import msgspec
@@ -12,6 +11,7 @@ import sqlalchemy as sa
 from msgspec import UNSET
 
 from kilonova.config import Config
+from kilonova.domain import addresses
 from kilonova.domain.clock import now
 from kilonova.domain.context import RequestContext
 from kilonova.domain.network import AddressPair, FixedIp, Network, Port
@@ -88,7 +88,7 @@ def create(conn: sa.Connection, config: Config, context: RequestContext, body: P
     quotas.check(conn, config, project_id, "port")
     values["mac_address"] = values.get("mac_address") or macs.draw(conn, [network.id])[0]
     _check_mac(conn, network.id, values["mac_address"])
-    values["fixed_ips"] = _addresses(conn, network, body)
+    values["fixed_ips"] = _addresses(conn, network, body, values["mac_address"])
     port = new_port(network, project_id=project_id, **values)
     port = port_groups.of_new(conn, port, port_groups.asked(conn, context, body, project_id))
     _check_pairs(port)
@@ -118,9 +118,11 @@ def update(
     wanted = msgspec.structs.replace(port, **asked)
     _check_pairs(wanted)
     port_groups.check(wanted, was=port)
+    if "mac_address" in asked and body.fixed_ips is UNSET and _has_automatic(conn, port):
+        body, moves = msgspec.structs.replace(body, fixed_ips=_manual(conn, port)), True
     if moves:
         store.take_back(conn, port.id)
-        store.give(conn, {port.id: _addresses(conn, network, body)})
+        store.give(conn, {port.id: _addresses(conn, network, body, wanted.mac_address)})
         placement.tell(conn, store.free_floating(conn, store.by_id(conn, [port.id])[port.id]))
     if "security_groups" in asked:
         port_security.leave(conn, [port.id])
@@ -263,23 +265,30 @@ def _check_pairs(port: Port) -> None:
 
 def _pair(pair: AddressPair) -> AddressPair:
     try:
-        IPv4Network(pair.ip_address, strict=False)
+        network = addresses.parse_network(pair.ip_address, strict=False)
     except ValueError as error:
         raise InvalidInput(
-            f"'{pair.ip_address}' in allowed_address_pairs is no IPv4 address or CIDR"
+            f"'{pair.ip_address}' in allowed_address_pairs is no IP address or CIDR"
         ) from error
+    ip = pair.ip_address if network.version == 4 else _canonical(pair.ip_address)
     if pair.mac_address is None:
-        return pair
+        return AddressPair(ip_address=ip)
     mac = pair.mac_address.lower()
     if not _MAC.fullmatch(mac):
         raise InvalidInput(f"'{pair.mac_address}' in allowed_address_pairs is not a MAC address")
-    return AddressPair(ip_address=pair.ip_address, mac_address=mac)
+    return AddressPair(ip_address=ip, mac_address=mac)
 
 
-def _addresses(conn: sa.Connection, network: Network, body: PortUpdate) -> list[FixedIp]:
+def _canonical(address_or_range: str) -> str:
+    """Of IPv6, which has many spellings; the host part of a range stays as it was said."""
+    address, slash, length = address_or_range.partition("/")
+    return f"{addresses.canonical(address)}{slash}{length}"
+
+
+def _addresses(conn: sa.Connection, network: Network, body: PortUpdate, mac: str) -> list[FixedIp]:
     subnets = subnet_store.of_networks(conn, [network.id], for_update=True).get(network.id, [])
     allocator = Allocator(conn, network, subnets)
-    found = allocator.default() if body.fixed_ips is UNSET else allocator.requested(body.fixed_ips)
+    found = allocator.default(mac) if body.fixed_ips is UNSET else allocator.requested(body.fixed_ips, mac)
     allocator.finish()
     return found
 
@@ -287,10 +296,29 @@ def _addresses(conn: sa.Connection, network: Network, body: PortUpdate) -> list[
 def _exact(body: PortUpdate) -> set[str]:
     """The addresses that the caller names."""
     wanted = [] if body.fixed_ips is UNSET else body.fixed_ips
-    return {ask.ip_address for ask in wanted if ask.ip_address is not None}
+    return {addresses.canonical(ask.ip_address) for ask in wanted if ask.ip_address is not None}
+
+
+def _has_automatic(conn: sa.Connection, port: Port) -> bool:
+    return len(_manual(conn, port)) < len(port.fixed_ips)
+
+
+def _manual(conn: sa.Connection, port: Port) -> list[FixedIpRequest]:
+    """The port's addresses that do not come of its MAC, as a request for them."""
+    subnets = subnet_store.of_networks(conn, [port.network_id]).get(port.network_id, [])
+    automatic = {subnet.id for subnet in subnets if subnet.automatic}
+    return [
+        FixedIpRequest(subnet_id=fixed.subnet_id, ip_address=fixed.ip_address)
+        for fixed in port.fixed_ips
+        if fixed.subnet_id not in automatic
+    ]
 
 
 def _same_addresses(port: Port, wanted: list[FixedIpRequest]) -> bool:
     """Whether the port has exactly what is asked, so that a client may send back what it read."""
     have = {(fixed.subnet_id, fixed.ip_address) for fixed in port.fixed_ips}
-    return len(wanted) == len(have) and {(ask.subnet_id, ask.ip_address) for ask in wanted} == have
+    return (
+        len(wanted) == len(have)
+        and {(ask.subnet_id, ask.ip_address and addresses.canonical(ask.ip_address)) for ask in wanted}
+        == have
+    )

@@ -7,12 +7,12 @@ BadRequest, what somebody else holds is a Conflict.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ipaddress import AddressValueError, IPv4Address, IPv4Network
 
 import msgspec
 import sqlalchemy as sa
 
 from kilonova.config import Config
+from kilonova.domain import addresses
 from kilonova.domain.context import RequestContext
 from kilonova.domain.errors import BadRequest, Conflict, Forbidden, QuotaExceeded
 from kilonova.domain.network import Network, Port, Subnet
@@ -104,16 +104,20 @@ def _check_new(
         raise policy.denied("rule:create_port and rule:create_port:fixed_ips:ip_address")
     wrong = BadRequest(f"Fixed IP address {fixed_ip} is not a valid ip address for network {network.id}.")
     try:
-        address = IPv4Address(fixed_ip)
-    except AddressValueError as error:
+        address = addresses.parse(fixed_ip)
+    except ValueError as error:
         raise wrong from error
-    subnet = next((s for s in subnets if address in IPv4Network(s.cidr)), None)
+    subnet = next((s for s in subnets if address in addresses.parse_network(s.cidr)), None)
     if subnet is None:
         raise wrong
-    first, last = addressing.hosts(IPv4Network(subnet.cidr))
-    if not first <= int(address) <= last:
+    if not addressing.is_host(addresses.parse_network(subnet.cidr), address):
         raise wrong
-    if str(address) == subnet.gateway_ip or subnet_store.taken(conn, subnet.id, int(address)):
+    if subnet.automatic:
+        raise BadRequest(
+            f"IPv6 address {address} cannot be directly assigned to a port on subnet {subnet.id} as the "
+            "subnet is configured for automatic addresses"
+        )
+    if str(address) == subnet.gateway_ip or subnet_store.taken(conn, subnet.id, addresses.number_of(address)):
         raise BadRequest(f"Fixed IP address {fixed_ip} is already in use.")
 
 

@@ -22,6 +22,10 @@ Vni = Annotated[int, Meta(ge=1, le=MAX_VNI)]
 Mtu = Annotated[int, Meta(ge=0, le=65535)]
 
 
+Ipv6Mode = str | UnsetType | None
+"""``slaac``, ``dhcpv6-stateless``, ``dhcpv6-stateful``; null: none."""
+
+
 class NetworkUpdate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name: Text | UnsetType = UNSET
     description: Text | UnsetType = UNSET
@@ -64,8 +68,8 @@ class SubnetCreate(SubnetUpdate, frozen=True, kw_only=True):
     ip_version: int = 4
     project_id: Project | UnsetType = UNSET
     tenant_id: Project | UnsetType = UNSET
-    ipv6_ra_mode: str | UnsetType | None = UNSET
-    ipv6_address_mode: str | UnsetType | None = UNSET
+    ipv6_ra_mode: Ipv6Mode = UNSET
+    ipv6_address_mode: Ipv6Mode = UNSET
     subnetpool_id: str | UnsetType | None = UNSET
     prefixlen: int | UnsetType = UNSET
     use_default_subnetpool: bool | UnsetType = UNSET

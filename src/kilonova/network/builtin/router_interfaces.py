@@ -94,6 +94,7 @@ def _make(
     if subnet.gateway_ip is None:
         raise BadRouterRequest("Subnet for router interface must have a gateway IP")
     _check_network(network)
+    _check_version([subnet])
     _check_overlap(conn, router, [subnet])
     quotas.check(conn, config, router.project_id, "port")
     own = subnet_store.of_networks(conn, [network.id], for_update=True).get(network.id, [])
@@ -128,7 +129,9 @@ def _take(conn: sa.Connection, context: RequestContext, router: Router, port_id:
     _check_network(network)
     wanted = {fixed.subnet_id for fixed in port.fixed_ips}
     own = subnet_store.of_networks(conn, [network.id])[network.id]
-    _check_overlap(conn, router, [subnet for subnet in own if subnet.id in wanted])
+    taken = [subnet for subnet in own if subnet.id in wanted]
+    _check_version(taken)
+    _check_overlap(conn, router, taken)
     port_store.update(
         conn,
         [port.id],
@@ -149,6 +152,12 @@ def _check_network(network: Network) -> None:
         raise BadRouterRequest(
             f"Network {network.id} is external: a router's gateway is on it, not its interfaces"
         )
+
+
+def _check_version(new: list[Subnet]) -> None:
+    for subnet in new:
+        if subnet.ip_version == 6:
+            raise BadRouterRequest(f"Subnet {subnet.id} is of IPv6, which routers do not carry yet")
 
 
 def _check_overlap(conn: sa.Connection, router: Router, new: list[Subnet]) -> None:

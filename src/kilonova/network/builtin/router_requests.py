@@ -27,6 +27,8 @@ class RouterUpdate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     admin_state_up: bool | UnsetType = UNSET
     external_gateway_info: ExternalGatewayInfo | UnsetType | None = UNSET
     routes: Routes | UnsetType | None = UNSET
+    ha: bool | UnsetType | None = UNSET
+    distributed: bool | UnsetType | None = UNSET
 
 
 class RouterCreate(RouterUpdate, frozen=True, kw_only=True):

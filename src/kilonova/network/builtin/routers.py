@@ -15,7 +15,7 @@ from kilonova.domain.clock import now
 from kilonova.domain.context import RequestContext
 from kilonova.domain.routers import Router
 from kilonova.network.builtin import placement, policy, quotas, router_gateway, router_routes
-from kilonova.network.builtin.errors import RouterInUse, RouterNotFound
+from kilonova.network.builtin.errors import InvalidInput, RouterInUse, RouterNotFound
 from kilonova.network.builtin.requests import said
 from kilonova.network.builtin.router_requests import RouterCreate, RouterUpdate
 from kilonova.store import network_tags as tags
@@ -39,6 +39,7 @@ def to_change(conn: sa.Connection, context: RequestContext, router_id: str, rule
 
 def create(conn: sa.Connection, config: Config, context: RequestContext, body: RouterCreate) -> Router:
     project_id = policy.project_of_new(context, body.project_id, body.tenant_id, "rule:create_router")
+    _check_offered(body)
     quotas.check(conn, config, project_id, "router")
     made = now()
     router = Router(
@@ -64,6 +65,7 @@ def update(
     conn: sa.Connection, config: Config, context: RequestContext, router_id: str, body: RouterUpdate
 ) -> Router:
     router = to_change(conn, context, router_id, "rule:update_router")
+    _check_offered(body)
     asked = said(body, "name", "description", "admin_state_up")
     changes = {name: value for name, value in asked.items() if value != getattr(router, name)}
     if body.external_gateway_info is not UNSET:
@@ -92,3 +94,10 @@ def delete(conn: sa.Connection, context: RequestContext, router_id: str) -> None
 
 def owners(_conn: sa.Connection, router: Router) -> list[str]:
     return [router.project_id]
+
+
+def _check_offered(body: RouterUpdate) -> None:
+    """A router is on one host; who asks for just that gets it."""
+    for name in ("ha", "distributed"):
+        if getattr(body, name) is True:
+            raise InvalidInput(f"{name}: a router is on one host, and goes to another when that is down")

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import uuid
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Network
 from typing import Any
 
 import sqlalchemy as sa
 from msgspec import UNSET
 
 from kilonova.config import Config
+from kilonova.domain.addresses import Address, address_at, number_of, parse, parse_network
+from kilonova.domain.addresses import Network as Cidr
 from kilonova.domain.clock import now
 from kilonova.domain.context import RequestContext
 from kilonova.domain.network import Network, Subnet
-from kilonova.network.builtin import addressing, dhcp, networks, placement, policy, quotas, vifs
+from kilonova.network.builtin import (
+    addressing,
+    automatic,
+    dhcp,
+    ipv6_modes,
+    networks,
+    placement,
+    policy,
+    quotas,
+    vifs,
+)
 from kilonova.network.builtin.errors import GatewayIpInUse, InvalidInput, SubnetInUse, SubnetNotFound
 from kilonova.network.builtin.requests import SubnetCreate, SubnetUpdate, said
 from kilonova.store import network_tags as tags
@@ -37,6 +49,9 @@ def create(conn: sa.Connection, config: Config, context: RequestContext, body: S
     network = networks.find(conn, context, body.network_id, for_update=True)
     policy.owner_only(context, "rule:create_subnet", network.project_id)
     cidr = _cidr(config, body)
+    ipv6_modes.check(body, cidr)
+    if cidr.version == 6:
+        _check_network(network)
     quotas.check(conn, config, project_id, "subnet")
     _check_overlap(conn, network, cidr)
     gateway = _gateway(cidr, body)
@@ -52,18 +67,21 @@ def create(conn: sa.Connection, config: Config, context: RequestContext, body: S
         name=body.name or "",
         description=body.description or "",
         cidr=str(cidr),
-        ip_version=4,
+        ip_version=cidr.version,
         gateway_ip=None if gateway is None else str(gateway),
         enable_dhcp=body.enable_dhcp is not False,
-        dns_nameservers=addressing.check_nameservers(body.dns_nameservers or []),
-        host_routes=addressing.check_routes(body.host_routes or []),
+        dns_nameservers=addressing.check_nameservers(body.dns_nameservers or [], cidr.version),
+        host_routes=addressing.check_routes(body.host_routes or [], cidr.version),
         allocation_pools=pools,
         next_number=addressing.hosts(cidr).first,
+        ipv6_ra_mode=ipv6_modes.of(body.ipv6_ra_mode),
+        ipv6_address_mode=ipv6_modes.of(body.ipv6_address_mode),
         created_at=made,
         updated_at=made,
     )
     store.insert(conn, subnet)
     dhcp.follow(conn, network)
+    automatic.come(conn, network, subnet)
     if network.external:
         placement.tell_network(conn, network.id)
     return subnet
@@ -76,6 +94,8 @@ def update(
     policy.owner_only(context, "rule:update_subnet", *owners(conn, subnet))
     subnet = _locked(conn, context, subnet)
     changes = _changes(subnet, body)
+    if changes.get("enable_dhcp") is False and (subnet.ipv6_ra_mode or subnet.ipv6_address_mode):
+        raise InvalidInput("Cannot disable enable_dhcp with ipv6 attributes set")
     if "gateway_ip" in changes:
         for gateway in (subnet.gateway_ip, changes["gateway_ip"]):
             _check_nobodys(conn, subnet, gateway)
@@ -89,15 +109,17 @@ def update(
 
 
 def delete(conn: sa.Connection, context: RequestContext, subnet_id: str) -> None:
-    """SubnetInUse if a port beside DHCP's has an address of it."""
+    """SubnetInUse if a port beside DHCP's has an address of it: an automatic one counts only if it is a
+    router's, all others lose theirs."""
     subnet = find(conn, context, subnet_id)
     policy.owner_only(context, "rule:delete_subnet", *owners(conn, subnet))
     subnet = _locked(conn, context, subnet)
-    if store.in_use(conn, subnet.id):
+    if store.in_use(conn, subnet.id, subnet.automatic):
         raise SubnetInUse(
             f"Unable to complete operation on subnet {subnet.id}: "
             "One or more ports have an IP allocation from this subnet."
         )
+    automatic.go(conn, subnet)
     store.update(conn, subnet.id, {"enable_dhcp": False})
     dhcp.follow(conn, _network(conn, subnet))
     store.delete(conn, [subnet.id])
@@ -107,7 +129,7 @@ def delete(conn: sa.Connection, context: RequestContext, subnet_id: str) -> None
 
 def _check_nobodys(conn: sa.Connection, subnet: Subnet, gateway: str | None) -> None:
     """No port, a router's above all, has the address of the gateway that was, or that shall be."""
-    if gateway is not None and store.taken(conn, subnet.id, int(IPv4Address(gateway))):
+    if gateway is not None and store.taken(conn, subnet.id, number_of(parse(gateway))):
         raise GatewayIpInUse(f"Current gateway ip {gateway} already in use by a port. Unable to update.")
 
 
@@ -117,7 +139,7 @@ def owners(conn: sa.Connection, subnet: Subnet) -> list[str]:
 
 
 def contains(subnet: Subnet, address: str) -> bool:
-    return IPv4Address(address) in IPv4Network(subnet.cidr)
+    return addressing.parse_address(address, "address") in parse_network(subnet.cidr)
 
 
 def _not_found(subnet_id: str) -> SubnetNotFound:
@@ -139,29 +161,36 @@ def _network(conn: sa.Connection, subnet: Subnet) -> Network:
     return network
 
 
-def _cidr(config: Config, body: SubnetCreate) -> IPv4Network:
-    if body.ip_version == 6 or body.ipv6_ra_mode or body.ipv6_address_mode:
-        raise InvalidInput("IPv6 subnets come later")
-    if body.ip_version != 4:
-        raise InvalidInput("ip_version must be 4")
+def _cidr(config: Config, body: SubnetCreate) -> Cidr:
+    if body.ip_version not in (4, 6):
+        raise InvalidInput("ip_version must be 4 or 6")
     if body.subnetpool_id or body.use_default_subnetpool or body.prefixlen is not UNSET:
         raise InvalidInput("subnet pools are not offered; cidr says the addresses")
     if body.cidr is UNSET:
         raise InvalidInput("a subnet needs a cidr")
-    return addressing.parse_cidr(body.cidr, [IPv4Network(config.network.transit_cidr)])
+    return addressing.parse_cidr(body.cidr, body.ip_version, [IPv4Network(config.network.transit_cidr)])
 
 
-def _gateway(cidr: IPv4Network, body: SubnetCreate) -> IPv4Address | None:
+def _check_network(network: Network) -> None:
+    if network.external:
+        raise InvalidInput("subnets of external networks are of IPv4 only: routers lead outside by that")
+    if network.mtu < ipv6_modes.MIN_MTU:
+        raise InvalidInput(
+            f"IPv6 needs an MTU of {ipv6_modes.MIN_MTU}; that of network {network.id} is {network.mtu}"
+        )
+
+
+def _gateway(cidr: Cidr, body: SubnetCreate) -> Address | None:
     if body.gateway_ip is None:
         return None
     if body.gateway_ip is UNSET:
-        return IPv4Address(addressing.hosts(cidr).first)
+        return address_at(cidr, addressing.hosts(cidr).first)
     return addressing.parse_gateway(body.gateway_ip, cidr)
 
 
-def _check_overlap(conn: sa.Connection, network: Network, cidr: IPv4Network) -> None:
+def _check_overlap(conn: sa.Connection, network: Network, cidr: Cidr) -> None:
     for other in store.of_networks(conn, [network.id], for_update=True).get(network.id, []):
-        if cidr.overlaps(IPv4Network(other.cidr)):
+        if cidr.overlaps(parse_network(other.cidr)):
             raise InvalidInput(
                 f"Requested subnet with cidr: {cidr} for network: {network.id} overlaps with another subnet"
             )
@@ -170,17 +199,17 @@ def _check_overlap(conn: sa.Connection, network: Network, cidr: IPv4Network) -> 
 def _changes(subnet: Subnet, body: SubnetUpdate) -> dict[str, Any]:
     """What the update makes different, checked; the gateway stays off the pools whichever of them changes."""
     asked = said(body, "name", "description", "enable_dhcp")
-    cidr = IPv4Network(subnet.cidr)
+    cidr = parse_network(subnet.cidr)
     if body.gateway_ip is not UNSET:
         new = body.gateway_ip
         asked["gateway_ip"] = None if new is None else str(addressing.parse_gateway(new, cidr))
     if body.dns_nameservers is not UNSET:
-        asked["dns_nameservers"] = addressing.check_nameservers(body.dns_nameservers or [])
+        asked["dns_nameservers"] = addressing.check_nameservers(body.dns_nameservers or [], cidr.version)
     if body.host_routes is not UNSET:
-        asked["host_routes"] = addressing.check_routes(body.host_routes or [])
+        asked["host_routes"] = addressing.check_routes(body.host_routes or [], cidr.version)
     gateway = asked.get("gateway_ip", subnet.gateway_ip)
     pools = subnet.allocation_pools if body.allocation_pools is UNSET else body.allocation_pools
     asked["allocation_pools"] = addressing.check_pools(
-        cidr, None if gateway is None else IPv4Address(gateway), pools
+        cidr, None if gateway is None else addressing.parse_address(gateway, "gateway_ip"), pools
     )
     return {name: value for name, value in asked.items() if value != getattr(subnet, name)}

@@ -64,6 +64,8 @@ def _vif_subnet(subnet: Subnet) -> VifSubnet:
         dns_nameservers=subnet.dns_nameservers,
         host_routes=subnet.host_routes,
         dhcp_address=subnet.dhcp_address,
+        ipv6_ra_mode=subnet.ipv6_ra_mode,
+        ipv6_address_mode=subnet.ipv6_address_mode,
     )
 
 

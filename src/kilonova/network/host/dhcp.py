@@ -1,4 +1,8 @@
-"""One dnsmasq a network: DHCP only, addresses by MAC only, for the ports plugged on this host.
+"""One dnsmasq a network: DHCP and router advertisements, addresses by MAC only, for the ports plugged on this
+host.
+
+It is no router of IPv6: what it advertises are prefixes and name servers. Who leads out says so itself
+(router_space.py).
 
 It is a daemon of its own and outlives this process, which finds it again by its pid file and proves it by
 ``/proc/PID/cmdline``: a server that runs with other arguments than it should is replaced. Hosts and options
@@ -17,7 +21,7 @@ import subprocess
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import cache
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
 
 from kilonova import log, passage
@@ -39,17 +43,22 @@ def hosts_file(plan: NetworkPlan) -> bytes:
     for vif in sorted(plan.vifs, key=lambda vif: vif.port_id):
         seen: set[str] = set()
         for address in vif.addresses:
-            if address.subnet.id in seen or not _served(address.subnet):
+            if address.subnet.id in seen or not _gives_addresses(address.subnet):
                 continue
             seen.add(address.subnet.id)
+            ip = address.ip if address.subnet.ip_version == 4 else f"[{address.ip}]"
             name = (vif.hostname or "").partition(".")[0]
-            lines.append(",".join([vif.mac, address.ip, *([name] if _LABEL.fullmatch(name) else [])]))
+            lines.append(",".join([vif.mac, ip, *([name] if _LABEL.fullmatch(name) else [])]))
     return "".join(f"{line}\n" for line in lines).encode()
 
 
 def options_file(plan: NetworkPlan, dns_servers: list[str]) -> bytes:
     """Per subnet: gateway, routes, name servers. A subnet's own name servers come before ``dns_servers``."""
     lines = []
+    for subnet in filter(_advertised, plan.subnets):
+        servers = ",".join(f"[{one}]" for one in subnet.dns_nameservers or dns_servers if not _is_ipv4(one))
+        if servers:
+            lines.append(f"tag:{_tag(subnet)},option6:dns-server,{servers}")
     for subnet in filter(_served, plan.subnets):
         routes = classless_routes(subnet)
         options = {
@@ -78,11 +87,21 @@ def classless_routes(subnet: VifSubnet) -> str:
 def command(plan: NetworkPlan, folder: Path, config: Network) -> list[str]:
     """dnsmasq's arguments; everything that SIGHUP cannot change is here."""
     user, group = _identity(folder)
+    seconds = f"{config.dhcp_lease_time}s"
     ranges = [
-        f"--dhcp-range=set:{_tag(subnet)},{net.network_address},static,{net.netmask},{config.dhcp_lease_time}s"
+        f"--dhcp-range=set:{_tag(subnet)},{net.network_address},static,{net.netmask},{seconds}"
         for subnet in filter(_served, plan.subnets)
-        for net in [ip_network(subnet.cidr)]
+        for net in [IPv4Network(subnet.cidr)]
     ]
+    six = list(filter(_advertised, plan.subnets))
+    ranges += [
+        f"--dhcp-range=set:{_tag(subnet)},{net.network_address},{_RANGES[_mode(subnet)]},{net.prefixlen},{seconds}"
+        for subnet in six
+        for net in [IPv6Network(subnet.cidr)]
+    ]
+    if any(subnet.ipv6_ra_mode for subnet in six):
+        # Its lifetime as a router is 0. An interval of 0 is the usual one.
+        ranges += ["--enable-ra", f"--ra-param={names.GUESTS},0,0"]
     return [
         "dnsmasq",
         "--conf-file=/dev/null",
@@ -110,8 +129,32 @@ def command(plan: NetworkPlan, folder: Path, config: Network) -> list[str]:
     ]
 
 
+_RANGES = {"slaac": "ra-only", "dhcpv6-stateless": "ra-stateless", "dhcpv6-stateful": "static"}
+"""How dnsmasq calls the modes."""
+
+
 def _served(subnet: VifSubnet) -> bool:
-    return subnet.enable_dhcp and subnet.dhcp_address is not None
+    """By DHCP of IPv4."""
+    return subnet.ip_version == 4 and subnet.enable_dhcp and subnet.dhcp_address is not None
+
+
+def _mode(subnet: VifSubnet) -> str:
+    return subnet.ipv6_ra_mode or subnet.ipv6_address_mode or ""
+
+
+def _advertised(subnet: VifSubnet) -> bool:
+    """By router advertisements, DHCPv6 or both; automatic addresses without the former ask for neither."""
+    wanted = subnet.ipv6_ra_mode or subnet.ipv6_address_mode not in (None, "slaac")
+    return subnet.ip_version == 6 and subnet.dhcp_address is not None and bool(wanted)
+
+
+def leases_ipv6(subnet: VifSubnet) -> bool:
+    """Whether addresses of it are given out by DHCPv6."""
+    return _advertised(subnet) and _mode(subnet) == "dhcpv6-stateful"
+
+
+def _gives_addresses(subnet: VifSubnet) -> bool:
+    return _served(subnet) or leases_ipv6(subnet)
 
 
 def _is_ipv4(address: str) -> bool:
@@ -166,10 +209,15 @@ def host_resolvers(
     return []
 
 
+def is_needed(plan: NetworkPlan) -> bool:
+    """Whether there is anything to serve."""
+    return any(_served(subnet) or _advertised(subnet) for subnet in plan.subnets)
+
+
 # The process
 def ensure(plan: NetworkPlan, folder: Path, config: Network) -> list[str]:
     """The network's DHCP server runs and knows its ports. Call it inside the network's namespace."""
-    if not any(map(_served, plan.subnets)):
+    if not is_needed(plan):
         return ["DHCP server stopped"] if stop(folder) else []
     changed = _write_if_new(folder / "hosts", hosts_file(plan))
     dns = config.dns_servers or (host_resolvers() if config.nat else [])

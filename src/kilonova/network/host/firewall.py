@@ -18,7 +18,7 @@ from ipaddress import IPv4Address, ip_address, ip_network
 from typing import Any
 
 from kilonova.domain.network import Vif
-from kilonova.network.host import names, security
+from kilonova.network.host import ipv6_guard, names, security
 from kilonova.network.host.nft import (
     ACCEPT,
     DROP,
@@ -70,18 +70,20 @@ def bridge_table(
     guarded = [vif for vif in vifs if vif.port_security]
     grouped = [vif for vif in guarded if vif.security_groups is not None]
     make = chains_of or port_chains
+    chains = {vif.port_id: make(vif) for vif in guarded}
     own = [*(vif.tap for vif in vifs), *gates]
     inward, outward = (
         {vif.tap: security.port_chain_name(vif.port_id, direction) for vif in grouped}
         for direction in ("ingress", "egress")
     )
+    six = {vif.tap: ipv6_guard.chain_name(vif.port_id) for vif in guarded if _has_six(vif, chains)}
     return Table(
         "bridge",
         name,
         sets=[
             Set("guards", {vif.tap: _chain_name(vif.port_id) for vif in guarded}, verdicts=True),
             Set("ports", dict.fromkeys(own)),
-            *security.base_sets(inward, outward, gates),
+            *security.base_sets(inward, outward, six, gates),
             *members,
         ],
         chains=[
@@ -108,14 +110,20 @@ def bridge_table(
             ),
             *security.base_chains(),
             *(chain for chains in (groups or {}).values() for chain in chains),
-            *(chain for vif in guarded for chain in make(vif)),
+            *(chain for vif in guarded for chain in chains[vif.port_id]),
         ],
     )
 
 
 def port_chains(vif: Vif) -> list[Chain]:
     """What a guarded port may send, and what its security groups let pass."""
-    return [_port_chain(vif), *([] if vif.security_groups is None else security.port_chains(vif))]
+    six = [ipv6_guard.chain(vif)] if ipv6_guard.speaks(vif) else []
+    return [_port_chain(vif), *six, *([] if vif.security_groups is None else security.port_chains(vif))]
+
+
+def _has_six(vif: Vif, chains: Mapping[str, list[Chain]]) -> bool:
+    """A port that is closed has none."""
+    return any(chain.name == ipv6_guard.chain_name(vif.port_id) for chain in chains[vif.port_id])
 
 
 def closed_port_chains(vif: Vif) -> list[Chain]:
@@ -133,6 +141,7 @@ def _chain_name(port_id: str) -> str:
 def _port_chain(vif: Vif) -> Chain:
     pairs = allowed(vif)
     macs = sorted({mac for mac, _ in pairs} | {vif.mac.lower()})
+    all_macs = sorted({*macs, *(mac for mac, _ in ipv6_guard.allowed(vif))})
     addresses = [concat(mac, _address(ip)) for mac, ip in pairs]
     probing = [mac for mac in macs if not any(mac == m and _UNSET in ip_network(net) for m, net in pairs)]
     unset = [concat(mac, str(_UNSET)) for mac in probing]
@@ -140,7 +149,7 @@ def _port_chain(vif: Vif) -> Chain:
     return Chain(
         _chain_name(vif.port_id),
         [
-            Rule("only its MAC", [match(_ETHER, one_of(list(macs)), "!="), DROP]),
+            Rule("only its MAC", [match(_ETHER, one_of([*all_macs]), "!="), DROP]),
             Rule("no DHCP server", [match(udp, 67), DROP]),
             Rule("no DHCP server, from whatever port", [match(to, 68), DROP]),
             Rule(
@@ -165,6 +174,7 @@ def _port_chain(vif: Vif) -> Chain:
                 ],
             ),
             *_of_its_own(addresses, security.tag(vif.port_id)),
+            *(ipv6_guard.rules(vif, security.tag(vif.port_id)) if ipv6_guard.speaks(vif) else []),
             Rule("nothing else", [DROP]),
         ],
     )

@@ -112,7 +112,7 @@ class LinuxHost:
             self._records.put(vif)
             self._ensure_network(segment)
             if before and [own.ip for own in before.addresses] != [own.ip for own in vif.addresses]:
-                segment.release(before)
+                segment.release(before, self._records.folder(vif.network_id))
             self._ensure_port(vif)
             if before:
                 self._perimeter.end_connections(before, _ips(before) - _ips(vif))
@@ -141,7 +141,7 @@ class LinuxHost:
         folder = self._records.folder(vif.network_id)
         if plan:
             segment.ensure(plan, folder)
-            segment.release(vif)
+            segment.release(vif, folder)
         else:
             self._leave(vif.network_id)
             segment.remove(folder, self._routers.uses(vif.network_id))
@@ -203,7 +203,7 @@ class LinuxHost:
 
     def _leave(self, network_id: str) -> None:
         """The last guest leaves: without a router here, so does the network."""
-        if network_id not in self._routers.networks():
+        if self._tunnels.concerns(network_id) and network_id not in self._routers.networks():
             with linux.netlink() as ip:
                 self._tunnels.remove(ip, network_id)
 
@@ -294,8 +294,10 @@ class LinuxHost:
         plan = self._plan(segment.network_id)
         assert plan is not None, "called for a network that has a port"
         done = segment.ensure(plan, self._records.folder(segment.network_id))
-        with linux.netlink() as ip:
-            return done + self._tunnels.ensure(ip, segment.network_id, plan.mtu, plan.addresses)
+        if self._tunnels.concerns(segment.network_id):
+            with linux.netlink() as ip:
+                done += self._tunnels.ensure(ip, segment.network_id, plan.mtu, plan.addresses)
+        return done
 
     def _ensure_port(self, vif: Vif) -> None:
         """Rules first, then onto the network: no moment without anti-spoofing."""
@@ -355,7 +357,7 @@ class LinuxHost:
         for network_id in self._tunnels.networks() - self.networks():
             with self._segment(network_id), linux.netlink() as ip:
                 self._tunnels.remove(ip, network_id)
-        self._plug.sweep(self._records.networks, self._records.vifs)
+        self._plug.sweep(lambda: self._records.networks() | self.networks(), self._records.vifs)
         self._tidied = True
         return []
 

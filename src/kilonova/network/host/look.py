@@ -153,8 +153,7 @@ class _Look:
         if plan.transit:
             found += _device(names.transit(plan.network_id), plan.mtu)
         found += linux.inside(space, lambda: _inside(plan))
-        served = any(subnet.enable_dhcp and subnet.dhcp_address for subnet in plan.subnets)
-        if served and dhcp.running(self._folder / "networks" / plan.network_id) is None:
+        if dhcp.is_needed(plan) and dhcp.running(self._folder / "networks" / plan.network_id) is None:
             found.append("its DHCP server does not run")
         return found
 
@@ -209,7 +208,8 @@ def _inside(plan: NetworkPlan) -> list[str]:
     with linux.netlink() as ip:
         have = {f"{m.get_attr('IFA_ADDRESS')}/{m['prefixlen']}" for m in ip.get_addr()}
         gateways = [route.get_attr("RTA_GATEWAY") for route in ip.get_default_routes(family=2)]
-    found += [f"{text} is missing in its namespace" for text in plan.addresses if text not in have]
+    wanted = [*plan.addresses, *plan.addresses6]
+    found += [f"{text} is missing in its namespace" for text in wanted if text not in have]
     if plan.transit:
         found += _device(names.UPLINK, plan.mtu)
         if gateways != [plan.transit.host]:

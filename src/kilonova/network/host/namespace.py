@@ -5,11 +5,17 @@ Everything here runs in a thread that is inside the namespace (``linux.inside``)
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 from kilonova.domain.network import Vif
 from kilonova.network.host import announce, audit, firewall, linux, names, nft, release
 from kilonova.network.host.plan import NetworkPlan, interface
+
+_LINK_SCOPE = 253
+"""Of a link-local address, which the kernel makes."""
+_QUIET = {"accept_ra": "0", "autoconf": "0", "router_solicitations": "0", "accept_dad": "0"}
+"""Other hosts have the same addresses on this network: the guests' own host answers them."""
 
 
 def ensure(plan: NetworkPlan) -> list[str]:
@@ -31,7 +37,7 @@ def prepare() -> None:
 def release_leases(vif: Vif) -> None:
     """The DHCP server forgets a port that leaves."""
     for address in vif.addresses:
-        if address.subnet.enable_dhcp and address.subnet.dhcp_address:
+        if address.subnet.ip_version == 4 and address.subnet.enable_dhcp and address.subnet.dhcp_address:
             release.send(vif.mac, address.ip, address.subnet.dhcp_address)
 
 
@@ -42,10 +48,23 @@ def _ensure_guests_side(ip: linux.Netlink, plan: NetworkPlan) -> list[str]:
         # A router may have been the gateway until now.
         own = [gateway for subnet in plan.subnets if (gateway := plan.gateway(subnet))]
         announce.announce(names.GUESTS, names.guests_mac(plan.network_id), own)
+    done += _ensure_ipv6(ip, plan)
     device = ip.link_lookup(ifname=names.GUESTS)[0]
     for cidr in plan.routes_to_guests:
         ip.route("replace", dst=cidr, oif=device, scope="link")
     return done
+
+
+def _ensure_ipv6(ip: linux.Netlink, plan: NetworkPlan) -> list[str]:
+    """There is IPv6 only where a subnet is advertised; what routers say is for the guests alone."""
+    settings = Path("/proc/sys/net/ipv6/conf", names.GUESTS)
+    if not settings.exists():  # this kernel has none
+        return []
+    wanted = _QUIET | {"disable_ipv6": "0" if plan.addresses6 else "1"}
+    for name, value in wanted.items():
+        if (settings / name).read_text().strip() != value:
+            (settings / name).write_text(value)
+    return _ensure_addresses(ip, names.GUESTS, plan.addresses6, socket.AF_INET6)
 
 
 def _ensure_uplink(ip: linux.Netlink, plan: NetworkPlan) -> list[str]:
@@ -77,11 +96,14 @@ def _ensure_up(ip: linux.Netlink, name: str, mtu: int) -> list[str]:
     return [f"{name} up"]
 
 
-def _ensure_addresses(ip: linux.Netlink, name: str, wanted: list[str]) -> list[str]:
+def _ensure_addresses(
+    ip: linux.Netlink, name: str, wanted: list[str], family: int = socket.AF_INET
+) -> list[str]:
     device = ip.link_lookup(ifname=name)[0]
     present = [
         f"{message.get_attr('IFA_ADDRESS')}/{message['prefixlen']}"
-        for message in ip.get_addr(family=2, index=device)
+        for message in ip.get_addr(family=family, index=device)
+        if family == socket.AF_INET or message["scope"] != _LINK_SCOPE
     ]
     for text in present:
         if text not in wanted:

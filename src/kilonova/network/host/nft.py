@@ -65,6 +65,8 @@ class Table(msgspec.Struct, frozen=True):
 # Expressions
 ACCEPT: Expression = {"accept": None}
 DROP: Expression = {"drop": None}
+RETURN: Expression = {"return": None}
+"""From the chain, to go on in the one that jumped there."""
 MASQUERADE: Expression = {"masquerade": None}
 
 
@@ -98,7 +100,7 @@ def concat(*parts: Any) -> Expression:
     return {"concat": list(parts)}
 
 
-def span(first: int, last: int) -> Expression:
+def span(first: int | str, last: int | str) -> Expression:
     return {"range": [first, last]}
 
 

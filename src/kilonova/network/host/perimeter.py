@@ -205,4 +205,4 @@ def table_name(folder: Path) -> str:
 
 
 def _leads_out(vif: Vif) -> bool:
-    return any(address.subnet.gateway_ip for address in vif.addresses)
+    return any(one.subnet.gateway_ip and one.subnet.ip_version == 4 for one in vif.addresses)

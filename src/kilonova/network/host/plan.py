@@ -6,15 +6,19 @@ Pure: nothing here looks at the host. The host part compares such a plan with wh
 from __future__ import annotations
 
 import re
-from ipaddress import IPv4Interface, IPv4Network, ip_address, ip_network
+from ipaddress import IPv4Network, ip_interface
 
 import msgspec
 
+from kilonova.domain.addresses import parse as ip_address
+from kilonova.domain.addresses import parse_network as ip_network
 from kilonova.domain.errors import BuildFailed
 from kilonova.domain.network import AddressPair, PortSecurity, Vif, VifSubnet
 from kilonova.network.host import names
 
 METADATA_ADDRESS = "169.254.169.254"
+DHCPV6_SERVERS = "ff02::1:2"
+"""All of a link (RFC 8415, 7.1)."""
 
 MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
@@ -49,29 +53,43 @@ class NetworkPlan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def addresses(self) -> list[str]:
-        """The namespace's own addresses towards the guests, with their prefix lengths.
+        """The namespace's own addresses of IPv4 towards the guests, with their prefix lengths.
 
         The DHCP address first: the server names itself after the first that it finds in the subnet.
         """
         found = []
-        for subnet in self.subnets:
+        for subnet in self.subnets_of_ipv4:
             length = ip_network(subnet.cidr).prefixlen
             found += [f"{ip}/{length}" for ip in (subnet.dhcp_address, self.gateway(subnet)) if ip]
         return [*found, f"{METADATA_ADDRESS}/32"]
 
     @property
+    def addresses6(self) -> list[str]:
+        """Of IPv6: those that it advertises the subnets by."""
+        served = [subnet for subnet in self.subnets if subnet.ip_version == 6 and subnet.dhcp_address]
+        return [f"{subnet.dhcp_address}/{ip_network(subnet.cidr).prefixlen}" for subnet in served]
+
+    @property
+    def subnets_of_ipv4(self) -> list[VifSubnet]:
+        return [subnet for subnet in self.subnets if subnet.ip_version == 4]
+
+    @property
     def routes_to_guests(self) -> set[str]:
         """Subnets where the namespace has no address that would bring the route: neither DHCP nor gateway."""
-        return {s.cidr for s in self.subnets if not (s.dhcp_address or self.gateway(s))}
+        return {s.cidr for s in self.subnets_of_ipv4 if not (s.dhcp_address or self.gateway(s))}
 
     @property
     def routed(self) -> list[IPv4Network]:
         """The subnets that the host may reach through this network's transit."""
-        return [IPv4Network(s.cidr) for s in self.subnets if self.gateway(s)]
+        return [IPv4Network(s.cidr) for s in self.subnets_of_ipv4 if self.gateway(s)]
 
     def gateway(self, subnet: VifSubnet) -> str | None:
-        """The subnet's gateway, if the namespace is it."""
-        here = self.implicit_gateway and subnet.gateway_ip not in self.routers_gateways
+        """The subnet's gateway, if the namespace is it. Of IPv6 only routers are."""
+        here = (
+            self.implicit_gateway
+            and subnet.ip_version == 4
+            and subnet.gateway_ip not in self.routers_gateways
+        )
         return subnet.gateway_ip if here else None
 
 
@@ -93,7 +111,7 @@ def transit_count(transit_cidr: str) -> int:
 
 def interface(address: str) -> tuple[str, int]:
     """``10.0.0.2/24`` → (``10.0.0.2``, 24)."""
-    parsed = IPv4Interface(address)
+    parsed = ip_interface(address)
     return str(parsed.ip), parsed.network.prefixlen
 
 
@@ -135,11 +153,17 @@ def _check_pairs(port_id: str, pairs: list[AddressPair]) -> None:
 
 
 def _check_subnet(subnet: VifSubnet) -> None:
-    if subnet.ip_version != 4 or ip_network(subnet.cidr).version != 4:
-        raise BuildFailed(f"subnet {subnet.id}: a host serves IPv4 only so far")
-    for ip in (subnet.gateway_ip, subnet.dhcp_address, *subnet.dns_nameservers):
-        if ip is not None:
-            ip_address(ip)
+    version = ip_network(subnet.cidr).version
+    if subnet.ip_version != version:
+        raise BuildFailed(f"subnet {subnet.id}: {subnet.cidr} is not of IPv{subnet.ip_version}")
+    for mode in (subnet.ipv6_ra_mode, subnet.ipv6_address_mode):
+        if mode not in (None, "slaac", "dhcpv6-stateless", "dhcpv6-stateful"):
+            raise BuildFailed(f"subnet {subnet.id}: there is no mode {mode!r}")
+    for own in (subnet.gateway_ip, subnet.dhcp_address):
+        if own is not None and ip_address(own).version != version:
+            raise BuildFailed(f"subnet {subnet.id}: {own} is not of IPv{version}")
+    for server in subnet.dns_nameservers:
+        ip_address(server)
     for route in subnet.host_routes:
         ip_network(route.destination, strict=False)
         ip_address(route.nexthop)

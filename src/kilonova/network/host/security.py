@@ -36,7 +36,7 @@ from kilonova.network.host.nft import (
     prefix,
     span,
 )
-from kilonova.network.host.plan import METADATA_ADDRESS
+from kilonova.network.host.plan import DHCPV6_SERVERS, METADATA_ADDRESS
 
 _OUT, _IN = 10, 20
 """Priorities of these chains. More than 0: br_netfilter takes a packet away at that and gives it back to what
@@ -56,14 +56,25 @@ _ROUTER_SOLICITATION, _ROUTER_ADVERTISEMENT = 133, 134
 _BROADCAST = "255.255.255.255"
 _FROM, _TO = payload("udp", "sport"), payload("udp", "dport")
 _ASKING_DHCP = [match(_FROM, 68), match(_TO, 67)]
+_ASKING_DHCPV6 = [match(payload("ip6", "daddr"), DHCPV6_SERVERS), match(_FROM, 546), match(_TO, 547)]
 
 
 def base_chains() -> list[Chain]:
     """What goes out of a guest, then what comes to a guest: both must let a packet pass."""
     return [
-        Chain("egress", [*_always("out"), _each("iifname", "@outward")], Hook("filter", "forward", _OUT)),
+        Chain(
+            "egress",
+            [_six(), *_always("out"), _each("iifname", "@outward")],
+            Hook("filter", "forward", _OUT),
+        ),
         Chain("ingress", [*_always("in"), _each("oifname", "@inward")], Hook("filter", "forward", _IN)),
     ]
+
+
+def _six() -> Rule:
+    """Fragments are whole only now (br_netfilter)."""
+    expressions = [match(payload("ether", "type"), "ip6"), {"vmap": {"key": meta("iifname"), "data": "@six"}}]
+    return Rule("IPv6 only as it may be sent", expressions)
 
 
 def tag(port_id: str) -> int:
@@ -72,12 +83,15 @@ def tag(port_id: str) -> int:
     return TAGGED | crc32(port_id.encode())
 
 
-def base_sets(inward: dict[str, str], outward: dict[str, str], gates: Mapping[str, str]) -> list[Set]:
-    """``inward``, ``outward``: tap → its port's chain. ``gates``: the devices that lead to networks'
+def base_sets(
+    inward: dict[str, str], outward: dict[str, str], six: dict[str, str], gates: Mapping[str, str]
+) -> list[Set]:
+    """``inward``, ``outward``, ``six``: tap → its port's chain. ``gates``: the devices that lead to networks'
     namespaces → the MAC of the namespace, for others may be behind the same device."""
     return [
         Set("inward", dict[str, str | None](inward), verdicts=True),
         Set("outward", dict[str, str | None](outward), verdicts=True),
+        Set("six", dict[str, str | None](six), verdicts=True),
         Set(
             "gates",
             {f"{device} . {mac}": None for device, mac in gates.items()},
@@ -101,6 +115,9 @@ def _always(way: str) -> list[Rule]:
         return [
             *rules,
             Rule("asking for DHCP", [match(payload("ip", "daddr"), _BROADCAST), *_ASKING_DHCP, ACCEPT]),
+            Rule(
+                "asking for DHCPv6", [match(payload("ip6", "daddr"), DHCPV6_SERVERS), *_ASKING_DHCPV6, ACCEPT]
+            ),
             Rule("asking for metadata", [*metadata, ACCEPT]),
             Rule("IPv6 finds its neighbours", [match(payload("icmpv6", "type"), one_of(asking)), ACCEPT]),
         ]
@@ -112,7 +129,9 @@ def _always(way: str) -> list[Rule]:
         *rules,
         Rule("DHCP of the network", [from_gate, *told, ACCEPT]),
         Rule("IPv6 finds its neighbours", [match(payload("icmpv6", "type"), one_of(heard)), ACCEPT]),
-        Rule("the network's router", [from_gate, router, ACCEPT]),
+        Rule("DHCPv6 of the network", [from_gate, match(_FROM, 547), match(_TO, 546), ACCEPT]),
+        # Guarded ports send none (ipv6_guard.py).
+        Rule("routers", [router, ACCEPT]),
     ]
 
 
@@ -139,7 +158,8 @@ def port_chains(vif: Vif) -> list[Chain]:
 
 
 def _own_dhcp(vif: Vif) -> list[Rule]:
-    servers = sorted({one.subnet.dhcp_address for one in vif.addresses if one.subnet.dhcp_address})
+    four = [one.subnet for one in vif.addresses if one.subnet.ip_version == 4]
+    servers = sorted({subnet.dhcp_address for subnet in four if subnet.dhcp_address})
     to_them = match(payload("ip", "daddr"), one_of(list(servers)))
     return [Rule("asking its DHCP server", [to_them, *_ASKING_DHCP, ACCEPT])] if servers else []
 

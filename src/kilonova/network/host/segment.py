@@ -38,6 +38,8 @@ class Segment:
         self._on_dhcp_end = on_dhcp_end
         self._namespace = names.namespace(network_id)
         self._changes: Changes | None = None
+        self._plan: NetworkPlan | None = None
+        """Of the last ensure()."""
         self._shape: object = None
         """What ensure() last put in order inside the namespace; None: look."""
         self._dhcp: tuple[int, int] | None = None
@@ -55,16 +57,22 @@ class Segment:
             done = self._ensure_namespace(ip, folder)
             done += self._plug.ensure_network(ip, plan)
             done += links.ensure(ip, plan)
-        shape = (plan.mtu, plan.subnets, plan.transit, plan.addresses)
+        shape = (plan.mtu, plan.subnets, plan.transit, plan.addresses, plan.addresses6)
         if self.changed() or shape != self._shape:
             done += linux.inside(self._namespace, lambda: namespace.ensure(plan))
             self._shape = shape
+        self._plan = plan
         done += self._ensure_services(plan, folder)
         return done
 
-    def release(self, vif: Vif) -> None:
-        """The DHCP server gives up the leases of a port that leaves."""
+    def release(self, vif: Vif, folder: Path) -> None:
+        """The DHCP server gives up the leases of a port that leaves. Those of IPv6 it knows nothing of once
+        it has started anew."""
         linux.inside(self._namespace, lambda: namespace.release_leases(vif))
+        if self._plan and any(dhcp.leases_ipv6(address.subnet) for address in vif.addresses):
+            self._unwatch_dhcp()
+            dhcp.stop(folder)
+            self._ensure_services(self._plan, folder)
 
     def remove(self, folder: Path, keep_bridge: bool = False) -> None:
         """Nothing of the network is left on the host, but for its bridge if a router is on it."""

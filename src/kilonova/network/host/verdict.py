@@ -13,7 +13,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 import msgspec
 
 from kilonova.domain.security_groups import ICMP, ICMPV6, INGRESS, IPV4, IPV6, NUMBERS, WITH_PORTS, Filter
-from kilonova.network.host.plan import METADATA_ADDRESS
+from kilonova.network.host.plan import DHCPV6_SERVERS, METADATA_ADDRESS
 
 
 class Packet(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,11 +30,14 @@ Members = Mapping[str, Sequence[str]]
 """Group id → addresses and ranges of those in it."""
 
 _BROADCAST = "255.255.255.255"
-_DHCP_SERVER, _DHCP_CLIENT = 67, 68
+_DHCP_SERVER, _DHCP_CLIENT, _DHCPV6_SERVER = 67, 68, 547
 
 
 def is_always_allowed(packet: Packet, dhcp_servers: Collection[str]) -> bool:
-    """Asking for an address, being told one, asking for metadata, by a port that has these DHCP servers."""
+    """Asking for an address, being told one, asking for metadata, by a port that has these DHCP servers.
+    (Neighbour discovery is no connection.)"""
+    if packet.protocol == NUMBERS["udp"] and packet.port == _DHCPV6_SERVER:
+        return packet.destination == DHCPV6_SERVERS
     if packet.protocol == NUMBERS["udp"] and packet.port == _DHCP_SERVER:
         return packet.destination == _BROADCAST or packet.destination in dhcp_servers
     if packet.protocol == NUMBERS["udp"] and packet.port == _DHCP_CLIENT:

@@ -21,17 +21,17 @@ from kilonova import log
 _log = log.get("network.watch")
 
 _NETLINK_ROUTE, _NETLINK_NETFILTER = 0, 12
-_LINKS, _IPV4_ADDRESSES, _IPV4_ROUTES = 0x1, 0x10, 0x40  # RTMGRP_*
+_LINKS, _IPV4_ADDRESSES, _IPV4_ROUTES, _IPV6_ADDRESSES = 0x1, 0x10, 0x40, 0x100  # RTMGRP_*
 _SOL_NETLINK, _ADD_MEMBERSHIP, _NFTABLES = 270, 1, 7  # NFNLGRP_NFTABLES
 
 
 class Changes:
-    """Links, IPv4 addresses and routes, and firewall rules of one namespace."""
+    """Links, addresses, IPv4 routes, and firewall rules of one namespace."""
 
     def __init__(self) -> None:
         self._first = True
         self._route = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_ROUTE)
-        self._route.bind((0, _LINKS | _IPV4_ADDRESSES | _IPV4_ROUTES))
+        self._route.bind((0, _LINKS | _IPV4_ADDRESSES | _IPV4_ROUTES | _IPV6_ADDRESSES))
         self._rules = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
         self._rules.bind((0, 0))
         self._rules.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _NFTABLES)

@@ -58,6 +58,8 @@ subnets = sa.Table(
     sa.Column("allocation_pools", Json(list[Pool]), nullable=False),
     # Where the search for a free address begins: after the one given last.
     sa.Column("next_number", sa.BigInteger, nullable=False),
+    sa.Column("ipv6_ra_mode", text(16)),
+    sa.Column("ipv6_address_mode", text(16)),
     sa.Index(None, "project_id"),
 )
 
@@ -97,7 +99,7 @@ ip_allocations = sa.Table(
     "ip_allocations",
     metadata,
     uuid_column("subnet_id", sa.ForeignKey("subnets.id"), primary_key=True),
-    # The address as a number, which is what the search for a free one counts with.
+    # The address as a number (domain/addresses.py), which is what the search for a free one counts with.
     sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("ip", text(64), nullable=False),
     uuid_column("port_id", sa.ForeignKey("ports.id", ondelete="CASCADE"), nullable=False, index=True),
