@@ -93,7 +93,9 @@ def _coming() -> list[Flow]:
         Flow(COMING, 30, "arp", _DELIVER),
         Flow(COMING, 30, f"udp,{gate},tp_src=67,tp_dst=68", _DELIVER),
         *(Flow(COMING, 30, f"icmp6,icmp_type={kind}", _DELIVER) for kind in _HEARD),
-        Flow(COMING, 30, f"icmp6,{gate},icmp_type={_ROUTER_ADVERTISEMENT}", _DELIVER),
+        Flow(COMING, 30, f"udp6,{gate},tp_src=547,tp_dst=546", _DELIVER),
+        # Guarded ports send none (port_flows.py).
+        Flow(COMING, 30, f"icmp6,icmp_type={_ROUTER_ADVERTISEMENT}", _DELIVER),
         *(Flow(COMING, 10, match, f"ct(table={ARRIVED},zone={ZONE_BITS})") for match in both("")),
     ]
 

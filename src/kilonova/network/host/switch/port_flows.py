@@ -9,7 +9,9 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from kilonova.domain.network import Vif
+from kilonova.network.host import ipv6_guard
 from kilonova.network.host.firewall import allowed
+from kilonova.network.host.plan import DHCPV6_SERVERS
 from kilonova.network.host.switch.flows import (
     ACCEPTED,
     CLASSIFY,
@@ -43,6 +45,8 @@ from kilonova.network.host.switch.flows import (
 _MULTICAST = "dl_dst=01:00:00:00:00:00/01:00:00:00:00:00"
 _EVERYBODY = "255.255.255.255"
 _TO_DHCP = "tp_src=68,tp_dst=67"
+_NO_LINK = "00:00:00:00:00:00"
+"""What the switch reads where a message has no such option."""
 _NO_PORT = "load:0xffff->NXM_OF_IN_PORT[]"
 """What NORMAL does not take for an access port of that tag, and learns nothing from."""
 
@@ -111,6 +115,50 @@ def _guard(vif: Vif, seat: int) -> list[Flow]:
             Flow(GUARD, 70, f"{of},{UNTAGGED},ip,dl_src={mac},nw_src={_address(ip)}", ask)
             for mac, ip in pairs
         ),
+        *(_guard6(vif, of, ask) if ipv6_guard.speaks(vif) else []),
+    ]
+
+
+def _guard6(vif: Vif, of: str, ask: str) -> list[Flow]:
+    """The same of IPv6, with neighbour discovery: what ipv6_guard.py says in nft's words."""
+    pairs = [(mac, str(net).removesuffix("/128")) for mac, net in ipv6_guard.allowed(vif)]
+    own = f"{of},{UNTAGGED}"
+    reports = (131, 132, 143)
+    heard = [
+        *(
+            f"icmp6,icmp_type=136,dl_src={mac},ipv6_src={ip},nd_target={told},nd_tll={link}"
+            for mac, ip in pairs
+            for other, told in pairs
+            for link in (mac, _NO_LINK)
+            if other == mac
+        ),
+        *(
+            f"icmp6,icmp_type=135,dl_src={mac},ipv6_src={ip},nd_sll={link}"
+            for mac, ip in pairs
+            for link in (mac, _NO_LINK)
+        ),
+        *(f"icmp6,icmp_type=135,dl_src={mac},ipv6_src=::,nd_target={ip}" for mac, ip in pairs),
+        *(f"icmp6,icmp_type={kind},dl_src={mac},ipv6_src=::" for kind in reports for mac, _ in pairs),
+        *(
+            f"icmp6,icmp_type={kind},dl_src={mac},ipv6_src={ip}"
+            for kind in (*reports, 133)
+            for mac, ip in pairs
+        ),
+        *(
+            f"udp6,dl_src={mac},ipv6_src={ip},ipv6_dst={DHCPV6_SERVERS},tp_src=546,tp_dst=547"
+            for mac, ip in pairs
+        ),
+    ]
+    never = [
+        *(f"icmp6,icmp_type={kind}" for kind in (134, 137)),
+        "udp6,tp_src=547",
+        "udp6,tp_dst=546",
+    ]
+    return [
+        *(Flow(GUARD, 90, f"{of},{match}", "drop") for match in never),
+        *(Flow(GUARD, 85, f"{own},{match}", call(FORWARD)) for match in dict.fromkeys(heard)),
+        *(Flow(GUARD, 80, f"{of},icmp6,icmp_type={kind}", "drop") for kind in (135, 136)),
+        *(Flow(GUARD, 70, f"{own},ipv6,dl_src={mac},ipv6_src={ip}", ask) for mac, ip in pairs),
     ]
 
 
@@ -120,7 +168,8 @@ def _dhcp_servers(vif: Vif) -> list[str]:
 
 
 def macs(vif: Vif) -> list[str]:
-    return sorted({mac for mac, _ in allowed(vif)} | {vif.mac.lower()})
+    six = {mac for mac, _ in ipv6_guard.allowed(vif)}
+    return sorted({mac for mac, _ in allowed(vif)} | six | {vif.mac.lower()})
 
 
 def network(tag: int, ports: Iterable[Guarded]) -> list[Flow]:
