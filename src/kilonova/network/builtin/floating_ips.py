@@ -123,7 +123,7 @@ def delete(conn: sa.Connection, context: RequestContext, floating_id: str) -> No
     policy.owner_only(context, "rule:delete_floatingip", floating.project_id)
     _lock_routers(conn, floating.router_id)
     floating = find(conn, context, floating_id, for_update=True)
-    store.delete(conn, floating.id)
+    store.delete(conn, [floating.id])
     port_store.delete(conn, [floating.floating_port_id])
     tags.remove(conn, [floating.id, floating.floating_port_id])
     if floating.port is not None:
