@@ -5,18 +5,22 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from ipaddress import IPv4Address
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import msgspec
 import pytest
 from msgspec import structs
 from tests.far_hosts import FarHost, FarLab, Wire, encapsulated, far_hosts, ping
 from tests.openvswitch import installed
-from tests.plugs import KINDS
+from tests.plugs import KINDS, host_with
 from tests.system.host_network.lab import (
     BROADCAST,
     Guest,
@@ -30,7 +34,7 @@ from tests.system.host_network.lab import (
 )
 from tests.system.host_network.test_host_routers import FLOATING, HOST_SIDE, gateway, interface
 
-from kilonova.domain.network import NetworkState, NetworkTunnel, PortSecurity, Vif
+from kilonova.domain.network import NetworkState, NetworkTunnel, PlugKind, PortSecurity, Vif
 from kilonova.domain.routers import HostRouters, RouterFloatingIp, RouterState
 from kilonova.domain.security_groups import IPV4, Filter
 from kilonova.network.host import look, names
@@ -41,6 +45,7 @@ pytestmark = [
     pytest.mark.skipif(not installed(), reason="Open vSwitch is not installed"),
 ]
 
+KILLED = Path(__file__).parents[1] / "system" / "host_network" / "killed_at_any_act.py"
 NET, OTHER = (str(uuid4()) for _ in range(2))
 VNI, OTHER_VNI = 4711, 4712
 SUBNET = subnet()
@@ -331,3 +336,17 @@ def test_a_router_serves_guests_of_other_hosts() -> None:
         one.call(route, [], {})
         assert one.call(devices) == []
         internet.close()
+
+
+# --- kill -9
+@pytest.mark.parametrize(("kind", "verb"), [("bridge", "join"), ("bridge", "part"), ("ovs-hybrid", "join")])
+def test_killed_between_any_two_acts_of_a_tunnel(kind: PlugKind, verb: str) -> None:
+    with host_with(kind) as (folder, switch):
+        plain = subnet(gateway=False, enable_dhcp=False)
+        told = msgspec.json.encode(make_vif(plain, 5, str(uuid4()))).decode()
+        arguments = [str(folder / "killed"), told, verb, "1", "1"]
+        arguments += [kind, switch.connection] if switch else []
+        command = [sys.executable, str(KILLED), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+        assert done.returncode == 0, done.stderr
+        assert int(done.stdout.split()[-1]) > 2, "the places were found"

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from kilonova.config import Bus, Config, Network
 from kilonova.network.builtin.service import BuiltinNetwork
 
 from .conftest import ADMIN, ALICE, BOB, Caller, path_of
@@ -244,6 +245,18 @@ def test_a_filter_without_a_value_finds_what_has_none(alice: Caller, net: str) -
         found = alice.get("/security-group-rules", **rules, **{empty: ""})["security_group_rules"]
         assert len(found) == 1, empty
     assert alice.refused("GET", "/networks?shared=")[0] == 400
+
+
+def test_tunnels_take_their_part_of_the_mtu(alice: Caller, admin: Caller, network: BuiltinNetwork) -> None:
+    """Where a broker joins several hosts. External networks are not in tunnels."""
+    network.config = Config(bus=Bus(url="amqp://u:p@broker/"))
+    made = alice.create("network")
+    assert made["mtu"] == 1450
+    assert alice.refused_create("network", mtu=1451) == (400, "InvalidInput")
+    assert alice.refused_update("network", made["id"], mtu=1451) == (400, "InvalidInput")
+    assert admin.create("network", **{"router:external": True})["mtu"] == 1500
+    network.config = Config(bus=Bus(url="amqp://u:p@broker/"), network=Network(tunnels=False))
+    assert alice.create("network")["mtu"] == 1500
 
 
 def test_how_many_addresses_are_given(alice: Caller, admin: Caller, net: str, subnet: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
-"""Forks a child for each place where plug or unplug, or making or removing a router, touches the host, and
-kills it there.
+"""Forks a child for each place where plug or unplug, or making or removing a router or a tunnel, touches the
+host, and kills it there.
 
-    killed_at_any_act.py FOLDER VIF plug|unplug|route|unroute FIRST STEP [KIND CONNECTION]
+    killed_at_any_act.py FOLDER VIF plug|unplug|route|unroute|join|part FIRST STEP [KIND CONNECTION]
 
 After each kill a new process must find its way: plug or route again, unplug, nothing left. Takes the places
 FIRST, FIRST + STEP, … and prints the number of the one that is none any more. With the KIND of a plug, and
@@ -17,13 +17,14 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from kilonova.config import Config, Network
 from kilonova.domain import codec
-from kilonova.domain.network import Vif
+from kilonova.domain.network import NetworkState, NetworkTunnel, Vif
 from kilonova.domain.routers import (
     ExternalSubnet,
     HostRouters,
@@ -33,12 +34,19 @@ from kilonova.domain.routers import (
     RouterInterface,
     RouterState,
 )
-from kilonova.network.host import LinuxHost, linux, names, records
+from kilonova.network.host import LinuxHost, linux, names, records, tunnel_device
 
+OWN, PEERS = "192.0.2.1", ["192.0.2.2", "192.0.2.3"]
 folder, verb = Path(sys.argv[1]), sys.argv[3]
 first, step = int(sys.argv[4]), int(sys.argv[5])
 kind, connection = sys.argv[6:] or ("bridge", "unix:/run/openvswitch/db.sock")
-options = Config(network=Network(plug=kind, ovsdb_connection=connection, security_groups=kind != "ovs"))
+options = Config(
+    network=Network(
+        plug=kind,
+        ovsdb_connection=connection,
+        tunnel_address=OWN if verb in ("join", "part") else "",
+    )
+)
 vif = codec.from_json(sys.argv[2], Vif)
 subnet = vif.addresses[0].subnet
 ROUTED = HostRouters(
@@ -74,7 +82,7 @@ def arm(at: int) -> None:
 
     def dying(act: Callable[..., Any]) -> Callable[..., Any]:
         def acted(*arguments: Any, **named: Any) -> Any:
-            if arguments[:1] == ("get",):  # a look
+            if arguments[:1] in (("get",), ("dump",)):  # a look
                 return act(*arguments, **named)
             if (kind == "bridge" or getattr(in_plug, "now", False)) and next(visits) == at:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -84,7 +92,7 @@ def arm(at: int) -> None:
 
     def netlink() -> Any:
         ip = plain()
-        ip.link, ip.addr, ip.route = dying(ip.link), dying(ip.addr), dying(ip.route)
+        ip.link, ip.addr, ip.route, ip.fdb = map(dying, (ip.link, ip.addr, ip.route, ip.fdb))
         return ip
 
     plain = linux.netlink
@@ -122,8 +130,9 @@ def arm_plug(dying: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
     Database.change = dying(Database.change)  # type: ignore[method-assign]
     offload.ensure_off = dying(offload.ensure_off)
     for plug in (HybridPlug, OvsPlug):
-        for verb in ("ensure_network", "ensure_port", "remove_port", "remove_network"):
-            setattr(plug, verb, marked(getattr(plug, verb)))
+        for act in ("network", "port", "tunnel"):
+            for name in (f"ensure_{act}", f"remove_{act}"):
+                setattr(plug, name, marked(getattr(plug, name)))
 
 
 def host() -> LinuxHost:
@@ -138,13 +147,30 @@ def killed(at: int) -> None:
         one.plug(vif)
     if verb == "unroute":
         one.apply_routers(ROUTED)
+    if verb == "part":
+        tell(one, PEERS)
     arm(at)
     if verb == "plug":
         one.plug(vif)
     elif verb == "unplug":
         one.unplug(vif.port_id)
+    elif verb in ("join", "part"):
+        tell(one, PEERS if verb == "join" else [])
     else:
         one.apply_routers(ROUTED if verb == "route" else HostRouters())
+
+
+def tell(one: LinuxHost, peers: list[str]) -> None:
+    tunnel = NetworkTunnel(segmentation_id=7, peers=peers)
+    one.refresh(NetworkState(tunnels={vif.network_id: tunnel}), time.monotonic())
+
+
+def are_joined(peers: list[str]) -> None:
+    name = names.tunnel(vif.network_id)
+    assert (name in devices()) is bool(peers)
+    if peers:
+        with linux.netlink() as ip:
+            assert tunnel_device.peers_of(ip, name) == set(peers)
 
 
 def after() -> None:
@@ -162,6 +188,12 @@ def after() -> None:
         assert again == ([], []), again
         are_prepared()
         assert {names.router_link(vif.port_id), names.external(vif.network_id)} <= set(devices())
+    if verb in ("join", "part"):
+        tell(one, PEERS if verb == "join" else [])
+        one.repair()
+        assert one.repair() == []
+        are_joined(PEERS if verb == "join" else [])
+        tell(one, [])  # it would be remembered for the next round
     if verb in ("route", "unroute"):
         one.apply_routers(HostRouters())
         assert not linux.namespace_exists(names.router(vif.port_id))

@@ -51,12 +51,16 @@ def towards(host: str) -> str | None:
 
 def _check_mtu(address: str, mtu: int, say: Callable[[str], None]) -> None:
     link = _link_of(address)
-    own = link.get_attr("IFLA_MTU") if link is not None else mtu
+    own = _mtu_of(link) if link is not None else mtu
     if own < mtu:
         say(
             f"warning: the link of {address} carries {own} octets: set [network] mtu = {own} on the control"
             f" node and all hosts, so that networks get {own - VXLAN_OVERHEAD}"
         )
+
+
+def _mtu_of(link: Any) -> int:
+    return int(link.get_attr("IFLA_MTU"))
 
 
 def _link_of(address: str) -> Any:

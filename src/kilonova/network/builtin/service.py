@@ -116,8 +116,8 @@ class BuiltinNetwork:
         with self.db.read() as conn:
             own = port_security.on_host(conn, host, port_ids)
             found = list(ports.by_id(conn, own).values())
-            networks = {*network_ids, *(port.network_id for port in found)}
-            unnumbered = tunnels.unnumbered(conn, host, networks)
+            networks = tunnels.of_interest(conn, host, [*network_ids, *(port.network_id for port in found)])
+            unnumbered = tunnels.unnumbered(conn, networks)
             if not unnumbered and not port_security.ungrouped(conn, own):
                 return _state(conn, host, found, networks)
         with self.write() as conn:

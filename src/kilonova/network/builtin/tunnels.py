@@ -8,7 +8,7 @@ that brings another, neither sees the other; then the hosts' comparison does, wi
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import sqlalchemy as sa
 
@@ -18,10 +18,15 @@ from kilonova.store import hosts
 from kilonova.store import segments as store
 
 
+def of_interest(conn: sa.Connection, host: str, network_ids: Iterable[str]) -> set[str]:
+    """Those of the networks that the host may have tunnels of: none, if it takes none."""
+    found = set(network_ids)
+    return found if found and hosts.tunnel_address(conn, host) is not None else set()
+
+
 def of_host(conn: sa.Connection, host: str, network_ids: Collection[str]) -> dict[str, NetworkTunnel]:
-    """Network id → its tunnel, of those that are on that host. None of a host that takes no tunnels, nor of
-    networks without an identifier (``unnumbered``)."""
-    if not network_ids or hosts.tunnel_address(conn, host) is None:
+    """Network id → its tunnel, of those that are on that host and have an identifier (``unnumbered``)."""
+    if not network_ids:
         return {}
     numbers = store.of_networks(conn, network_ids)
     found = {}
@@ -33,10 +38,8 @@ def of_host(conn: sa.Connection, host: str, network_ids: Collection[str]) -> dic
     return found
 
 
-def unnumbered(conn: sa.Connection, host: str, network_ids: Collection[str]) -> list[str]:
-    """Those of the networks that need an identifier and have none."""
-    if not network_ids or hosts.tunnel_address(conn, host) is None:
-        return []
+def unnumbered(conn: sa.Connection, network_ids: Collection[str]) -> list[str]:
+    """Those of the networks that have no identifier."""
     return [key for key, number in store.of_networks(conn, network_ids).items() if number is None]
 
 

@@ -63,6 +63,11 @@ class Tunnels:
         """Those whose tunnel is, or may be, there."""
         return set(self._there)
 
+    def concerns(self, network_id: str) -> bool:
+        """Whether ensure() or remove() has anything to do for it; most often not, and that costs nothing."""
+        tunnel = self._known.get(network_id) if self.address else None
+        return network_id in self._there or (tunnel is not None and bool(tunnel.peers))
+
     def learn(self, told: dict[str, NetworkTunnel], asked: float, here: set[str]) -> set[str]:
         """Keep what is newer than what is known; of which networks that was. ``here``: they are on this
         host."""
