@@ -226,3 +226,11 @@ def test_an_external_network_goes_with_the_addresses_that_lead_nowhere(
     alice.update("router", router, external_gateway_info=None)
     admin.delete("network", external)
     assert alice.ids("floatingips") == []
+
+
+def test_an_update_that_says_nothing_leads_it_nowhere(
+    alice: Caller, net: str, external: str, router: str
+) -> None:
+    made = floating(alice, external, port_id=port(alice, net)["id"])["id"]
+    assert alice.update("floatingip", made, description="d")["port_id"] is not None
+    assert alice.update("floatingip", made)["port_id"] is None

@@ -106,7 +106,9 @@ def test_change_and_delete(alice: Caller, bob: Caller, reader: Caller, web: str,
     assert bob.refused_create(RULE, security_group_id=web, direction="ingress")[0] == 404
     assert reader.refused_update(GROUP, web, name="x") == (403, "PolicyNotAuthorized")
     assert reader.refused_create(RULE, security_group_id=web, direction="ingress")[0] == 403
-    port = alice.create("port", network_id=net, security_groups=[web, web])
+    twice = alice.refused_create("port", network_id=net, security_groups=[web, web])
+    assert twice == (400, "InvalidInput")
+    port = alice.create("port", network_id=net, security_groups=[web])
     assert port["security_groups"] == [web]
     assert alice.refused("DELETE", f"/security-groups/{web}") == (409, "SecurityGroupInUse")
     alice.delete("port", port["id"])
@@ -290,3 +292,10 @@ def test_a_port_of_the_release_before_is_in_the_default_group(
         (adopted,) = port_groups.adopted(conn, list(found))
     assert adopted.security_groups == [default_of(alice)["id"]]
     assert alice.get(f"/ports/{port}")["port"]["security_groups"] == adopted.security_groups
+
+
+def test_protocols_of_ipv6_by_their_numbers(alice: Caller, web: str) -> None:
+    rule = {"security_group_id": web, "direction": "ingress", "protocol": "58"}
+    wrong = alice.refused_create(RULE, **rule, ethertype="IPv4")
+    assert wrong == (400, "SecurityGroupEthertypeConflictWithProtocol")
+    alice.create(RULE, **rule, ethertype="IPv6")

@@ -96,6 +96,8 @@ def update(
     changes: dict[str, object] = {}
     if body.description is not UNSET and body.description != floating.description:
         changes["description"] = body.description
+    if body == FloatingIpUpdate():  # Neutron's oldest way to say that it shall lead nowhere
+        body = FloatingIpUpdate(port_id=None)
     if body.port_id is UNSET and body.fixed_ip_address is UNSET:
         find(conn, context, floating_id, for_update=True)
         if changes:
