@@ -77,6 +77,10 @@ class OpenVSwitch:
     def vsctl(self, *words: str) -> str:
         return self.run(*self.command, *words)
 
+    def appctl(self, *words: str) -> str:
+        process = (self.folder / "ovs-vswitchd.pid").read_text().strip()
+        return self.run("ovs-appctl", "-t", str(self.folder / f"ovs-vswitchd.{process}.ctl"), *words)
+
     def flows(self) -> list[str]:
         """Those of br-int."""
         control = f"unix:{self.folder / 'br-int.mgmt'}"

@@ -59,7 +59,7 @@ def _without_datapath(seen: dict[str, object]) -> dict[str, object]:
 
 
 def config_of(kind: PlugKind, switch: OpenVSwitch | None) -> Config:
-    options = Network(plug=kind, security_groups=kind != "ovs")
+    options = Network(plug=kind)
     if switch is not None:
         options = msgspec.structs.replace(options, ovsdb_connection=switch.connection)
     return Config(network=options)
@@ -75,6 +75,11 @@ class PlugLab(Lab):
     def switch(self) -> OpenVSwitch:
         assert self._switch is not None
         return self._switch
+
+    @property
+    def control(self) -> str:
+        """Where br-int is asked for its flows."""
+        return f"unix:{self.switch.folder / 'br-int.mgmt'}"
 
 
 @contextmanager

@@ -197,9 +197,6 @@ class Network(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     with a Linux bridge before it for each port (``ovs-hybrid``) or without."""
     ovsdb_connection: str = "unix:/run/openvswitch/db.sock"
     """Where Open vSwitch's database listens, for the two plugs that need it."""
-    security_groups: bool = True
-    """Hosts enforce security groups. The plug ``ovs`` cannot yet, and is refused without ``false`` here,
-    which is for that plug alone. Against guests that pose as others all plugs guard."""
     quota_network: Limit = 100
     quota_subnet: Limit = 100
     quota_port: Limit = 500
@@ -220,13 +217,6 @@ class Network(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         for server in self.dns_servers:
             _check("dns_servers", IPv4Address, server)
         _check("ovsdb_connection", unix_socket, self.ovsdb_connection)
-        if self.plug == "ovs" and self.security_groups:
-            raise ValueError(
-                'plug: "ovs" does not enforce security groups yet: guests would be open whatever these say;'
-                " choose another plug, or say security_groups = false to have it so"
-            )
-        if self.plug != "ovs" and not self.security_groups:
-            raise ValueError(f'security_groups: plug "{self.plug}" enforces them; false is for plug "ovs"')
 
 
 def vni_range(text: str) -> tuple[int, int]:

@@ -36,8 +36,7 @@ def lab() -> Iterator[PlugLab]:
         (folder / "state/hosts/h").mkdir(parents=True)
         one = PlugLab("ovs", folder / "state/hosts/h", switch)
         (folder / "doctor.toml").write_text(
-            f'[network]\nplug = "ovs"\nsecurity_groups = false\n'
-            f'ovsdb_connection = "{one.switch.connection}"\n'
+            f'[network]\nplug = "ovs"\novsdb_connection = "{one.switch.connection}"\n'
         )
         yield one
         one.close()

@@ -20,7 +20,6 @@ import msgspec
 import pytest
 from tests.openvswitch import accepts, installed
 from tests.plugs import KINDS, PlugLab, config_of, host_with, plug_lab
-from tests.system.host_network import test_host_network_security as security
 from tests.system.host_network.lab import (
     Guest,
     Lab,
@@ -58,7 +57,7 @@ from kilonova.domain.routers import HostRouters, RouterAddress, RouterInterface,
 from kilonova.domain.security_groups import IPV4, Filter
 from kilonova.network.host import linux, look, names
 from kilonova.network.host.plug import on_switch
-from kilonova.network.host.switch import Switch
+from kilonova.network.host.switch import Switch, openflow
 
 pytestmark = [
     pytest.mark.system,
@@ -90,6 +89,13 @@ def arrives(sender: Guest, receiver: Guest, frames: list[bytes], last: bytes) ->
 
 def port_on_switch(lab: PlugLab, vif: Vif) -> str:
     return names.qvo(vif.port_id) if lab.kind == "ovs-hybrid" else vif.tap
+
+
+def tag_of(lab: PlugLab, vif: Vif) -> int:
+    """The local tag of its network. A port that only flows lead to has none of its own."""
+    return lab.switch.tag(
+        port_on_switch(lab, vif) if lab.kind == "ovs-hybrid" else names.gate(vif.network_id)
+    )
 
 
 def answers(asker: Guest, other: Guest) -> bool:
@@ -212,21 +218,20 @@ def test_a_port_that_gets_another_address_while_it_is_plugged(lab: PlugLab) -> N
     assert guest.dhcp(lab.folder)["ip"] == address
 
 
-def test_security_groups_where_each_port_has_its_bridge() -> None:
-    with plug_lab("ovs-hybrid") as lab:
-        two = Two(lab)
-        try:
-            security.test_what_comes_in_and_out(two)
-            for one, other in ((0, 1), (1, 0)):
-                two.tell(tcp(5001))
-                with two.connection(5001) as ends:
-                    assert passes(ends[one], ends[other])
-                    two.tell(tcp(80))
-                    assert not passes(ends[one], ends[other])
-            assert [answers_what_never_came(two, *out) for out in ((OUT,), ())] == [True, False]
-            assert is_told_by_the_network_alone(two)
-        finally:
-            two.service.close()
+def test_security_groups_where_each_port_has_its_connections(switched: PlugLab) -> None:
+    """tests/system/host_network/test_host_network_security.py has the rest, for all plugs."""
+    two = Two(switched)
+    try:
+        for one, other in ((0, 1), (1, 0)):
+            two.tell(tcp(5001))
+            with two.connection(5001) as ends:
+                assert passes(ends[one], ends[other])
+                two.tell(tcp(80))
+                assert not passes(ends[one], ends[other])
+        assert [answers_what_never_came(two, *out) for out in ((OUT,), ())] == [True, False]
+        assert is_told_by_the_network_alone(two)
+    finally:
+        two.service.close()
 
 
 def answers_what_never_came(two: Two, *out: Filter) -> bool:
@@ -334,6 +339,7 @@ def test_what_is_missing_is_mended(lab: PlugLab) -> None:
 def wrong(lab: PlugLab) -> list[str]:
     """What the doctor says of this host."""
     said = look.problems(lab.folder / "network", lab.config.network)
+    print("SAID", said)
     if lab.kind == "bridge":
         return said
     switch = Switch(unix_socket(lab.switch.connection), lab.folder)
@@ -407,13 +413,48 @@ def test_no_moment_without_rules(switched: PlugLab) -> None:
     assert arrives(guest, peer, [spoofed], good(guest)) == []
 
 
+def test_a_guest_that_runs_is_joined_again_with_its_rules(
+    switched: PlugLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its tap is up when it comes to the bridge: nothing passes until its flows are there."""
+    if switched.kind != "ovs":
+        pytest.skip("its rules are the kernel's, and stay")
+    guest, peer = switched.guest(5), switched.guest(6)
+    own = guest.vif.mac
+    frames = [ipv4((own, BROADCAST), OTHER_IP, PEER), good(guest)]
+    change = openflow.change
+
+    def tried_before(control: Path, commands: list[str]) -> None:
+        assert arrives_at(peer, out, frames) == [], "it has no flows yet"
+        change(control, commands)
+
+    with guest.raw() as out:
+        assert arrives_at(peer, out, frames) == [frames[1]]
+        monkeypatch.setattr(openflow, "change", tried_before)
+        for damage in (["del-port", guest.vif.tap], ["del-br", "br-int"]):
+            switched.switch.vsctl(*damage)
+            eventually(switched.host.repair)
+        assert eventually(lambda: arrives_at(peer, out, frames) == [frames[1]])
+
+
+def arrives_at(receiver: Guest, out: socket.socket, frames: list[bytes]) -> list[bytes]:
+    heard = set()
+    with receiver.raw() as into:
+        for frame in frames:
+            out.send(frame)
+        into.settimeout(0.2)
+        with suppress(TimeoutError):
+            while True:
+                heard.add(into.recv(2048))
+    return [frame for frame in frames if frame in heard]
+
+
 def test_a_restart_of_the_switch(switched: PlugLab) -> None:
     guest, peer = switched.guest(5), switched.guest(6)
     stranger = switched.guest(7, network_id=str(uuid4()))
     for one in (guest, peer, stranger):
         one.set_address()
-    ports = [port_on_switch(switched, one.vif) for one in (guest, peer, stranger)]
-    tags = [switched.switch.tag(port) for port in ports]
+    tags = [tag_of(switched, one.vif) for one in (guest, peer, stranger)]
     assert tags[0] == tags[1] != tags[2]
     before = switched.switch.ports()
     switched.switch.kill()
@@ -426,7 +467,7 @@ def test_a_restart_of_the_switch(switched: PlugLab) -> None:
 
     eventually(works)
     assert switched.switch.ports() == before
-    assert [switched.switch.tag(port) for port in ports] == tags
+    assert [tag_of(switched, one.vif) for one in (guest, peer, stranger)] == tags
     assert not answers(guest, stranger)
     new = switched.guest(8)
     new.set_address()
@@ -512,7 +553,7 @@ def test_others_on_the_bridge_are_left_alone(switched: PlugLab) -> None:
         switch.flows(),
     )
     guest, peer = switched.guest(5), switched.guest(6)
-    assert switch.tag(port_on_switch(switched, guest.vif)) != 4094
+    assert tag_of(switched, guest.vif) != 4094
     for one in (guest, peer):
         one.set_address()
     assert answers(guest, peer)

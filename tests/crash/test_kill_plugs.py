@@ -38,10 +38,7 @@ def machine(request: pytest.FixtureRequest) -> Iterator[Switched]:
     with real_machine() as (up, oracle):
         switch = OpenVSwitch(up.state.parent / "ovs", segments=request.param == "ovs").start()
         try:
-            groups = "" if request.param == "ovs-hybrid" else "security_groups = false\n"
-            options = (
-                f'[network]\nplug = "{request.param}"\novsdb_connection = "{switch.connection}"\n{groups}'
-            )
+            options = f'[network]\nplug = "{request.param}"\novsdb_connection = "{switch.connection}"\n'
             up.start(options)
             machine = Switched(up, oracle, up.image(b"\0" * 65536), up.network())
             machine.switch, machine.options = switch, options

@@ -137,7 +137,7 @@ def assert_away(driver: LibvirtDriver, spec: BuildSpec) -> None:
     for call in calls:
         with pytest.raises(Unavailable):
             call()
-    assert time.monotonic() - began < 1.0, "being away is told at once"
+    assert time.monotonic() - began < 15, "nobody waits for the time that a guest may take"
 
 
 def qemu_pid(daemon: Daemon, server_id: str) -> int:
@@ -189,16 +189,17 @@ def test_a_daemon_that_is_away_and_comes_back(daemon: Daemon, spec: BuildSpec) -
     assert driver_folder_is_empty(daemon)
 
 
-def eventually_away(driver: LibvirtDriver, timeout: float = 5.0) -> None:
+def eventually_away(driver: LibvirtDriver) -> None:
     """The kernel closes the dead daemon's socket; the driver hears of it soon after."""
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
+
+    def is_away() -> bool:
         try:
-            driver.guests()
+            driver.check()
         except Unavailable:
-            return
-        time.sleep(0.02)
-    pytest.fail("the driver did not see that the daemon is dead")
+            return True
+        return False
+
+    until(is_away, 30, "the driver to see that the daemon is dead")
 
 
 def driver_folder_is_empty(daemon: Daemon) -> bool:

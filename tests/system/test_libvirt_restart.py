@@ -44,8 +44,9 @@ def state(tmp_path: Path) -> Path:
     """Private, and too deep for sockets: as a user's folder may be."""
     deep = tmp_path / ("a-rather-long-name-" * 3) / "state"
     deep.mkdir(parents=True, mode=0o700)
-    for path in [tmp_path, *tmp_path.parents[:2]]:
-        path.chmod(0o711)  # pytest's own folders; the state folder stays private
+    for path in [tmp_path, *tmp_path.parents]:
+        if "pytest-of-" in str(path):
+            path.chmod(0o711)  # pytest's own folders; the state folder stays private
     deep.parent.chmod(0o711)
     return deep
 

@@ -51,25 +51,3 @@ def test_what_is_no_public_endpoint(tmp_path: Path, endpoint: str) -> None:
     file.write_text(f'[api]\npublic_endpoint = "{endpoint}"\n')
     with pytest.raises(BadRequest, match="public_endpoint"):
         load(file)
-
-
-@pytest.mark.parametrize(
-    ("options", "refused"),
-    [
-        ('plug = "ovs"', "does not enforce security groups yet"),
-        ('plug = "ovs"\nsecurity_groups = false', None),
-        ('plug = "ovs-hybrid"', None),
-        ('plug = "ovs-hybrid"\nsecurity_groups = false', "enforces them"),
-        ("security_groups = false", "enforces them"),
-    ],
-)
-def test_security_groups_are_enforced_or_it_is_said_that_they_are_not(
-    tmp_path: Path, options: str, refused: str | None
-) -> None:
-    file = tmp_path / "kilonova.toml"
-    file.write_text(f"[network]\n{options}\n")
-    if refused is None:
-        assert load(file).network.security_groups is ("false" not in options)
-    else:
-        with pytest.raises(BadRequest, match=refused):
-            load(file)

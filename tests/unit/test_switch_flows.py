@@ -7,7 +7,8 @@ from tests.system.host_network.lab import make_vif, subnet
 
 from kilonova.config import Network
 from kilonova.domain.network import AddressPair, binding_of
-from kilonova.network.host.switch import flows, words
+from kilonova.network.host.switch import flows, port_flows, words
+from kilonova.network.host.switch.port_flows import Guarded, Seat
 
 OWNER = 0x1122AABB
 NETWORK = "5f9a4d8e-9d3a-4a3e-8a63-0a1f0f2f3b4c"
@@ -16,26 +17,31 @@ NETWORK = "5f9a4d8e-9d3a-4a3e-8a63-0a1f0f2f3b4c"
 def test_a_port_may_send_only_what_is_its_own() -> None:
     pairs = [AddressPair(ip_address="10.80.0.64/26", mac_address="fa:16:3e:99:99:99")]
     vif = make_vif(subnet(), 5, NETWORK, allowed_address_pairs=pairs)
-    text = flows.guard(OWNER, vif, 7)
-    own = f"cookie=0x1122aabb{vif.port_id[:8]}"
-    assert all(flow.startswith(f"{own},table=") and "in_port=7" in flow for flow in text)
-    passing = [flow for flow in text if flow.endswith("actions=NORMAL")]
-    assert all("vlan_tci=0x0000/0x1fff" in flow and "dl_src=" in flow for flow in passing)
-    addresses = {word for flow in passing for word in flow.split(",") if word.startswith("nw_src=")}
+    made = port_flows.guarded_port(Guarded(vif, Seat(vif.tap, 7, 4094, False), 12))
+    assert all("in_port=7" in flow.match for flow in made)
+    passing = [flow.match for flow in made if flow.table == flows.GUARD and flow.actions != "drop"]
+    assert all("vlan_tci=0x0000/0x1fff" in match and "dl_src=" in match for match in passing)
+    addresses = {word for match in passing for word in match.split(",") if word.startswith("nw_src=")}
     assert addresses == {"nw_src=0.0.0.0", "nw_src=10.80.0.5", "nw_src=10.80.0.64/26"}
-    assert text[-1] == f"{own},table=110,in_port=7,priority=0,actions=drop"
 
 
-def test_without_port_security_there_are_none() -> None:
-    assert flows.guard(OWNER, make_vif(subnet(), 5, NETWORK, port_security=False), 7) == []
+def test_one_mac_of_two_ports() -> None:
+    """Who may use another's MAC too (VRRP) hears what is for it, by way of the own groups."""
+    pair = AddressPair(ip_address="10.80.0.9", mac_address="00:00:5e:00:01:01")
+    vifs = [make_vif(subnet(), n, NETWORK, security_groups=[], allowed_address_pairs=[pair]) for n in (5, 6)]
+    made = port_flows.network(
+        4094, [Guarded(vif, Seat(vif.tap, n, 4094, False), n) for n, vif in enumerate(vifs)]
+    )
+    (shared,) = (flow for flow in made if "dl_dst=00:00:5e:00:01:01" in flow.match)
+    assert shared.actions.count("clone(") == 2
 
 
-def test_cookies_say_whose_a_flow_is() -> None:
+def test_flows_say_whose_they_are() -> None:
     value, mask = (int(part, 16) for part in flows.cookies(OWNER).split("/"))
-    vif = make_vif(subnet(), 5, NETWORK)
-    for cookie in (flows.cookie(OWNER), flows.cookie(OWNER, vif.port_id)):
-        assert int(cookie, 16) & mask == value
+    assert int(flows.cookie(OWNER), 16) & mask == value
     assert int(flows.cookie(OWNER + 1), 16) & mask != value
+    flow = flows.Flow(110, 90, "udp", "drop")
+    assert flows.text(OWNER, flow) == "cookie=0x1122aabb00000000,table=110,priority=90,udp,actions=drop"
 
 
 def test_tags_are_read_and_others_words_are_not() -> None:
@@ -47,7 +53,7 @@ def test_what_ports_show() -> None:
     assert binding_of("bridge", NETWORK)[1]["bridge_name"] == f"brq{NETWORK[:11]}"
     assert binding_of("ovs", NETWORK) == (
         "ovs",
-        {"connectivity": "l2", "port_filter": False, "bridge_name": "br-int", "ovs_hybrid_plug": False},
+        {"connectivity": "l2", "port_filter": True, "bridge_name": "br-int", "ovs_hybrid_plug": False},
     )
 
 

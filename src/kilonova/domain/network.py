@@ -148,9 +148,9 @@ class NetworkState(msgspec.Struct, frozen=True, kw_only=True):
 def binding_of(plug: PlugKind, network_id: str) -> tuple[str, dict[str, Any]]:
     """Neutron's ``binding:vif_type`` and ``binding:vif_details`` of a port that is plugged so.
 
-    ``port_filter``: whether its host enforces security groups ([network] security_groups).
+    ``port_filter``: its host enforces security groups, as all of them do.
     """
-    common = {"connectivity": "l2", "port_filter": plug != "ovs"}
+    common = {"connectivity": "l2", "port_filter": True}
     if plug == "bridge":
         return "bridge", common | {"bridge_name": f"brq{network_id[:11]}"}
     return "ovs", common | {"bridge_name": INTEGRATION_BRIDGE, "ovs_hybrid_plug": plug == "ovs-hybrid"}

@@ -44,7 +44,6 @@ options = Config(
     network=Network(
         plug=kind,
         ovsdb_connection=connection,
-        security_groups=kind != "ovs",
         tunnel_address=OWN if verb in ("join", "part") else "",
     )
 )

@@ -7,14 +7,18 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from click.testing import CliRunner
-from tests.system.host_network.lab import Lab, run
+from msgspec import structs
+from tests.system.host_network.lab import Lab, make_vif, run
+from tests.system.host_network.six import DHCP, dual_vif, own, subnet6
 
 from kilonova.cli import doctor as module
 from kilonova.cli.doctor import CHECKS, doctor
-from kilonova.network.host import findings
+from kilonova.domain.network import VifAddress
+from kilonova.network.host import findings, names
 
 pytestmark = pytest.mark.system
 
@@ -77,6 +81,35 @@ def test_what_is_wrong_and_what_was(lab: Lab, state: Path) -> None:
     assert shown.exit_code == 0
     assert "mended" in shown.output
     assert re.search(r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d", shown.output)
+
+
+def test_ipv6(lab: Lab, state: Path) -> None:
+    """One guest has nothing else, and its network no way out by the host; one has both versions."""
+    forwarding = Path("/proc/sys/net/ipv4/ip_forward")
+    before = forwarding.read_text()
+    forwarding.write_text("0")
+    network, of = str(uuid4()), subnet6()
+    alone = make_vif(of=lab.subnet, number=5, network_id=network)
+    address = VifAddress(ip=own(alone.mac), subnet=of)
+    lab.host.plug(structs.replace(alone, addresses=[address]))
+    lab.host.repair()
+    assert now(state) == ("ok", "as recorded")
+    lab.host.plug(dual_vif(lab, of, 6))
+    lab.host.repair()
+    assert now(state) == ("ok", "as recorded")
+    space = names.namespace(network)
+    run("ip", "-n", space, "addr", "del", f"{DHCP}/64", "dev", names.GUESTS)
+    assert now(state) == ("missing", f"network {network}: {DHCP}/64 is missing in its namespace")
+    lab.host.repair()
+    assert now(state) == ("ok", "as recorded")
+    for port_id in lab.host.plugged():
+        lab.host.unplug(port_id)
+    forwarding.write_text(before)
+
+
+def now(state: Path) -> tuple[str, str]:
+    ((kind, found),) = [(one, what) for one, check, what in told(state) if check == "networks of guests"]
+    return kind, found
 
 
 def test_what_could_not_be_mended_is_told(

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from structlog.testing import capture_logs
+from tests.plugs import plug_lab
 from tests.system.host_network.lab import Guest, Lab, make_vif, run
-from tests.system.host_network.test_host_network_security import CLIENTS, WEB, Two, tcp, two
+from tests.system.host_network.test_host_network_security import CLIENTS, WEB, Two, tcp, two_in
 from tests.system.host_network.test_host_routers import interface
 
 from kilonova.domain.errors import BuildFailed
@@ -22,10 +23,14 @@ from kilonova.network.host import firewall, nft
 
 pytestmark = pytest.mark.system
 
-__all__ = ["two"]
-
 BACKWARDS = Filter(direction="ingress", ethertype=IPV4, protocol=6, port_min=9, port_max=3)
 """nft: Range has zero or negative size."""
+
+
+@pytest.fixture
+def two() -> Iterator[Two]:
+    with plug_lab("bridge") as lab:
+        yield from two_in(lab)
 
 
 def test_a_group_that_cannot_be_loaded(two: Two) -> None:

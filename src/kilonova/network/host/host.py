@@ -30,9 +30,10 @@ from kilonova.network.host.knowledge import Knowledge
 from kilonova.network.host.metadata import MetadataServer
 from kilonova.network.host.perimeter import Perimeter
 from kilonova.network.host.plan import NetworkPlan, check, check_security, transit_count, transit_link
-from kilonova.network.host.plug import Filters, make
+from kilonova.network.host.plug import Plug, make
 from kilonova.network.host.records import Records
 from kilonova.network.host.routers import Routers
+from kilonova.network.host.ruleset import Ruleset
 from kilonova.network.host.segment import Segment
 from kilonova.network.host.tunnels import Tunnels
 from kilonova.network.host.watch import Changes, Loop
@@ -59,7 +60,7 @@ class LinuxHost:
         self._knowledge.keep_only(self._records.vifs())
         forwarding = Forwarding(folder / "ip_forward")
         self.plug_kind = config.network.plug
-        self._plug = make(config.network.plug, config.network, folder)
+        self._plug = self._make_plug(config.network.plug)
         self._perimeter = Perimeter(
             config.network,
             forwarding,
@@ -82,6 +83,13 @@ class LinuxHost:
         self._last_mend: dict[str, float] = {}
         self._without_dhcp: set[str] = set()
         """Networks whose DHCP server died again too soon: for the next repair()."""
+
+    def _make_plug(self, kind: PlugKind) -> Plug:
+        def rules() -> Ruleset:
+            known = self._knowledge.now
+            return Ruleset([known.applied(vif) for vif in self._records.vifs().values()], known)
+
+        return make(kind, self._config, self._folder, rules, self._records.zone)
 
     def start(self, metadata: MetadataLookup, deeds: MetadataDeeds = NO_DEEDS) -> None:
         self._running = _Running(metadata, self._port_of, self._config.dhcp_domain, deeds)
@@ -212,13 +220,19 @@ class LinuxHost:
 
     def refresh(self, state: NetworkState, asked: float) -> None:
         state = structs.replace(state, ports=[_checked(port) for port in state.ports])
+        before = self._guarded()
         self._knowledge.learn(state, asked)
         self._perimeter.refresh()
+        self._plug.refresh()
         for line in self._join_others(self._tunnels.learn(state.tunnels, asked, self.networks())):
             _log.info("tunnel_changed", what=line)
-        if self._plug.filters is Filters.SWITCH:
-            for port in state.ports:
-                self._attempt(lambda one=port.port_id: self._join_again(one))  # type: ignore[misc]
+        for port_id in before ^ self._guarded():
+            self._attempt(lambda one=port_id: self._join_again(one))  # type: ignore[misc]
+
+    def _guarded(self) -> set[str]:
+        """The ports with port security."""
+        applied = map(self._knowledge.now.applied, self._records.vifs().values())
+        return {vif.port_id for vif in applied if vif.port_security}
 
     def users(self, ids: set[str]) -> set[str]:
         return self._knowledge.now.using(self._records.vifs().values(), ids)
@@ -321,10 +335,9 @@ class LinuxHost:
             return self._join(plugged) if plugged and self._perimeter.holds(port_id) else []
 
     def _remove_port(self, port_id: str) -> None:
-        with linux.netlink() as ip:
-            self._plug.remove_port(ip, port_id)
-            with linux.making(f"removing {names.tap(port_id)}"):
-                linux.delete_link(ip, names.tap(port_id))
+        devices = self._plug.remove_port(port_id)
+        with linux.netlink() as ip, linux.making(f"removing {names.tap(port_id)}"):
+            linux.delete_links(ip, [*devices, names.tap(port_id)])
 
     def _change_plug(self) -> None:
         """Another plug was chosen since the last run: what it joined is parted, and joined anew by repair().
@@ -335,11 +348,11 @@ class LinuxHost:
             return
         if not self._plug.routers:
             self._routers.apply([])
-        old = make(_PLUGS[before], self._config, self._folder)
+        old = self._make_plug(_PLUGS[before])
         try:
             with linux.netlink() as ip:
                 for port_id in self._records.vifs():
-                    old.remove_port(ip, port_id)
+                    linux.delete_links(ip, old.remove_port(port_id))
                 for network_id in self._tunnels.networks():
                     old.remove_tunnel(ip, network_id)
                 for network_id in self._records.networks():

@@ -14,20 +14,21 @@ from typing import TypeVar, get_args
 import msgspec
 from msgspec import structs
 
-from kilonova.config import Network, unix_socket
+from kilonova.config import Network
 from kilonova.domain import codec
 from kilonova.domain.errors import KilonovaError
-from kilonova.domain.network import INTEGRATION_BRIDGE, NetworkState, PlugKind, Vif
+from kilonova.domain.network import NetworkState, PlugKind, Vif
 from kilonova.network.host import dhcp, firewall, linux, names, nft, records
 from kilonova.network.host.external import External
 from kilonova.network.host.forwarding import Forwarding
 from kilonova.network.host.knowledge import Known
 from kilonova.network.host.look_routers import router_problems, rule_problems
 from kilonova.network.host.look_tunnels import Part, tunnel_problems
-from kilonova.network.host.perimeter import table_name
+from kilonova.network.host.perimeter import leads_out, table_name
 from kilonova.network.host.plan import METADATA_ADDRESS, NetworkPlan, transit_link
 from kilonova.network.host.plug import make
 from kilonova.network.host.router_records import Record
+from kilonova.network.host.ruleset import Ruleset
 from kilonova.network.host.wanted import Wanted
 
 T = TypeVar("T")
@@ -40,8 +41,16 @@ _LISTENS = "0A"
 
 def problems(folder: Path, config: Network) -> list[str]:
     """A line for each thing that is wrong at both of two looks: what its owner does just now is not."""
-    first = list(_Look(folder, config).problems())
-    return [line for line in _Look(folder, config).problems() if line in first] if first else []
+    first = _looked(folder, config)
+    return [line for line in _looked(folder, config) if line in first] if first else []
+
+
+def _looked(folder: Path, config: Network) -> list[str]:
+    one = _Look(folder, config)
+    try:
+        return list(one.problems())
+    finally:
+        one.close()
 
 
 class _Look:
@@ -52,7 +61,7 @@ class _Look:
         self._vifs = _all_of(folder / "ports", Vif)
         self._routers = _all_of(folder / "routers", Record)
         self._gateways = _of(folder / "gateways.json", dict[str, list[str]]) or {}
-        self._plug = make(kind, self._config, folder)
+        self._plug = make(kind, self._config, folder, self._rules, self._zone)
         self._external = External(self._config, folder, Forwarding(folder / "ip_forward"))
 
     def problems(self) -> Iterator[str]:
@@ -75,6 +84,9 @@ class _Look:
                 lambda one=record: router_problems(one.state, self._external),  # type: ignore[misc]
             )
 
+    def close(self) -> None:
+        self._plug.stop()
+
     @staticmethod
     def _trying(what: str, look: Callable[[], list[str]]) -> Iterator[str]:
         try:
@@ -84,11 +96,10 @@ class _Look:
             yield f"{what}: {error.message}"
 
     def _of_host(self) -> list[str]:
-        leads_out = any(address.subnet.gateway_ip for vif in self._vifs for address in vif.addresses)
         routes = any(one.state.gateway for one in self._routers) and not self._config.external_interface
-        if not (routes or (leads_out and self._config.nat)) or _IP_FORWARD.read_text().strip() == "1":
-            return []
-        return ["net.ipv4.ip_forward is 0"]
+        wanted = routes or (self._config.nat and any(map(leads_out, self._vifs)))
+        forwards = _IP_FORWARD.read_text().strip() == "1"
+        return ["net.ipv4.ip_forward is 0"] if wanted and not forwards else []
 
     def _of_rules(self) -> list[str]:
         tables: list[nft.Table] = []
@@ -100,21 +111,7 @@ class _Look:
             gateways = [state.gateway for state in states if state.gateway]
             inner = [names.router_link(one.port_id) for state in states for one in state.interfaces]
             tables += self._external.tables(gateways, inner)
-        return rule_problems(tables) + self._of_flows()
-
-    def _of_flows(self) -> list[str]:
-        """Where the switch is what guards the ports."""
-        if self._config.plug != "ovs" or not any(vif.port_security for vif in self._vifs):
-            return []
-        from kilonova.network.host.switch import Switch, flows, openflow
-
-        switch = Switch(unix_socket(self._config.ovsdb_connection), self._folder)
-        try:
-            if openflow.are(switch.control(), flows.cookies(switch.owner), []):
-                return [f"the flows of {INTEGRATION_BRIDGE} are missing"]
-        finally:
-            switch.close()
-        return []
+        return rule_problems(tables) + self._plug.look()
 
     def _of_tunnels(self) -> list[str]:
         interfaces = [one for record in self._routers for one in record.state.interfaces]
@@ -126,6 +123,10 @@ class _Look:
 
     def _zone(self, owner: str) -> int:
         return int(records.read(self._folder / "zones" / owner) or 0)
+
+    def _rules(self) -> Ruleset:
+        known = self._known()
+        return Ruleset([known.applied(vif) for vif in self._vifs], known)
 
     def _known(self) -> Known:
         told = _of(self._folder / "security.json", NetworkState) or NetworkState()

@@ -135,7 +135,7 @@ class Perimeter:
         self._forwarding.release(_OWNER)
 
     def _ensure_forwarding(self) -> list[str]:
-        if not self._config.nat or not any(_leads_out(vif) for vif in self._vifs.values()):
+        if not self._config.nat or not any(leads_out(vif) for vif in self._vifs.values()):
             return []
         return self._forwarding.hold(_OWNER)
 
@@ -204,5 +204,6 @@ def table_name(folder: Path) -> str:
     return f"kilonova-{crc32(str(folder.resolve()).encode()):08x}"
 
 
-def _leads_out(vif: Vif) -> bool:
+def leads_out(vif: Vif) -> bool:
+    """Whether the host forwards for it."""
     return any(one.subnet.gateway_ip and one.subnet.ip_version == 4 for one in vif.addresses)

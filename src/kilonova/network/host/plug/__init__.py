@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from kilonova import config
@@ -9,13 +10,17 @@ from kilonova.domain.network import PlugKind, Vif
 from kilonova.network.host import names
 from kilonova.network.host.plug.base import Filters, Plug
 from kilonova.network.host.plug.bridge import BridgePlug
+from kilonova.network.host.ruleset import Rules
 
 __all__ = ["Filters", "Plug", "make", "on_switch"]
 
 
-def make(kind: PlugKind, options: config.Network, folder: Path) -> Plug:
+def make(
+    kind: PlugKind, options: config.Network, folder: Path, rules: Rules, zone_of: Callable[[str], int]
+) -> Plug:
     """The plug of that kind; nothing is looked at or made yet. ``folder`` is the host's own: it says whose a
-    thing in the switch is."""
+    thing in the switch is. ``rules``, and the zone of each port's connections, are for one that enforces them
+    itself."""
     if kind == "bridge":
         return BridgePlug()
     # The library of the switch's database costs 5 MB and a sixth of a second.
@@ -24,7 +29,7 @@ def make(kind: PlugKind, options: config.Network, folder: Path) -> Plug:
     from kilonova.network.host.switch import Switch
 
     switch = Switch(config.unix_socket(options.ovsdb_connection), folder)
-    return HybridPlug(switch) if kind == "ovs-hybrid" else OvsPlug(switch)
+    return HybridPlug(switch) if kind == "ovs-hybrid" else OvsPlug(switch, rules, zone_of)
 
 
 def on_switch(kind: PlugKind, vif: Vif) -> set[str]:

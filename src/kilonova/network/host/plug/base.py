@@ -31,8 +31,7 @@ class Filters(Enum):
     """The tap is on a Linux bridge: nftables' bridge family, by tap name (firewall.py, perimeter.py), with
     security groups (security.py)."""
     SWITCH = "switch"
-    """The tap is on the switch: flows, by its number there (switch/flows.py); the plug loads them. Of
-    security groups they know nothing yet ([network] security_groups)."""
+    """The tap is on the switch: flows, by its number there (switch/flows.py); the plug loads them."""
 
 
 class Bridge(NamedTuple):
@@ -56,12 +55,17 @@ class Plug(Protocol):
         """The tap, which is there, is joined to its network and up. With ``Filters.SWITCH`` its rules are in
         force before it is."""
 
-    def remove_port(self, ip: Netlink, port_id: str) -> None:
-        """Nothing of ensure_port() is left but the tap, which is the host's."""
+    def remove_port(self, port_id: str) -> list[str]:
+        """Nothing of ensure_port() is left but the tap, which is the host's, and these devices: whoever asks
+        removes them, the tap at the same time if it goes too."""
 
     def remove_network(self, ip: Netlink, network_id: str, keep_bridge: bool = False) -> None:
         """Nothing of ensure_network() is left. Its ports are gone, or go at this moment. ``keep_bridge``: a
         router is on the network's bridge, which stays."""
+
+    def refresh(self) -> None:
+        """What is known of ports and their groups holds from now on; the rules of ``Filters.BRIDGE`` are none
+        of its business."""
 
     def ensure_tunnel(self, ip: Netlink, network_id: str, device: str, mtu: int) -> list[str]:
         """The device, which leads to the network's other hosts, is joined to the network by a Linux bridge
@@ -78,6 +82,9 @@ class Plug(Protocol):
 
     def settle(self) -> list[str]:
         """What concerns all ports at once is in order; called by each repair, after all of ensure_…()."""
+
+    def look(self) -> list[str]:
+        """What settle() would put in order. Makes nothing, and may be asked in another process."""
 
     def sweep(self, networks: Known, ports: Known) -> None:
         """Nothing is left of networks and ports that this host made and has no record of. A record is there

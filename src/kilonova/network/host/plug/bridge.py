@@ -27,14 +27,17 @@ class BridgePlug:
         master = linux.index_of(ip, vif.bridge)
         return linux.ensure_set(ip, vif.tap, mtu=vif.mtu, master=master)
 
-    def remove_port(self, ip: Netlink, port_id: str) -> None:
-        """The tap is all there is."""
+    def remove_port(self, port_id: str) -> list[str]:
+        return []  # the tap is all there is
 
     def remove_network(self, ip: Netlink, network_id: str, keep_bridge: bool = False) -> None:
         gate, bridge = names.gate(network_id), names.bridge(network_id)
         for name in [gate] if keep_bridge else [gate, bridge]:
             with linux.making(f"removing {name}"):
                 linux.delete_link(ip, name)
+
+    def refresh(self) -> None:
+        """Its rules are the perimeter's."""
 
     def ensure_tunnel(self, ip: Netlink, network_id: str, device: str, mtu: int) -> list[str]:
         return linux.ensure_set(ip, device, mtu=mtu, master=linux.index_of(ip, names.bridge(network_id)))
@@ -49,6 +52,9 @@ class BridgePlug:
         return False  # it is all the kernel's
 
     def settle(self) -> list[str]:
+        return []
+
+    def look(self) -> list[str]:
         return []
 
     def sweep(self, networks: Known, ports: Known) -> None:

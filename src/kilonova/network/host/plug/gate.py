@@ -16,7 +16,7 @@ def ensure_gate(ip: Netlink, switch: Switch, plan: NetworkPlan) -> list[str]:
     done = linux.ensure_veth(ip, gate, names.GUESTS, space, mtu=plan.mtu, peer_mac=mac)
     if switch.in_userspace():
         done += linux.inside(space, lambda: offload.ensure_off(names.GUESTS))
-    done += switch.ensure_port(gate, linux.index_of(ip, gate), plan.network_id, of_gate(plan.network_id)).done
+    done += switch.ensure_port(gate, linux.index_of(ip, gate), plan.network_id, of_gate(plan.network_id))
     return done
 
 

@@ -36,17 +36,18 @@ class HybridPlug:
         done += linux.ensure_set(ip, outer, mtu=vif.mtu)
         if self._switch.in_userspace():
             done += offload.ensure_off(inner)
-        done += self._switch.ensure_port(outer, linux.index_of(ip, outer), vif.network_id, of_port(vif)).done
+        done += self._switch.ensure_port(outer, linux.index_of(ip, outer), vif.network_id, of_port(vif))
         return done
 
-    def remove_port(self, ip: Netlink, port_id: str) -> None:
+    def remove_port(self, port_id: str) -> list[str]:
         self._switch.remove_port(names.qvo(port_id))
-        with linux.making(f"removing {names.qbr(port_id)}"):
-            linux.delete_link(ip, names.qvb(port_id))
-            linux.delete_link(ip, names.qbr(port_id))
+        return [names.qvb(port_id), names.qbr(port_id)]
 
     def remove_network(self, ip: Netlink, network_id: str, keep_bridge: bool = False) -> None:
         remove_gate(ip, self._switch, network_id)
+
+    def refresh(self) -> None:
+        """Its rules are the perimeter's."""
 
     def ensure_tunnel(self, ip: Netlink, network_id: str, device: str, mtu: int) -> list[str]:
         return ensure_tunnel(ip, self._switch, network_id, device, mtu)
@@ -61,6 +62,9 @@ class HybridPlug:
         return self._switch.changed()
 
     def settle(self) -> list[str]:
+        return []
+
+    def look(self) -> list[str]:
         return []
 
     def sweep(self, networks: Known, ports: Known) -> None:

@@ -1,11 +1,13 @@
-"""The plug without a bridge: the tap on br-int itself, and what the guest may send as flows in the switch.
+"""The plug without a bridge: the tap on br-int itself, and all that may pass it as flows in the switch.
 
 The switch knows a port by a number, which it gives when it takes the port; the port's flows need the number.
-So the tap stays down until they are in force. After a restart of the switch, too, nothing passes without
-them: the ``fail_mode`` of a br-int of ours is ``secure``.
+Without them nothing passes, whatever the bridge does otherwise: by its VLAN the port is nowhere, and that is
+in the switch's database, so it is there before the port is, and after a restart.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from kilonova.domain.errors import BuildFailed
 from kilonova.domain.network import PlugKind, Vif
@@ -15,6 +17,7 @@ from kilonova.network.host.plan import NetworkPlan
 from kilonova.network.host.plug.base import Filters, Known
 from kilonova.network.host.plug.gate import ensure_gate, gates, remove_gate
 from kilonova.network.host.plug.tunnel import ensure_tunnel, remove_tunnel, tunnels
+from kilonova.network.host.ruleset import Rules
 from kilonova.network.host.switch import Switch, of_port
 from kilonova.network.host.switch.guard import Guard
 
@@ -24,9 +27,9 @@ class OvsPlug:
     filters = Filters.SWITCH
     routers = False
 
-    def __init__(self, switch: Switch) -> None:
+    def __init__(self, switch: Switch, rules: Rules, zone_of: Callable[[str], int]) -> None:
         self._switch = switch
-        self._guard = Guard(switch)
+        self._guard = Guard(switch, rules, zone_of)
         switch.needs_flows = True
 
     def ensure_network(self, ip: Netlink, plan: NetworkPlan) -> list[str]:
@@ -39,22 +42,33 @@ class OvsPlug:
                 "Open vSwitch works without its kernel module here, and so must take over checksums:"
                 " ovs-vsctl set Open_vSwitch . other_config:userspace-tso-enable=true, then restart it"
             )
-        joined = self._switch.ensure_port(vif.tap, linux.index_of(ip, vif.tap), vif.network_id, of_port(vif))
-        self._guard.admit(vif, joined.number)
-        return joined.done + linux.ensure_set(ip, vif.tap, mtu=vif.mtu)
+        device = linux.index_of(ip, vif.tap)
+        done = self._switch.ensure_port(
+            vif.tap, device, vif.network_id, of_port(vif), closed=vif.port_security
+        )
+        self._guard.load()
+        return done + linux.ensure_set(ip, vif.tap, mtu=vif.mtu)
 
-    def remove_port(self, ip: Netlink, port_id: str) -> None:
+    def remove_port(self, port_id: str) -> list[str]:
         self._switch.remove_port(names.tap(port_id))
         self._guard.dismiss(port_id)
+        return []
 
     def remove_network(self, ip: Netlink, network_id: str, keep_bridge: bool = False) -> None:
         remove_gate(ip, self._switch, network_id)
+        self._guard.load()
+
+    def refresh(self) -> None:
+        self._guard.change()
 
     def ensure_tunnel(self, ip: Netlink, network_id: str, device: str, mtu: int) -> list[str]:
-        return ensure_tunnel(ip, self._switch, network_id, device, mtu)
+        done = ensure_tunnel(ip, self._switch, network_id, device, mtu)
+        self._guard.load()
+        return done
 
     def remove_tunnel(self, ip: Netlink, network_id: str) -> None:
         remove_tunnel(ip, self._switch, network_id)
+        self._guard.load()
 
     def tunnel_bridge(self, network_id: str) -> str:
         return names.tunnel_bridge(network_id)
@@ -64,6 +78,9 @@ class OvsPlug:
 
     def settle(self) -> list[str]:
         return self._guard.ensure()
+
+    def look(self) -> list[str]:
+        return self._guard.look()
 
     def sweep(self, networks: Known, ports: Known) -> None:
         def known() -> set[str]:

@@ -24,7 +24,7 @@ def ensure_tunnel(ip: Netlink, switch: Switch, network_id: str, device: str, mtu
     done += linux.ensure_set(ip, outer, mtu=mtu)
     if switch.in_userspace():
         done += offload.ensure_off(inner)
-    return done + switch.ensure_port(outer, linux.index_of(ip, outer), network_id, of_gate(network_id)).done
+    return done + switch.ensure_port(outer, linux.index_of(ip, outer), network_id, of_gate(network_id))
 
 
 def remove_tunnel(ip: Netlink, switch: Switch, network_id: str) -> None:

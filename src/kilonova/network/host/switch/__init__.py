@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kilonova.network.host.switch.switch import Joined, Switch
+from kilonova.network.host.switch.switch import Switch
 from kilonova.network.host.switch.words import of_gate, of_port
 
-__all__ = ["Joined", "Switch", "of_gate", "of_port"]
+__all__ = ["Switch", "of_gate", "of_port"]

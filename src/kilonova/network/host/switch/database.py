@@ -62,6 +62,7 @@ _SCHEMA: dict[str, dict[str, Any]] = {
         "interfaces": _references("Interface"),
         "tag": _optional("integer"),
         "trunks": {"key": "integer", "min": 0, "max": "unlimited"},
+        "vlan_mode": _optional("string"),
         "external_ids": _WORDS,
     },
     "Interface": {

@@ -1,65 +1,111 @@
-"""What a guest on the switch may send, as flows in ovs-ofctl(8)'s words. Pure.
+"""A flow, in ovs-ofctl(8)'s words, and the tables and registers that ours use. Pure.
 
-    table 0     a guarded port's packets go to table 110; in a bridge of ours all others pass
-    table 110   what is of the port's own MAC and addresses passes; all else is dropped
+    table 0     whose is it: a guarded port's goes to GUARD, another one's of ours to FORWARD
+    GUARD       what is of the port's own MAC and addresses passes; all else is dropped       (guard_flows.py)
+    SENT        the sender's groups, after its zone of connections was asked
+    LEAVING     what they let pass is a connection from now on
+    FORWARD     by its destination: to guarded ports here, each by way of its own groups
+    REST        and to all others as a switch does it, with VLANs and learning
+    COMING      a guarded port: what needs no rule, and a look into its zone
+    ARRIVED     the receiver's groups
+    ENTERING    what they let pass is a connection from now on, and delivered
+    PORT        called: the groups of a port
+    GROUP       called: a group, and each group that its rules name
+    MEMBERS     called: whether the address in ADDRESS is of the group in REMOTE
+    RULES       called: the rules of a group
+    MARKER      nobody comes here: a change of it is one of nothing (cache.py)
 
-What may be in a Vif is checked before (plan.check), so nothing of a user's can be a word of another meaning.
+SENT and ARRIVED hold every packet of a connection, whichever way it goes, against the rules of the way that
+the first one went, and by the addresses and ports of the first one: the switch knows them (ct_nw_src,
+ct_tp_dst …). So a rule that goes ends at once all that it had let pass, answers too, in the very bundle.
 """
 
 from __future__ import annotations
 
-from kilonova.domain.network import Vif
-from kilonova.network.host.firewall import allowed
+from collections.abc import Iterable
+from typing import NamedTuple
+from uuid import UUID
 
-_GUARD = 110
+CLASSIFY = 0
+GUARD, SENT, LEAVING, FORWARD, REST = 110, 111, 112, 113, 114
+COMING, ARRIVED, ENTERING = 115, 116, 117
+PORT, GROUP, MEMBERS, RULES, MARKER = 120, 121, 122, 123, 124
 """Neutron's agent has tables up to 94."""
 
-_UNTAGGED = "vlan_tci=0x0000/0x1fff"
+TAG, ZONE, SEAT, FLAGS = "reg0", "reg1", "reg2", "reg3"
+"""The network's local tag; whose rules are asked: its zone of connections, and its number on the bridge."""
+OUR_GROUP, REMOTE, ADDRESS, ADDRESS6 = "xxreg1", "xxreg2", "reg12", "xxreg3"
+
+GUARDED, GATE, INWARDS, UNTRACKED, ACCEPTED, MEMBER = (1 << bit for bit in range(6))
+"""In FLAGS. The sender is a guarded port, or a network's gate; the rules for what comes in are asked; by what
+is in the packet itself, as the switch cannot track its protocol; one of them lets it pass; the address is a
+member's."""
+
+ZONE_BITS, SEAT_BITS = "NXM_NX_REG1[0..15]", "NXM_NX_REG2[0..15]"
+
+UNTAGGED = "vlan_tci=0x0000/0x1fff"
 """No VLAN header, as the switch writes it itself. (Without this, ``ip`` is any IP within one, too.)"""
 
 
-def cookie(owner: int, port_id: str | None = None) -> str:
-    """Of a port's flows, or of those that no port has: half whose they are, half the port."""
-    return f"0x{owner << 32 | (int(port_id[:8], 16) if port_id else 0):x}"
+class Flow(NamedTuple):
+    """Two with the same table, priority and match cannot both be."""
+
+    table: int
+    priority: int
+    match: str
+    actions: str
+
+    @property
+    def place(self) -> str:
+        match = f",{self.match}" if self.match else ""
+        return f"table={self.table},priority={self.priority}{match}"
+
+
+def text(owner: int, flow: Flow) -> str:
+    return f"cookie={cookie(owner)},{flow.place},actions={flow.actions}"
+
+
+def cookie(owner: int) -> str:
+    """Whose a flow is."""
+    return f"0x{owner << 32:x}"
 
 
 def cookies(owner: int) -> str:
-    """Of all flows of this owner, as a match."""
-    return f"0x{owner << 32:x}/0xffffffff00000000"
+    """Of all flows of this owner, as a match; whatever a release before had in the lower half."""
+    return f"{cookie(owner)}/0xffffffff00000000"
 
 
-def base(owner: int) -> str:
-    """In a bridge that passes nothing by itself: it is a switch, with VLANs and learning."""
-    return f"cookie={cookie(owner)},table=0,priority=0,actions=NORMAL"
+def is_set(flags: int, of: int | None = None) -> str:
+    """A match: of the flags ``of`` exactly these are set."""
+    return f"{FLAGS}=0x{flags:x}/0x{flags if of is None else of:x}"
 
 
-def guard(owner: int, vif: Vif, number: int) -> list[str]:
-    """The port's flows; none without port security."""
-    if not vif.port_security:
-        return []
-    own = f"cookie={cookie(owner, vif.port_id)}"
-    port = f"{own},table={_GUARD},in_port={number}"
-    pairs = allowed(vif)
-    macs = sorted({mac for mac, _ in pairs} | {vif.mac.lower()})
-    passing = [
-        # Asking for DHCP without an address; an ARP probe's sender (RFC 5227).
-        *(f"udp,nw_src=0.0.0.0,tp_src=68,tp_dst=67,dl_src={mac}" for mac in macs),
-        *(f"arp,dl_src={mac},arp_sha={mac},arp_spa=0.0.0.0" for mac in macs),
-        *(f"arp,dl_src={mac},arp_sha={mac},arp_spa={_address(ip)}" for mac, ip in pairs),
-    ]
-    return [
-        f"{own},table=0,priority=100,in_port={number},actions=resubmit(,{_GUARD})",
-        # No DHCP server.
-        f"{port},priority=90,udp,tp_src=67,actions=drop",
-        f"{port},priority=90,udp,tp_dst=68,actions=drop",
-        *(f"{port},priority=80,{_UNTAGGED},{match},actions=NORMAL" for match in passing),
-        *(
-            f"{port},priority=70,{_UNTAGGED},ip,dl_src={mac},nw_src={_address(ip)},actions=NORMAL"
-            for mac, ip in pairs
-        ),
-        f"{port},priority=0,actions=drop",
-    ]
+def load(value: int, register: str, bits: str = "") -> str:
+    """An action: the register has that value from now on."""
+    return f"load:0x{value:x}->NXM_NX_{register.upper()}[{bits}]"
 
 
-def _address(network: str) -> str:
-    return network.removesuffix("/32")
+def put(flags: int, of: int) -> str:
+    """An action: of the flags ``of``, which are side by side, exactly these are set from now on."""
+    first, last = (of & -of).bit_length() - 1, of.bit_length() - 1
+    return load(flags >> first, FLAGS, f"{first}..{last}" if last > first else str(first))
+
+
+def put_group(group_id: str, register: str) -> str:
+    """An action: the group's whole id is there. There is nothing to hand out, and no two are alike."""
+    high, low = divmod(UUID(group_id).int, 1 << 64)
+    return f"{load(high, register, '64..127')},{load(low, register, '0..63')}"
+
+
+def number(group_id: str) -> str:
+    """For a match."""
+    return f"0x{UUID(group_id).int:x}"
+
+
+def call(*tables: int) -> str:
+    return ",".join(f"resubmit(,{table})" for table in tables)
+
+
+def both(ip: str) -> Iterable[str]:
+    """The same match for IPv4 and IPv6: connections are asked for by one of them."""
+    return (f"{kind}{ip}" for kind in ("ip", "ipv6"))

@@ -1,59 +1,139 @@
-"""The flows of this host's ports in the switch, in memory as they should be; perimeter.py's counterpart."""
+"""The flows of this host's ports in the switch, in memory as they should be; perimeter.py's counterpart.
+
+What should be is made anew, each time, of what is known of ports and groups and of where the ports are on the
+bridge, and the difference to what was loaded is one bundle: no packet meets half of a change.
+"""
 
 from __future__ import annotations
 
 import threading
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 
-from kilonova.domain.errors import Unavailable
-from kilonova.domain.network import INTEGRATION_BRIDGE, Vif
-from kilonova.network.host.switch import flows, openflow
+from kilonova.domain.errors import BuildFailed, Unavailable
+from kilonova.domain.network import INTEGRATION_BRIDGE
+from kilonova.network.host.ruleset import Rules
+from kilonova.network.host.switch import cache, flows, openflow, pipeline
+from kilonova.network.host.switch.flows import Flow
+from kilonova.network.host.switch.made import Flows, Made
+from kilonova.network.host.switch.port_flows import Guarded
 from kilonova.network.host.switch.switch import Switch
 
 
 class Guard:
-    """One lock, so that a look never mistakes a change under way for damage."""
+    """One lock, so that a look never mistakes a change under way for damage.
 
-    def __init__(self, switch: Switch) -> None:
+    ``zone_of``: the number that a port's connections have on this host, always the same.
+    """
+
+    def __init__(self, switch: Switch, rules: Rules, zone_of: Callable[[str], int]) -> None:
         self._switch = switch
-        self._ports: dict[str, tuple[Vif, int]] = {}
+        self._rules = rules
+        self._zone_of = zone_of
+        self._loaded: tuple[object, Flows] | None = None
+        """Into which bridge, and what. None: whatever an earlier process left."""
+        self._made = Made()
         self._lock = threading.Lock()
 
-    def admit(self, vif: Vif, number: int) -> None:
-        """The port's flows are loaded, at once; whether they are still there later, ensure() sees."""
-        with self._lock:
-            if self._ports.get(vif.port_id) == (vif, number):
+    def load(self) -> None:
+        """What should be there is; whether it still is later, ensure() sees."""
+        with self._lock, self._unless_gone():
+            self._load()
+
+    def change(self) -> None:
+        """load(), and when it returns nothing passes any more that the flows do not let pass."""
+        with self._lock, self._unless_gone():
+            if not self._load():
                 return
-            wanted = [*self._base(), *flows.guard(self._switch.owner, vif, number)]
-            self._replace(flows.cookie(self._switch.owner, vif.port_id) + "/-1", wanted)
-            self._ports[vif.port_id] = vif, number
+            # The look that ends first may have begun before the change. The next has not.
+            marker, folder = pipeline.marker(), self._switch.folder()
+            cache.await_look(folder, lambda: self._delete([], [marker]))
+            cache.await_look(folder, lambda: self._delete([marker.place]))
+
+    @contextmanager
+    def _unless_gone(self) -> Iterator[None]:
+        """What failed because the bridge went meanwhile, with its last port, has nothing left to do."""
+        bridge = self._switch.identity()
+        try:
+            yield
+        except (BuildFailed, Unavailable):
+            if bridge is None or not self._switch.is_gone(bridge):
+                raise
+
+    def _load(self) -> bool:
+        """Whether something was taken away."""
+        bridge = self._switch.identity()
+        if bridge is None:
+            self._loaded = None
+            return False
+        wanted = self._wanted()
+        if self._loaded is None or self._loaded[0] != bridge:
+            self._replace_all(wanted)
+            self._loaded = bridge, wanted
+            return True
+        loaded = self._loaded[1]
+        if wanted == loaded:
+            return False
+        gone = [place for place in loaded if place not in wanted]
+        new = [place for place, flow in wanted.items() if loaded.get(place) != flow]
+        self._delete(gone, [wanted[place] for place in new])
+        self._loaded = bridge, wanted
+        return bool(gone) or any(place in loaded for place in new)
 
     def dismiss(self, port_id: str) -> None:
-        with self._lock:
-            self._ports.pop(port_id, None)
-            if self._switch.is_there():
-                with suppress(
-                    Unavailable
-                ):  # flows end with the switch; what it may restore, ensure() removes
-                    self._replace(flows.cookie(self._switch.owner, port_id) + "/-1", [])
+        """The port is on the bridge no more: neither are its flows nor, for who has its zone next, its
+        connections. Both end with the switch; what it may restore, ensure() removes."""
+        with suppress(Unavailable), self._unless_gone():
+            self.load()
+            known = any(vif.port_id == port_id for vif in self._rules().vifs)
+            if known and self._switch.identity() is not None:
+                openflow.forget_connections(self._switch.control(), self._zone_of(port_id))
 
     def ensure(self) -> list[str]:
         """Exactly these flows are ours."""
         with self._lock:
-            if not self._ports:
+            bridge, wanted = self._switch.identity(), self._wanted()
+            if bridge is None or not wanted:
                 return []
-            cookies = flows.cookies(self._switch.owner)
-            wanted = self._base()
-            for vif, number in self._ports.values():
-                wanted += flows.guard(self._switch.owner, vif, number)
-            if openflow.are(self._switch.control(), cookies, wanted):
-                return []
-            self._replace(cookies, wanted)
-            return [f"flows of {INTEGRATION_BRIDGE} were not as they should be"]
+            wrong = not self._are(wanted)
+            if wrong:
+                self._replace_all(wanted)
+            self._loaded = bridge, wanted
+            return [f"flows of {INTEGRATION_BRIDGE} were not as they should be"] if wrong else []
 
-    def _base(self) -> list[str]:
-        return [flows.base(self._switch.owner)] if self._switch.is_ours() else []
+    def look(self) -> list[str]:
+        """What ensure() would find, with nothing changed."""
+        wanted = self._wanted()
+        if not wanted or self._are(wanted):
+            return []
+        return [f"the flows of {INTEGRATION_BRIDGE} are not as they should be"]
 
-    def _replace(self, cookies: str, wanted: list[str]) -> None:
-        commands = [f"delete cookie={cookies}", *(f"add {flow}" for flow in wanted)]
-        openflow.change(self._switch.control(), commands)
+    def _are(self, wanted: Flows) -> bool:
+        owner = self._switch.owner
+        said = [flows.text(owner, flow) for flow in wanted.values()]
+        return openflow.are(self._switch.control(), flows.cookies(owner), said)
+
+    def _wanted(self) -> Flows:
+        seats, ours = self._switch.seats(), self._switch.is_ours()
+        if not seats:
+            return {}
+        rules, by_name = self._rules(), {seat.name: seat for seat in seats}
+        guarded = [
+            Guarded(vif, seat, self._zone_of(vif.port_id))
+            for vif in rules.vifs
+            if vif.port_security and (seat := by_name.get(vif.tap))
+        ]
+        guarded.sort(key=lambda port: port.seat)  # of the same ports always the same flows
+        base = {flow.place: flow for flow in ([pipeline.base()] if ours else [])}
+        return base | self._made.flows(seats, guarded, rules) if guarded else base
+
+    def _replace_all(self, wanted: Flows) -> None:
+        self._change([f"delete cookie={flows.cookies(self._switch.owner)}"], wanted.values())
+
+    def _delete(self, places: list[str], new: Iterable[Flow] = ()) -> None:
+        cookie = flows.cookie(self._switch.owner)
+        self._change([f"delete_strict cookie={cookie}/-1,{place}" for place in places], new)
+
+    def _change(self, deletions: list[str], new: Iterable[Flow]) -> None:
+        additions = [f"add {flows.text(self._switch.owner, flow)}" for flow in new]
+        openflow.change(self._switch.control(), [*deletions, *additions])

@@ -16,9 +16,16 @@ _TIMEOUT = 10
 
 
 def change(control: Path, commands: list[str]) -> None:
-    """All of it at once: ``add FLOW`` and ``delete MATCH``, in ovs-ofctl(8)'s words."""
+    """All of it at once: ``add FLOW``, ``delete MATCH`` and ``delete_strict``, in ovs-ofctl(8)'s words."""
+    if not commands:
+        return
     text = "".join(f"{line}\n" for line in commands)
     _run(["--bundle", "add-flows", f"unix:{control}", "-"], control, text.encode())
+
+
+def forget_connections(control: Path, zone: int) -> None:
+    """The switch tracks none in that zone: its own, or the kernel's, whichever it uses."""
+    _run(["ct-flush-zone", f"unix:{control}", str(zone)], control)
 
 
 def are(control: Path, cookies: str, flows: list[str]) -> bool:

@@ -12,27 +12,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 from zlib import crc32
 
 from kilonova.domain.errors import BuildFailed, Unavailable
 from kilonova.domain.network import INTEGRATION_BRIDGE
+from kilonova.network.host import names
 from kilonova.network.host.switch import kernel, words
 from kilonova.network.host.switch.database import Change, Database, Row, Tables
+from kilonova.network.host.switch.port_flows import Seat
 
 _TAGS = range(4094, 0, -1)
 """From above: Neutron's agent takes them from below."""
 
 _USERSPACE = "netdev"
 
+_NOWHERE = 4095
+"""The one VLAN of a guest's port that only flows may lead to (Neutron's dead one). It is a trunk's, so what
+has no VLAN header is of none: without flows nothing passes, whatever the bridge does by itself."""
+
 _LET_GO = 3.0
 """Seconds that the switch has for letting go of devices; it needs milliseconds."""
 
 
-class Joined(NamedTuple):
-    number: int
-    """Of the port, in flows (OpenFlow's port number)."""
-    done: list[str]
+_NEWS = 1.0
+"""Seconds that a change in the database takes to us, at most."""
 
 
 class Switch:
@@ -58,16 +62,30 @@ class Switch:
             self._database.look(lambda at: at.root.other_config.get("userspace-tso-enable")) == "true"
         )
 
-    def is_there(self) -> bool:
-        return self._database.look(_bridge) is not None
+    def identity(self) -> object:
+        """Of the bridge: one that was made anew has another. None: there is none."""
+        return self._database.look(lambda at: bridge.uuid if (bridge := _bridge(at)) else None)
+
+    def is_gone(self, bridge: object) -> bool:
+        """Whether the bridge with that identity is there no more; the switch may know it before we do."""
+
+        def look(at: Tables) -> bool | None:
+            now = _bridge(at)
+            return True if now is None or now.uuid != bridge else None
+
+        return bool(self._database.wait(look, _NEWS))
 
     def is_ours(self) -> bool:
         return self._database.look(lambda at: _is_ours(_bridge(at)))
 
+    def folder(self) -> Path:
+        """Where the switch has its sockets."""
+        folder = self._database.look(lambda at: at.root.external_ids.get("rundir"))
+        return Path(folder or self._socket.parent)
+
     def control(self) -> Path:
         """The socket on which the bridge speaks OpenFlow."""
-        folder = self._database.look(lambda at: at.root.external_ids.get("rundir"))
-        return Path(folder or self._socket.parent) / f"{INTEGRATION_BRIDGE}.mgmt"
+        return self.folder() / f"{INTEGRATION_BRIDGE}.mgmt"
 
     def problems(self, names: Collection[str]) -> list[str]:
         """What the switch says, or does not say, of these ports of the bridge; empty if all is well."""
@@ -83,25 +101,46 @@ class Switch:
 
         return self._database.look(look)
 
+    def seats(self) -> list[Seat]:
+        """The ports of ours that the switch has taken."""
+
+        def look(at: Tables) -> list[Seat]:
+            bridge = _bridge(at)
+            if bridge is None:
+                return []
+            tags = words.tags(bridge.external_ids)
+            found = []
+            for port in bridge.ports:
+                network_id = port.external_ids.get(words.NETWORK)
+                numbers = [number for one in port.interfaces for number in one.ofport if number > 0]
+                if self._is_our_port(port) and network_id in tags and numbers:
+                    gate = port.name == names.gate(network_id)
+                    found.append(Seat(port.name, int(numbers[0]), tags[network_id], gate))
+            return sorted(found)
+
+        return self._database.look(look)
+
     def changed(self) -> bool:
         """Whether anything changed in the database since the last call; true at the first."""
         seen, self._seen = self._seen, self._database.changes()
         return seen != self._seen
 
     # --- what should be
-    def ensure_port(self, name: str, device: int, network_id: str, said: dict[str, str]) -> Joined:
+    def ensure_port(
+        self, name: str, device: int, network_id: str, said: dict[str, str], *, closed: bool = False
+    ) -> list[str]:
         """The device of that name and number is a port of the bridge, with the network's tag: one
-        transaction, if any; two if the switch has an earlier device of the name."""
+        transaction, if any; two if the switch has an earlier device of the name. ``closed``: nothing comes
+        to it or from it but by flows."""
         said = said | {words.OWNER: f"{self.owner:08x}", words.DEVICE: str(device)}
         done: list[str] = []
         if self._database.look(lambda at: _has_another_device(at, name, device)):
             self.remove_port(name)
-        if not self._database.look(lambda at: self._is_right(at, name, network_id, said)):
-            done = self._database.change(lambda at: self._join(at, name, network_id, said))
-        number = self._database.wait(lambda at: _number(at, name))
-        if number is None:
+        if not self._database.look(lambda at: self._is_right(at, name, network_id, said, closed)):
+            done = self._database.change(lambda at: self._join(at, name, network_id, said, closed))
+        if self._database.wait(lambda at: _number(at, name)) is None:
             raise Unavailable(f"Open vSwitch has not taken {name}: does ovs-vswitchd run?")
-        return Joined(number, done)
+        return done
 
     def remove_port(self, name: str) -> None:
         if self._database.look(lambda at: at.named("Port", name)) is not None:
@@ -128,11 +167,7 @@ class Switch:
             bridge = _bridge(at)
             if bridge is None:
                 return set(), set()
-            ours = {
-                port.name
-                for port in bridge.ports
-                if port.external_ids.get(words.OWNER) == f"{self.owner:08x}"
-            }
+            ours = {port.name for port in bridge.ports if self._is_our_port(port)}
             used = {port.external_ids.get(words.NETWORK) for port in bridge.ports if port.name not in ours}
             return ours - set(names()), set(words.tags(bridge.external_ids)) - set(networks()) - used
 
@@ -149,18 +184,22 @@ class Switch:
         self._database.wait(lambda at: True if at.root.cur_cfg >= at.root.next_cfg else None, _LET_GO)
 
     # --- in a transaction
-    def _is_right(self, at: Tables, name: str, network_id: str, said: dict[str, str]) -> bool:
+    def _is_our_port(self, port: Row) -> bool:
+        return bool(port.external_ids.get(words.OWNER) == f"{self.owner:08x}")
+
+    def _is_right(self, at: Tables, name: str, network_id: str, said: dict[str, str], closed: bool) -> bool:
         bridge, port = _bridge(at), at.named("Port", name)
         return (
             bridge is not None
             and port is not None
             and port in bridge.ports
-            and port.tag == [words.tags(bridge.external_ids).get(network_id)]
+            and network_id in (tags := words.tags(bridge.external_ids))
+            and _vlans_of(port) == _vlans(tags[network_id], closed)
             and all(said.items() <= row.external_ids.items() for row in (port, *port.interfaces))
             and (not _is_ours(bridge) or bridge.fail_mode == self._fail_mode())
         )
 
-    def _join(self, at: Change, name: str, network_id: str, said: dict[str, str]) -> list[str]:
+    def _join(self, at: Change, name: str, network_id: str, said: dict[str, str], closed: bool) -> list[str]:
         done: list[str] = []
         bridge = _bridge(at)
         if bridge is None:
@@ -172,12 +211,16 @@ class Switch:
         port = at.named("Port", name)
         if port is not None and port not in bridge.ports:
             raise BuildFailed(f"{name} is on another bridge of Open vSwitch")
+        vlans = _vlans(tag, closed)
         if port is None:
             interface = at.insert("Interface", name=name, external_ids=said)
-            port = at.insert("Port", name=name, interfaces=[interface], tag=[tag], external_ids=said)
+            port = at.insert("Port", name=name, interfaces=[interface], external_ids=said, **vlans)
             bridge.addvalue("ports", port)
             return [*done, f"port {name} of {INTEGRATION_BRIDGE} made"]
-        _set_right(port, tag, said)
+        for column, value in vlans.items():
+            setattr(port, column, value)
+        for row in (port, *port.interfaces):
+            row.external_ids = row.external_ids | said
         return [*done, f"port {name} of {INTEGRATION_BRIDGE} set right"]
 
     def _part(self, at: Change, names: set[str], networks: set[str]) -> None:
@@ -240,15 +283,20 @@ def _tag(bridge: Row, network_id: str) -> int:
     return free
 
 
+def _vlans(tag: int, closed: bool) -> dict[str, list[Any]]:
+    """Columns of a port that is of the network with that tag, by itself or by flows alone."""
+    if closed:
+        return {"vlan_mode": ["trunk"], "tag": [], "trunks": [_NOWHERE]}
+    return {"vlan_mode": [], "tag": [tag], "trunks": []}
+
+
+def _vlans_of(port: Row) -> dict[str, list[Any]]:
+    return {"vlan_mode": port.vlan_mode, "tag": port.tag, "trunks": port.trunks}
+
+
 def _has_another_device(at: Tables, name: str, device: int) -> bool:
     port = at.named("Port", name)
     return port is not None and port.external_ids.get(words.DEVICE, str(device)) != str(device)
-
-
-def _set_right(port: Row, tag: int, said: dict[str, str]) -> None:
-    port.tag = [tag]
-    for row in (port, *port.interfaces):
-        row.external_ids = row.external_ids | said
 
 
 def _number(at: Tables, name: str) -> int | None:

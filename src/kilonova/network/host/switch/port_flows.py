@@ -1,0 +1,158 @@
+"""The flows of ports and networks: what a guest may send, and the way to it. Pure; flows.py draws the tables.
+
+What may be in a Vif is checked before (plan.check), so nothing of a user's can be a word of another meaning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from kilonova.domain.network import Vif
+from kilonova.network.host.firewall import allowed
+from kilonova.network.host.switch.flows import (
+    ACCEPTED,
+    CLASSIFY,
+    COMING,
+    FLAGS,
+    FORWARD,
+    GATE,
+    GROUP,
+    GUARD,
+    GUARDED,
+    INWARDS,
+    MEMBER,
+    OUR_GROUP,
+    PORT,
+    REST,
+    SEAT,
+    SENT,
+    TAG,
+    UNTAGGED,
+    UNTRACKED,
+    ZONE,
+    ZONE_BITS,
+    Flow,
+    call,
+    is_set,
+    load,
+    put,
+    put_group,
+)
+
+_MULTICAST = "dl_dst=01:00:00:00:00:00/01:00:00:00:00:00"
+_EVERYBODY = "255.255.255.255"
+_TO_DHCP = "tp_src=68,tp_dst=67"
+_NO_PORT = "load:0xffff->NXM_OF_IN_PORT[]"
+"""What NORMAL does not take for an access port of that tag, and learns nothing from."""
+
+
+class Seat(NamedTuple):
+    """A port of ours on the bridge."""
+
+    name: str
+    number: int
+    tag: int
+    """Its network's."""
+    gate: bool
+
+
+class Guarded(NamedTuple):
+    """A guest's port with port security. ``zone``: of its connections."""
+
+    vif: Vif
+    seat: Seat
+    zone: int
+
+
+def open_port(seat: Seat) -> list[Flow]:
+    """What comes from a gate, a router, a guest without port security."""
+    flags = f",{put(GATE, GATE)}" if seat.gate else ""
+    actions = f"{load(seat.tag, TAG)}{flags},{call(FORWARD)}"
+    return [Flow(CLASSIFY, 100, f"in_port={seat.number},{UNTAGGED}", actions)]
+
+
+def guarded_port(port: Guarded) -> list[Flow]:
+    vif, seat = port.vif, port.seat
+    whose = f"{load(seat.tag, TAG)},{_whose(port)},{load(GUARDED, FLAGS)}"
+    flows = [
+        Flow(CLASSIFY, 100, f"in_port={seat.number}", f"{whose},{call(GUARD)}"),
+        *_guard(vif, seat.number),
+    ]
+    if vif.security_groups:
+        ask = ",".join(
+            f"{put_group(group, OUR_GROUP)},{call(GROUP)}" for group in sorted(set(vif.security_groups))
+        )
+        flows.append(Flow(PORT, 10, f"{SEAT}={seat.number}", ask))
+    return flows
+
+
+def _guard(vif: Vif, seat: int) -> list[Flow]:
+    pairs = allowed(vif)
+    passing = [
+        # Asking for DHCP, first without an address; an ARP probe's sender (RFC 5227).
+        *(f"udp,nw_src=0.0.0.0,nw_dst={_EVERYBODY},{_TO_DHCP},dl_src={mac}" for mac in macs(vif)),
+        *(
+            f"udp,nw_src={_address(ip)},nw_dst={server},{_TO_DHCP},dl_src={mac}"
+            for mac, ip in pairs
+            for server in [_EVERYBODY, *_dhcp_servers(vif)]
+        ),
+        *(f"arp,dl_src={mac},arp_sha={mac},arp_spa=0.0.0.0" for mac in macs(vif)),
+        *(f"arp,dl_src={mac},arp_sha={mac},arp_spa={_address(ip)}" for mac, ip in pairs),
+    ]
+    ask = call(FORWARD) if vif.security_groups is None else f"ct(table={SENT},zone={ZONE_BITS})"
+    of = f"in_port={seat}"
+    return [
+        # No DHCP server.
+        Flow(GUARD, 90, f"{of},udp,tp_src=67", "drop"),
+        Flow(GUARD, 90, f"{of},udp,tp_dst=68", "drop"),
+        *(Flow(GUARD, 80, f"{of},{UNTAGGED},{match}", call(FORWARD)) for match in passing),
+        *(
+            Flow(GUARD, 70, f"{of},{UNTAGGED},ip,dl_src={mac},nw_src={_address(ip)}", ask)
+            for mac, ip in pairs
+        ),
+    ]
+
+
+def _dhcp_servers(vif: Vif) -> list[str]:
+    return sorted({one.subnet.dhcp_address for one in vif.addresses if one.subnet.dhcp_address})
+
+
+def macs(vif: Vif) -> list[str]:
+    return sorted({mac for mac, _ in allowed(vif)} | {vif.mac.lower()})
+
+
+def network(tag: int, ports: Iterable[Guarded]) -> list[Flow]:
+    """The way to these ports, all that are guarded on the network of that tag, and from them to the others.
+
+    One whose MAC others may use too hears what is for them, as it would on a wire.
+    """
+    by_mac: dict[str, list[str]] = {}
+    everyone = []
+    for port in ports:
+        everyone.append(_to(port))
+        for mac in macs(port.vif):
+            by_mac.setdefault(mac, []).append(_to(port))
+    if not everyone:
+        return []
+    there = f"{TAG}={tag}"
+    return [
+        *(Flow(FORWARD, 100, f"{there},dl_dst={mac}", ",".join(to)) for mac, to in by_mac.items()),
+        Flow(FORWARD, 50, f"{there},{_MULTICAST}", ",".join([*everyone, call(REST)])),
+        Flow(REST, 10, f"{there},{is_set(GUARDED)}", f"mod_vlan_vid:{tag},{_NO_PORT},NORMAL"),
+    ]
+
+
+def _to(port: Guarded) -> str:
+    if port.vif.security_groups is None:
+        return f"output:{port.seat.number}"
+    anew = put(0, INWARDS | UNTRACKED | ACCEPTED | MEMBER)
+    return f"clone({_whose(port)},{anew},{call(COMING)})"
+
+
+def _whose(port: Guarded) -> str:
+    return f"{load(port.zone, ZONE)},{load(port.seat.number, SEAT)}"
+
+
+def _address(network: str) -> str:
+    return network.removesuffix("/32")
