@@ -5,16 +5,28 @@ from __future__ import annotations
 import os
 import statistics
 import tempfile
+import threading
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from msgspec import structs
+
+from bench import connections
 from bench.figure import Figure
 from kilonova.config import Config
-from kilonova.domain.network import NetworkState, PortSecurity, Vif
+from kilonova.domain.network import NetworkState, PortSecurity, Vif, VifAddress, VifSubnet
 from kilonova.domain.security_groups import IPV4, Filter
 
+if TYPE_CHECKING:
+    from kilonova.network.host.perimeter import Perimeter
+
 _PORTS, _MEMBERS, _ROUNDS = 200, 500, 9
+_TRACKED, _ZONE, _OTHER_ZONE = 50_000, 1, 2
+_SUBNET = VifSubnet(id=str(uuid.uuid4()), cidr="10.200.0.0/16", dhcp_address="10.200.255.2")
+_OUT = Filter(direction="egress", ethertype=IPV4)
 
 
 def firewall() -> list[Figure]:
@@ -39,7 +51,9 @@ def _measured() -> list[Figure]:
         knowledge = Knowledge(Path(folder))
         known = {vif.port_id: vif for vif in vifs}
         options, forwarding = Config().network, Forwarding(Path(folder) / "ip_forward")
-        perimeter = Perimeter(options, forwarding, Path(folder), known, knowledge, lambda _: 1, BridgePlug())
+        perimeter = Perimeter(
+            options, forwarding, Path(folder), known, knowledge, lambda _: _ZONE, BridgePlug()
+        )
 
         def change(ports: list[Vif], rules: list[Filter], members: list[str]) -> float:
             """Seconds from the answer to where the rules are loaded and what they forbid is cut."""
@@ -62,8 +76,12 @@ def _measured() -> list[Figure]:
         of_rule = [change(vifs, [_rule(n + 2)], []) for n in range(_ROUNDS)]
         with_members = [_rule(1), _rule(2, remote)]
         of_members = [change(vifs, with_members, _addresses(n)) for n in range(_ROUNDS)]
-        other = [Vif(port_id=v.port_id, network_id=network, mac=v.mac, security_groups=[]) for v in vifs]
+        other = [structs.replace(vif, security_groups=[]) for vif in vifs]
         of_ports = [change(vifs if n % 2 else other, with_members, _addresses(1)) for n in range(_ROUNDS)]
+        connections.track(_TRACKED, _OTHER_ZONE, "10.0.0.1")
+        beside_others = [change(vifs, [_OUT, _rule(n + 2)], []) for n in range(_ROUNDS)]
+        connections.track(_TRACKED, _ZONE, vifs[0].addresses[0].ip)
+        waited = [_waited(perimeter, lambda n=n: change(vifs, [_OUT, _rule(n)], [])) for n in range(2, 5)]  # type: ignore[misc]
         nft.apply([{"flush": {"ruleset": None}}])
     return [
         Figure(
@@ -84,12 +102,39 @@ def _measured() -> list[Figure]:
             "ms",
             at_most=100,
         ),
+        Figure(
+            f"a rule changed in it, {_TRACKED} connections of other networks tracked",
+            statistics.median(beside_others) * 1000,
+            "ms",
+            at_most=200,
+        ),
+        Figure(
+            f"… {_TRACKED} of its own: the longest that others wait for the lock",
+            statistics.median(waited) * 1000,
+            "ms",
+            at_most=200,
+        ),
     ]
+
+
+def _waited(perimeter: Perimeter, work: Callable[[], object]) -> float:
+    """Seconds for which another, such as a plug, had to wait at most while the work was done."""
+    worker, longest = threading.Thread(target=work), 0.0
+    worker.start()
+    while worker.is_alive():
+        began = time.perf_counter()
+        perimeter.holds("")
+        longest = max(longest, time.perf_counter() - began)
+        worker.join(0.002)
+    return longest
 
 
 def _vif(network: str, number: int, group: str) -> Vif:
     mac = f"fa:16:3e:00:{number // 256:02x}:{number % 256:02x}"
-    return Vif(port_id=str(uuid.uuid4()), network_id=network, mac=mac, security_groups=[group])
+    address = VifAddress(ip=f"10.200.{number // 250}.{number % 250 + 1}", subnet=_SUBNET)
+    return Vif(
+        port_id=str(uuid.uuid4()), network_id=network, mac=mac, addresses=[address], security_groups=[group]
+    )
 
 
 def _rule(port: int, remote: str | None = None) -> Filter:

@@ -62,6 +62,8 @@ class RouterAddress(msgspec.Struct, frozen=True, kw_only=True):
     ip: str
     cidr: str
     """Of the subnet that the address is of."""
+    ra_mode: str | None = None
+    """What is advertised of it (``ipv6_ra_mode``); None: nothing."""
 
 
 class RouterInterface(msgspec.Struct, frozen=True, kw_only=True):

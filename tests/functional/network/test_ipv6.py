@@ -200,3 +200,25 @@ def test_external_networks_have_none(admin: Caller, alice: Caller) -> None:
     inside = admin.create("network")["id"]
     six(admin, inside)
     assert admin.refused_update("network", inside, **{"router:external": True}) == (400, "InvalidInput")
+
+
+def test_a_router_has_the_gateways_of_both(alice: Caller, net: str, subnet: dict[str, Any]) -> None:
+    made = six(alice, net, "slaac")
+    router = alice.create("router")["id"]
+    for one in (subnet, made):
+        joined = alice("PUT", f"/routers/{router}/add_router_interface", {"subnet_id": one["id"]})
+        assert joined.status_code == 200, joined.text
+        port = alice.get(f"/ports/{joined.json['port_id']}")["port"]
+        assert ips(port) == [one["gateway_ip"]]
+    assert alice.refused("DELETE", f"/subnets/{made['id']}") == (409, "SubnetInUse")
+    other = alice.create("network")["id"]
+    same = six(alice, other, "slaac")
+    path = f"/routers/{router}/add_router_interface"
+    assert alice.refused("PUT", path, {"subnet_id": same["id"]})[0] == 400
+    routes = [{"destination": "2001:db8:9::/64", "nexthop": "2001:db8:1::5"}]
+    assert alice.refused_update("router", router, routes=routes)[0] == 400
+    assert (
+        alice("PUT", f"/routers/{router}/remove_router_interface", {"subnet_id": made["id"]}).status_code
+        == 200
+    )
+    alice.delete("subnet", made["id"])

@@ -64,6 +64,43 @@ def test_dropped(lab: Lab, peer: Guest) -> None:
     assert [what for what, frame in bad.items() if frame in arrived] == []
 
 
+def odd_frames(own: str) -> dict[str, bytes]:
+    """What a bridge may treat apart, and what is nearly right."""
+    spoofed = arp(own, (own, "10.80.0.1"), PEER, operation=2)
+    fields = {
+        "hardware": (14, b"\x00\x06"),  # which Linux takes as well
+        "protocol": (16, b"\x86\xdd"),
+        "lengths": (18, b"\x08\x04"),
+    }
+    odd = {
+        f"ARP of another {what}": spoofed[:at] + value + spoofed[at + 2 :]
+        for what, (at, value) in fields.items()
+    }
+    head = mac(BROADCAST) + mac(own)
+    return odd | {
+        "ARP that ends early": spoofed[:30],
+        "RARP": head + b"\x80\x35" + spoofed[14:],
+        "two VLAN tags": head + b"\x88\xa8\x00\x05\x81\x00\x00\x06" + good_payload(own),
+        "a VLAN tag of nothing but priority": head + b"\x81\x00\xe0\x00" + good_payload(own),
+        "spanning tree": mac("01:80:c2:00:00:00") + mac(own) + b"\x00\x26\x42\x42\x03" + bytes(43),
+        "LLDP": mac("01:80:c2:00:00:0e") + mac(own) + b"\x88\xcc" + bytes(46),
+        "PPPoE": head + b"\x88\x63" + bytes(46),
+        "a fragment of another's": fragment(ipv4((own, BROADCAST), OTHER_IP, PEER)),
+    }
+
+
+def fragment(frame: bytes) -> bytes:
+    """The same as a later part of a datagram. (Its checksum is wrong: no rule looks at that.)"""
+    return frame[:20] + b"\x00\x04" + frame[22:]
+
+
+def test_oddities_are_dropped(lab: Lab, peer: Guest) -> None:
+    guest = lab.guest(5)
+    odd = odd_frames(guest.vif.mac)
+    arrived = what_arrives(guest, peer, list(odd.values()), good(guest))
+    assert [what for what, frame in odd.items() if frame in arrived] == []
+
+
 def test_passed(lab: Lab, peer: Guest) -> None:
     guest = lab.guest(5)
     own = guest.vif.mac

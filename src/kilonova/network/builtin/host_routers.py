@@ -96,5 +96,9 @@ class _Known:
         )
 
     def _addresses(self, port: Port) -> list[RouterAddress]:
-        cidrs = {subnet.id: subnet.cidr for subnet in self._subnets.get(port.network_id, [])}
-        return [RouterAddress(ip=one.ip_address, cidr=cidrs[one.subnet_id]) for one in port.fixed_ips]
+        subnets = {subnet.id: subnet for subnet in self._subnets.get(port.network_id, [])}
+        return [
+            RouterAddress(ip=one.ip_address, cidr=subnet.cidr, ra_mode=subnet.ipv6_ra_mode)
+            for one in port.fixed_ips
+            for subnet in [subnets[one.subnet_id]]
+        ]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network
-
 import sqlalchemy as sa
 from msgspec import UNSET
 
 from kilonova.config import Config
+from kilonova.domain.addresses import parse_network
 from kilonova.domain.context import RequestContext
 from kilonova.domain.network import FixedIp, Network, Port
 from kilonova.domain.routers import GATEWAY_OWNER, Router
@@ -88,9 +87,9 @@ def _make(conn: sa.Connection, router: Router, network: Network, info: ExternalG
     for port in store.interfaces(conn, [router.id]):
         own = subnet_store.of_networks(conn, [port.network_id])[port.network_id]
         used = {fixed.subnet_id for fixed in port.fixed_ips}
-        for inside in (IPv4Network(subnet.cidr) for subnet in own if subnet.id in used):
+        for inside in (parse_network(subnet.cidr) for subnet in own if subnet.id in used):
             for outside in subnets:
-                if inside.overlaps(IPv4Network(outside.cidr)):
+                if inside.overlaps(parse_network(outside.cidr)):
                     raise BadRouterRequest(
                         f"Cidr {outside.cidr} of subnet {outside.id} overlaps with cidr {inside}"
                     )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network
 from typing import NamedTuple
 
 import sqlalchemy as sa
 
 from kilonova.config import Config
+from kilonova.domain.addresses import parse_network
 from kilonova.domain.context import RequestContext
 from kilonova.domain.network import Network, Port, Subnet
 from kilonova.domain.routers import INTERFACE_OWNER, Router
@@ -94,7 +94,6 @@ def _make(
     if subnet.gateway_ip is None:
         raise BadRouterRequest("Subnet for router interface must have a gateway IP")
     _check_network(network)
-    _check_version([subnet])
     _check_overlap(conn, router, [subnet])
     quotas.check(conn, config, router.project_id, "port")
     own = subnet_store.of_networks(conn, [network.id], for_update=True).get(network.id, [])
@@ -123,15 +122,13 @@ def _take(conn: sa.Connection, context: RequestContext, router: Router, port_id:
         )
     if not port.fixed_ips:
         raise BadRouterRequest("Router port must have at least one fixed IP")
-    if len(port.fixed_ips) > 1:
+    if len([fixed for fixed in port.fixed_ips if ":" not in fixed.ip_address]) > 1:
         raise BadRouterRequest("Cannot have multiple IPv4 subnets on router port")
     network = network_store.by_id(conn, [port.network_id])[port.network_id]
     _check_network(network)
     wanted = {fixed.subnet_id for fixed in port.fixed_ips}
     own = subnet_store.of_networks(conn, [network.id])[network.id]
-    taken = [subnet for subnet in own if subnet.id in wanted]
-    _check_version(taken)
-    _check_overlap(conn, router, taken)
+    _check_overlap(conn, router, [subnet for subnet in own if subnet.id in wanted])
     port_store.update(
         conn,
         [port.id],
@@ -154,12 +151,6 @@ def _check_network(network: Network) -> None:
         )
 
 
-def _check_version(new: list[Subnet]) -> None:
-    for subnet in new:
-        if subnet.ip_version == 6:
-            raise BadRouterRequest(f"Subnet {subnet.id} is of IPv6, which routers do not carry yet")
-
-
 def _check_overlap(conn: sa.Connection, router: Router, new: list[Subnet]) -> None:
     """A router knows by the address alone where a packet goes."""
     ports = [*store.interfaces(conn, [router.id]), *store.gateways(conn, [router]).values()]
@@ -169,7 +160,7 @@ def _check_overlap(conn: sa.Connection, router: Router, new: list[Subnet]) -> No
         for subnet in new:
             if subnet.id == other.id:
                 raise BadRouterRequest(f"Router already has a port on subnet {subnet.id}")
-            if IPv4Network(subnet.cidr).overlaps(IPv4Network(other.cidr)):
+            if parse_network(subnet.cidr).overlaps(parse_network(other.cidr)):
                 raise BadRouterRequest(
                     f"Cidr {subnet.cidr} of subnet {subnet.id} overlaps with cidr {other.cidr} "
                     f"of subnet {other.id}"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ipaddress import IPv4Network
 
 import sqlalchemy as sa
 
+from kilonova.domain.addresses import Network as Cidr
+from kilonova.domain.addresses import parse_network
 from kilonova.domain.context import RequestContext
 from kilonova.domain.network import HostRoute
 from kilonova.domain.routers import Router
@@ -32,6 +33,8 @@ def check(conn: sa.Connection, router: Router, routes: Sequence[HostRoute]) -> l
     cidrs, own = _connected(conn, router)
     for route in wanted:
         nexthop = addressing.parse_address(route.nexthop, "nexthop of a route")
+        if nexthop.version == 6:
+            raise _invalid(route, "extra routes are of IPv4 only")
         if route.destination == "0.0.0.0/0":
             raise _invalid(route, "the gateway is the way to everywhere else")
         if not any(nexthop in cidr for cidr in cidrs):
@@ -68,16 +71,16 @@ def change(
 def needs(router: Router, cidrs: Sequence[str]) -> bool:
     """Whether a route's next hop is in one of these subnets."""
     nexthops = [addressing.parse_address(route.nexthop, "nexthop") for route in router.routes]
-    return any(nexthop in IPv4Network(cidr) for nexthop in nexthops for cidr in cidrs)
+    return any(nexthop in parse_network(cidr) for nexthop in nexthops for cidr in cidrs)
 
 
-def _connected(conn: sa.Connection, router: Router) -> tuple[list[IPv4Network], set[str]]:
+def _connected(conn: sa.Connection, router: Router) -> tuple[list[Cidr], set[str]]:
     """The subnets that the router is on, and its own addresses there."""
     ports = [*store.interfaces(conn, [router.id]), *store.gateways(conn, [router]).values()]
     fixed = [one for port in ports for one in port.fixed_ips]
     subnets = subnet_store.of_networks(conn, sorted({port.network_id for port in ports}))
     ids = {one.subnet_id for one in fixed}
-    cidrs = [IPv4Network(s.cidr) for several in subnets.values() for s in several if s.id in ids]
+    cidrs = [parse_network(s.cidr) for several in subnets.values() for s in several if s.id in ids]
     return cidrs, {one.ip_address for one in fixed}
 
 

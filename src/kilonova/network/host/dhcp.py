@@ -86,7 +86,6 @@ def classless_routes(subnet: VifSubnet) -> str:
 
 def command(plan: NetworkPlan, folder: Path, config: Network) -> list[str]:
     """dnsmasq's arguments; everything that SIGHUP cannot change is here."""
-    user, group = _identity(folder)
     seconds = f"{config.dhcp_lease_time}s"
     ranges = [
         f"--dhcp-range=set:{_tag(subnet)},{net.network_address},static,{net.netmask},{seconds}"
@@ -103,29 +102,37 @@ def command(plan: NetworkPlan, folder: Path, config: Network) -> list[str]:
         # Its lifetime as a router is 0. An interval of 0 is the usual one.
         ranges += ["--enable-ra", f"--ra-param={names.GUESTS},0,0"]
     return [
+        *plain_command(folder),
+        f"--interface={names.GUESTS}",
+        "--dhcp-authoritative",
+        "--no-ping",
+        "--dhcp-lease-max=65536",
+        f"--dhcp-hostsfile={folder / 'hosts'}",
+        f"--dhcp-optsfile={folder / 'options'}",
+        f"--dhcp-option-force=option:mtu,{plan.mtu}",
+        *([f"--domain={config.dhcp_domain}"] if config.dhcp_domain else []),
+        *ranges,
+    ]
+
+
+def plain_command(folder: Path) -> list[str]:
+    """What is the same whatever it serves."""
+    user, group = _identity(folder)
+    return [
         "dnsmasq",
         "--conf-file=/dev/null",
         "--no-hosts",
         "--no-resolv",
         "--port=0",
         "--bind-interfaces",
-        f"--interface={names.GUESTS}",
         "--except-interface=lo",
-        "--dhcp-authoritative",
-        "--no-ping",
-        # The hosts file is all there is to know, so no lease need outlive the process.
+        # What it was told is all there is to know, so no lease need outlive the process.
         "--leasefile-ro",
-        "--dhcp-lease-max=65536",
         "--quiet-dhcp",
         f"--user={user}",
         f"--group={group}",
         f"--pid-file={_pid_file(folder)}",
         f"--log-facility={folder / 'dnsmasq.log'}",
-        f"--dhcp-hostsfile={folder / 'hosts'}",
-        f"--dhcp-optsfile={folder / 'options'}",
-        f"--dhcp-option-force=option:mtu,{plan.mtu}",
-        *([f"--domain={config.dhcp_domain}"] if config.dhcp_domain else []),
-        *ranges,
     ]
 
 
@@ -233,6 +240,18 @@ def ensure(plan: NetworkPlan, folder: Path, config: Network) -> list[str]:
     _pid_file(folder).unlink(missing_ok=True)
     _start(wanted)
     return ["DHCP server started"]
+
+
+def runs_as(wanted: list[str], folder: Path) -> bool:
+    pid = running(folder)
+    return pid is not None and _arguments(pid) == wanted
+
+
+def start(wanted: list[str], folder: Path) -> None:
+    """One that needs no more than its arguments. None runs in that folder."""
+    records.write(folder / "hosts", b"")  # running() looks for it if this process is killed now
+    _pid_file(folder).unlink(missing_ok=True)
+    _start(wanted)
 
 
 def running(folder: Path) -> int | None:

@@ -161,33 +161,35 @@ def _port_chain(vif: Vif) -> Chain:
                     ACCEPT,
                 ],
             ),
+            # What is accepted is named, so that a header which ends early is not.
             Rule(
                 "ARP only of its MAC and IP",
                 [
+                    _untagged("arp"),
                     match(
                         concat(payload("arp", "saddr ether"), payload("arp", "saddr ip")),
                         one_of([*addresses, *unset]),
-                        "!=",
                     ),
-                    DROP,
+                    ACCEPT,
                 ],
             ),
-            Rule("IPv4 only of its MAC and IP", _only_these(addresses)),
+            *_of_its_own(addresses, security.tag(vif.port_id)),
             *(ipv6_guard.rules(vif, security.tag(vif.port_id)) if ipv6_guard.speaks(vif) else []),
-            Rule("ARP", [match(payload("ether", "type"), "arp"), ACCEPT]),
-            Rule(
-                "IPv4, as sent by this port",
-                [match(payload("ether", "type"), "ip"), mark(security.tag(vif.port_id)), ACCEPT],
-            ),
             Rule("nothing else", [DROP]),
         ],
     )
 
 
-def _only_these(addresses: list[Expression]) -> list[Expression]:
+def _of_its_own(addresses: list[Expression], tag: int) -> list[Rule]:
     if not addresses:
-        return [match(payload("ether", "type"), "ip"), DROP]
-    return [match(concat(_ETHER, payload("ip", "saddr")), one_of(list(addresses)), "!="), DROP]
+        return []
+    sender = match(concat(_ETHER, payload("ip", "saddr")), one_of(list(addresses)))
+    return [Rule("IPv4 only of its MAC and IP", [_untagged("ip"), sender, mark(tag), ACCEPT])]
+
+
+def _untagged(kind: str) -> Expression:
+    """The frame itself is of this type, not one that a VLAN tag hides (which ``ip`` matches too)."""
+    return match(payload("ether", "type"), kind)
 
 
 def allowed(vif: Vif) -> list[tuple[str, str]]:
@@ -285,18 +287,23 @@ def host_table(
                 ],
                 Hook("filter", "prerouting", -150),
             ),
-            Chain(
-                "input",
-                [
-                    Rule("answers to the host", [from_guests, _ANSWERS, ACCEPT]),
-                    Rule("ping", [from_guests, match(payload("icmp", "type"), "echo-request"), ACCEPT]),
-                    Rule("guests do not reach the host", [from_guests, DROP]),
-                ],
-                Hook("filter", "input", 0),
-            ),
+            keep_out(from_guests, "guests do not reach the host"),
             Chain("forward", forward, Hook("filter", "forward", 0)),
             Chain("postrouting", [masquerade] if nat else [], Hook("nat", "postrouting", 100)),
         ],
+    )
+
+
+def keep_out(who: Expression, why: str) -> Chain:
+    """The host answers their pings, they answer the host, and reach nothing else of it."""
+    return Chain(
+        "input",
+        [
+            Rule("answers to the host", [who, _ANSWERS, ACCEPT]),
+            Rule("ping", [who, match(payload("icmp", "type"), "echo-request"), ACCEPT]),
+            Rule(why, [who, DROP]),
+        ],
+        Hook("filter", "input", 0),
     )
 
 

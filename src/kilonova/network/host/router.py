@@ -6,18 +6,21 @@ Everything here runs under the lock of its owner (routers.py).
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
-from kilonova.network.host import announce, linux, names, router_space
+from kilonova.network.host import announce, linux, names, router_adverts, router_space
 from kilonova.network.host.router_plan import Device, RouterPlan
 from kilonova.network.host.watch import Changes
 
 
 class Router:
-    """``join`` puts a device of the host's on the bridge of a router's device, which it makes if need be."""
+    """``join`` puts a device of the host's on the bridge of a router's device, which it makes if need be.
+    ``folder``: of what advertises it, there only while something does."""
 
-    def __init__(self, router_id: str, join: Callable[[Device], list[str]]) -> None:
+    def __init__(self, router_id: str, join: Callable[[Device], list[str]], folder: Path) -> None:
         self.router_id = router_id
         self._join = join
+        self._folder = folder
         self._namespace = names.router(router_id)
         self._changes: Changes | None = None
         self._plan: RouterPlan | None = None
@@ -31,7 +34,12 @@ class Router:
         if self._announce:
             linux.inside(self._namespace, lambda: router_space.announce_all(self._announce))
             self._announce = []
-        if not look and plan == self._plan and not self._changed():
+        if (
+            not look
+            and plan == self._plan
+            and not self._changed()
+            and router_adverts.runs(plan, self._folder)
+        ):
             return []
         first, self._plan = self._plan is None, None
         done = self._ensure_namespace()
@@ -44,6 +52,7 @@ class Router:
         lines, new = linux.inside(self._namespace, lambda: router_space.ensure(plan))
         if first:  # an earlier process may have died between the rules and this
             linux.inside(self._namespace, lambda: router_space.forget(plan))
+        lines += linux.inside(self._namespace, lambda: router_adverts.ensure(plan, self._folder))
         self._tell(new, fresh)
         if self._changes is None:
             self._changes = linux.inside(self._namespace, Changes)
@@ -54,6 +63,7 @@ class Router:
     def remove(self) -> None:
         """Nothing of the router is left on the host; its devices' other ends go with them."""
         self.close()
+        router_adverts.remove(self._folder)
         if linux.namespace_exists(self._namespace):
             for name in sorted(linux.inside(self._namespace, router_space.present)):
                 self._remove_device(name)
@@ -73,7 +83,9 @@ class Router:
     def _ensure_namespace(self) -> list[str]:
         if linux.namespace_exists(self._namespace):
             return []
+        # One that only lost its name lives on in what advertises it.
         self.close()
+        router_adverts.remove(self._folder)
         return linux.ensure_namespace(self._namespace, router_space.prepare)
 
     def _remove_others(self, plan: RouterPlan) -> list[str]:

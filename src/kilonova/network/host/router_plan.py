@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, ip_interface
 
 import msgspec
 
+from kilonova.domain.addresses import parse, parse_network
 from kilonova.domain.errors import BuildFailed
 from kilonova.domain.routers import RouterGateway, RouterInterface, RouterState
 from kilonova.network.host import names
@@ -26,7 +27,16 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def ips(self) -> list[str]:
-        return [str(IPv4Interface(address).ip) for address in self.addresses]
+        """Of IPv4: those that are announced."""
+        return [str(ip_interface(address).ip) for address in self.addresses if ":" not in address]
+
+
+class Advert(msgspec.Struct, frozen=True, kw_only=True):
+    """A subnet of IPv6 on a device, and the mode that guests of it are told."""
+
+    device: str
+    cidr: str
+    mode: str
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,6 +58,7 @@ class RouterPlan(msgspec.Struct, frozen=True, kw_only=True):
     floating: dict[str, str] = {}
     """Floating address → the fixed one that it leads to."""
     routes: list[Route] = []
+    adverts: list[Advert] = []
 
     @property
     def inside(self) -> list[str]:
@@ -59,9 +70,15 @@ def plan(state: RouterState, shared_bridge: str | None = None) -> RouterPlan:
     """``shared_bridge``: that of all external networks, if they are on one interface of the host's."""
     devices = [_inside(interface) for interface in state.interfaces]
     routes = [Route(destination=r.destination, nexthop=r.nexthop) for r in state.routes]
+    adverts = [
+        Advert(device=names.router_inside(port.port_id), cidr=one.cidr, mode=one.ra_mode)
+        for port in state.interfaces
+        for one in port.addresses
+        if one.ra_mode
+    ]
     gateway = state.gateway
     if gateway is None:
-        return RouterPlan(router_id=state.id, devices=devices, routes=routes)
+        return RouterPlan(router_id=state.id, devices=devices, routes=routes, adverts=adverts)
     floating = {one.floating_ip: one.fixed_ip for one in state.floating_ips}
     outside = _outside(gateway, sorted(floating), shared_bridge)
     return RouterPlan(
@@ -72,6 +89,7 @@ def plan(state: RouterState, shared_bridge: str | None = None) -> RouterPlan:
         snat=gateway.enable_snat,
         floating=floating,
         routes=[*_ways_out(gateway, outside.name), *routes],
+        adverts=adverts,
     )
 
 
@@ -83,7 +101,7 @@ def _inside(interface: RouterInterface) -> Device:
         network_id=interface.network_id,
         mac=interface.mac,
         mtu=interface.mtu,
-        addresses=[f"{one.ip}/{IPv4Network(one.cidr).prefixlen}" for one in interface.addresses],
+        addresses=[f"{one.ip}/{parse_network(one.cidr).prefixlen}" for one in interface.addresses],
     )
 
 
@@ -152,7 +170,9 @@ def check(state: RouterState) -> None:
             if not MAC.fullmatch(port.mac.lower()):
                 raise BuildFailed(f"router {state.id}: {port.mac!r} is not a MAC address")
             for address in port.addresses:
-                if IPv4Address(address.ip) not in IPv4Network(address.cidr):
+                if address.ra_mode not in (None, "slaac", "dhcpv6-stateless", "dhcpv6-stateful"):
+                    raise BuildFailed(f"router {state.id}: there is no mode {address.ra_mode!r}")
+                if parse(address.ip) not in parse_network(address.cidr):
                     raise BuildFailed(f"router {state.id}: {address.ip} is not in {address.cidr}")
         for subnet in state.gateway.subnets if state.gateway else []:
             IPv4Network(subnet.cidr)

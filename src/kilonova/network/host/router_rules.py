@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from kilonova.network.host.firewall import keep_out
 from kilonova.network.host.nft import (
     ACCEPT,
     DROP,
@@ -89,22 +90,13 @@ def _snat(address: str) -> Expression:
 # On the host
 def host_table(name: str, outer: list[str], cidrs: list[str], nat: bool) -> Table:
     """``outer``: the bridges of external networks, whose subnets are ``cidrs``."""
-    from_outer = match(meta("iifname"), "@outer")
     leave = [] if not (nat and cidrs) else [_masquerade(cidrs)]
     return Table(
         "inet",
         name,
         sets=[Set("outer", dict.fromkeys(outer))],
         chains=[
-            Chain(
-                "input",
-                [
-                    Rule("answers to the host", [from_outer, _ANSWERS, ACCEPT]),
-                    Rule("ping", [from_outer, match(payload("icmp", "type"), "echo-request"), ACCEPT]),
-                    Rule("routers and their guests do not reach the host", [from_outer, DROP]),
-                ],
-                Hook("filter", "input", 0),
-            ),
+            keep_out(match(meta("iifname"), "@outer"), "routers and their guests do not reach the host"),
             Chain("postrouting", leave, Hook("nat", "postrouting", 100)),
         ],
     )

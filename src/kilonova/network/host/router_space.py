@@ -5,7 +5,8 @@ Everything here runs in a thread that is inside the namespace (``linux.inside``)
 
 from __future__ import annotations
 
-from ipaddress import IPv4Interface, IPv4Network
+import socket
+from ipaddress import IPv4Network, ip_interface
 from pathlib import Path
 
 from kilonova.network.host import announce, audit, linux, nft, router_metadata, router_rules, tracked
@@ -16,6 +17,10 @@ _RTPROT_KERNEL = 2
 _RTN_UNICAST = 1
 
 _SYSCTL = Path("/proc/sys/net/ipv4")
+_SYSCTL6 = Path("/proc/sys/net/ipv6/conf")
+_QUIET = {"accept_ra": "0", "autoconf": "0", "accept_dad": "0"}
+_LINK_SCOPE = 253
+"""Of a link-local address, which the kernel makes."""
 _SETTINGS = {
     "conf/all/promote_secondaries": "1",
     # Answers may leave by another device than the question came by, as with any router.
@@ -60,9 +65,9 @@ def ensure(plan: RouterPlan) -> tuple[list[str], list[Device]]:
                 new.append(device)
         done += _ensure_routes(ip, plan)
         done += router_metadata.ensure(ip, plan.inside)
-    forwarding = _SYSCTL / "ip_forward"
-    if forwarding.read_text().strip() != "1":
-        forwarding.write_text("1")
+    for forwarding in (_SYSCTL / "ip_forward", _SYSCTL6 / "all/forwarding"):
+        if forwarding.exists() and forwarding.read_text().strip() != "1":
+            forwarding.write_text("1")
     return done, new
 
 
@@ -105,20 +110,33 @@ def _ensure_device(ip: linux.Netlink, device: Device) -> list[str]:
     if not link.up or link.mtu != device.mtu:
         ip.link("set", index=link.index, state="up", mtu=device.mtu)
         done.append(f"{device.name} up")
+    _ensure_ipv6(device)
     have = {
         f"{message.get_attr('IFA_ADDRESS')}/{message['prefixlen']}"
-        for message in ip.get_addr(family=2, index=link.index)
+        for message in ip.get_addr(index=link.index)
+        if message["family"] == socket.AF_INET or message["scope"] != _LINK_SCOPE
     }
     for text in sorted(have - set(device.addresses)):
-        one = IPv4Interface(text)
+        one = ip_interface(text)
         ip.addr("del", index=link.index, address=str(one.ip), prefixlen=one.network.prefixlen)
         done.append(f"{device.name}: {one.ip} removed")
     for text in device.addresses:  # the first one given is the one that the device speaks with
         if text not in have:
-            one = IPv4Interface(text)
+            one = ip_interface(text)
             ip.addr("add", index=link.index, address=str(one.ip), prefixlen=one.network.prefixlen)
             done.append(f"{device.name}: {one.ip} added")
     return done
+
+
+def _ensure_ipv6(device: Device) -> None:
+    """There is IPv6 only where a subnet is of it; nobody else tells the router its ways."""
+    settings = _SYSCTL6 / device.name
+    if not settings.exists():  # this kernel has none
+        return
+    speaks = any(":" in address for address in device.addresses)
+    for name, value in (_QUIET | {"disable_ipv6": "0" if speaks else "1"}).items():
+        if (settings / name).read_text().strip() != value:
+            (settings / name).write_text(value)
 
 
 def _ensure_routes(ip: linux.Netlink, plan: RouterPlan) -> list[str]:

@@ -40,6 +40,7 @@ class Routers:
         self._tell_failed = failed
         self._bridge = bridge
         self._store = RouterRecords(folder)
+        self._adverts = folder / "adverts"
         self._records = self._store.load()
         self._gateways_of_routers = self._store.gateways()
         self._external = External(config, folder, forwarding)
@@ -186,7 +187,7 @@ class Routers:
 
     def _router(self, router_id: str) -> Router:
         if router_id not in self._routers:
-            self._routers[router_id] = Router(router_id, self._join)
+            self._routers[router_id] = Router(router_id, self._join, self._adverts / router_id)
         return self._routers[router_id]
 
     def _join(self, device: Device) -> list[str]:

@@ -115,7 +115,8 @@ def _guard(vif: Vif, seat: int) -> list[Flow]:
 
 
 def _dhcp_servers(vif: Vif) -> list[str]:
-    return sorted({one.subnet.dhcp_address for one in vif.addresses if one.subnet.dhcp_address})
+    four = [one.subnet for one in vif.addresses if one.subnet.ip_version == 4]
+    return sorted({subnet.dhcp_address for subnet in four if subnet.dhcp_address})
 
 
 def macs(vif: Vif) -> list[str]:
