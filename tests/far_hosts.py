@@ -48,7 +48,7 @@ class FarLab(PlugLab):
 
 class FarHost:
     def __init__(self, number: int, kind: PlugKind) -> None:
-        self.address = f"10.99.0.{number}"
+        self.address, self.kind = f"10.99.0.{number}", kind
         context = multiprocessing.get_context("spawn")
         self._ours, theirs = context.Pipe()
         self._process = context.Process(target=_live, args=(theirs, kind, self.address), daemon=True)
@@ -189,6 +189,7 @@ def encapsulated(vni: int, frame: bytes) -> bytes:
 
 _IP_MTU_DISCOVER, _DO = 10, 2
 _ECHO_REQUEST, _ECHO_REPLY = 8, 0
+_ECHO_REQUEST_SIX, _ECHO_REPLY_SIX = 128, 129
 
 
 def ping(address: str, size: int = 64, seconds: float = 3.0) -> bool:
@@ -204,6 +205,20 @@ def ping(address: str, size: int = 64, seconds: float = 3.0) -> bool:
             one.connect((address, 0))
             one.send(body)
             while one.recv(65536)[20] != _ECHO_REPLY:
+                pass
+        except OSError:
+            return False
+        return True
+
+
+def ping_six(address: str, seconds: float = 5.0) -> bool:
+    """The kernel makes the checksum."""
+    with socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as one:
+        one.settimeout(seconds)
+        try:
+            one.connect((address, 0))
+            one.send(struct.pack("!BBHHH", _ECHO_REQUEST_SIX, 0, 0, 0x4B4E, 1))
+            while one.recv(65536)[0] != _ECHO_REPLY_SIX:
                 pass
         except OSError:
             return False
