@@ -85,9 +85,18 @@ def update(conn: sa.Connection, floating_id: str, changes: Mapping[str, Any]) ->
     )
 
 
-def delete(conn: sa.Connection, floating_id: str) -> None:
-    """The floating IP alone, not the port that holds its address."""
-    conn.execute(sa.delete(floating_ips).where(floating_ips.c.id == floating_id))
+def delete(conn: sa.Connection, floating_ids: Sequence[str]) -> None:
+    """The floating IPs alone, not the ports that hold their addresses."""
+    conn.execute(sa.delete(floating_ips).where(floating_ips.c.id.in_(floating_ids)))
+
+
+def free_of(conn: sa.Connection, network_id: str) -> dict[str, str]:
+    """Id → the port that holds its address, of the network's floating IPs that lead nowhere; locked."""
+    query = sa.select(floating_ips.c.id, floating_ips.c.floating_port_id).where(
+        floating_ips.c.floating_network_id == network_id, floating_ips.c.fixed_port_id.is_(None)
+    )
+    rows = conn.execute(query.order_by(floating_ips.c.id).with_for_update(key_share=True))
+    return {row.id: row.floating_port_id for row in rows}
 
 
 def at(conn: sa.Connection, external_id: str, port_id: str, fixed_ip: str) -> str | None:

@@ -91,6 +91,7 @@ def update(conn: sa.Connection, group_id: str, changes: Mapping[str, Any]) -> No
 
 def delete(conn: sa.Connection, group_id: str) -> None:
     """The group with its rules, and the rules of others that are about it; no port may be in it."""
+    conn.execute(sa.delete(defaults).where(defaults.c.security_group_id == group_id))
     conn.execute(sa.delete(groups).where(groups.c.id == group_id))
 
 

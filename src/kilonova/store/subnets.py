@@ -37,7 +37,6 @@ ATTRIBUTES = {
     },
     "tenant_id": subnets.c.project_id,
 }
-_listing = Listing(subnets, ATTRIBUTES, {})
 
 # Statements on the way of a build are made once: making one costs more than running it.
 
@@ -103,24 +102,27 @@ def visible_to(project_id: str | None) -> Condition:
     """Its own subnets, and those of networks it sees. None: everything (an admin)."""
     if project_id is None:
         return sa.true()
-    on_visible = sa.exists().where(
-        networks.c.id == subnets.c.network_id,
-        sa.or_(
-            networks.c.shared,
-            networks.c.project_id == project_id,
-            sa.exists().where(
-                network_rbac.c.object_id == networks.c.id,
-                network_rbac.c.target_tenant == project_id,
-                network_rbac.c.action == SHARED,
-            ),
-        ),
-    )
-    return sa.or_(subnets.c.project_id == project_id, on_visible)
+    on_own = sa.exists().where(networks.c.id == subnets.c.network_id, networks.c.project_id == project_id)
+    return sa.or_(subnets.c.project_id == project_id, on_own, shared_with(project_id))
+
+
+def shared_with(project_id: str | None) -> Condition:
+    """Their networks are shared with the project. None: with everybody."""
+    shared: Condition = networks.c.shared.is_(sa.true())
+    if project_id is not None:
+        named = sa.exists().where(
+            network_rbac.c.object_id == networks.c.id,
+            network_rbac.c.target_tenant == project_id,
+            network_rbac.c.action == SHARED,
+        )
+        shared = sa.or_(shared, named)
+    return sa.exists().where(networks.c.id == subnets.c.network_id, shared)
 
 
 def page(conn: sa.Connection, asked: Page, project_id: str | None) -> tuple[list[Subnet], bool, bool] | None:
     """Subnets, more after, more before; None if the marker is unknown."""
-    found = _listing.page(conn, asked, visible_to(project_id))
+    listing = Listing(subnets, ATTRIBUTES | {"shared": shared_with(project_id)}, {})
+    found = listing.page(conn, asked, visible_to(project_id))
     return None if found is None else ([_subnet(row) for row in found[0]], found[1], found[2])
 
 

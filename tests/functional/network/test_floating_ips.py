@@ -79,7 +79,6 @@ def test_the_address_is_held_and_comes_back(alice: Caller, admin: Caller, extern
         409,
         "IpAddressInUse",
     )
-    assert admin.refused("DELETE", f"/networks/{external}") == (409, "NetworkInUse")
     admin.delete("floatingip", made["id"])
     assert admin.ids("ports", device_owner="network:floatingip") == []
     floating(admin, external, floating_ip_address=fixed)
@@ -213,3 +212,25 @@ def test_one_whose_port_is_gone_leads_through_no_router(
     for empty in ("router_id", "port_id", "fixed_ip_address"):
         assert alice.ids("floatingips", **{empty: ""}) == [made]
         assert alice.ids("floatingips", sort_key=empty) == [made]
+
+
+def test_an_external_network_goes_with_the_addresses_that_lead_nowhere(
+    alice: Caller, admin: Caller, net: str, external: str, router: str
+) -> None:
+    inside = port(alice, net)
+    used = floating(alice, external, port_id=inside["id"])["id"]
+    free = floating(alice, external)["id"]
+    assert admin.refused("DELETE", f"/networks/{external}") == (409, "NetworkInUse")
+    assert alice.ids("floatingips", status="DOWN", port_id="") == [free]
+    alice.delete("floatingip", used)
+    alice.update("router", router, external_gateway_info=None)
+    admin.delete("network", external)
+    assert alice.ids("floatingips") == []
+
+
+def test_an_update_that_says_nothing_leads_it_nowhere(
+    alice: Caller, net: str, external: str, router: str
+) -> None:
+    made = floating(alice, external, port_id=port(alice, net)["id"])["id"]
+    assert alice.update("floatingip", made, description="d")["port_id"] is not None
+    assert alice.update("floatingip", made)["port_id"] is None

@@ -74,14 +74,26 @@ def test_the_default_group_is_there_when_it_is_needed_and_stays(
     }
     assert all(rule["belongs_to_default_sg"] for rule in default["security_group_rules"])
     assert default_of(bob)["id"] != own
+    assert alice.refused("DELETE", f"/security-groups/{own}") == (409, "SecurityGroupCannotRemoveDefault")
+    assert admin.refused("DELETE", f"/security-groups/{own}") == (409, "SecurityGroupInUse")
     for who in (alice, admin):
-        assert who.refused("DELETE", f"/security-groups/{own}") == (409, "SecurityGroupCannotRemoveDefault")
         refused = who.refused_update(GROUP, own, name="x")
         assert refused == (409, "SecurityGroupCannotUpdateDefault")
     assert alice.refused_create(GROUP, name="default") == (409, "SecurityGroupDefaultAlreadyExists")
     assert alice.update(GROUP, own, description="d", name="default")["description"] == "d"
     alice.delete(RULE, default["security_group_rules"][0]["id"])
     assert len(default_of(alice)["security_group_rules"]) == 3
+
+
+def test_an_admin_deletes_a_default_group_that_comes_again_when_it_is_needed(
+    alice: Caller, admin: Caller, net: str
+) -> None:
+    """A project that is cleared away leaves none."""
+    first = default_of(alice)["id"]
+    admin.delete(GROUP, first)
+    assert alice.refused("GET", f"/security-groups/{first}")[0] == 404
+    port = alice.create("port", network_id=net)
+    assert port["security_groups"] == [default_of(alice)["id"]] != [first]
 
 
 def test_change_and_delete(alice: Caller, bob: Caller, reader: Caller, web: str, net: str) -> None:
@@ -94,7 +106,9 @@ def test_change_and_delete(alice: Caller, bob: Caller, reader: Caller, web: str,
     assert bob.refused_create(RULE, security_group_id=web, direction="ingress")[0] == 404
     assert reader.refused_update(GROUP, web, name="x") == (403, "PolicyNotAuthorized")
     assert reader.refused_create(RULE, security_group_id=web, direction="ingress")[0] == 403
-    port = alice.create("port", network_id=net, security_groups=[web, web])
+    twice = alice.refused_create("port", network_id=net, security_groups=[web, web])
+    assert twice == (400, "InvalidInput")
+    port = alice.create("port", network_id=net, security_groups=[web])
     assert port["security_groups"] == [web]
     assert alice.refused("DELETE", f"/security-groups/{web}") == (409, "SecurityGroupInUse")
     alice.delete("port", port["id"])
@@ -278,3 +292,10 @@ def test_a_port_of_the_release_before_is_in_the_default_group(
         (adopted,) = port_groups.adopted(conn, list(found))
     assert adopted.security_groups == [default_of(alice)["id"]]
     assert alice.get(f"/ports/{port}")["port"]["security_groups"] == adopted.security_groups
+
+
+def test_protocols_of_ipv6_by_their_numbers(alice: Caller, web: str) -> None:
+    rule = {"security_group_id": web, "direction": "ingress", "protocol": "58"}
+    wrong = alice.refused_create(RULE, **rule, ethertype="IPv4")
+    assert wrong == (400, "SecurityGroupEthertypeConflictWithProtocol")
+    alice.create(RULE, **rule, ethertype="IPv6")

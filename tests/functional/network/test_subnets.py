@@ -248,3 +248,15 @@ def test_quota(alice: Caller, limited: BuiltinNetwork, net: str) -> None:
     for n in range(2):
         alice.create("subnet", network_id=net, cidr=f"10.{n}.0.0/24")
     assert alice.refused_create("subnet", network_id=net, cidr="10.3.0.0/24") == (409, "OverQuota")
+
+
+def test_a_change_of_a_subnet_is_one_of_its_network(alice: Caller, net: str) -> None:
+    def revision() -> int:
+        return int(alice.get(f"/networks/{net}")["network"]["revision_number"])
+
+    before = revision()
+    subnet = alice.create("subnet", network_id=net, cidr="10.0.0.0/24")["id"]
+    alice.update("subnet", subnet, name="x")
+    assert revision() == before + 2
+    alice.delete("subnet", subnet)
+    assert revision() == before + 3

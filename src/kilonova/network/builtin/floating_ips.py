@@ -96,6 +96,8 @@ def update(
     changes: dict[str, object] = {}
     if body.description is not UNSET and body.description != floating.description:
         changes["description"] = body.description
+    if body == FloatingIpUpdate():  # Neutron's oldest way to say that it shall lead nowhere
+        body = FloatingIpUpdate(port_id=None)
     if body.port_id is UNSET and body.fixed_ip_address is UNSET:
         find(conn, context, floating_id, for_update=True)
         if changes:
@@ -123,7 +125,7 @@ def delete(conn: sa.Connection, context: RequestContext, floating_id: str) -> No
     policy.owner_only(context, "rule:delete_floatingip", floating.project_id)
     _lock_routers(conn, floating.router_id)
     floating = find(conn, context, floating_id, for_update=True)
-    store.delete(conn, floating.id)
+    store.delete(conn, [floating.id])
     port_store.delete(conn, [floating.floating_port_id])
     tags.remove(conn, [floating.id, floating.floating_port_id])
     if floating.port is not None:

@@ -20,9 +20,9 @@ from kilonova.network.builtin.errors import (
     NetworkNotFound,
 )
 from kilonova.network.builtin.requests import NetworkCreate, NetworkUpdate, said
+from kilonova.store import floating_ips, ports, routers, subnets
 from kilonova.store import network_tags as tags
 from kilonova.store import networks as store
-from kilonova.store import ports, routers, subnets
 
 _OF_NICS = ("name", "mtu", "admin_state_up")
 """What the NICs on it have from their network: links of guests are down where it is."""
@@ -99,16 +99,17 @@ def update(
 
 
 def delete(conn: sa.Connection, context: RequestContext, network_id: str) -> None:
-    """The network with its subnets and its DHCP port. NetworkInUse if there is any other port."""
+    """The network with its subnets, its DHCP port, and floating IPs that lead nowhere. NetworkInUse if there
+    is any other port."""
     network = find(conn, context, network_id, for_update=True)
     policy.owner_only(context, "rule:delete_network", network.project_id)
+    gone = [network.id, *_drop_free(conn, network)]
     if users := ports.in_use(conn, network.id):
         raise NetworkInUse(
             f"Unable to complete operation on network {network.id}. "
             f"There are one or more ports still in use on the network, id for these ports is "
             f"{', '.join(users)}."
         )
-    gone = [network.id]
     if dhcp := ports.dhcp_port(conn, network.id):
         ports.delete(conn, [dhcp.id])
         gone.append(dhcp.id)
@@ -117,6 +118,14 @@ def delete(conn: sa.Connection, context: RequestContext, network_id: str) -> Non
         gone += own
     store.delete(conn, network.id)
     tags.remove(conn, gone)
+
+
+def _drop_free(conn: sa.Connection, network: Network) -> list[str]:
+    """Floating IPs of the network that lead nowhere are gone; their ids, and those of their ports."""
+    free = floating_ips.free_of(conn, network.id)
+    floating_ips.delete(conn, list(free))
+    ports.delete(conn, list(free.values()))
+    return [*free, *free.values()]
 
 
 def _check_offered(body: NetworkUpdate) -> None:

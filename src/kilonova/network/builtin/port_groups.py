@@ -13,6 +13,7 @@ from kilonova.domain.network import Port
 from kilonova.network.builtin import policy, security_groups
 from kilonova.network.builtin.changes import membership
 from kilonova.network.builtin.errors import (
+    InvalidInput,
     PortSecurityAndIPRequiredForSecurityGroups,
     PortSecurityPortHasSecurityGroup,
 )
@@ -26,6 +27,8 @@ def asked(
     """The groups that the body says, sorted; None if it says nothing. An admin may take any project's."""
     if body.security_groups is UNSET:
         return None
+    if len(set(body.security_groups or [])) < len(body.security_groups or []):
+        raise InvalidInput("security_groups has the same group twice")
     scope = None if policy.scope(context) is None else project_id
     return security_groups.kept(conn, scope, body.security_groups or [])
 

@@ -41,7 +41,8 @@ def create(conn: sa.Connection, config: Config, context: RequestContext, body: R
     if body.action not in (SHARED, EXTERNAL):
         raise InvalidInput(f"action: '{body.action}' is none of {SHARED}, {EXTERNAL}")
     network = networks.find(conn, context, body.object_id, for_update=True)
-    policy.owner_only(context, "rule:create_rbac_policy", network.project_id)
+    if policy.scope(context) not in (None, network.project_id):
+        raise InvalidInput("Only admins can manipulate policies on networks they do not own")
     sharing.adopt(conn, network)
     if body.action == EXTERNAL:
         policy.admin_only(context, "rule:create_rbac_policy:access_as_external")
@@ -78,11 +79,15 @@ def update(
 
 
 def delete(conn: sa.Connection, context: RequestContext, policy_id: str) -> None:
-    """RbacPolicyInUse while somebody has what only this policy allows."""
+    """RbacPolicyInUse while somebody has what only this policy allows. What is external for nobody is not."""
     gone, network = _to_change(conn, context, policy_id, "rule:delete_rbac_policy")
     _check_unused(conn, network, gone)
     store.delete(conn, [gone.id])
-    _follow(conn, network, gone.action)
+    if gone.action == EXTERNAL and not store.of_network(conn, network.id, EXTERNAL):
+        networks.check_external(conn, context, network)
+        network_store.update(conn, network.id, {"external": False, "external_restricted": None})
+    else:
+        _follow(conn, network, gone.action)
 
 
 def owners(_conn: sa.Connection, found: RbacPolicy) -> list[str]:

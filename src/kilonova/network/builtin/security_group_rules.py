@@ -29,6 +29,7 @@ from kilonova.store import security_group_rules as store
 from kilonova.store import security_groups as group_store
 
 _IPV6_ALONE = frozenset(name for name in NUMBERS if name.startswith("ipv6-") or name == "icmpv6")
+_IPV6_NUMBERS = frozenset(str(NUMBERS[name]) for name in _IPV6_ALONE)
 _ETHERTYPES = {name.lower(): name for name in (IPV4, IPV6)}
 
 
@@ -121,7 +122,7 @@ def _rule(body: SecurityGroupRuleCreate) -> SecurityGroupRule:
         )
     ethertype = _ethertype(body.ethertype)
     protocol = _protocol(body.protocol)
-    if ethertype == IPV4 and protocol in _IPV6_ALONE:
+    if ethertype == IPV4 and protocol in _IPV6_ALONE | _IPV6_NUMBERS:
         raise errors.SecurityGroupEthertypeConflictWithProtocol(
             f"Invalid ethertype {ethertype} for protocol {protocol}."
         )

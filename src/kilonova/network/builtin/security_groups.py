@@ -78,10 +78,11 @@ def update(
 
 
 def delete(conn: sa.Connection, context: RequestContext, group_id: str) -> None:
-    """With its rules, and the rules of others that name it. SecurityGroupInUse while a port is in it."""
+    """With its rules, and the rules of others that name it. SecurityGroupInUse while a port is in it. A
+    project's default one, which an admin may delete, is made anew at its next need."""
     group = find(conn, context, group_id, for_delete=True)
     policy.owner_only(context, "rule:delete_security_group", group.project_id)
-    if store.defaults_among(conn, [group_id]):
+    if not context.is_admin and store.defaults_among(conn, [group_id]):
         raise SecurityGroupCannotRemoveDefault("Insufficient rights for removing default security group.")
     if store.in_use(conn, group_id):
         raise SecurityGroupInUse(f"Security Group {group_id} in use.")

@@ -80,6 +80,7 @@ def create(conn: sa.Connection, config: Config, context: RequestContext, body: S
         updated_at=made,
     )
     store.insert(conn, subnet)
+    network_store.update(conn, network.id, {})
     dhcp.follow(conn, network)
     automatic.come(conn, network, subnet)
     if network.external:
@@ -101,6 +102,7 @@ def update(
             _check_nobodys(conn, subnet, gateway)
     if changes:
         store.update(conn, subnet.id, changes)
+        network_store.update(conn, subnet.network_id, {})
         dhcp.follow(conn, _network(conn, subnet))
     if any(name in changes for name in _SERVED_BY_HOSTS):
         vifs.show_network(conn, subnet.network_id)
@@ -123,6 +125,7 @@ def delete(conn: sa.Connection, context: RequestContext, subnet_id: str) -> None
     store.update(conn, subnet.id, {"enable_dhcp": False})
     dhcp.follow(conn, _network(conn, subnet))
     store.delete(conn, [subnet.id])
+    network_store.update(conn, subnet.network_id, {})
     tags.remove(conn, [subnet.id])
     placement.tell_network(conn, subnet.network_id)
 
