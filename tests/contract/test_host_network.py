@@ -101,7 +101,8 @@ def test_nothing_to_repair(host: HostNetwork) -> None:
 
 
 def six() -> VifAddress:
-    return VifAddress(ip="2001:db8::5", subnet=VifSubnet(id=str(uuid4()), cidr="2001:db8::/64", ip_version=6))
+    """Not of its subnet."""
+    return VifAddress(ip="2001:db9::5", subnet=VifSubnet(id=str(uuid4()), cidr="2001:db8::/64", ip_version=6))
 
 
 @pytest.mark.parametrize(
