@@ -76,6 +76,7 @@ class FarHost:
         """Nothing may be left there but what was there before."""
         try:
             self.call(_end)
+            self._process.join(30)  # it ends its switch and removes its folder
         finally:
             self._process.kill()
             self._process.join()
