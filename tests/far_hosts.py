@@ -76,8 +76,9 @@ class FarHost:
         """Nothing may be left there but what was there before."""
         try:
             self.call(_end)
-            self._process.join(30)  # it ends its switch and removes its folder
         finally:
+            self._ours.close()  # even in the midst of work it ends then, with its switch and its folder
+            self._process.join(60)
             self._process.kill()
             self._process.join()
 
@@ -122,7 +123,10 @@ def _live(pipe: Connection, kind: PlugKind, address: str) -> None:
 def _work(pipe: Connection, lab: FarLab) -> None:
     pipe.send((True, None))
     while True:
-        work, arguments = pipe.recv()
+        try:
+            work, arguments = pipe.recv()
+        except EOFError:
+            return
         try:
             pipe.send((True, work(lab, *arguments)))
         except BaseException as error:  # noqa: BLE001 - the test is told
