@@ -6,15 +6,19 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from click.testing import CliRunner
 from tests.openvswitch import installed
 from tests.plugs import PlugLab, host_with
 from tests.system.host_network.lab import make_vif
+from tests.system.host_network.test_host_routers import interface
 
 from kilonova.cli import doctor as module
 from kilonova.cli.doctor import CHECKS, doctor
+from kilonova.domain.routers import HostRouters, RouterState
+from kilonova.network.host import names
 
 pytestmark = [
     pytest.mark.system,
@@ -55,6 +59,13 @@ def test_what_is_broken_is_named(lab: PlugLab) -> None:
     vif = make_vif(lab.subnet, 5, lab.network_id)
     lab.host.plug(vif)
     assert findings(folder) == dict.fromkeys(NAMES, "ok")
+    router = interface(lab.network_id, lab.subnet)
+    lab.host.apply_routers(HostRouters(routers=[RouterState(id=str(uuid4()), interfaces=[router])]))
+    assert findings(folder)["ports of Open vSwitch"] == "ok"
+    link = names.router_link(router.port_id)
+    lab.switch.vsctl("del-port", link)
+    assert findings(folder)["ports of Open vSwitch"] == f"port {link} is missing"
+    lab.host.apply_routers(HostRouters())
     lab.switch.vsctl("del-port", vif.tap)
     assert findings(folder)["ports of Open vSwitch"] == f"port {vif.tap} is missing"
     lab.switch.vsctl("del-br", "br-int")

@@ -53,7 +53,6 @@ from tests.system.host_network.test_host_network_spoofing import (
 from kilonova.config import unix_socket
 from kilonova.domain.errors import BuildFailed, KilonovaError
 from kilonova.domain.network import AddressPair, NetworkState, PlugKind, PortSecurity, Vif, VifAddress
-from kilonova.domain.routers import HostRouters, RouterAddress, RouterInterface, RouterState
 from kilonova.domain.security_groups import IPV4, Filter
 from kilonova.network.host import linux, look, names
 from kilonova.network.host.plug import on_switch
@@ -269,23 +268,6 @@ def udp() -> socket.socket:
     one.bind(("0.0.0.0", 0))
     one.settimeout(0.5)
     return one
-
-
-def test_routers_are_refused_where_networks_have_no_bridge(switched: PlugLab) -> None:
-    vif = make_vif(switched.subnet, 5, switched.network_id)
-    switched.host.plug(vif)
-    interface = RouterInterface(
-        port_id=str(uuid4()),
-        network_id=vif.network_id,
-        mac="fa:16:3e:10:00:01",
-        addresses=[RouterAddress(ip="10.80.0.1", cidr="10.80.0.0/24")],
-    )
-    before = seen()["links"]
-    done = switched.host.apply_routers(
-        HostRouters(routers=[RouterState(id=str(uuid4()), interfaces=[interface])])
-    )
-    assert done == []
-    assert seen()["links"] == before
 
 
 def seen() -> dict[str, object]:

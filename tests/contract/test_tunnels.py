@@ -37,7 +37,7 @@ from tests.system.host_network.lab import (
 from tests.system.host_network.test_host_routers import FLOATING, HOST_SIDE, gateway, interface
 
 from kilonova.domain.network import NetworkState, NetworkTunnel, PlugKind, PortSecurity, Vif, VifAddress
-from kilonova.domain.routers import HostRouters, RouterFloatingIp, RouterState
+from kilonova.domain.routers import HostRouters, RouterAddress, RouterFloatingIp, RouterState
 from kilonova.domain.security_groups import IPV4, Filter
 from kilonova.network.host import look, names
 
@@ -331,24 +331,40 @@ def outside_reaches(_lab: FarLab, address: str, port: int) -> str:
         return connection.recv(100).decode()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_router_serves_guests_of_other_hosts(kind: PlugKind) -> None:
-    """One host has the router and no guest, the other has the guest: its gateway, its way out and its
+def default_six(lab: FarLab, vif: Vif) -> str:
+    return guest_of(lab, vif).run("ip", "-6", "route", "show", "default")
+
+
+@pytest.mark.parametrize(
+    "kinds", [("bridge", "ovs"), ("ovs-hybrid", "bridge"), ("ovs", "ovs-hybrid")], ids="-".join
+)
+def test_a_router_serves_guests_of_other_hosts(kinds: tuple[PlugKind, PlugKind]) -> None:
+    """One host has the router and no guest, the other has the guest: its gateways, its way out and its
     floating IP are on the first, its DHCP and metadata on its own."""
-    with far_hosts("bridge", kind) as (one, two):
-        b = vif(11)
+    with far_hosts(*kinds) as (one, two):
+        b = dual(vif(11))
         internet = Service(lambda make: make(), "10.99.0.100")
+        six_ip = str(SUBNET6.gateway_ip)
+        second = structs.replace(
+            interface(NET, SUBNET6),
+            mac="fa:16:3e:10:00:02",
+            addresses=[RouterAddress(ip=six_ip, cidr=SUBNET6.cidr, ra_mode="slaac")],
+            mtu=MTU,
+        )
         state = RouterState(
             id=str(uuid4()),
-            interfaces=[structs.replace(interface(NET, SUBNET), mtu=MTU)],
+            interfaces=[structs.replace(interface(NET, SUBNET), mtu=MTU), second],
             gateway=gateway(),
             floating_ips=[RouterFloatingIp(floating_ip=FLOATING, fixed_ip=b.addresses[0].ip)],
         )
-        gateways = {NET: [str(SUBNET.gateway_ip)]}
+        gateways = {NET: [str(SUBNET.gateway_ip), six_ip]}
         two.call(plug, b)
         join([one, two])
         one.call(route, [state], gateways)
         two.call(route, [], gateways)
+        two.call(configure_six, b)
+        eventually(lambda: "via fe80::f816:3eff:fe10:2" in two.call(default_six, b), 20)
+        assert two.call(pings_six, b, six_ip)
         assert two.call(lease, b)["metadata"] == "404"
         assert two.call(reaches, b, "10.99.0.100", internet.port) == one.address
         assert two.call(pings, b, str(SUBNET.gateway_ip), MTU)

@@ -65,7 +65,7 @@ def test_a_router_with_a_way_out() -> None:
     outside = made.devices[-1]
     assert outside.name == made.outside
     assert outside.addresses == [f"{GATEWAY}/24", f"{FLOATING}/32"]
-    assert outside.bridge.startswith("knx")
+    assert str(outside.bridge).startswith("knx")
     assert made.routes == [
         Route(destination="192.0.2.0/24", nexthop=None, device=outside.name),
         Route(destination="0.0.0.0/0", nexthop="198.51.100.1"),

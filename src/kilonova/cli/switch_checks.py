@@ -4,6 +4,7 @@ what this host's guests need. Looks, and changes nothing."""
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -12,6 +13,8 @@ from kilonova.domain import codec
 from kilonova.domain.errors import KilonovaError
 from kilonova.domain.network import Vif
 from kilonova.virt.libvirt.needs import Lacking
+
+T = TypeVar("T")
 
 
 def database(options: config.Network) -> str:
@@ -53,11 +56,16 @@ def checksums(options: config.Network) -> str:
 
 def ports(options: config.Network, state: Path) -> str:
     """Every port that the records of this state folder's hosts have is on the switch."""
-    from kilonova.network.host.plug import on_switch
+    from kilonova.network.host.plug import on_switch, routers_on_switch
+    from kilonova.network.host.router_records import Record
     from kilonova.network.host.switch import Switch
 
     database(options)
-    wanted = set().union(*(on_switch(options.plug, vif) for vif in _recorded(state)))
+    vifs, records = _recorded(state, "ports", Vif), _recorded(state, "routers", Record)
+    wanted = set().union(
+        *(on_switch(options.plug, vif) for vif in vifs),
+        *(routers_on_switch(options.plug, record.state) for record in records),
+    )
     switch = Switch(config.unix_socket(options.ovsdb_connection), Path("/nonexistent"))
     try:
         problems = switch.problems(wanted)
@@ -70,11 +78,11 @@ def ports(options: config.Network, state: Path) -> str:
     return f"all {len(wanted)} are there"
 
 
-def _recorded(state: Path) -> list[Vif]:
+def _recorded(state: Path, what: str, kind: type[T]) -> list[T]:
     found = []
-    for path in state.glob("hosts/*/network/ports/*.json"):
+    for path in state.glob(f"hosts/*/network/{what}/*.json"):
         try:
-            found.append(codec.from_json(path.read_bytes(), Vif))
+            found.append(codec.from_json(path.read_bytes(), kind))
         except (OSError, msgspec.MsgspecError) as error:
             raise Lacking(f"{path}: {error}") from error
     return found

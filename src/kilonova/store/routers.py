@@ -166,14 +166,9 @@ def routed_gateways(conn: sa.Connection, network_ids: Sequence[str] | None = Non
 
 
 # Their hosts
-_SWITCHED = sa.exists().where(hosts.c.service_id == services.c.id, hosts.c.plug != "bridge")
-"""Of a service: its host joins guests by Open vSwitch. Routers are on bridges of networks so far."""
-
-
 def pick_host(conn: sa.Connection, service_down_time: float) -> str:
     """The host, of those that are up, with the fewest routers; empty if none is up. One whose network is not
-    told of changes (a fake one, or of a release that knew no routers) is the last choice; one that joins its
-    guests by Open vSwitch is none."""
+    told of changes (a fake one, or of a release that knew no routers) is the last choice."""
     follows = sa.exists().where(hosts.c.service_id == services.c.id, hosts.c.follows_network.is_(sa.true()))
     load = sa.select(sa.func.count()).where(routers.c.host == services.c.host).scalar_subquery()
     found = conn.scalar(
@@ -182,7 +177,6 @@ def pick_host(conn: sa.Connection, service_down_time: float) -> str:
             services.c.binary == "nova-compute",
             sa.not_(services.c.forced_down),
             services.c.last_seen > now() - service_down_time,
-            sa.not_(_SWITCHED),
         )
         .order_by(sa.case((follows, 0), else_=1), load, services.c.host)
         .limit(1)
@@ -210,13 +204,12 @@ def hosts_on(conn: sa.Connection, network_id: str) -> list[str]:
 
 
 def homeless(conn: sa.Connection, service_down_time: float) -> list[Router]:
-    """Routers with a port whose host is none, is down, or cannot have them (any more)."""
+    """Routers with a port whose host is none, or is down."""
     lives = sa.exists().where(
         services.c.host == routers.c.host,
         services.c.binary == "nova-compute",
         sa.not_(services.c.forced_down),
         services.c.last_seen > now() - service_down_time,
-        sa.not_(_SWITCHED),
     )
     used = sa.exists().where(ports.c.device_id == routers.c.id, ports.c.device_owner == INTERFACE_OWNER)
     rows = conn.execute(

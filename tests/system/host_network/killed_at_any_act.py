@@ -130,9 +130,9 @@ def arm_plug(dying: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
     Database.change = dying(Database.change)  # type: ignore[method-assign]
     offload.ensure_off = dying(offload.ensure_off)
     for plug in (HybridPlug, OvsPlug):
-        for act in ("network", "port", "tunnel"):
-            for name in (f"ensure_{act}", f"remove_{act}"):
-                setattr(plug, name, marked(getattr(plug, name)))
+        acts = [f"{act}_{what}" for what in ("network", "port", "tunnel") for act in ("ensure", "remove")]
+        for name in (*acts, "ensure_router", "keep_routers"):
+            setattr(plug, name, marked(getattr(plug, name)))
 
 
 def host() -> LinuxHost:

@@ -9,26 +9,34 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.openvswitch import installed
+from tests.plugs import KINDS, plug_lab
 from tests.system.host_network import six
-from tests.system.host_network.lab import Guest, Lab, eventually, make_vif, run
+from tests.system.host_network.lab import Guest, eventually, make_vif, run
 from tests.system.host_network.test_host_routers import OTHER, Routed, interface
 
 from kilonova.domain.network import Vif, VifAddress, VifSubnet
 from kilonova.domain.routers import HostRouters, RouterAddress
 from kilonova.network.host import dhcp, linux, look, names
 
-pytestmark = pytest.mark.system
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.skipif(os.geteuid() != 0, reason="changes the host's network"),
+]
 
 HERE, THERE = six.subnet6(), six.subnet6(cidr="2001:db8:90::/64")
 
 
-@pytest.fixture
-def routed(lab: Lab) -> Iterator[Routed]:
-    one = Routed(lab)
-    yield one
-    lab.host.apply_routers(HostRouters())
-    assert not linux.namespace_exists(names.router(one.state.id))
-    assert not folder(one).exists()
+@pytest.fixture(params=KINDS)
+def routed(request: pytest.FixtureRequest) -> Iterator[Routed]:
+    if request.param != "bridge" and not installed():
+        pytest.skip("Open vSwitch is not installed")
+    with plug_lab(request.param) as lab:
+        one = Routed(lab)
+        yield one
+        lab.host.apply_routers(HostRouters())
+        assert not linux.namespace_exists(names.router(one.state.id))
+        assert not folder(one).exists()
 
 
 def folder(routed: Routed) -> Path:

@@ -341,6 +341,16 @@ def test_what_is_missing_is_mended(routed: Routed) -> None:
     service.close()
 
 
+@pytest.mark.parametrize("what", ["namespace", "device"])
+def test_what_goes_before_it_is_announced_again_is_mended(routed: Routed, what: str) -> None:
+    routed.apply(routed.state)
+    space, link = names.router(routed.state.id), names.router_link(routed.state.interfaces[0].port_id)
+    run("ip", *(["netns", "del", space] if what == "namespace" else ["link", "del", link]))
+    assert routed.lab.host.repair() != []
+    assert linux.namespace_exists(space)
+    assert link in devices()
+
+
 def test_it_outlives_its_process_and_is_found_again(routed: Routed) -> None:
     guest = routed.guest(5)
     routed.change(gateway=gateway())

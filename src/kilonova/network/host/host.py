@@ -71,7 +71,9 @@ class LinuxHost:
             self._plug,
         )
         self._findings = Findings(folder)
-        self._routers = Routers(config.network, folder, forwarding, self._bridge, self._findings.failed)
+        self._routers = Routers(
+            config.network, folder, forwarding, self._plug, self._held, self._findings.failed
+        )
         self._tunnels = Tunnels(config.network, folder, self._plug)
         self.tunnel_address = self._tunnels.address
         self._segments: dict[str, Segment] = {}
@@ -163,13 +165,9 @@ class LinuxHost:
             network_id: sorted({*before.get(network_id, []), *after.get(network_id, [])})
             for network_id in before.keys() | after.keys()
         }
-        routers = wanted.routers
-        if routers and not self._plug.routers:
-            _log.warning("routers_refused", plug=self.plug_kind, routers=[router.id for router in routers])
-            routers = []
         done = self._set_gateways(both)
         led = self._routers.networks().keys()
-        done += self._routers.apply(routers)
+        done += self._routers.apply(wanted.routers)
         done += self._join_others(led | self._routers.networks().keys())
         return done + self._set_gateways(after)
 
@@ -186,8 +184,8 @@ class LinuxHost:
         return done
 
     @contextmanager
-    def _bridge(self, network_id: str) -> Iterator[bool]:
-        """Nobody else makes or removes that network's bridge; whether guests are on it."""
+    def _held(self, network_id: str) -> Iterator[bool]:
+        """Nobody else changes what of that network is here; whether guests are on it."""
         with self._segment(network_id):
             yield bool(self._records.vifs_of(network_id))
 
@@ -252,9 +250,10 @@ class LinuxHost:
         mended += self._attempt(lambda: self._perimeter.ensure(rules=changed))
         for network_id in sorted({vif.network_id for vif in self._records.vifs().values()}):
             mended += self._attempt(lambda one=network_id: self._mend(one, changed))  # type: ignore[misc]
+        led = self._routers.networks().keys()
         mended += self._attempt(lambda: self._routers.repair(changed))
-        if changed:
-            mended += self._join_others(self._routers.networks())
+        left = led - self._routers.networks().keys()
+        mended += self._join_others(led if changed else left)
         mended += self._attempt(lambda: self._tunnels.repair(changed))
         mended += self._attempt(self._plug.settle)
         return mended
@@ -341,13 +340,11 @@ class LinuxHost:
 
     def _change_plug(self) -> None:
         """Another plug was chosen since the last run: what it joined is parted, and joined anew by repair().
-        The taps stay, so running guests hardly notice. Routers go if they cannot be joined by the new one."""
+        The taps and routers stay, so running guests hardly notice."""
         file, now = self._folder / "plug", self._config.plug
         before = (records.read(file) or b"bridge").decode()
         if before == now:
             return
-        if not self._plug.routers:
-            self._routers.apply([])
         old = self._make_plug(_PLUGS[before])
         try:
             with linux.netlink() as ip:
@@ -355,7 +352,8 @@ class LinuxHost:
                     linux.delete_links(ip, old.remove_port(port_id))
                 for network_id in self._tunnels.networks():
                     old.remove_tunnel(ip, network_id)
-                for network_id in self._records.networks():
+                old.keep_routers([])
+                for network_id in self._records.networks() | self._routers.used():
                     old.remove_network(ip, network_id)
         finally:
             old.stop()
@@ -370,7 +368,9 @@ class LinuxHost:
         for network_id in self._tunnels.networks() - self.networks():
             with self._segment(network_id), linux.netlink() as ip:
                 self._tunnels.remove(ip, network_id)
-        self._plug.sweep(lambda: self._records.networks() | self.networks(), self._records.vifs)
+        self._plug.sweep(
+            lambda: self._records.networks() | self.networks(), self._records.vifs, self._routers.links
+        )
         self._tidied = True
         return []
 

@@ -81,7 +81,7 @@ class _Look:
             what = f"router {record.state.id}"
             yield from self._trying(
                 what,
-                lambda one=record: router_problems(one.state, self._external),  # type: ignore[misc]
+                lambda one=record: router_problems(one.state, self._external, self._plug.kind),  # type: ignore[misc]
             )
 
     def close(self) -> None:

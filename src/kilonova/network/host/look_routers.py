@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from kilonova.domain.network import PlugKind
 from kilonova.domain.routers import RouterState
 from kilonova.network.host import audit, linux, names, nft, router_plan, router_rules
 from kilonova.network.host.external import External
 from kilonova.network.host.router_plan import Device, RouterPlan
 
 
-def router_problems(state: RouterState, external: External) -> list[str]:
+def router_problems(state: RouterState, external: External, kind: PlugKind) -> list[str]:
+    """``kind``: of the plug that joins its interfaces."""
     plan = router_plan.plan(state, external.shared_bridge)
     space = names.router(state.id)
     if not linux.namespace_exists(space):
         return [f"its namespace {space} is missing"]
-    found = [line for device in plan.devices for line in _on_host(device)]
+    found = [line for device in plan.devices for line in _on_host(device, _bridge(device, kind))]
     if state.gateway:
         wanted = external.addresses(state.gateway)
         with linux.netlink() as ip:
@@ -21,17 +23,22 @@ def router_problems(state: RouterState, external: External) -> list[str]:
     return found + linux.inside(space, lambda: _inside(plan))
 
 
-def _on_host(device: Device) -> list[str]:
+def _bridge(device: Device, kind: PlugKind) -> str | None:
+    """None: it is on no Linux bridge."""
+    return device.bridge or (names.bridge(device.network_id) if kind == "bridge" else None)
+
+
+def _on_host(device: Device, name: str | None) -> list[str]:
     with linux.netlink() as ip:
-        link, bridge = linux.find(ip, device.link), linux.find(ip, device.bridge)
+        link, bridge = linux.find(ip, device.link), linux.find(ip, name) if name else None
     if link is None:
         return [f"device {device.link} is missing"]
-    if bridge is None:
-        return [f"bridge {device.bridge} is missing"]
     found = [] if link.up else [f"device {device.link} is down"]
-    return (
-        found if link.master == bridge.index else [*found, f"device {device.link} is not on {device.bridge}"]
-    )
+    if name and bridge is None:
+        return [*found, f"bridge {name} is missing"]
+    if bridge and link.master != bridge.index:
+        found.append(f"device {device.link} is not on {name}")
+    return found
 
 
 def _missing(ip: linux.Netlink, name: str, wanted: list[str]) -> list[str]:

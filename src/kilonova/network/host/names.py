@@ -93,14 +93,18 @@ def checked(kind: str, value: str) -> str:
 
 
 # Routers
+ROUTER_LINK = "knr"
+"""How the names of router_link() begin."""
+
+
 def router(router_id: str) -> str:
     """The router's namespace: its addresses, routes and NAT."""
     return f"kr-{router_id}"
 
 
 def router_link(port_id: str) -> str:
-    """On the host, a port of a network's bridge: the other end of a router's interface or gateway."""
-    return f"knr{port_id[:11]}"
+    """On the host, joined to a network: the other end of a router's interface or gateway."""
+    return f"{ROUTER_LINK}{port_id[:11]}"
 
 
 def router_inside(port_id: str) -> str:

@@ -1,4 +1,4 @@
-"""One router on this host: its namespace and what joins it to bridges, as one thing that is or is not.
+"""One router on this host: its namespace and what joins it to networks, as one thing that is or is not.
 
 Everything here runs under the lock of its owner (routers.py).
 """
@@ -14,10 +14,10 @@ from kilonova.network.host.watch import Changes
 
 
 class Router:
-    """``join`` puts a device of the host's on the bridge of a router's device, which it makes if need be.
-    ``folder``: of what advertises it, there only while something does."""
+    """``join`` joins a device of a router, whose namespace it is told, to what it leads to. ``folder``: of
+    what advertises it, there only while something does."""
 
-    def __init__(self, router_id: str, join: Callable[[Device], list[str]], folder: Path) -> None:
+    def __init__(self, router_id: str, join: Callable[[str, Device], list[str]], folder: Path) -> None:
         self.router_id = router_id
         self._join = join
         self._folder = folder
@@ -31,9 +31,7 @@ class Router:
     def ensure(self, plan: RouterPlan, look: bool = False) -> list[str]:
         """The router works as planned; a line for each thing that had to be made. ``look``: at everything,
         whatever this process remembers."""
-        if self._announce:
-            linux.inside(self._namespace, lambda: router_space.announce_all(self._announce))
-            self._announce = []
+        self._tell_again()
         if (
             not look
             and plan == self._plan
@@ -104,7 +102,7 @@ class Router:
         linux.inside(self._namespace, remove)
 
     def _ensure_device(self, device: Device) -> list[str]:
-        """The veth pair is there, and its end on the host is on its bridge."""
+        """The veth pair is there, and joined."""
         with linux.netlink() as ip:
             here = linux.find(ip, device.link) is not None
         if here and device.name not in linux.inside(self._namespace, router_space.present):
@@ -115,7 +113,18 @@ class Router:
             done = linux.ensure_veth(
                 ip, device.link, device.name, self._namespace, mtu=device.mtu, peer_mac=device.mac
             )
-        return done + self._join(device)
+        return done + self._join(self._namespace, device)
+
+    def _tell_again(self) -> None:
+        """What went meanwhile is made anew, and told then."""
+        devices, self._announce = self._announce, []
+
+        def tell() -> None:
+            there = router_space.present()
+            router_space.announce_all([device for device in devices if device.name in there])
+
+        if devices and linux.namespace_exists(self._namespace):
+            linux.inside(self._namespace, tell)
 
     def _tell(self, new: list[Device], fresh: list[Device]) -> None:
         if not new:

@@ -18,7 +18,8 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     link: str
-    bridge: str
+    bridge: str | None
+    """Of the external network; None: an interface, which the plug joins to its network."""
     network_id: str
     mac: str
     mtu: int
@@ -97,7 +98,7 @@ def _inside(interface: RouterInterface) -> Device:
     return Device(
         name=names.router_inside(interface.port_id),
         link=names.router_link(interface.port_id),
-        bridge=names.bridge(interface.network_id),
+        bridge=None,
         network_id=interface.network_id,
         mac=interface.mac,
         mtu=interface.mtu,

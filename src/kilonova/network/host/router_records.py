@@ -1,7 +1,7 @@
 """What this host must remember of its routers across a kill -9.
 
-routers/<router id>.json   the state, and every bridge that was made for it: written before anything of the
-                           state is made, without the bridges that went once they are gone
+routers/<router id>.json   the state, and all that was made for it: written before anything of the
+                           state is made, without what went once it is gone
 gateways.json              the gateways' addresses that are routers', here or elsewhere
 """
 
@@ -22,7 +22,7 @@ _log = log.get("network.routers")
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     state: RouterState
     networks: list[str] = []
-    """Projects' networks whose bridges it may have made."""
+    """Projects' networks that it may be joined to."""
     external: list[str] = []
     """Names of bridges of external networks that it may have made."""
 

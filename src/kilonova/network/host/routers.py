@@ -7,7 +7,7 @@ a kill -9 leaves is always found. One lock for all of them: they change seldom.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from kilonova.domain.routers import RouterGateway, RouterState
 from kilonova.network.host import linux, names, router_plan
 from kilonova.network.host.external import External
 from kilonova.network.host.forwarding import Forwarding
+from kilonova.network.host.plug import Plug
 from kilonova.network.host.router import Router
 from kilonova.network.host.router_plan import Device
 from kilonova.network.host.router_records import Record, RouterRecords
@@ -26,19 +27,21 @@ _log = log.get("network.routers")
 
 
 class Routers:
-    """``bridge(network_id)``: holds a network's bridge, and says whether guests need it too. ``failed(why)``
-    hears of what could not be done."""
+    """``network(network_id)``: holds what of a network is on this host, and says whether guests need it too.
+    ``failed(why)`` hears of what could not be done."""
 
     def __init__(
         self,
         config: Network,
         folder: Path,
         forwarding: Forwarding,
-        bridge: Callable[[str], AbstractContextManager[bool]],
+        plug: Plug,
+        network: Callable[[str], AbstractContextManager[bool]],
         failed: Callable[[str], None],
     ) -> None:
         self._tell_failed = failed
-        self._bridge = bridge
+        self._plug = plug
+        self._network = network
         self._store = RouterRecords(folder)
         self._adverts = folder / "adverts"
         self._records = self._store.load()
@@ -50,6 +53,8 @@ class Routers:
         """Whether the host's tables may be there."""
         self._look_again = False
         """Something failed the last time."""
+        self._leaving: set[str] = set()
+        """Routers that are not this host's any more."""
         self._unsettled: set[str] = set(self._records)
         """Routers whose record names what may be there and is not theirs any more."""
 
@@ -69,8 +74,16 @@ class Routers:
         self._gateways_of_routers = gateways
 
     def uses(self, network_id: str) -> bool:
-        """Whether a router is, or may still be, on the bridge of that network."""
-        return any(network_id in record.networks for record in list(self._records.values()))
+        """Whether a router is, or may still be, on that network."""
+        return network_id in self.used()
+
+    def used(self) -> set[str]:
+        """The networks that a router here is, or may still be, on."""
+        return {network_id for record in list(self._records.values()) for network_id in record.networks}
+
+    def links(self) -> list[str]:
+        """Devices on the host of every interface."""
+        return _links([record.state for record in list(self._records.values())])
 
     def networks(self) -> dict[str, int]:
         """Those that a router here joins → their MTU."""
@@ -85,16 +98,13 @@ class Routers:
         with self._lock:
             for state in states:
                 self._attempt(lambda one=state: self._record(one))  # type: ignore[misc]
-            wanted = {state.id for state in states}
-            done = []
-            for router_id in sorted(self._records.keys() - wanted):
-                done += self._attempt(lambda one=router_id: self._remove(one))  # type: ignore[misc]
-            return done + self._ensure_all(look=False)
+            self._leaving = self._records.keys() - {state.id for state in states}
+            return self._all_right(look=False)
 
     def repair(self, look: bool) -> list[str]:
         """``look``: something of the host has changed."""
         with self._lock:
-            return self._ensure_all(look)
+            return self._all_right(look)
 
     def present(self) -> dict[str, RouterState]:
         return {router_id: record.state for router_id, record in list(self._records.items())}
@@ -131,6 +141,12 @@ class Routers:
             external=[self._external.bridge(gateway.network_id) for gateway in gateways],
         )
 
+    def _all_right(self, look: bool) -> list[str]:
+        done = []
+        for router_id in sorted(self._leaving):
+            done += self._attempt(lambda one=router_id: self._remove(one))  # type: ignore[misc]
+        return done + self._ensure_all(look)
+
     def _ensure_all(self, look: bool) -> list[str]:
         """The host's rules first: no router is joined to anything before them."""
         if not self._records:
@@ -142,11 +158,11 @@ class Routers:
         self._look_again = False
         self._ruled = True
         try:
-            done = self._external.ensure_rules(self._gateways(), self._inner(), look)
+            done = self._external.ensure_rules(self._gateways(), self.links(), look)
         except KilonovaError as error:
             self._failed(error)
             return []
-        for record in list(self._records.values()):
+        for record in [one for one in self._records.values() if one.state.id not in self._leaving]:
             done += self._attempt(lambda one=record: self._ensure(one, look))  # type: ignore[misc]
         return done
 
@@ -171,16 +187,19 @@ class Routers:
         self._store.remove(router_id)
         del self._records[router_id], self._routers[router_id]
         self._unsettled.discard(router_id)
+        self._leaving.discard(router_id)
         return [f"router {router_id}: removed"]
 
     def _release(self, record: Record, kept: Record) -> None:
-        """Bridges that only this router needed, and needs no more, are gone."""
+        """What only this router needed, and needs no more, is gone."""
         others = [one for one in self._records.values() if one.state.id != record.state.id]
+        states = [one.state for one in (*others, kept) if one.networks]
+        self._plug.keep_routers(_links(states))
         for network_id in sorted(set(record.networks) - set(kept.networks)):
-            with self._bridge(network_id) as needed:
+            with self._network(network_id) as needed:
                 if not needed and not any(network_id in other.networks for other in others):
-                    with linux.netlink() as ip, linux.making(f"removing {names.bridge(network_id)}"):
-                        linux.delete_link(ip, names.bridge(network_id))
+                    with linux.netlink() as ip:
+                        self._plug.remove_network(ip, network_id)
         for name in sorted(set(record.external) - set(kept.external)):
             if not any(name in other.external for other in others):
                 self._external.remove_bridge(name)
@@ -190,28 +209,16 @@ class Routers:
             self._routers[router_id] = Router(router_id, self._join, self._adverts / router_id)
         return self._routers[router_id]
 
-    def _join(self, device: Device) -> list[str]:
-        """The device's end on the host is on its bridge. An external network's is there already."""
+    def _join(self, space: str, device: Device) -> list[str]:
+        """The device's end on the host is where it should be."""
         with linux.netlink() as ip:
-            if device.bridge != names.bridge(device.network_id):
-                return self._on_bridge(ip, device)
-            with self._bridge(device.network_id):
-                return linux.ensure_bridge(ip, device.bridge, device.mtu) + self._on_bridge(ip, device)
-
-    @staticmethod
-    def _on_bridge(ip: linux.Netlink, device: Device) -> list[str]:
-        master = linux.find(ip, device.bridge)
-        if master is None:
-            return []  # the next look makes it
-        return linux.ensure_set(ip, device.link, mtu=device.mtu, master=master.index)
+            if device.bridge:
+                return _on_external(ip, device.link, device.mtu, device.bridge)
+            with self._network(device.network_id):
+                return self._plug.ensure_router(ip, space, device)
 
     def _gateways(self) -> list[RouterGateway]:
         return [record.state.gateway for record in self._records.values() if record.state.gateway]
-
-    def _inner(self) -> list[str]:
-        """Devices on the host of every interface."""
-        interfaces = [one for record in self._records.values() for one in record.state.interfaces]
-        return [names.router_link(interface.port_id) for interface in interfaces]
 
     def _attempt(self, work: Callable[[], list[str]]) -> list[str]:
         try:
@@ -224,3 +231,14 @@ class Routers:
         self._look_again = True
         _log.warning("router_failed", error=str(error))
         self._tell_failed(error.message)
+
+
+def _on_external(ip: linux.Netlink, link: str, mtu: int, bridge: str) -> list[str]:
+    master = linux.find(ip, bridge)
+    if master is None:
+        return []  # the next look makes it
+    return linux.ensure_set(ip, link, mtu=mtu, master=master.index)
+
+
+def _links(states: Iterable[RouterState]) -> list[str]:
+    return [names.router_link(one.port_id) for state in states for one in state.interfaces]

@@ -74,12 +74,12 @@ class Segment:
             dhcp.stop(folder)
             self._ensure_services(self._plan, folder)
 
-    def remove(self, folder: Path, keep_bridge: bool = False) -> None:
-        """Nothing of the network is left on the host, but for its bridge if a router is on it."""
+    def remove(self, folder: Path, routed: bool = False) -> None:
+        """Nothing of the network is left on the host, but for what a router on it needs."""
         self.close()
         with linux.netlink() as ip:
             dhcp.stop(folder)
-            self._plug.remove_network(ip, self.network_id, keep_bridge)
+            self._plug.remove_network(ip, self.network_id, routed)
             links.remove(ip, self.network_id)
         with linux.making(f"removing {self._namespace}"):
             linux.delete_namespace(self._namespace)

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from kilonova import config
 from kilonova.domain.network import PlugKind, Vif
+from kilonova.domain.routers import RouterState
 from kilonova.network.host import names
 from kilonova.network.host.plug.base import Filters, Plug
 from kilonova.network.host.plug.bridge import BridgePlug
 from kilonova.network.host.ruleset import Rules
 
-__all__ = ["Filters", "Plug", "make", "on_switch"]
+__all__ = ["Filters", "Plug", "make", "on_switch", "routers_on_switch"]
 
 
 def make(
@@ -37,3 +38,8 @@ def on_switch(kind: PlugKind, vif: Vif) -> set[str]:
     if kind == "bridge":
         return set()
     return {names.gate(vif.network_id), names.qvo(vif.port_id) if kind == "ovs-hybrid" else vif.tap}
+
+
+def routers_on_switch(kind: PlugKind, state: RouterState) -> set[str]:
+    """The ports of Open vSwitch's bridge that this router needs."""
+    return set() if kind == "bridge" else {names.router_link(one.port_id) for one in state.interfaces}

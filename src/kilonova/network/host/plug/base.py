@@ -19,9 +19,10 @@ from typing import NamedTuple, Protocol
 from kilonova.domain.network import PlugKind, Vif
 from kilonova.network.host.linux import Netlink
 from kilonova.network.host.plan import NetworkPlan
+from kilonova.network.host.router_plan import Device
 
 Known = Callable[[], Collection[str]]
-"""The ids that the host's records have at the moment of the call."""
+"""The ids (or names) that the host's records have at the moment of the call."""
 
 
 class Filters(Enum):
@@ -44,8 +45,6 @@ class Bridge(NamedTuple):
 class Plug(Protocol):
     kind: PlugKind
     filters: Filters
-    routers: bool
-    """Whether its networks have a bridge each, for routers to be on: no other way is there yet."""
 
     def ensure_network(self, ip: Netlink, plan: NetworkPlan) -> list[str]:
         """The network's gate, the veth whose other end is GUESTS in the namespace, is joined to the network.
@@ -59,9 +58,16 @@ class Plug(Protocol):
         """Nothing of ensure_port() is left but the tap, which is the host's, and these devices: whoever asks
         removes them, the tap at the same time if it goes too."""
 
-    def remove_network(self, ip: Netlink, network_id: str, keep_bridge: bool = False) -> None:
-        """Nothing of ensure_network() is left. Its ports are gone, or go at this moment. ``keep_bridge``: a
-        router is on the network's bridge, which stays."""
+    def remove_network(self, ip: Netlink, network_id: str, routed: bool = False) -> None:
+        """Nothing of ensure_network() is left. Its ports are gone, or go at this moment. ``routed``: a router
+        is on the network, and what its device there needs stays."""
+
+    def ensure_router(self, ip: Netlink, space: str, device: Device) -> list[str]:
+        """A router's device, a veth whose one end is in the namespace ``space``, is joined to its network by
+        the other one and up, whether or not the network has guests here."""
+
+    def keep_routers(self, links: Collection[str]) -> None:
+        """Of the ends that ensure_router() has joined, none but these are. The devices may be gone."""
 
     def refresh(self) -> None:
         """What is known of ports and their groups holds from now on; the rules of ``Filters.BRIDGE`` are none
@@ -86,9 +92,10 @@ class Plug(Protocol):
     def look(self) -> list[str]:
         """What settle() would put in order. Makes nothing, and may be asked in another process."""
 
-    def sweep(self, networks: Known, ports: Known) -> None:
-        """Nothing is left of networks and ports that this host made and has no record of. A record is there
-        before, and until after, all that is joined for it."""
+    def sweep(self, networks: Known, ports: Known, routers: Known) -> None:
+        """Nothing is left of networks, ports and ends of routers' devices that this host made and has no
+        record of. A record is there before, and until after, all that is joined for it. ``routers``: names of
+        those ends."""
 
     def bridge(self, vif: Vif) -> Bridge | None:
         """The Linux bridge that the guest's frames pass; with ``Filters.SWITCH`` there is none."""

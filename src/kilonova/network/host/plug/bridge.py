@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from kilonova.domain.network import PlugKind, Vif
 from kilonova.network.host import linux, names
 from kilonova.network.host.linux import Netlink
 from kilonova.network.host.plan import NetworkPlan
 from kilonova.network.host.plug.base import Bridge, Filters, Known
+from kilonova.network.host.router_plan import Device
 
 
 class BridgePlug:
     kind: PlugKind = "bridge"
     filters = Filters.BRIDGE
-    routers = True
 
     def ensure_network(self, ip: Netlink, plan: NetworkPlan) -> list[str]:
         bridge, space = names.bridge(plan.network_id), names.namespace(plan.network_id)
@@ -30,11 +32,20 @@ class BridgePlug:
     def remove_port(self, port_id: str) -> list[str]:
         return []  # the tap is all there is
 
-    def remove_network(self, ip: Netlink, network_id: str, keep_bridge: bool = False) -> None:
+    def remove_network(self, ip: Netlink, network_id: str, routed: bool = False) -> None:
         gate, bridge = names.gate(network_id), names.bridge(network_id)
-        for name in [gate] if keep_bridge else [gate, bridge]:
+        for name in [gate] if routed else [gate, bridge]:
             with linux.making(f"removing {name}"):
                 linux.delete_link(ip, name)
+
+    def ensure_router(self, ip: Netlink, space: str, device: Device) -> list[str]:
+        bridge = names.bridge(device.network_id)
+        done = linux.ensure_bridge(ip, bridge, device.mtu)
+        master = linux.index_of(ip, bridge)
+        return done + linux.ensure_set(ip, device.link, mtu=device.mtu, master=master)
+
+    def keep_routers(self, links: Collection[str]) -> None:
+        """On a bridge are no ends without their devices."""
 
     def refresh(self) -> None:
         """Its rules are the perimeter's."""
@@ -57,7 +68,7 @@ class BridgePlug:
     def look(self) -> list[str]:
         return []
 
-    def sweep(self, networks: Known, ports: Known) -> None:
+    def sweep(self, networks: Known, ports: Known, routers: Known) -> None:
         """Networks without ports are found by their folders (host.py), ports without records do not exist."""
 
     def bridge(self, vif: Vif) -> Bridge:

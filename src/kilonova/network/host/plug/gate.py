@@ -1,11 +1,15 @@
-"""A network's gate on the switch: how its namespace is joined to the network, for both plugs that use one."""
+"""How namespaces are joined to a network on the switch, for both plugs that use one: by the network's gate,
+and by its routers' devices."""
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 from kilonova.network.host import linux, names, offload
 from kilonova.network.host.linux import Netlink
 from kilonova.network.host.plan import NetworkPlan
 from kilonova.network.host.plug.base import Known
+from kilonova.network.host.router_plan import Device
 from kilonova.network.host.switch import Switch, of_gate
 
 
@@ -24,8 +28,27 @@ def gates(networks: Known) -> set[str]:
     return {names.gate(network_id) for network_id in networks()}
 
 
-def remove_gate(ip: Netlink, switch: Switch, network_id: str) -> None:
+def remove_gate(ip: Netlink, switch: Switch, network_id: str, routed: bool) -> None:
+    """``routed``: the network's tag stays."""
     gate = names.gate(network_id)
-    switch.remove_network(gate, network_id)
+    if routed:
+        switch.remove_port(gate)
+    else:
+        switch.remove_network(gate, network_id)
     with linux.making(f"removing {gate}"):
         linux.delete_link(ip, gate)
+
+
+def ensure_router(ip: Netlink, switch: Switch, space: str, device: Device) -> list[str]:
+    """A port of the network's tag and of no other."""
+    done = linux.ensure_set(ip, device.link, mtu=device.mtu)
+    if switch.in_userspace():
+        done += linux.inside(space, lambda: offload.ensure_off(device.name))
+    index = linux.index_of(ip, device.link)
+    return done + switch.ensure_port(device.link, index, device.network_id, of_gate(device.network_id))
+
+
+def keep_routers(switch: Switch, links: Collection[str]) -> None:
+    for name in sorted(switch.ours()):
+        if name.startswith(names.ROUTER_LINK) and name not in links:
+            switch.remove_port(name)

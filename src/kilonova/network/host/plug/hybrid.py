@@ -6,20 +6,28 @@ database, are those of Neutron and os-vif, so that their operators find what the
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from kilonova.domain.network import PlugKind, Vif
 from kilonova.network.host import linux, names, offload
 from kilonova.network.host.linux import Netlink
 from kilonova.network.host.plan import NetworkPlan
 from kilonova.network.host.plug.base import Bridge, Filters, Known
-from kilonova.network.host.plug.gate import ensure_gate, gates, remove_gate
+from kilonova.network.host.plug.gate import (
+    ensure_gate,
+    ensure_router,
+    gates,
+    keep_routers,
+    remove_gate,
+)
 from kilonova.network.host.plug.tunnel import ensure_tunnel, remove_tunnel, tunnels
+from kilonova.network.host.router_plan import Device
 from kilonova.network.host.switch import Switch, of_port
 
 
 class HybridPlug:
     kind: PlugKind = "ovs-hybrid"
     filters = Filters.BRIDGE
-    routers = False
 
     def __init__(self, switch: Switch) -> None:
         self._switch = switch
@@ -43,8 +51,14 @@ class HybridPlug:
         self._switch.remove_port(names.qvo(port_id))
         return [names.qvb(port_id), names.qbr(port_id)]
 
-    def remove_network(self, ip: Netlink, network_id: str, keep_bridge: bool = False) -> None:
-        remove_gate(ip, self._switch, network_id)
+    def remove_network(self, ip: Netlink, network_id: str, routed: bool = False) -> None:
+        remove_gate(ip, self._switch, network_id, routed)
+
+    def ensure_router(self, ip: Netlink, space: str, device: Device) -> list[str]:
+        return ensure_router(ip, self._switch, space, device)
+
+    def keep_routers(self, links: Collection[str]) -> None:
+        keep_routers(self._switch, links)
 
     def refresh(self) -> None:
         """Its rules are the perimeter's."""
@@ -67,9 +81,10 @@ class HybridPlug:
     def look(self) -> list[str]:
         return []
 
-    def sweep(self, networks: Known, ports: Known) -> None:
+    def sweep(self, networks: Known, ports: Known, routers: Known) -> None:
         def known() -> set[str]:
-            return gates(networks) | tunnels(networks) | {names.qvo(port_id) for port_id in ports()}
+            of_networks = gates(networks) | tunnels(networks)
+            return of_networks | set(routers()) | {names.qvo(port_id) for port_id in ports()}
 
         self._switch.remove_others(known, networks)
 

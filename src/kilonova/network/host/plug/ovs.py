@@ -7,7 +7,7 @@ in the switch's database, so it is there before the port is, and after a restart
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from kilonova.domain.errors import BuildFailed
 from kilonova.domain.network import PlugKind, Vif
@@ -15,8 +15,15 @@ from kilonova.network.host import linux, names
 from kilonova.network.host.linux import Netlink
 from kilonova.network.host.plan import NetworkPlan
 from kilonova.network.host.plug.base import Filters, Known
-from kilonova.network.host.plug.gate import ensure_gate, gates, remove_gate
+from kilonova.network.host.plug.gate import (
+    ensure_gate,
+    ensure_router,
+    gates,
+    keep_routers,
+    remove_gate,
+)
 from kilonova.network.host.plug.tunnel import ensure_tunnel, remove_tunnel, tunnels
+from kilonova.network.host.router_plan import Device
 from kilonova.network.host.ruleset import Rules
 from kilonova.network.host.switch import Switch, of_port
 from kilonova.network.host.switch.guard import Guard
@@ -25,7 +32,6 @@ from kilonova.network.host.switch.guard import Guard
 class OvsPlug:
     kind: PlugKind = "ovs"
     filters = Filters.SWITCH
-    routers = False
 
     def __init__(self, switch: Switch, rules: Rules, zone_of: Callable[[str], int]) -> None:
         self._switch = switch
@@ -54,8 +60,17 @@ class OvsPlug:
         self._guard.dismiss(port_id)
         return []
 
-    def remove_network(self, ip: Netlink, network_id: str, keep_bridge: bool = False) -> None:
-        remove_gate(ip, self._switch, network_id)
+    def remove_network(self, ip: Netlink, network_id: str, routed: bool = False) -> None:
+        remove_gate(ip, self._switch, network_id, routed)
+        self._guard.load()
+
+    def ensure_router(self, ip: Netlink, space: str, device: Device) -> list[str]:
+        done = ensure_router(ip, self._switch, space, device)
+        self._guard.load()
+        return done
+
+    def keep_routers(self, links: Collection[str]) -> None:
+        keep_routers(self._switch, links)
         self._guard.load()
 
     def refresh(self) -> None:
@@ -82,9 +97,10 @@ class OvsPlug:
     def look(self) -> list[str]:
         return self._guard.look()
 
-    def sweep(self, networks: Known, ports: Known) -> None:
+    def sweep(self, networks: Known, ports: Known, routers: Known) -> None:
         def known() -> set[str]:
-            return gates(networks) | tunnels(networks) | {names.tap(port_id) for port_id in ports()}
+            of_networks = gates(networks) | tunnels(networks)
+            return of_networks | set(routers()) | {names.tap(port_id) for port_id in ports()}
 
         self._switch.remove_others(known, networks)
 

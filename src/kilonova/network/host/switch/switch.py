@@ -87,6 +87,10 @@ class Switch:
         """The socket on which the bridge speaks OpenFlow."""
         return self.folder() / f"{INTEGRATION_BRIDGE}.mgmt"
 
+    def ours(self) -> set[str]:
+        """Names of the bridge's ports that this host made."""
+        return self._database.look(lambda at: self._ours(_bridge(at)))
+
     def problems(self, names: Collection[str]) -> list[str]:
         """What the switch says, or does not say, of these ports of the bridge; empty if all is well."""
 
@@ -167,7 +171,7 @@ class Switch:
             bridge = _bridge(at)
             if bridge is None:
                 return set(), set()
-            ours = {port.name for port in bridge.ports if self._is_our_port(port)}
+            ours = self._ours(bridge)
             used = {port.external_ids.get(words.NETWORK) for port in bridge.ports if port.name not in ours}
             return ours - set(names()), set(words.tags(bridge.external_ids)) - set(networks()) - used
 
@@ -186,6 +190,10 @@ class Switch:
     # --- in a transaction
     def _is_our_port(self, port: Row) -> bool:
         return bool(port.external_ids.get(words.OWNER) == f"{self.owner:08x}")
+
+    def _ours(self, bridge: Row | None) -> set[str]:
+        ports = bridge.ports if bridge is not None else []
+        return {port.name for port in ports if self._is_our_port(port)}
 
     def _is_right(self, at: Tables, name: str, network_id: str, said: dict[str, str], closed: bool) -> bool:
         bridge, port = _bridge(at), at.named("Port", name)
