@@ -216,10 +216,9 @@ def test_a_network_on_two_hosts(hosts: list[FarHost]) -> None:
             assert names.guests_mac(NET) in got["neighbours"]
         assert one.call(pings, a, b.addresses[0].ip)
         assert two.call(pings, b, a.addresses[0].ip)
-        if one.kind != "ovs":  # its flows pass no IPv6 of guests yet
-            for host, guest in ((one, a), (two, b)):
-                host.call(configure_six, guest)
-            assert one.call(pings_six, a, b.addresses[1].ip)
+        for host, guest in ((one, a), (two, b)):
+            host.call(configure_six, guest)
+        assert one.call(pings_six, a, b.addresses[1].ip)
         assert one.call(pings, a, b.addresses[0].ip, MTU)
         assert not one.call(pings, a, b.addresses[0].ip, MTU + 2)
         port = two.call(serve, b)
