@@ -73,6 +73,8 @@ class Listing:
             raise BadRequest(f"Invalid input for sort_key: {name} is no attribute to sort by")
         if isinstance(column, sa.BindParameter):
             return None
+        if isinstance(column.type, sa.Boolean):
+            return sa.cast(column, sa.Integer)  # what is true or false has no order in SQL
         if not _may_be_null(column):
             return column
         return sa.func.coalesce(column, -1 if isinstance(column.type, sa.Integer) else "")

@@ -11,8 +11,9 @@ import pytest
 from kilonova.domain.addresses import eui64
 from kilonova.domain.servers import RequestedNetwork
 from kilonova.network.builtin.service import BuiltinNetwork
+from kilonova.store import hosts
 
-from .conftest import ALICE, Caller
+from .conftest import ALICE, BOB, Caller
 
 SIX = "2001:db8:1::/64"
 
@@ -107,6 +108,13 @@ def test_an_automatic_subnet_comes_and_goes_under_ports(
     (vif,) = network.vifs([server])[server]
     assert len(vif.addresses) == 1
     assert [":" in ip for ip in dhcp_addresses(alice, net)] == [False]
+
+
+def test_the_only_subnet_goes_with_the_dhcp_port(alice: Caller, net: str) -> None:
+    made = six(alice, net, "slaac")
+    assert len(alice.ids("ports", network_id=net)) == 1
+    alice.delete("subnet", made["id"])
+    assert alice.ids("ports", network_id=net) == []
 
 
 def test_a_manual_subnet_stays_while_it_is_used(alice: Caller, net: str) -> None:
@@ -222,3 +230,25 @@ def test_a_router_has_the_gateways_of_both(alice: Caller, net: str, subnet: dict
         == 200
     )
     alice.delete("subnet", made["id"])
+
+
+def test_only_a_router_at_the_gateways_address_advertises(
+    alice: Caller, bob: Caller, admin: Caller, network: BuiltinNetwork, net: str
+) -> None:
+    """Whoever the network is shared with has a router there too, but no guest may follow that."""
+    policy = {"object_type": "network", "object_id": net, "target_tenant": BOB, "action": "access_as_shared"}
+    assert admin("POST", "/rbac-policies", {"rbac_policy": policy}).status_code == 201
+    made = six(alice, net, "slaac")
+    with network.db.write() as conn:
+        hosts.seen(conn, "nova-compute", "h1", "nova")
+    leads = alice.create("router")["id"]
+    poses = bob.create("router")["id"]
+    port = bob.create("port", network_id=net)["id"]
+    asked = {"subnet_id": made["id"]}
+    assert alice("PUT", f"/routers/{leads}/add_router_interface", asked).status_code == 200
+    assert bob("PUT", f"/routers/{poses}/add_router_interface", {"port_id": port}).status_code == 200
+    modes = {
+        router.id: [address.ra_mode for interface in router.interfaces for address in interface.addresses]
+        for router in network.host_routers("h1").routers
+    }
+    assert modes == {leads: ["slaac"], poses: [None]}

@@ -9,6 +9,7 @@ import pytest
 from tests.statements import sent
 
 from kilonova.network.builtin.service import BuiltinNetwork
+from kilonova.store import network_rbac, networks, ports, routers, security_groups, subnets
 
 from .conftest import ALICE, Caller
 
@@ -117,6 +118,42 @@ def test_sorting_by_something_that_may_be_null(alice: Caller, net: str) -> None:
     rest = alice.ids("subnets", sort_key="gateway_ip", marker=first)
     assert sorted([first, *rest]) == sorted(made)
     assert rest[-1] == made[1]
+
+
+_SORTED = [
+    (plural, name)
+    for plural, listing in {
+        "networks": {**networks.ATTRIBUTES, "shared": None},
+        "subnets": {**subnets.ATTRIBUTES, "shared": None},
+        "ports": ports.ATTRIBUTES,
+        "routers": routers.ATTRIBUTES,
+        "security-groups": security_groups.ATTRIBUTES,
+        "rbac-policies": network_rbac.ATTRIBUTES,
+    }.items()
+    for name in (*listing, "created_at")
+    if (plural, name) != ("rbac-policies", "created_at")
+]
+
+
+def test_every_attribute_leads_from_page_to_page(admin: Caller) -> None:
+    for number in range(3):
+        net = admin.create("network", shared=number == 1, **{"router:external": number == 2})["id"]
+        admin.create("subnet", network_id=net, cidr="10.0.0.0/24", enable_dhcp=number == 1)
+        admin.create("port", network_id=net, admin_state_up=number == 1)
+        admin.create("router", admin_state_up=number == 1)
+        admin.create("security_group", name=f"group{number}")
+    for plural, name in _SORTED:
+        kind = plural.replace("-", "_")
+        whole = admin.get(f"/{plural}", sort_key=name, sort_dir="desc")[kind]
+        seen = whole[:1]
+        while len(seen) < len(whole) and (
+            found := admin.get(f"/{plural}", sort_key=name, sort_dir="desc", limit=1, marker=seen[-1]["id"])[
+                kind
+            ]
+        ):
+            seen += found
+        assert [one["id"] for one in seen] == [one["id"] for one in whole], (plural, name)
+        assert len(seen) > 1
 
 
 def test_unknown_marker(alice: Caller, bob: Caller, five: list[str]) -> None:

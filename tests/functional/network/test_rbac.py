@@ -174,6 +174,22 @@ def test_what_the_release_before_shared_is_not_lost(
     assert listed(admin) == [("*", "access_as_shared"), (ADMIN, "access_as_shared")]
 
 
+def test_what_the_release_before_took_back_is_taken_back(
+    alice: Caller, bob: Caller, admin: Caller, network: BuiltinNetwork, outside: str
+) -> None:
+    """It writes the columns alone, and the next policy for one project is for that one."""
+    net = admin.create("network", shared=True)["id"]
+    with network.write() as conn:
+        conn.exec_driver_sql("UPDATE networks SET shared = false, external = false")
+    share(admin, net, ALICE)
+    assert alice.ids("networks") == [net]
+    assert bob.ids("networks") == []
+    assert listed(admin, object_id=net) == [(ALICE, "access_as_shared")]
+    share(admin, outside, ALICE, "access_as_external")
+    assert bob.ids("networks") == []
+    assert listed(admin, object_id=outside) == [(ALICE, "access_as_external")]
+
+
 def test_a_list_of_many_costs_as_many_statements_as_of_one(
     alice: Caller, bob: Caller, network: BuiltinNetwork, net: str
 ) -> None:

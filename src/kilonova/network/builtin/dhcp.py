@@ -25,10 +25,10 @@ def follow(conn: sa.Connection, network: Network) -> None:
     port = store.dhcp_port(conn, network.id)
     have = {fixed.subnet_id: fixed for fixed in port.fixed_ips} if port else {}
     want = [subnet for subnet in subnets if _served(subnet)]
-    if set(have) == {subnet.id for subnet in want}:
-        return
     if port and not want:
         _remove(conn, port.id)
+        return
+    if set(have) == {subnet.id for subnet in want}:
         return
     mac = port.mac_address if port else macs.draw(conn, [network.id])[0]
     addresses = _addresses(conn, network, want, have, mac)

@@ -96,9 +96,15 @@ class _Known:
         )
 
     def _addresses(self, port: Port) -> list[RouterAddress]:
+        """The router advertises where it is the subnet's gateway: at another address it may be the router of
+        anybody with whom the network is shared."""
         subnets = {subnet.id: subnet for subnet in self._subnets.get(port.network_id, [])}
         return [
-            RouterAddress(ip=one.ip_address, cidr=subnet.cidr, ra_mode=subnet.ipv6_ra_mode)
+            RouterAddress(
+                ip=one.ip_address,
+                cidr=subnet.cidr,
+                ra_mode=subnet.ipv6_ra_mode if one.ip_address == subnet.gateway_ip else None,
+            )
             for one in port.fixed_ips
             for subnet in [subnets[one.subnet_id]]
         ]

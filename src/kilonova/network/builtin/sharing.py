@@ -15,7 +15,7 @@ def set_for_everybody(conn: sa.Connection, network: Network, action: str, wanted
     network any more is that for nobody."""
     have = store.of_network(conn, network.id, action)
     if not wanted:
-        store.delete(conn, [one.id for one in have if action == EXTERNAL or one.target_tenant == EVERYBODY])
+        _delete(conn, [one for one in have if action == EXTERNAL or one.target_tenant == EVERYBODY])
     elif all(one.target_tenant != EVERYBODY for one in have):
         made = {"object_id": network.id, "action": action, "target_tenant": EVERYBODY}
         store.insert(conn, RbacPolicy(id=str(uuid.uuid4()), project_id=network.project_id, **made))
@@ -36,8 +36,13 @@ def stranded(
 
 
 def adopt(conn: sa.Connection, network: Network) -> None:
-    """A network that a release without policies has shared has its policies, too."""
-    if network.shared:
-        set_for_everybody(conn, network, SHARED, True)
-    if network.external and not network.external_restricted:
-        set_for_everybody(conn, network, EXTERNAL, True)
+    """A network that a release without policies has shared has its policies, too; those of one that it has
+    taken back are gone."""
+    set_for_everybody(conn, network, SHARED, network.shared)
+    if not network.external or not network.external_restricted:
+        set_for_everybody(conn, network, EXTERNAL, bool(network.external))
+
+
+def _delete(conn: sa.Connection, policies: list[RbacPolicy]) -> None:
+    if policies:
+        store.delete(conn, [one.id for one in policies])
