@@ -186,8 +186,10 @@ def test_a_guest_that_poses_as_another_is_not_heard(lab: PlugLab) -> None:
 
 def test_allowed_address_pairs_and_none_of_it_without_port_security(lab: PlugLab) -> None:
     other_mac = "fa:16:3e:99:99:98"
+    third = lab.guest(7, port_security=False)
     pairs = [
         AddressPair(ip_address="10.80.0.64/26"),
+        AddressPair(ip_address="10.80.0.7", mac_address=third.vif.mac),
         AddressPair(ip_address="10.80.0.200", mac_address=other_mac),
     ]
     guest, peer = lab.guest(5, allowed_address_pairs=pairs), lab.guest(6)
@@ -199,6 +201,8 @@ def test_allowed_address_pairs_and_none_of_it_without_port_security(lab: PlugLab
     ]
     refused = [ipv4((own, BROADCAST), "10.80.0.200", PEER), ipv4((own, BROADCAST), "10.80.0.128", PEER)]
     assert arrives(guest, peer, allowed + refused, good(guest)) == allowed
+    to_third = [ipv4((peer.vif.mac, third.vif.mac), peer.ip, third.ip)]
+    assert arrives(peer, third, to_third, good(peer)) == to_third, "whose MAC it is goes on to have it"
     lab.host.plug(msgspec.structs.replace(guest.vif, allowed_address_pairs=[]))
     assert arrives(guest, peer, allowed, good(guest)) == []
     lab.host.plug(msgspec.structs.replace(guest.vif, port_security=False))
