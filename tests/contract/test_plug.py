@@ -6,6 +6,7 @@ tests/system/host_network.
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -141,6 +142,31 @@ def crosses(sender: Guest, receiver: Guest, frames: list[bytes], other: Guest) -
                 heard.append(into.recv(2048))
     assert (sign in heard) == (other.vif.network_id == receiver.vif.network_id)
     return [frame for frame in frames if frame in heard]
+
+
+def test_the_host_is_not_reached_past_the_switch(lab: PlugLab) -> None:
+    """Where Open vSwitch works in user space, the host's own stack hears each of its ports too."""
+    guest, address = lab.guest(5, port_security=False), "203.0.113.1"
+    guest.set_address()
+    run("ip", "address", "add", f"{address}/32", "dev", "lo")
+    service = Service(lambda make: make(), "0.0.0.0")
+    with guest.raw() as one:
+        one.settimeout(0.5)
+        one.send(arp(guest.vif.mac, (guest.vif.mac, guest.ip), address))
+        heard = []
+        with suppress(TimeoutError):
+            while True:
+                heard.append(one.recv(2048))
+    answers = [frame for frame in heard if frame[12:14] == b"\x08\x06" and frame[20:22] == b"\x00\x02"]
+    assert answers == []
+    guest.run("ip", "route", "add", address, "dev", "eth0")
+    reached = {}
+    for link in json.loads(run("ip", "-j", "link")):
+        guest.run("ip", "neigh", "replace", address, "lladdr", link["address"], "dev", "eth0")
+        reached[link["ifname"]] = guest.reaches(address, service.port)
+    service.close()
+    run("ip", "address", "del", f"{address}/32", "dev", "lo")
+    assert {name for name, answer in reached.items() if answer} == set()
 
 
 def test_a_guest_that_poses_as_another_is_not_heard(lab: PlugLab) -> None:
