@@ -26,6 +26,7 @@ from kilonova.network.host.tunnel_rules import Guarded
 _log = log.get("network.tunnels")
 
 _FILE = "tunnels.json"
+_FAMILIES = ("bridge", "inet", "arp")
 _KEPT = 600.0
 """Seconds for which is remembered what was told of a network that is not here (yet)."""
 
@@ -169,7 +170,7 @@ class Tunnels:
         self._loaded = wanted
 
     def _unload(self) -> None:
-        nft.apply([c for family in ("bridge", "inet") for c in nft.delete_table(family, self._table)])
+        nft.apply([c for family in _FAMILIES for c in nft.delete_table(family, self._table)])
         self._loaded = None
 
 
