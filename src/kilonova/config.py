@@ -178,7 +178,7 @@ class Network(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     tunnel_port: Annotated[int, Meta(ge=1, le=65535)] = 4789
     """UDP, the same for all hosts."""
     vni_range: str = "1:16777215"
-    """``first:last`` of the VXLAN identifiers that networks get, where others use some of them too."""
+    """``first:last`` of the VXLAN identifiers that new networks get, where others use some of them too."""
     dns_servers: list[str] = []
     dhcp_lease_time: Annotated[int, Meta(ge=120)] = 86400
     dhcp_domain: str = "novalocal"

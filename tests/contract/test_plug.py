@@ -6,6 +6,7 @@ tests/system/host_network.
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -142,6 +143,31 @@ def crosses(sender: Guest, receiver: Guest, frames: list[bytes], other: Guest) -
     return [frame for frame in frames if frame in heard]
 
 
+def test_the_host_is_not_reached_past_the_switch(lab: PlugLab) -> None:
+    """Where Open vSwitch works in user space, the host's own stack hears each of its ports too."""
+    guest, address = lab.guest(5, port_security=False), "203.0.113.1"
+    guest.set_address()
+    run("ip", "address", "add", f"{address}/32", "dev", "lo")
+    service = Service(lambda make: make(), "0.0.0.0")
+    with guest.raw() as one:
+        one.settimeout(0.5)
+        one.send(arp(guest.vif.mac, (guest.vif.mac, guest.ip), address))
+        heard = []
+        with suppress(TimeoutError):
+            while True:
+                heard.append(one.recv(2048))
+    answers = [frame for frame in heard if frame[12:14] == b"\x08\x06" and frame[20:22] == b"\x00\x02"]
+    assert answers == []
+    guest.run("ip", "route", "add", address, "dev", "eth0")
+    reached = {}
+    for link in json.loads(run("ip", "-j", "link")):
+        guest.run("ip", "neigh", "replace", address, "lladdr", link["address"], "dev", "eth0")
+        reached[link["ifname"]] = guest.reaches(address, service.port)
+    service.close()
+    run("ip", "address", "del", f"{address}/32", "dev", "lo")
+    assert {name for name, answer in reached.items() if answer} == set()
+
+
 def test_a_guest_that_poses_as_another_is_not_heard(lab: PlugLab) -> None:
     guest, peer = lab.guest(5), lab.guest(6)
     bad = bad_frames(guest.vif.mac)
@@ -159,8 +185,10 @@ def test_a_guest_that_poses_as_another_is_not_heard(lab: PlugLab) -> None:
 
 def test_allowed_address_pairs_and_none_of_it_without_port_security(lab: PlugLab) -> None:
     other_mac = "fa:16:3e:99:99:98"
+    third = lab.guest(7, port_security=False)
     pairs = [
         AddressPair(ip_address="10.80.0.64/26"),
+        AddressPair(ip_address="10.80.0.7", mac_address=third.vif.mac),
         AddressPair(ip_address="10.80.0.200", mac_address=other_mac),
     ]
     guest, peer = lab.guest(5, allowed_address_pairs=pairs), lab.guest(6)
@@ -172,6 +200,8 @@ def test_allowed_address_pairs_and_none_of_it_without_port_security(lab: PlugLab
     ]
     refused = [ipv4((own, BROADCAST), "10.80.0.200", PEER), ipv4((own, BROADCAST), "10.80.0.128", PEER)]
     assert arrives(guest, peer, allowed + refused, good(guest)) == allowed
+    to_third = [ipv4((peer.vif.mac, third.vif.mac), peer.ip, third.ip)]
+    assert arrives(peer, third, to_third, good(peer)) == to_third, "whose MAC it is goes on to have it"
     lab.host.plug(msgspec.structs.replace(guest.vif, allowed_address_pairs=[]))
     assert arrives(guest, peer, allowed, good(guest)) == []
     lab.host.plug(msgspec.structs.replace(guest.vif, port_security=False))

@@ -19,7 +19,7 @@ import pytest
 from tests.contract.test_plug import KILLED, SWITCHED
 from tests.openvswitch import installed
 from tests.plugs import KINDS, PlugLab, config_of, host_with, plug_lab
-from tests.system.host_network.lab import Guest, arp, eventually, make_vif, run, subnet
+from tests.system.host_network.lab import Guest, Service, arp, eventually, make_vif, run, subnet
 from tests.system.host_network.test_host_routers import (
     FLOATING,
     Routed,
@@ -97,6 +97,7 @@ def test_networks_meet_and_a_floating_ip_leads_in(routed: Joined) -> None:
     routed.lab.host.repair()
     assert routed.lab.host.repair() == []
     assert eventually(lambda: routed.wrong() == [])
+    leads_not_to_the_host(one)
     if routed.lab.kind != "bridge":
         is_of_one_network(routed, two)
     routed.apply()
@@ -120,6 +121,16 @@ def carries(sender: Guest, receiver: Guest) -> bool:
                 while piece := into.recv(1 << 16):
                     heard += len(piece)
     return heard == len(sent)
+
+
+def leads_not_to_the_host(one: Guest) -> None:
+    """Even if an address of the host's is of the other network, and the router asks for it there."""
+    run("ip", "addr", "add", "10.90.0.77/32", "dev", "lo")
+    own = Service(lambda make: make(), "0.0.0.0")
+    assert reached("10.90.0.77", own.port)
+    assert one.reaches("10.90.0.77", own.port) is None
+    own.close()
+    run("ip", "addr", "del", "10.90.0.77/32", "dev", "lo")
 
 
 def is_of_one_network(routed: Joined, two: Guest) -> None:

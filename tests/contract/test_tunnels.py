@@ -3,6 +3,7 @@ DHCP, gateway and metadata, which never meet."""
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -138,6 +139,20 @@ def heard(lab: FarLab, last: bytes) -> list[bytes]:
     return frames
 
 
+def answers(lab: FarLab, vif: Vif, address: str) -> set[str]:
+    """The devices of the host that tell the guest that they have this address of the host's."""
+    found = set()
+    with guest_of(lab, vif).raw() as one:
+        one.settimeout(0.5)
+        one.send(arp(vif.mac, (vif.mac, vif.addresses[0].ip), address))
+        with suppress(TimeoutError):
+            while True:
+                frame = one.recv(4096)
+                if frame[12:14] == b"\x08\x06" and frame[20:22] == b"\x00\x02":
+                    found.add(frame[22:28])
+    return {link["ifname"] for link in json.loads(run("ip", "-j", "link")) if mac(link["address"]) in found}
+
+
 def devices(_lab: FarLab) -> list[str]:
     """Of tunnels; and the sockets on their port."""
     links = [line.split(":")[1].strip().split("@")[0] for line in run("ip", "-o", "link").splitlines()]
@@ -225,6 +240,8 @@ def test_a_network_on_two_hosts(hosts: list[FarHost]) -> None:
         assert one.call(reaches, a, b.addresses[0].ip, port) == a.addresses[0].ip
         two.call(stop_serving)
 
+        for address in (one.address, two.address):  # neither host is reached past its switch or its tunnel
+            assert one.call(answers, a, address) == set()
         check_what_crosses(one, two, a, b)
         check_others(one, two, a, b)
         check_repair(one, two, a, b)

@@ -91,6 +91,10 @@ class TestDhcpFiles:
         assert sum(word.startswith("--dhcp-range=set:subnet-") for word in command) == 2
         assert any(word.endswith(",10.1.0.0,static,255.255.255.0,600s") for word in command)
 
+    def test_a_guest_writes_no_log(self, tmp_path: Path) -> None:
+        quiet = {"--quiet-dhcp", "--quiet-dhcp6", "--quiet-ra"}
+        assert quiet <= set(dhcp.command(plan(vif(subnet())), tmp_path, Network()))
+
     def test_resolvers_on_loopback_are_no_use_to_a_guest(self, tmp_path: Path) -> None:
         stub, real = tmp_path / "stub", tmp_path / "real"
         stub.write_text("nameserver 127.0.0.53\n")

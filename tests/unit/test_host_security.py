@@ -181,6 +181,18 @@ def test_an_older_answer_that_comes_later_changes_nothing(tmp_path: Path) -> Non
     assert known.now.filters(GROUP) == [newer]
 
 
+def test_a_port_that_left_while_an_answer_was_under_way_stays_away(tmp_path: Path) -> None:
+    known = Knowledge(tmp_path)
+    told = _state()
+    known.learn(told, time.monotonic())
+    asked = time.monotonic()
+    known.forget(PORT)
+    known.learn(told, asked)
+    assert (known.now.ports, known.now.groups) == ({}, {})
+    known.learn(told, time.monotonic())
+    assert list(known.now.ports) == [PORT], "it is plugged again"
+
+
 def test_a_damaged_record_closes_and_does_not_stop(tmp_path: Path) -> None:
     (tmp_path / "security.json").write_text("{")
     assert Knowledge(tmp_path).now.filters(GROUP) == []

@@ -36,6 +36,23 @@ def test_one_mac_of_two_ports() -> None:
     assert shared.actions.count("clone(") == 2
 
 
+def test_an_allowed_mac_stays_with_whose_it_is() -> None:
+    """It may be the gateway's, or another host's."""
+    pair = AddressPair(ip_address="10.80.0.9", mac_address="fa:16:3e:99:99:99")
+    vifs = [make_vif(subnet(), n, NETWORK, allowed_address_pairs=[pair]) for n in (5, 6)]
+    others = AddressPair(ip_address="10.80.0.9", mac_address=vifs[0].mac)
+    vifs.append(make_vif(subnet(), 7, NETWORK, allowed_address_pairs=[others]))
+    made = port_flows.network(
+        4094, [Guarded(vif, Seat(vif.tap, n, 4094, False), n) for n, vif in enumerate(vifs)]
+    )
+    onwards = {
+        flow.match.partition("dl_dst=")[2]: flow.actions.endswith(flows.call(flows.REST))
+        for flow in made
+        if "dl_dst=fa" in flow.match
+    }
+    assert onwards == {"fa:16:3e:99:99:99": True} | {vif.mac: False for vif in vifs}
+
+
 def test_flows_say_whose_they_are() -> None:
     value, mask = (int(part, 16) for part in flows.cookies(OWNER).split("/"))
     assert int(flows.cookie(OWNER), 16) & mask == value

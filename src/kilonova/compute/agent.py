@@ -212,7 +212,7 @@ class Agent:
         if not starting and self._was_away():
             _log.info("comparing_after_absence")
             self._compare()
-            self._refresher.compare()
+            self._compare_network()
         seen = now()
         network = self._parts.network
         told = structs.replace(
@@ -228,6 +228,14 @@ class Agent:
             self._parts.bus.tell("conductor", "report", message)
             self._power.tell_all()
         self._reported = seen
+
+    def _compare_network(self) -> None:
+        """Neither what the host cannot do, nor a switch that does not answer, keeps the report back: each
+        minute it is tried again."""
+        try:
+            self._refresher.compare()
+        except KilonovaError as error:
+            _log.error("network_not_as_told", error=error.message)
 
     def _likeness(self) -> str | None:
         """Now and then; a hypervisor that does not answer keeps no report back."""

@@ -41,6 +41,7 @@ ATTRIBUTES = {
 
 # Statements on the way of a build are made once: making one costs more than running it.
 _BY_ID = sa.select(networks).where(networks.c.id.in_(sa.bindparam("ids", expanding=True)))
+_BY_ID_TO_USE = _BY_ID.order_by(networks.c.id).with_for_update(read=True)
 
 
 def visible_to(project_id: str | None) -> Condition:
@@ -71,21 +72,29 @@ def page(conn: sa.Connection, asked: Page, project_id: str | None) -> tuple[list
 
 
 def get(
-    conn: sa.Connection, network_id: str, project_id: str | None, for_update: bool = False
+    conn: sa.Connection,
+    network_id: str,
+    project_id: str | None,
+    for_update: bool = False,
+    to_use: bool = False,
 ) -> Network | None:
     """The network, if that project sees it.
 
-    ``for_update``: nobody else changes it, or which subnets and DHCP port it has, meanwhile.
+    ``for_update``: nobody else changes it, or which subnets and DHCP port it has, meanwhile, nor makes ports
+    there. ``to_use``: ports will be made there, beside others who do so, but whoever changes it waits.
     """
     query = sa.select(networks).where(networks.c.id == network_id, visible_to(project_id))
-    row = conn.execute(query.with_for_update(key_share=True) if for_update else query).first()
+    if for_update or to_use:
+        query = query.with_for_update(key_share=for_update, read=not for_update)
+    row = conn.execute(query).first()
     return None if row is None else _network(row)
 
 
-def by_id(conn: sa.Connection, network_ids: Sequence[str]) -> dict[str, Network]:
+def by_id(conn: sa.Connection, network_ids: Sequence[str], to_use: bool = False) -> dict[str, Network]:
+    """``to_use``: as get()."""
     if not network_ids:
         return {}
-    rows = conn.execute(_BY_ID, {"ids": network_ids})
+    rows = conn.execute(_BY_ID_TO_USE if to_use else _BY_ID, {"ids": network_ids})
     return {row.id: _network(row) for row in rows}
 
 

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from kilonova.domain.clock import now
 from kilonova.domain.network import SHARED, Subnet
 from kilonova.domain.routers import GATEWAY_OWNER, INTERFACE_OWNER
+from kilonova.store import dialect
 from kilonova.store.network_lists import Condition, Listing, Page
 from kilonova.store.schema.network_rbac import network_rbac
 from kilonova.store.schema.networks import ip_allocations, networks, ports, subnets
@@ -54,7 +55,12 @@ _OF_NETWORKS = (
     .where(subnets.c.network_id.in_(sa.bindparam("networks", expanding=True)))
     .order_by(subnets.c.created_at, subnets.c.id)
 )
-_OF_NETWORKS_LOCKED = _OF_NETWORKS.with_for_update(of=subnets, key_share=True)
+_LOCK_OF_NETWORKS = (
+    sa.select(subnets.c.id)
+    .where(subnets.c.network_id.in_(sa.bindparam("networks", expanding=True)))
+    .order_by(subnets.c.created_at, subnets.c.id)
+    .with_for_update(key_share=True)
+)
 _SEARCH_FROM = (
     sa.update(subnets)
     .where(subnets.c.id == sa.bindparam("subnet"))
@@ -143,8 +149,10 @@ def of_networks(
     found: dict[str, list[Subnet]] = {}
     if not network_ids:
         return found
-    query = _OF_NETWORKS_LOCKED if for_update else _OF_NETWORKS
-    for row in conn.execute(query, {"networks": network_ids}):
+    if for_update and dialect.is_postgresql(conn):
+        # By itself: who waits for a lock sees as they are now only the rows that it locks.
+        conn.execute(_LOCK_OF_NETWORKS, {"networks": network_ids})
+    for row in conn.execute(_OF_NETWORKS, {"networks": network_ids}):
         found.setdefault(row.network_id, []).append(_subnet(row))
     return found
 

@@ -15,7 +15,7 @@ from tests.running import until
 from kilonova.conductor import sweeper
 from kilonova.config import Config, Operations
 from kilonova.domain.clock import now
-from kilonova.domain.errors import BuildFailed, Unavailable
+from kilonova.domain.errors import BuildFailed, KilonovaError, Unavailable
 
 BUILD_CASTS = ["build_instances", "build_and_run_instance"]
 
@@ -362,6 +362,23 @@ def test_a_host_that_was_away_tidies_up_before_it_says_that_it_lives(two: Cloud,
     host.reports.tick()
     host.reports.tick()
     assert tidy == [True, True]
+
+
+@pytest.mark.parametrize("error", [BuildFailed("nft refuses"), Unavailable("the switch does not answer")])
+def test_a_host_whose_network_is_refused_is_heard_all_the_same(
+    two: Cloud, monkeypatch: pytest.MonkeyPatch, error: KilonovaError
+) -> None:
+    """After a while without the broker it looks at everything before it reports."""
+    two.active(two.make_network())
+    host = next(iter(two.hosts.values()))
+    two.bus.up_since = now()
+
+    def refuse() -> None:
+        raise error
+
+    monkeypatch.setattr(host.agent._refresher, "compare", refuse)
+    host.reports.tick()
+    assert not host.agent._was_away(), "it has reported"
 
 
 def test_a_place_that_is_left_is_left_at_once(two: Cloud) -> None:

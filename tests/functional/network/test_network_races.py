@@ -17,9 +17,9 @@ from kilonova.domain.context import RequestContext
 from kilonova.domain.errors import NotFound
 from kilonova.domain.servers import RequestedNetwork
 from kilonova.network.base import Seat
-from kilonova.network.builtin import interfaces, networks, subnets
+from kilonova.network.builtin import interfaces, networks, ports, subnets
 from kilonova.network.builtin.errors import SubnetNotFound
-from kilonova.network.builtin.requests import NetworkUpdate
+from kilonova.network.builtin.requests import NetworkUpdate, PortCreate, SubnetCreate, SubnetUpdate
 from kilonova.network.builtin.service import BuiltinNetwork
 
 OWNER = RequestContext(request_id="r", user_id="u", project_id=ALICE, roles=frozenset({"member"}))
@@ -212,6 +212,75 @@ def test_a_nic_has_the_mtu_that_its_network_has(alice: Caller, network: BuiltinN
 
     (vif,) = meanwhile(network, change, build)
     assert vif.mtu == 1400
+
+
+def slaac(network: BuiltinNetwork, net: str) -> Callable[[Any], object]:
+    """What makes a subnet whose addresses come of the MACs."""
+    modes: dict[str, Any] = {"ipv6_ra_mode": "slaac", "ipv6_address_mode": "slaac"}
+    asked = SubnetCreate(network_id=net, ip_version=6, cidr="2001:db8::/64", **modes)
+    return lambda conn: subnets.create(conn, network.config, OWNER, asked)
+
+
+@pytest.mark.parametrize("others", [0, 1])
+@pytest.mark.parametrize("port_first", [True, False])
+def test_a_port_has_the_address_of_a_subnet_that_comes_now(
+    alice: Caller, network: BuiltinNetwork, net: str, others: int, port_first: bool
+) -> None:
+    """Whichever of the two is first, and whether or not there is a subnet to wait for."""
+    for number in range(others):
+        alice.create("subnet", network_id=net, cidr=f"10.0.{number}.0/24")
+    make_subnet = slaac(network, net)
+
+    def make_port(conn: Any) -> None:
+        ports.create(conn, network.config, OWNER, PortCreate(network_id=net))
+
+    def wholly(make: Callable[[Any], object]) -> None:
+        with network.write() as conn:
+            make(conn)
+
+    first, second = (make_port, make_subnet) if port_first else (make_subnet, make_port)
+    meanwhile(network, first, lambda: wholly(second))
+    (port,) = alice.get("/ports", network_id=net, device_owner="")["ports"]
+    assert [":" in one["ip_address"] for one in port["fixed_ips"]] == [False] * others + [True]
+
+
+def test_a_nic_has_the_address_of_a_subnet_that_comes_now(
+    alice: Caller, network: BuiltinNetwork, net: str, subnet: dict[str, Any]
+) -> None:
+    asked = [RequestedNetwork(network_id=net)]
+
+    def build() -> Any:
+        return network.allocate_for_instance("s", ALICE, "vm", "h1", "az", asked)
+
+    (vif,) = meanwhile(network, slaac(network, net), build)
+    assert [":" in one.ip for one in vif.addresses] == [False, True]
+
+
+def test_an_attached_nic_has_it_too(
+    alice: Caller, network: BuiltinNetwork, net: str, subnet: dict[str, Any]
+) -> None:
+    seat = Seat(server_id="s", project_id=ALICE, hostname="vm", host="h1", availability_zone="az")
+    port = meanwhile(
+        network,
+        slaac(network, net),
+        lambda: network.attach(OWNER, seat, RequestedNetwork(network_id=net)),
+    )
+    found = alice.get(f"/ports/{port}")["port"]["fixed_ips"]
+    assert [":" in one["ip_address"] for one in found] == [False, True]
+
+
+def test_a_nic_knows_who_answers_dhcp_from_now_on(alice: Caller, network: BuiltinNetwork, net: str) -> None:
+    made = alice.create("subnet", network_id=net, cidr="10.0.0.0/24", enable_dhcp=False)["id"]
+    asked = [RequestedNetwork(network_id=net)]
+
+    def change(conn: Any) -> None:
+        subnets.update(conn, network.config, OWNER, made, SubnetUpdate(enable_dhcp=True))
+
+    def build() -> Any:
+        return network.allocate_for_instance("s", ALICE, "vm", "h1", "az", asked)
+
+    (vif,) = meanwhile(network, change, build)
+    assert vif.addresses[0].subnet.dhcp_address is not None
 
 
 def test_a_subnet_whose_network_went_is_not_found(alice: Caller, network: BuiltinNetwork, net: str) -> None:

@@ -143,6 +143,21 @@ def test_the_server_outlives_us_and_is_adopted(lab: Lab, tmp_path: Path) -> None
     assert lab.host.repair() == []
 
 
+def test_its_log_does_not_grow_without_end(lab: Lab, tmp_path: Path) -> None:
+    """What a guest asks wrongly is logged however quiet the server is."""
+    guest = lab.guest(5)
+    lab.host.repair()
+    path = folder_of(lab) / "dnsmasq.log"
+    with path.open("ab") as file:
+        file.write(b"no address\n" * 200_000)
+    assert lab.host.repair() == []
+    assert path.stat().st_size == 0
+    os.kill(dhcp.running(folder_of(lab)) or 0, signal.SIGHUP)  # it says that it reads its files
+    eventually(lambda: b"hosts" in path.read_bytes()[:2000])
+    assert b"\0" not in path.read_bytes(), "it goes on where the log was cut"
+    assert guest.dhcp(tmp_path)["ip"] == "10.80.0.5"
+
+
 def test_it_is_not_root(lab: Lab) -> None:
     lab.guest(5)
     pid = dhcp.running(folder_of(lab))

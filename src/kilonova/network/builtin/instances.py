@@ -77,13 +77,16 @@ def set_status(conn: sa.Connection, server_ids: Sequence[str], active: bool) -> 
 def _allocate(
     conn: sa.Connection, config: Config, seat: Seat, requested: Sequence[RequestedNetwork]
 ) -> list[Vif]:
+    # In the order in which others lock: networks, ports or quota, subnets.
+    asked = sorted({ask.network_id for ask in requested if ask.network_id})
+    networks = network_store.by_id(conn, asked, to_use=True)
     given = store.by_id(conn, sorted(ask.port_id for ask in requested if ask.port_id), for_update=True)
     network_ids = _network_ids(requested, given)
     new = [(nic, ask) for nic, ask in enumerate(requested) if not ask.port_id]
     if new:
         quotas.check(conn, config, seat.project_id, "port", len(new))
     subnets = subnet_store.of_networks(conn, sorted(set(network_ids)), for_update=True)
-    networks = network_store.by_id(conn, sorted(set(network_ids)))
+    networks |= network_store.by_id(conn, sorted({*network_ids} - networks.keys()))
     for network_id in network_ids:
         if network_id not in networks:
             raise BuildAborted(f"Network {network_id} could not be found.")

@@ -99,14 +99,13 @@ def _check_port(conn: sa.Connection, context: RequestContext, port_id: str) -> N
 
 def _with_network(conn: sa.Connection, context: RequestContext, asked: RequestedNetwork) -> RequestedNetwork:
     """The request with its network, which the asker sees; what is taken there is a Conflict."""
-    if asked.network_id is None:
-        return structs.replace(asked, network_id=_only_network(conn, context))
-    network = network_store.get(conn, asked.network_id, policy.scope(context))
+    network_id = asked.network_id or _only_network(conn, context)
+    network = network_store.get(conn, network_id, policy.scope(context), to_use=True)
     if network is None:
-        raise NotFound(f"Network {asked.network_id} could not be found.")
-    if asked.fixed_ip is not None:
+        raise NotFound(f"Network {network_id} could not be found.")
+    if asked.network_id is not None and asked.fixed_ip is not None:
         _check_free(conn, network.id, asked.fixed_ip)
-    return asked
+    return structs.replace(asked, network_id=network.id)
 
 
 def _only_network(conn: sa.Connection, context: RequestContext) -> str:

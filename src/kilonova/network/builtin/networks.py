@@ -31,9 +31,15 @@ MIN_MTU = 68
 """Octets that every IPv4 link must carry (RFC 791)."""
 
 
-def find(conn: sa.Connection, context: RequestContext, network_id: str, for_update: bool = False) -> Network:
-    """The network, if the asker sees it; NetworkNotFound else."""
-    network = store.get(conn, network_id, policy.scope(context), for_update)
+def find(
+    conn: sa.Connection,
+    context: RequestContext,
+    network_id: str,
+    for_update: bool = False,
+    to_use: bool = False,
+) -> Network:
+    """The network, if the asker sees it; NetworkNotFound else. ``to_use``: ports will be made there."""
+    network = store.get(conn, network_id, policy.scope(context), for_update, to_use)
     if network is None:
         raise NetworkNotFound(f"Network {network_id} could not be found.")
     return network

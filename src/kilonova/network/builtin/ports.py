@@ -79,7 +79,7 @@ def new_port(network: Network, **values: Any) -> Port:
 
 def create(conn: sa.Connection, config: Config, context: RequestContext, body: PortCreate) -> Port:
     project_id = policy.project_of_new(context, body.project_id, body.tenant_id, "rule:create_port")
-    network = networks.find(conn, context, body.network_id)
+    network = networks.find(conn, context, body.network_id, to_use=True)
     if network.external:
         policy.owner_only(context, "rule:create_port", network.project_id)
     values = _values(body)

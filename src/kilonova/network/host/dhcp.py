@@ -35,6 +35,9 @@ _log = log.get("network.dhcp")
 
 _LABEL = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?")
 
+_LONGEST_LOG = 1 << 20
+"""Bytes that a look leaves of it."""
+
 
 # What it is told. Pure.
 def hosts_file(plan: NetworkPlan) -> bytes:
@@ -129,10 +132,12 @@ def plain_command(folder: Path) -> list[str]:
         # What it was told is all there is to know, so no lease need outlive the process.
         "--leasefile-ro",
         "--quiet-dhcp",
+        "--quiet-dhcp6",
+        "--quiet-ra",
         f"--user={user}",
         f"--group={group}",
         f"--pid-file={_pid_file(folder)}",
-        f"--log-facility={folder / 'dnsmasq.log'}",
+        f"--log-facility={_log_file(folder)}",
     ]
 
 
@@ -174,6 +179,18 @@ def _tag(subnet: VifSubnet) -> str:
 
 def _pid_file(folder: Path) -> Path:
     return folder / "dnsmasq.pid"
+
+
+def _log_file(folder: Path) -> Path:
+    return folder / "dnsmasq.log"
+
+
+def bound_log(folder: Path) -> None:
+    """Guests can have lines written there, whatever it is told to be quiet about. It appends, so that it goes
+    on at the beginning."""
+    with suppress(FileNotFoundError):
+        if _log_file(folder).stat().st_size > _LONGEST_LOG:
+            os.truncate(_log_file(folder), 0)
 
 
 def open_way(folder: Path, top: Path) -> None:

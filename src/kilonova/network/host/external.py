@@ -14,10 +14,11 @@ from zlib import crc32
 from kilonova.config import Network
 from kilonova.domain.errors import BuildFailed
 from kilonova.domain.routers import RouterGateway
-from kilonova.network.host import audit, linux, names, nft, router_rules
+from kilonova.network.host import audit, linux, names, nft, past_switch, router_rules
 from kilonova.network.host.forwarding import Forwarding
 
 _OWNER = "external networks"
+_FAMILIES = ("inet", "bridge", "arp")
 
 
 class External:
@@ -83,14 +84,16 @@ class External:
         outer = sorted({self.bridge(gateway.network_id) for gateway in gateways})
         own = not self._config.external_interface
         cidrs = sorted({subnet.cidr for gateway in gateways for subnet in gateway.subnets}) if own else []
+        switched = None if self._config.plug == "bridge" else sorted(inner)
         return [
-            router_rules.host_table(self._table, outer, cidrs, self._config.nat),
+            router_rules.host_table(self._table, outer, cidrs, self._config.nat, switched),
             router_rules.bridge_table(self._table, sorted(inner)),
+            *([] if switched is None else [past_switch.arp_table(self._table, switched)]),
         ]
 
     def remove_rules(self) -> None:
         with self._lock:
-            nft.apply([c for family in ("inet", "bridge") for c in nft.delete_table(family, self._table)])
+            nft.apply([c for family in _FAMILIES for c in nft.delete_table(family, self._table)])
             self._forwarding.release(_OWNER)
 
     def _ensure_interface(self, ip: linux.Netlink, bridge: int) -> list[str]:

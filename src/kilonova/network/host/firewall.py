@@ -13,12 +13,12 @@ A rule for a port is in a chain of its own, so that a plug changes nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from ipaddress import IPv4Address, ip_address, ip_network
 from typing import Any
 
 from kilonova.domain.network import Vif
-from kilonova.network.host import ipv6_guard, names, security
+from kilonova.network.host import ipv6_guard, names, past_switch, security
 from kilonova.network.host.nft import (
     ACCEPT,
     DROP,
@@ -220,8 +220,10 @@ def host_table(
     transit_cidr: str,
     nat: bool,
     owners: Mapping[int, Mapping[str, str]] | None = None,
+    switched: Collection[str] | None = None,
 ) -> Table:
-    """``bridges``: each one's zone of connections. ``owners``: by zone, which guarded port has an address."""
+    """``bridges``: each one's zone of connections. ``owners``: by zone, which guarded port has an address.
+    ``switched``: the ports of the switch, if there is one."""
     owners = owners or {}
     from_guests = match(meta("iifname"), "@transits")
     to_guests = match(meta("oifname"), "@transits")
@@ -255,13 +257,17 @@ def host_table(
                 verdicts=True,
             ),
             *(one for number in bridges.values() for one in _asker_sets(number, owners.get(number, {}))),
+            *([] if switched is None else [past_switch.devices(switched)]),
         ],
         chains=[
             # Bridged packets come by here, through br_netfilter: networks with the same addresses must not
             # meet in one table of connections.
             Chain(
                 "bridged",
-                [Rule("each network has its zone", [{"vmap": {"key": meta("iifname"), "data": "@zones"}}])],
+                [
+                    *([] if switched is None else [past_switch.rule()]),
+                    Rule("each network has its zone", [{"vmap": {"key": meta("iifname"), "data": "@zones"}}]),
+                ],
                 Hook("filter", "prerouting", -300),
             ),
             *(Chain(f"zone-{number}", [Rule("its own", [zone(number)])]) for number in bridges.values()),

@@ -120,10 +120,12 @@ class LinuxHost:
         with self._segment(vif.network_id) as segment:
             before = self._records.vif(vif.port_id)
             self._records.put(vif)
+            # Rules first: no moment without anti-spoofing, nor with an ear of the host's at the switch.
+            self._perimeter.admit(vif)
             self._ensure_network(segment)
             if before and [own.ip for own in before.addresses] != [own.ip for own in vif.addresses]:
                 segment.release(before, self._records.folder(vif.network_id))
-            self._ensure_port(vif)
+            self._join(vif)
             if before:
                 self._perimeter.end_connections(before, _ips(before) - _ips(vif))
 
@@ -272,6 +274,7 @@ class LinuxHost:
     def _mend(self, network_id: str, everything: bool) -> list[str]:
         with self._segment(network_id) as segment:
             vifs = self._records.vifs_of(network_id)
+            dhcp.bound_log(self._records.folder(network_id))
             look = everything or segment.changed() or network_id in self._without_dhcp
             self._without_dhcp.discard(network_id)
             if not vifs or not look:
@@ -311,13 +314,6 @@ class LinuxHost:
             with linux.netlink() as ip:
                 done += self._tunnels.ensure(ip, segment.network_id, plan.mtu, plan.addresses)
         return done
-
-    def _ensure_port(self, vif: Vif) -> None:
-        """Rules first, then onto the network: no moment without anti-spoofing."""
-        with linux.netlink() as ip:
-            linux.ensure_tap(ip, vif.tap)
-        self._perimeter.admit(vif)
-        self._join(vif)
 
     def _join(self, vif: Vif) -> list[str]:
         with linux.netlink() as ip:

@@ -6,6 +6,7 @@ What was asked for later counts: answers may come in any order.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import TypeVar
@@ -99,7 +100,10 @@ class Knowledge:
                 self._keep(known)
 
     def forget(self, port_id: str) -> None:
-        """The port is gone, and with the last port in a group all that is known of it."""
+        """The port is gone, and with the last port in a group all that is known of it. No answer that is
+        under way brings it back."""
+        with self._lock:
+            self._asked[f"port {port_id}"] = time.monotonic()
         self._keep_ports(lambda known: known != port_id)
 
     def keep_only(self, ports: Collection[str]) -> None:

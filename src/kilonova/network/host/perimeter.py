@@ -1,4 +1,4 @@
-"""What all networks of a host share: its two firewall tables and net.ipv4.ip_forward.
+"""What all networks of a host share: its firewall tables and net.ipv4.ip_forward.
 
 Holds in memory what should be loaded, under one lock, so that a repair never mistakes a change under way for
 damage. Every change is one transaction: the difference between what is loaded and what should be.
@@ -22,6 +22,7 @@ from kilonova.network.host.plug import Plug
 from kilonova.network.host.wanted import Tables, Wanted
 
 _OWNER = "networks"
+_FAMILIES = ("bridge", "inet", "arp")
 _AT_ONCE = 256
 """So many connections are ended before others may have the lock."""
 
@@ -103,8 +104,10 @@ class Perimeter:
         with self._lock:
             if not self._vifs:
                 self._remove()
-            elif not self._wanted.guards:
-                nft.apply(nft.delete_table("bridge", self._table))
+                return
+            unused = [] if self._wanted.guards else ["bridge"]
+            unused += ["arp"] if self._wanted.switched(()) is None else []
+            nft.apply([c for family in unused for c in nft.delete_table(family, self._table)])
 
     def ensure(self, *, rules: bool) -> list[str]:
         """All is as it should be, the rules too if asked; a line for each thing that was not."""
@@ -131,7 +134,7 @@ class Perimeter:
 
     def _remove(self) -> None:
         self._loaded = None
-        nft.apply([c for family in ("bridge", "inet") for c in nft.delete_table(family, self._table)])
+        nft.apply([c for family in _FAMILIES for c in nft.delete_table(family, self._table)])
         self._forwarding.release(_OWNER)
 
     def _ensure_forwarding(self) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from kilonova.network.host import announce, linux, names, router_adverts, router_space
+from kilonova.network.host import announce, dhcp, linux, names, router_adverts, router_space
 from kilonova.network.host.router_plan import Device, RouterPlan
 from kilonova.network.host.watch import Changes
 
@@ -31,6 +31,7 @@ class Router:
     def ensure(self, plan: RouterPlan, look: bool = False) -> list[str]:
         """The router works as planned; a line for each thing that had to be made. ``look``: at everything,
         whatever this process remembers."""
+        dhcp.bound_log(self._folder)
         self._tell_again()
         if (
             not look

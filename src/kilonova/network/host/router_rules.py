@@ -4,12 +4,14 @@ ip kilonova          in a router's namespace: SNAT, floating IPs, and that from 
                      but by a floating IP
 inet kilonova-r-…    on the host: what external networks may reach of it, and NAT to the outside
 bridge kilonova-r-…  on the host: routers do not reach it through the bridges of projects' networks
+arp kilonova-r-…     on the host, with a switch: nor past that, as inet kilonova-r-… says of IP
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from kilonova.network.host import past_switch
 from kilonova.network.host.firewall import keep_out
 from kilonova.network.host.nft import (
     ACCEPT,
@@ -88,18 +90,29 @@ def _snat(address: str) -> Expression:
 
 
 # On the host
-def host_table(name: str, outer: list[str], cidrs: list[str], nat: bool) -> Table:
-    """``outer``: the bridges of external networks, whose subnets are ``cidrs``."""
+def host_table(
+    name: str, outer: list[str], cidrs: list[str], nat: bool, switched: list[str] | None = None
+) -> Table:
+    """``outer``: the bridges of external networks, whose subnets are ``cidrs``. ``switched``: the
+    routers' ports of the switch, if there is one."""
     leave = [] if not (nat and cidrs) else [_masquerade(cidrs)]
     return Table(
         "inet",
         name,
-        sets=[Set("outer", dict.fromkeys(outer))],
+        sets=[
+            Set("outer", dict.fromkeys(outer)),
+            *([] if switched is None else [past_switch.devices(switched)]),
+        ],
         chains=[
+            *([] if switched is None else [_past_switch()]),
             keep_out(match(meta("iifname"), "@outer"), "routers and their guests do not reach the host"),
             Chain("postrouting", leave, Hook("nat", "postrouting", 100)),
         ],
     )
+
+
+def _past_switch() -> Chain:
+    return Chain("switched", [past_switch.rule()], Hook("filter", "prerouting", -300))
 
 
 def _masquerade(cidrs: list[str]) -> Rule:

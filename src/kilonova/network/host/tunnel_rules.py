@@ -6,6 +6,8 @@ bridge kilonova-tunnels-…   between a network's tunnel and its bridge: nothing
                             host itself
 inet kilonova-tunnels-…     on the host: a network's frames are taken from its other hosts alone; guests
                             do not speak VXLAN through the host, whose address they would have
+arp kilonova-tunnels-…      where the tunnels lead to a switch: the host is deaf to that end
+                            (past_switch.py)
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from kilonova.network.host import names
+from kilonova.network.host import names, past_switch
 from kilonova.network.host.nft import (
     DROP,
     Chain,
@@ -46,9 +48,15 @@ class Guarded(msgspec.Struct, frozen=True, kw_only=True):
     bridge: str | None = None
 
 
-def tables(name: str, port: int, tunnels: Mapping[str, Guarded]) -> tuple[Table, Table]:
+def tables(name: str, port: int, tunnels: Mapping[str, Guarded]) -> tuple[Table, ...]:
     ordered = [tunnels[key] for key in sorted(tunnels)]
-    return _between(name, ordered), _outside(name, port, ordered)
+    found = _between(name, ordered), _outside(name, port, ordered)
+    switched = _switched(ordered)
+    return (*found, past_switch.arp_table(name, switched)) if switched else found
+
+
+def _switched(tunnels: list[Guarded]) -> list[str]:
+    return [names.tunnel_outer(one.network_id) for one in tunnels if one.bridge]
 
 
 def _between(name: str, tunnels: list[Guarded]) -> Table:
@@ -57,7 +65,9 @@ def _between(name: str, tunnels: list[Guarded]) -> Table:
         Rule(f"what {words} a tunnel", [{"vmap": {"key": meta(key), "data": "@tunnels"}}])
         for key, words in (("iifname", "comes by"), ("oifname", "goes by"))
     ]
-    closed = Rule("no tunnel leads to the host", [match(meta("iifname"), one_of(sorted(chains))), DROP])
+    # A bridge that is only the tunnel's has another port, which leads to all guests here.
+    inner = [names.tunnel_inner(one.network_id) for one in tunnels if one.bridge]
+    closed = Rule("no tunnel leads to the host", [match(meta("iifname"), one_of([*chains, *inner])), DROP])
     return Table(
         "bridge",
         name,
@@ -85,15 +95,20 @@ def _of_tunnel(one: Guarded) -> list[Rule]:
 
 def _outside(name: str, port: int, tunnels: list[Guarded]) -> Table:
     to_tunnels = match(payload("udp", "dport"), port)
+    switched = _switched(tunnels)
     bridges = sorted(one.bridge for one in tunnels if one.bridge)
     untracked = Rule("connections are known elsewhere", [match(meta("iifname"), one_of(bridges)), notrack()])
     through = match(meta("iifname"), one_of([names.transit("*"), names.external("*")]))
     return Table(
         "inet",
         name,
-        sets=[],
+        sets=[past_switch.devices(switched)] if switched else [],
         chains=[
-            Chain("bridged", [untracked] if bridges else [], Hook("filter", "prerouting", -310)),
+            Chain(
+                "bridged",
+                [past_switch.rule(), untracked] if bridges else [],
+                Hook("filter", "prerouting", -310),
+            ),
             Chain(
                 "input",
                 [

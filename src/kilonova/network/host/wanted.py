@@ -18,10 +18,10 @@ from kilonova import log
 from kilonova.config import Network
 from kilonova.domain.network import Vif
 from kilonova.domain.security_groups import Filter
-from kilonova.network.host import firewall, linux, names, nft, security
+from kilonova.network.host import firewall, linux, names, nft, past_switch, security
 from kilonova.network.host.endings import Rights, View
 from kilonova.network.host.knowledge import Known
-from kilonova.network.host.plug import Filters, Plug
+from kilonova.network.host.plug import Filters, Plug, on_switch
 
 _log = log.get("network.host")
 
@@ -57,6 +57,7 @@ class Wanted:
 
     def tables(self, vifs: Collection[Vif], known: Known) -> Tables:
         """All that should be loaded for these ports."""
+        switched = self.switched(vifs)
         host = firewall.host_table(
             self._name,
             [names.transit(network) for network in sorted({vif.network_id for vif in vifs})],
@@ -64,8 +65,16 @@ class Wanted:
             self._config.transit_cidr,
             self._config.nat,
             self._owners(vifs, known),
+            switched,
         )
-        return (self._bridge_table(vifs, known), host) if self.guards else (host,)
+        bridged = (self._bridge_table(vifs, known),) if self.guards else ()
+        return (*bridged, host, *(() if switched is None else (past_switch.arp_table(self._name, switched),)))
+
+    def switched(self, vifs: Iterable[Vif]) -> set[str] | None:
+        """The ports of the switch that these need; None: the plug uses none."""
+        if self._plug.kind == "bridge":
+            return None
+        return {port for vif in vifs for port in on_switch(self._plug.kind, vif)}
 
     def view(self, vifs: Iterable[Vif], known: Known) -> View:
         """What connections of these ports are held against."""

@@ -33,6 +33,8 @@ class Guard:
         self._loaded: tuple[object, Flows] | None = None
         """Into which bridge, and what. None: whatever an earlier process left."""
         self._made = Made()
+        self._to_await = False
+        """The switch may still remember what is no more."""
         self._lock = threading.Lock()
 
     def load(self) -> None:
@@ -43,12 +45,14 @@ class Guard:
     def change(self) -> None:
         """load(), and when it returns nothing passes any more that the flows do not let pass."""
         with self._lock, self._unless_gone():
-            if not self._load():
+            self._load()
+            if not self._to_await:
                 return
             # The look that ends first may have begun before the change. The next has not.
             marker, folder = pipeline.marker(), self._switch.folder()
             cache.await_look(folder, lambda: self._delete([], [marker]))
             cache.await_look(folder, lambda: self._delete([marker.place]))
+            self._to_await = False
 
     @contextmanager
     def _unless_gone(self) -> Iterator[None]:
@@ -60,25 +64,24 @@ class Guard:
             if bridge is None or not self._switch.is_gone(bridge):
                 raise
 
-    def _load(self) -> bool:
-        """Whether something was taken away."""
+    def _load(self) -> None:
         bridge = self._switch.identity()
         if bridge is None:
-            self._loaded = None
-            return False
+            self._loaded, self._to_await = None, False
+            return
         wanted = self._wanted()
         if self._loaded is None or self._loaded[0] != bridge:
             self._replace_all(wanted)
-            self._loaded = bridge, wanted
-            return True
+            self._loaded, self._to_await = (bridge, wanted), True
+            return
         loaded = self._loaded[1]
         if wanted == loaded:
-            return False
+            return
         gone = [place for place in loaded if place not in wanted]
         new = [place for place, flow in wanted.items() if loaded.get(place) != flow]
         self._delete(gone, [wanted[place] for place in new])
         self._loaded = bridge, wanted
-        return bool(gone) or any(place in loaded for place in new)
+        self._to_await |= bool(gone) or any(place in loaded for place in new)
 
     def dismiss(self, port_id: str) -> None:
         """The port is on the bridge no more: neither are its flows nor, for who has its zone next, its
@@ -98,6 +101,7 @@ class Guard:
             wrong = not self._are(wanted)
             if wrong:
                 self._replace_all(wanted)
+                self._to_await = True
             self._loaded = bridge, wanted
             return [f"flows of {INTEGRATION_BRIDGE} were not as they should be"] if wrong else []
 

@@ -175,16 +175,20 @@ def macs(vif: Vif) -> list[str]:
 def network(tag: int, ports: Iterable[Guarded]) -> list[Flow]:
     """The way to these ports, all that are guarded on the network of that tag, and from them to the others.
 
-    One whose MAC others may use too hears what is for them, as it would on a wire.
+    One whose MAC others may use too hears what is for them, as it would on a wire. So do the others, where
+    the MAC is no guarded port's own: it may be a gateway's, or that of a guest on another host.
     """
     by_mac: dict[str, list[str]] = {}
-    everyone = []
+    everyone, own = [], set()
     for port in ports:
+        own.add(port.vif.mac.lower())
         everyone.append(_to(port))
         for mac in macs(port.vif):
             by_mac.setdefault(mac, []).append(_to(port))
     if not everyone:
         return []
+    for mac in by_mac.keys() - own:
+        by_mac[mac].append(call(REST))
     there = f"{TAG}={tag}"
     return [
         *(Flow(FORWARD, 100, f"{there},dl_dst={mac}", ",".join(to)) for mac, to in by_mac.items()),

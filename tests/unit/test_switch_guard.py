@@ -1,0 +1,86 @@
+"""What Guard.change() promises when the switch failed halfway (switch/guard.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from tests.system.host_network.lab import make_vif, subnet
+
+from kilonova.domain.errors import Unavailable
+from kilonova.domain.network import Vif
+from kilonova.network.host.knowledge import Known
+from kilonova.network.host.ruleset import Ruleset
+from kilonova.network.host.switch import cache, openflow
+from kilonova.network.host.switch.guard import Guard
+from kilonova.network.host.switch.port_flows import Seat
+from kilonova.network.host.switch.switch import Switch
+
+NETWORK = "5f9a4d8e-9d3a-4a3e-8a63-0a1f0f2f3b4c"
+
+
+class Bridge:
+    """As much of the switch as flows need."""
+
+    owner = 1
+
+    def __init__(self, vifs: list[Vif]) -> None:
+        self.vifs = vifs
+
+    def identity(self) -> object:
+        return "br-int"
+
+    def is_gone(self, bridge: object) -> bool:
+        return False
+
+    def is_ours(self) -> bool:
+        return True
+
+    def seats(self) -> list[Seat]:
+        return [Seat(vif.tap, number, 4094, False) for number, vif in enumerate(self.vifs, 1)]
+
+    def control(self) -> Path:
+        return Path("/nowhere")
+
+    folder = control
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """How the looks that were waited for ended. The first fails."""
+    ended: list[str] = []
+
+    def await_look(folder: Path, disturb: Callable[[], None]) -> None:
+        disturb()
+        ended.append("failed" if not ended else "ended")
+        if ended == ["failed"]:
+            raise Unavailable("no look")
+
+    monkeypatch.setattr(cache, "await_look", await_look)
+    monkeypatch.setattr(openflow, "change", lambda control, commands: None)
+    return ended
+
+
+def guard_of(bridge: Bridge) -> Guard:
+    return Guard(cast(Switch, cast(Any, bridge)), lambda: Ruleset(bridge.vifs, Known()), lambda _: 1)
+
+
+def test_a_change_tried_again_is_waited_for(looks: list[str]) -> None:
+    guard = guard_of(Bridge([make_vif(subnet(), 5, NETWORK)]))
+    with pytest.raises(Unavailable):
+        guard.change()
+    guard.change()
+    assert looks == ["failed", "ended", "ended"]
+    guard.change()
+    assert len(looks) == 3, "nothing changed since"
+
+
+def test_a_change_that_another_loads_is_waited_for(looks: list[str]) -> None:
+    """A port that is plugged at that moment loads all that there is."""
+    looks.append("not the first")
+    guard = guard_of(Bridge([make_vif(subnet(), 5, NETWORK)]))
+    guard.load()
+    guard.change()
+    assert looks[1:] == ["ended", "ended"]
