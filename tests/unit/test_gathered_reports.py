@@ -23,6 +23,7 @@ from kilonova.domain.servers import PowerState
 from kilonova.engine.faults import NO_FAULTS
 from kilonova.store import host_lists, hosts, servers
 from kilonova.store.database import Database, Row
+from kilonova.store.schema.hosts import services
 
 
 class Flaky:
@@ -224,3 +225,39 @@ def test_power_states_that_cannot_be_written_cost_only_those_of_their_host(
     reports.report(Report(host="a", report=told("a")))
     reports.close()
     assert followed == ["a", "c"]
+
+
+def tunnel_of(db: Database, host: str) -> str | None:
+    with db.read() as conn:
+        return hosts.tunnel_address(conn, host)
+
+
+@pytest.mark.parametrize(
+    "wrong", ["", "x", "2001:db8::1", "127.0.0.1", "0.0.0.0", "224.0.0.1", "255.255.255.255", "10.0.0.1/8"]
+)
+def test_what_is_no_address_for_tunnels_is_none(db: Database, reports: Reports, wrong: str) -> None:
+    """It goes to all other hosts, and none of them could use it."""
+    good = structs.replace(told("good"), tunnel_address="192.0.2.1")
+    bad = structs.replace(told("bad"), tunnel_address=wrong)
+    for one in (good, bad):
+        reports.report(Report(host=one.hypervisor_hostname, report=one))
+    reports.close()
+    assert tunnel_of(db, "good") == "192.0.2.1"
+    assert tunnel_of(db, "bad") is None
+
+
+def test_an_address_for_tunnels_is_of_one_host(db: Database, reports: Reports) -> None:
+    """Of that which had it, until that is silent."""
+    same = {host: structs.replace(told(host), tunnel_address="192.0.2.1") for host in ("a", "b")}
+    reports.report(Report(host="b", report=same["b"]))
+    reports.write()
+    for _ in range(2):
+        for host, one in same.items():
+            reports.report(Report(host=host, report=one))
+        reports.write()
+        assert (tunnel_of(db, "a"), tunnel_of(db, "b")) == (None, "192.0.2.1")
+    with db.write() as conn:
+        conn.execute(sa.update(services).where(services.c.host == "b").values(last_seen=1.0))
+    reports.report(Report(host="a", report=same["a"]))
+    reports.close()
+    assert tunnel_of(db, "a") == "192.0.2.1"

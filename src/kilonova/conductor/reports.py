@@ -16,6 +16,8 @@ from kilonova.domain.messages import (
 from kilonova.store import hosts, operations, servers
 from kilonova.store.repeat import repeated
 
+_log = log.get("conductor")
+
 METHOD_OF_KIND = {"build": "build_instances", "delete": "delete_instance"}
 """The conductor's method that takes an operation of this kind up; perform_action for all others."""
 
@@ -26,11 +28,15 @@ def report(parts: Parts, message: Report) -> Nothing:
     zone = parts.config.default_availability_zone
     with parts.db.write() as conn:
         service_id = hosts.seen(conn, "nova-compute", message.host, zone)
-        moved = hosts.tunnel_address(conn, message.host) != message.report.tunnel_address
+        before = hosts.tunnel_address(conn, message.host)
         hosts.report(conn, service_id, message.host, message.report, parts.config.compute)
+        address = hosts.tunnel_address(conn, message.host)
         if message.starting:
             operations.expire_leases(conn, message.host)
-    if moved:
+    if address != message.report.tunnel_address:
+        # No address of IPv4 that others could send to, or another host's.
+        _log.warning("tunnel_address_refused", host=message.host, address=message.report.tunnel_address)
+    if address != before:
         parts.network.host_moved(message.host)
     return Nothing()
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address
 from typing import Any
 
 import msgspec
 
 from kilonova.domain.bounds import Amount, Int32, Int64, Text16, Text32, Text64, Text255
 from kilonova.domain.network import PlugKind
+
+_BROADCAST = IPv4Address("255.255.255.255")
 
 
 def topic(host: str) -> str:
@@ -53,3 +56,14 @@ class HostReport(msgspec.Struct, frozen=True, kw_only=True):
     """Its network wants to be told what changes of the ports on it."""
     tunnel_address: Text64 | None = None
     """Where it takes the tunnels of its networks; None: its networks are on no other host."""
+
+    @property
+    def takes_tunnels_at(self) -> str | None:
+        """``tunnel_address`` if other hosts can send there: an address of IPv4, of one host, that is not just
+        its own."""
+        try:
+            address = IPv4Address(self.tunnel_address or "")
+        except ValueError:
+            return None
+        useless = address.is_loopback or address.is_unspecified or address.is_multicast
+        return None if useless or address == _BROADCAST else str(address)

@@ -47,6 +47,9 @@ def report(conn: sa.Connection, service_id: str, host: str, told: HostReport, ru
     """Write what a host said of itself; its claims are not touched. Nothing is written if nothing changed."""
     values = _values(told, rules)
     row = conn.execute(sa.select(hosts).where(hosts.c.host == host)).one_or_none()
+    address = told.takes_tunnels_at
+    if address and (row is None or row.tunnel_address != address):
+        values["tunnel_address"] = _taken_over(conn, host, address, rules)
     if row is None:
         fresh = {"id": str(uuid.uuid4()), "service_id": service_id, "created_at": now(), "updated_at": now()}
         counters = ("vcpus_used", "memory_mb_used", "disk_gb_used", "servers", "failed_builds", "generation")
@@ -54,6 +57,18 @@ def report(conn: sa.Connection, service_id: str, host: str, told: HostReport, ru
     elif _differs(row, values):
         changed = {**values, "generation": hosts.c.generation + 1, "updated_at": now()}
         conn.execute(sa.update(hosts).where(hosts.c.host == host).values(changed))
+
+
+def _taken_over(conn: sa.Connection, host: str, address: str, rules: Compute) -> str | None:
+    """The address for tunnels is this host's now, and of none that is silent. None: of one that lives."""
+    others = sa.and_(hosts.c.tunnel_address == address, hosts.c.host != host)
+    lives = sa.exists().where(
+        services.c.id == hosts.c.service_id, services.c.last_seen >= now() - rules.service_down_time
+    )
+    if conn.execute(sa.select(hosts.c.id).where(others, lives).limit(1)).first() is not None:
+        return None
+    conn.execute(sa.update(hosts).where(others).values(tunnel_address=None, updated_at=now()))
+    return address
 
 
 _ALL_SEEN = (
@@ -105,7 +120,7 @@ def _values(told: HostReport, rules: Compute) -> dict[str, object]:
         "disk_available_least": told.disk_available_least,
         "follows_network": told.follows_network,
         "plug": told.plug,
-        "tunnel_address": told.tunnel_address,
+        "tunnel_address": told.takes_tunnels_at,
     }
 
 

@@ -7,14 +7,25 @@ from typing import Any
 import msgspec
 import pytest
 import sqlalchemy as sa
-from tests.functional.network.conftest import Caller
+from tests.functional.network.conftest import ALICE, Caller
 from tests.functional.network.test_network_races import at_once, post
 
 from kilonova.config import Config, Network
 from kilonova.domain import codec
+from kilonova.domain.hosts import Capacity, HostReport
+from kilonova.domain.servers import RequestedNetwork
 from kilonova.network.builtin.service import BuiltinNetwork
+from kilonova.store.hosts import report, seen
 from kilonova.store.schema.networks import networks
 
+REPORT = HostReport(
+    hypervisor_hostname="h",
+    hypervisor_type="QEMU",
+    hypervisor_version=1,
+    host_ip="192.0.2.1",
+    total=Capacity(vcpus=4, memory_mb=4096, disk_gb=100),
+    tunnel_address="192.0.2.1",
+)
 _OWN = ("provider:network_type", "provider:physical_network", "provider:segmentation_id")
 
 
@@ -92,6 +103,25 @@ def test_networks_of_the_release_before_get_theirs_when_a_host_asks(
         conn.execute(sa.update(networks).values(segmentation_id=None))
     view = admin.get(f"/networks/{made}")["network"]
     assert provider(view) == ("vxlan", None, None)
+
+
+def test_a_network_that_gets_none_takes_nothing_from_the_others(
+    alice: Caller, admin: Caller, few: BuiltinNetwork
+) -> None:
+    """All are given: its host still hears of its ports, and of the tunnels of the others."""
+    made = [alice.create("network")["id"] for _ in range(3)]
+    with few.db.write() as conn:
+        conn.execute(sa.update(networks).where(networks.c.id.in_(made[:2])).values(segmentation_id=None))
+        report(conn, seen(conn, "nova-compute", "h", "nova"), "h", REPORT, few.config.compute)
+    for _ in range(3):
+        admin.create("network")
+    for net in made:
+        alice.create("subnet", network_id=net, cidr="10.0.0.0/24")
+    asked = [RequestedNetwork(network_id=net) for net in made]
+    vifs = few.allocate_for_instance("s", ALICE, "vm", "h", "nova", asked)
+    state = few.state("h", [vif.port_id for vif in vifs])
+    assert len(state.ports) == 3
+    assert state.tunnels.keys() == {made[2]}
 
 
 @pytest.mark.parametrize("wrong", ["", "5", "5:4", "0:9", "1:16777216", "a:b", "-1:5"])

@@ -7,6 +7,7 @@ import secrets
 import sqlalchemy as sa
 from msgspec import UNSET
 
+from kilonova import log
 from kilonova.config import Config, vni_range
 from kilonova.domain.context import RequestContext
 from kilonova.domain.network import EXTERNAL_PHYSICAL_NETWORK, provider_of
@@ -14,6 +15,8 @@ from kilonova.network.builtin import policy
 from kilonova.network.builtin.errors import InvalidInput, NoNetworkAvailable, TunnelIdInUse
 from kilonova.network.builtin.requests import NetworkCreate, NetworkUpdate
 from kilonova.store import segments as store
+
+_log = log.get("network.segments")
 
 
 def of_new(conn: sa.Connection, config: Config, context: RequestContext, body: NetworkCreate) -> int:
@@ -29,11 +32,16 @@ def of_new(conn: sa.Connection, config: Config, context: RequestContext, body: N
 
 
 def ensure(conn: sa.Connection, config: Config, network_ids: list[str]) -> None:
-    """Networks of a release without identifiers have one."""
+    """Networks of a release without identifiers have one, as long as there are any."""
     store.lock(conn)
-    for network_id, number in store.of_networks(conn, network_ids).items():
-        if number is None:
-            store.give(conn, network_id, _free(conn, config))
+    without = [key for key, number in store.of_networks(conn, network_ids).items() if number is None]
+    for network_id in without:
+        try:
+            number = _free(conn, config)
+        except NoNetworkAvailable:
+            _log.warning("no_identifier_left", networks=without, vni_range=config.network.vni_range)
+            return
+        store.give(conn, network_id, number)
 
 
 def refuse(body: NetworkUpdate) -> None:

@@ -120,8 +120,10 @@ class BuiltinNetwork:
             unnumbered = tunnels.unnumbered(conn, networks)
             if not unnumbered and not port_security.ungrouped(conn, own):
                 return _state(conn, host, found, networks)
+        if unnumbered:
+            with self.write() as conn:
+                segments.ensure(conn, self.config, unnumbered)
         with self.write() as conn:
-            segments.ensure(conn, self.config, unnumbered)
             found = list(ports.by_id(conn, own, for_update=True).values())
             return _state(conn, host, port_groups.adopted(conn, found), networks)
 

@@ -71,9 +71,8 @@ class Tunnels:
 
     def learn(self, told: dict[str, NetworkTunnel], asked: float, here: set[str]) -> set[str]:
         """Keep what is newer than what is known; of which networks that was. ``here``: they are on this
-        host."""
-        for network_id, tunnel in told.items():
-            _check(network_id, tunnel)
+        host. What cannot be is left out, and what was known of that network stays."""
+        told = {network_id: tunnel for network_id, tunnel in told.items() if _is_sound(network_id, tunnel)}
         with self._lock:
             newer = {key for key in told if self._asked.get(key, 0.0) <= asked}
             before = dict(self._known)
@@ -200,13 +199,15 @@ def guarded(plug: Plug, network_id: str, tunnel: NetworkTunnel, addresses: list[
     )
 
 
-def _check(network_id: str, tunnel: NetworkTunnel) -> None:
-    """BuildFailed if it holds what must not come near a rule or a device."""
-    names.checked("network", network_id)
+def _is_sound(network_id: str, tunnel: NetworkTunnel) -> bool:
+    """Whether it holds nothing that must not come near a rule or a device."""
     try:
+        names.checked("network", network_id)
         if not 1 <= tunnel.segmentation_id <= MAX_VNI:
             raise ValueError(f"{tunnel.segmentation_id} is no VXLAN identifier")
         for address in tunnel.peers:
             IPv4Address(address)
-    except ValueError as error:
-        raise BuildFailed(f"tunnel of network {network_id}: {error}") from error
+    except (BuildFailed, ValueError) as error:
+        _log.warning("tunnel_refused", network_id=network_id, error=str(error))
+        return False
+    return True
