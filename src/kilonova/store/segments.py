@@ -54,12 +54,13 @@ def of_networks(conn: sa.Connection, network_ids: Collection[str]) -> dict[str, 
     return {row.id: row.segmentation_id for row in conn.execute(query)} if network_ids else {}
 
 
-# Where a network is: on the hosts that its guests' ports are bound to, and on those of its routers
+# Where a network is: on the hosts that its guests' ports are bound to, and of its routers that are up
 _GUESTS = sa.exists().where(
     ports.c.network_id == networks.c.id, ports.c.host == hosts.c.host, ports.c.nic.is_not(None)
 )
 _ROUTERS = sa.exists().where(
     routers.c.host == hosts.c.host,
+    routers.c.admin_state_up,
     ports.c.device_id == routers.c.id,
     ports.c.device_owner == INTERFACE_OWNER,
     ports.c.network_id == networks.c.id,

@@ -17,7 +17,7 @@ from kilonova.domain.network import PlugKind
 from kilonova.domain.servers import RequestedNetwork
 from kilonova.network.builtin.changes import Change
 from kilonova.network.builtin.service import BuiltinNetwork
-from kilonova.store import hosts
+from kilonova.store import hosts, segments
 from kilonova.store.schema.hosts import services
 
 SILENCE = 60.0
@@ -28,9 +28,12 @@ class Told:
 
     def __init__(self) -> None:
         self._hosts: set[str] = set()
+        self.networks: set[str] = set()
+        """That are on other hosts than before."""
 
     def __call__(self, change: Change) -> None:
         self._hosts.update(change.hosts)
+        self.networks.update(change.networks)
 
     def take(self) -> set[str]:
         taken, self._hosts = self._hosts, set()
@@ -202,3 +205,39 @@ def test_every_change_is_told_to_whom_it_concerns(
     assert told.take() == {"a", "elsewhere"}
     alice.delete("router", router)
     assert told.take() == {"a"}
+
+
+def test_the_hosts_of_a_network_hear_that_its_router_came_or_is_down(
+    alice: Caller, network: BuiltinNetwork, told: Told, external: str, net: str, subnet: dict[str, Any]
+) -> None:
+    """A router with interfaces gets its host with its gateway, if there was none before."""
+    router = alice.create("router")["id"]
+    attach(alice, router, subnet_id=subnet["id"])
+    with network.db.write() as conn:
+        service = hosts.seen(conn, "nova-compute", "a", "nova")
+        one = HostReport(
+            hypervisor_hostname="a",
+            hypervisor_type="QEMU",
+            hypervisor_version=1,
+            host_ip="192.0.2.1",
+            total=Capacity(vcpus=4, memory_mb=4096, disk_gb=100),
+            tunnel_address="192.0.2.1",
+        )
+        hosts.report(conn, service, "a", one, network.config.compute)
+
+    def places() -> set[str]:
+        with network.db.read() as conn:
+            return set(segments.places(conn, [net])[net])
+
+    for change, now in (
+        ({"external_gateway_info": {"network_id": external}}, {"a"}),
+        ({"admin_state_up": False}, set()),
+        ({"admin_state_up": True}, {"a"}),
+    ):
+        told.networks.clear()
+        alice.update("router", router, **change)
+        assert told.networks == {net}
+        assert places() == now
+    told.networks.clear()
+    alice.update("router", router, name="other")
+    assert told.networks == set()

@@ -22,8 +22,8 @@ def place(conn: sa.Connection, config: Config, router: Router) -> None:
     if router.host:
         return
     host = store.pick_host(conn, config.compute.service_down_time)
-    if host:
-        store.move(conn, router.id, "", host)
+    if host and store.move(conn, router.id, "", host):
+        tell_inside(conn, router.id)
 
 
 def homeless(conn: sa.Connection, silence: float) -> list[Router]:
@@ -37,14 +37,19 @@ def rehome(conn: sa.Connection, config: Config, silence: float) -> None:
         host = store.pick_host(conn, config.compute.service_down_time)
         if host and host != router.host and store.move(conn, router.id, router.host, host):
             _tell(conn, {router.host, host})
-            interfaces = store.interfaces(conn, [router.id])
-            changed(conn, Change(networks={port.network_id for port in interfaces}))
+            tell_inside(conn, router.id)
 
 
 def tell(conn: sa.Connection, router_ids: Iterable[str], network_ids: Sequence[str] = ()) -> None:
     """These routers are not as they were, nor, perhaps, who has the gateways of these networks."""
     _tell(conn, {*store.hosts_of(conn, sorted(router_ids)), *ports.hosts_of(conn, network_ids)})
     changed(conn, Change(networks=network_ids))
+
+
+def tell_inside(conn: sa.Connection, router_id: str) -> None:
+    """The networks that this router joins are on other hosts than before."""
+    inside = store.interfaces(conn, [router_id])
+    changed(conn, Change(networks={port.network_id for port in inside}))
 
 
 def tell_network(conn: sa.Connection, network_id: str) -> None:

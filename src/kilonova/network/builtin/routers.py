@@ -78,6 +78,8 @@ def update(
     if changes:
         store.update(conn, router.id, changes)
     placement.tell(conn, [router.id])
+    if "admin_state_up" in changes:
+        placement.tell_inside(conn, router.id)
     return find(conn, context, router_id)
 
 

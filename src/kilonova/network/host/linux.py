@@ -142,10 +142,18 @@ def ensure_veth(
     )
 
 
-def ensure_vxlan(ip: Netlink, name: str, *, mtu: int, vni: int, local: str, port: int) -> list[str]:
-    """A VXLAN device that sends from that address and learns who is where. One that is there is taken for
-    it."""
-    options = {"vxlan_id": vni, "vxlan_local": local, "vxlan_port": port, "vxlan_learning": 1}
+def ensure_vxlan(
+    ip: Netlink, name: str, *, mtu: int, vni: int, local: str, port: int, most_macs: int
+) -> list[str]:
+    """A VXLAN device that sends from that address and learns who is where, of so many. One that is there is
+    taken for it."""
+    options = {
+        "vxlan_id": vni,
+        "vxlan_local": local,
+        "vxlan_port": port,
+        "vxlan_learning": 1,
+        "vxlan_limit": most_macs,
+    }
     return _ensure_link(
         ip,
         name,

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from kilonova.network.host import linux
+from kilonova.domain.errors import BuildFailed
+from kilonova.network.host import forwarding_table, linux
 
 _EVERYBODY = "00:00:00:00:00:00"
 """The forwarding table's name for what no other entry says."""
+_MOST_MACS = 16384
+"""That a device knows at once: guests without port security may send from any. What is for others goes to all
+hosts of the network."""
 
 
 def ensure(
@@ -23,7 +27,7 @@ def ensure(
         with linux.making(f"removing {name}"):
             linux.delete_link(ip, name)
         done.append(f"device {name} was another")
-    done += linux.ensure_vxlan(ip, name, mtu=mtu, vni=vni, local=local, port=port)
+    done += linux.ensure_vxlan(ip, name, mtu=mtu, vni=vni, local=local, port=port, most_macs=_MOST_MACS)
     return done + ensure_peers(ip, name, peers)
 
 
@@ -40,8 +44,11 @@ def ensure_peers(ip: linux.Netlink, name: str, peers: list[str]) -> list[str]:
 
 def peers_of(ip: linux.Netlink, name: str) -> set[str]:
     """Where the device, which is there, sends what is for everybody."""
-    entries = ip.fdb("dump", ifindex=linux.index_of(ip, name))
-    return {entry.get_attr("NDA_DST") for entry in entries if entry.get_attr("NDA_LLADDR") == _EVERYBODY}
+    index = linux.index_of(ip, name)
+    try:
+        return forwarding_table.destinations(index, bytes.fromhex(_EVERYBODY.replace(":", "")))
+    except OSError as error:
+        raise BuildFailed(f"hosts of {name}: {error}") from error
 
 
 def _is_right(ip: linux.Netlink, name: str, vni: int, local: str, port: int) -> bool:
@@ -50,5 +57,11 @@ def _is_right(ip: linux.Netlink, name: str, vni: int, local: str, port: int) -> 
     if info is None or info.get_attr("IFLA_INFO_KIND") != "vxlan":
         return False
     data: Any = info.get_attr("IFLA_INFO_DATA")
-    kinds = ("IFLA_VXLAN_ID", "IFLA_VXLAN_LOCAL", "IFLA_VXLAN_PORT", "IFLA_VXLAN_LEARNING")
-    return [data.get_attr(kind) for kind in kinds] == [vni, local, port, 1]
+    kinds = (
+        "IFLA_VXLAN_ID",
+        "IFLA_VXLAN_LOCAL",
+        "IFLA_VXLAN_PORT",
+        "IFLA_VXLAN_LEARNING",
+        "IFLA_VXLAN_LIMIT",
+    )
+    return [data.get_attr(kind) for kind in kinds] == [vni, local, port, 1, _MOST_MACS]
