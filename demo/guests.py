@@ -29,6 +29,7 @@ def things(machine: Machine) -> list[str]:
     links = machine.run("ip", "-brief", "link").splitlines()
     found += [f"device {line.split()[0]}" for line in links if re.match(r"tap|brq|kn[btv]", line)]
     found += [f"namespace {line.split()[0]}" for line in machine.run("ip", "netns", "list").splitlines()]
-    found += machine.run("nft", "list", "tables").splitlines()
+    tables = machine.run("nft", "list", "tables").splitlines()
+    found += [table for table in tables if "kilonova-tunnels" not in table]  # as long as it takes tunnels
     own = machine.disk / "state/hosts" / machine.name
     return found + [f"files of {path.name}" for path in (own / "instances").glob("*")]

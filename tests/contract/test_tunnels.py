@@ -395,6 +395,31 @@ def test_a_router_serves_guests_of_other_hosts(kinds: tuple[PlugKind, PlugKind])
         internet.close()
 
 
+def speaks(lab: FarLab, vif: Vif, address: str, ports: list[int]) -> None:
+    guest = guest_of(lab, vif)
+    with guest.inside(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as one:
+        for port in ports:
+            one.sendto(b"hello", (address, port))
+
+
+def test_no_guest_speaks_vxlan_with_the_address_of_its_host() -> None:
+    """Also while the host itself has no tunnel: another may take it for one of a network's hosts."""
+    with far_hosts("bridge") as (one,):
+        a, ears = vif(10), []
+        one.call(plug, a)
+        one.call(lease, a)
+        for port in (4789, 4788):
+            ears.append(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            ears[-1].bind(("10.99.0.100", port))
+            ears[-1].settimeout(5)
+        with ears[0], ears[1]:
+            one.call(speaks, a, "10.99.0.100", [4789, 4788])
+            assert ears[1].recv(10) == b"hello"
+            ears[0].settimeout(0.3)
+            with pytest.raises(TimeoutError):
+                ears[0].recv(10)
+
+
 # --- kill -9
 @pytest.mark.parametrize(("kind", "verb"), [("bridge", "join"), ("bridge", "part"), ("ovs-hybrid", "join")])
 def test_killed_between_any_two_acts_of_a_tunnel(kind: PlugKind, verb: str) -> None:

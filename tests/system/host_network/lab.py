@@ -277,6 +277,32 @@ def ipv4(
     return mac(ether[1]) + mac(ether[0]) + b"\x08\x00" + head + addresses + udp
 
 
+def ill_summed(frame: bytes) -> bytes:
+    """The datagram of ipv4(), with a checksum that is not its own: of no connection, for whoever tracks."""
+    return frame[:40] + b"\x00\x01" + frame[42:]
+
+
+def leaves_by(guest: Guest, gateway_mac: str, outside: Service) -> set[str]:
+    """The addresses by which the outside hears of a datagram of the guest's that no connection is for, and of
+    one after it."""
+
+    def listen() -> socket.socket:
+        ear = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0800))
+        ear.settimeout(5)
+        return ear
+
+    frames = [ipv4((guest.vif.mac, gateway_mac), guest.ip, INTERNET, text=text) for text in (b"ill", b"last")]
+    with outside.space.inside(listen) as ear, guest.raw() as out:  # type: ignore[attr-defined]
+        for frame in (ill_summed(frames[0]), frames[1]):
+            out.send(frame)
+        found = set()
+        while True:
+            heard = ear.recv(2048)
+            found.add(str(IPv4Address(heard[26:30])))
+            if heard.endswith(b"last"):
+                return found
+
+
 def arp(ether_source: str, sender: tuple[str, str], target: str, operation: int = 1) -> bytes:
     """An ARP frame to all: the sender is a (MAC, IP) pair."""
     body = struct.pack("!HHBBH", 1, 0x0800, 6, 4, operation)

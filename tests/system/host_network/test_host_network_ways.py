@@ -16,6 +16,7 @@ from tests.system.host_network.lab import (
     Service,
     bridge_ports,
     eventually,
+    leaves_by,
     run,
     subnet,
 )
@@ -78,6 +79,12 @@ def test_guests_of_a_network_reach_each_other(lab: Lab) -> None:
 
 def test_a_guest_goes_out_with_the_hosts_address(lab: Lab, internet: Service) -> None:
     assert placed(lab, 5).reaches(INTERNET, internet.port) == INTERNET_HOST_SIDE
+
+
+def test_nothing_leaves_with_a_guests_own_address(lab: Lab, internet: Service) -> None:
+    guest = placed(lab, 5)
+    assert guest.reaches(INTERNET, internet.port) == INTERNET_HOST_SIDE
+    assert leaves_by(guest, names.guests_mac(lab.network_id), internet) == {INTERNET_HOST_SIDE}
 
 
 def test_two_networks_with_the_same_addresses_go_out(lab: Lab, internet: Service) -> None:

@@ -17,6 +17,7 @@ from tests.system.host_network.lab import (
     Lab,
     Service,
     eventually,
+    leaves_by,
     run,
     subnet,
 )
@@ -159,6 +160,7 @@ def test_the_router_is_the_only_way_out(routed: Routed, internet: Service) -> No
     assert guest.reaches(INTERNET, internet.port) is None
     routed.change(gateway=gateway())
     assert guest.reaches(INTERNET, internet.port, seconds=5) == INTERNET_HOST_SIDE
+    assert leaves_by(guest, routed.state.interfaces[0].mac, internet) == {INTERNET_HOST_SIDE}
     routed.apply()
     assert guest.reaches(INTERNET, internet.port, seconds=5) == INTERNET_HOST_SIDE
 

@@ -44,6 +44,8 @@ from kilonova.network.host.nft import (
 _UNSET = IPv4Address(0)
 """The sender's address of who has none yet: asking for DHCP, or whether an address is free (RFC 5227)."""
 _ETHER = payload("ether", "saddr")
+INVALID = match(ct("state"), ["invalid"], op="in")
+"""Of no connection: what NAT leaves as it is."""
 _ANSWERS = match(ct("state"), ["established", "related"], op="in")
 _REPLY = match(ct("direction"), "reply")
 _ESTABLISHED = match(ct("state"), ["established"], op="in")
@@ -242,7 +244,9 @@ def host_table(
             MASQUERADE,
         ],
     )
-    if not nat:
+    if nat:
+        forward.append(Rule("nothing goes out untranslated", [from_guests, INVALID, DROP]))
+    else:
         forward.append(Rule("guests do not go out", [from_guests, DROP]))
     return Table(
         "inet",
@@ -342,20 +346,26 @@ def _askers(zone_number: int, owners: Mapping[str, str]) -> Chain:
 
 
 def namespace_table() -> Table:
+    leaves = match(meta("oifname"), names.UPLINK)
     return Table(
         "ip",
         "kilonova",
         sets=[],
         chains=[
             Chain(
+                "forward",
+                [Rule("nothing leaves untranslated", [leaves, INVALID, DROP])],
+                Hook("filter", "forward", 0),
+            ),
+            Chain(
                 "postrouting",
                 [
                     Rule(
                         "guests leave with the network's transit address",
-                        [match(meta("oifname"), names.UPLINK), MASQUERADE],
+                        [leaves, MASQUERADE],
                     )
                 ],
                 Hook("nat", "postrouting", 100),
-            )
+            ),
         ],
     )

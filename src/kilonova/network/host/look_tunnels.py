@@ -39,5 +39,7 @@ def tunnel_problems(folder: Path, config: Network, plug: Plug, here: Mapping[str
             if tunnel_device.peers_of(ip, name) != set(tunnel.peers):
                 found.append(f"device {name} does not lead to the hosts that network {network_id} is on")
     guarded = {key: tunnels.guarded(plug, key, tunnel, here[key].addresses) for key, tunnel in there.items()}
-    tables = tunnel_rules.tables(tunnels.table_name(folder), config.tunnel_port, guarded)
+    tables = tunnel_rules.tables(
+        tunnels.table_name(folder), config.tunnel_port, guarded, plug.kind != "bridge"
+    )
     return found + rule_problems(list(tables))

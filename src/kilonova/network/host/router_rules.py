@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 from kilonova.network.host import past_switch
-from kilonova.network.host.firewall import keep_out
+from kilonova.network.host.firewall import INVALID, keep_out
 from kilonova.network.host.nft import (
     ACCEPT,
     DROP,
@@ -49,13 +49,18 @@ def _chains(plan: RouterPlan, gateway_ip: str) -> list[Chain]:
     outside = plan.outside
     from_inside = match(meta("iifname"), outside, "!=")
     to_inside = match(meta("oifname"), outside, "!=")
-    out, inwards = [], []
+    leaves = match(meta("oifname"), outside)
+    out, inwards, translated = [], [], []
     if plan.floating:
+        own = match(_SOURCE, one_of(sorted(plan.floating.values())))
+        translated.append(
+            Rule("no floating IP's guest leaves untranslated", [from_inside, leaves, own, INVALID, DROP])
+        )
         inwards.append(Rule("floating IPs lead in", [_nat("dnat", _TARGET, plan.floating)]))
         by_fixed = {fixed: floating for floating, fixed in plan.floating.items()}
         out.append(Rule("who has a floating IP goes out with it", [_nat("snat", _SOURCE, by_fixed)]))
     if plan.snat:
-        leaves = match(meta("oifname"), outside)
+        translated = [Rule("nothing leaves untranslated", [from_inside, leaves, INVALID, DROP])]
         out.append(Rule("others go out with the gateway's address", [leaves, _snat(gateway_ip)]))
     out.append(
         Rule(
@@ -74,7 +79,7 @@ def _chains(plan: RouterPlan, gateway_ip: str) -> list[Chain]:
     ]
     return [
         Chain("prerouting", inwards, Hook("nat", "prerouting", -100)),
-        Chain("forward", closed if plan.snat else [], Hook("filter", "forward", 0)),
+        Chain("forward", [*translated, *(closed if plan.snat else [])], Hook("filter", "forward", 0)),
         Chain("postrouting", [within, *out], Hook("nat", "postrouting", 100)),
     ]
 
@@ -95,7 +100,10 @@ def host_table(
 ) -> Table:
     """``outer``: the bridges of external networks, whose subnets are ``cidrs``. ``switched``: the
     routers' ports of the switch, if there is one."""
-    leave = [] if not (nat and cidrs) else [_masquerade(cidrs)]
+    leave = [_masquerade(cidrs)] if nat and cidrs else []
+    from_outer = match(meta("iifname"), "@outer")
+    untranslated = [from_outer, match(meta("oifname"), "@outer", "!="), INVALID, DROP]
+    forward = [Rule("nothing goes out untranslated", untranslated)] if leave else []
     return Table(
         "inet",
         name,
@@ -106,6 +114,7 @@ def host_table(
         chains=[
             *([] if switched is None else [_past_switch()]),
             keep_out(match(meta("iifname"), "@outer"), "routers and their guests do not reach the host"),
+            Chain("forward", forward, Hook("filter", "forward", 0)),
             Chain("postrouting", leave, Hook("nat", "postrouting", 100)),
         ],
     )

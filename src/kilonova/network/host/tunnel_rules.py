@@ -5,7 +5,8 @@ bridge kilonova-tunnels-…   between a network's tunnel and its bridge: nothing
                             metadata and gateway), in either direction; nothing of a tunnel reaches the
                             host itself
 inet kilonova-tunnels-…     on the host: a network's frames are taken from its other hosts alone; guests
-                            do not speak VXLAN through the host, whose address they would have
+                            do not speak VXLAN through the host, whose address they would have, also while
+                            it has no tunnel; what tunnels carry is not tracked twice
 arp kilonova-tunnels-…      where the tunnels lead to a switch: the host is deaf to that end
                             (past_switch.py)
 """
@@ -48,11 +49,11 @@ class Guarded(msgspec.Struct, frozen=True, kw_only=True):
     bridge: str | None = None
 
 
-def tables(name: str, port: int, tunnels: Mapping[str, Guarded]) -> tuple[Table, ...]:
+def tables(name: str, port: int, tunnels: Mapping[str, Guarded], to_switch: bool) -> tuple[Table, ...]:
+    """``to_switch``: that is where tunnels lead on this host."""
     ordered = [tunnels[key] for key in sorted(tunnels)]
     found = _between(name, ordered), _outside(name, port, ordered)
-    switched = _switched(ordered)
-    return (*found, past_switch.arp_table(name, switched)) if switched else found
+    return (*found, past_switch.arp_table(name, _switched(ordered))) if to_switch else found
 
 
 def _switched(tunnels: list[Guarded]) -> list[str]:
@@ -67,7 +68,8 @@ def _between(name: str, tunnels: list[Guarded]) -> Table:
     ]
     # A bridge that is only the tunnel's has another port, which leads to all guests here.
     inner = [names.tunnel_inner(one.network_id) for one in tunnels if one.bridge]
-    closed = Rule("no tunnel leads to the host", [match(meta("iifname"), one_of([*chains, *inner])), DROP])
+    ends = match(meta("iifname"), one_of([*chains, *inner]))
+    closed = [Rule("no tunnel leads to the host", [ends, DROP])] if tunnels else []
     return Table(
         "bridge",
         name,
@@ -75,7 +77,7 @@ def _between(name: str, tunnels: list[Guarded]) -> Table:
         chains=[
             *(Chain(f"tunnel-{one.network_id}", _of_tunnel(one)) for one in tunnels),
             Chain("forward", each, Hook("filter", "forward", -250)),
-            Chain("input", [closed], Hook("filter", "input", -250)),
+            Chain("input", closed, Hook("filter", "input", -250)),
         ],
     )
 
@@ -99,6 +101,14 @@ def _outside(name: str, port: int, tunnels: list[Guarded]) -> Table:
     bridges = sorted(one.bridge for one in tunnels if one.bridge)
     untracked = Rule("connections are known elsewhere", [match(meta("iifname"), one_of(bridges)), notrack()])
     through = match(meta("iifname"), one_of([names.transit("*"), names.external("*")]))
+    bridged = match(meta("iifname"), one_of([names.bridge("*"), names.qbr("*"), names.external("*")]), "!=")
+    peers = one_of(sorted({peer for one in tunnels for peer in one.peers}))
+    outer = "tunnels' own packets are of no connection"
+    came = Rule(outer, [bridged, match(payload("ip", "saddr"), peers), to_tunnels, notrack()])
+    goes = Rule(outer, [match(payload("ip", "daddr"), peers), to_tunnels, notrack()])
+    by_network = [[one.segmentation_id, {"jump": {"target": f"hosts-{one.network_id}"}}] for one in tunnels]
+    each = {"vmap": {"key": bits("th", *_VNI), "data": one_of(by_network)}}
+    checked = [Rule("each network has its hosts", [to_tunnels, each])]
     return Table(
         "inet",
         name,
@@ -106,25 +116,12 @@ def _outside(name: str, port: int, tunnels: list[Guarded]) -> Table:
         chains=[
             Chain(
                 "bridged",
-                [past_switch.rule(), untracked] if bridges else [],
+                [*([past_switch.rule(), untracked] if bridges else []), *([came] if tunnels else [])],
                 Hook("filter", "prerouting", -310),
             ),
-            Chain(
-                "input",
-                [
-                    Rule(
-                        f"network {one.network_id}: only from its other hosts",
-                        [
-                            to_tunnels,
-                            match(bits("th", *_VNI), one.segmentation_id),
-                            match(payload("ip", "saddr"), one_of(list(one.peers)), "!="),
-                            DROP,
-                        ],
-                    )
-                    for one in tunnels
-                ],
-                Hook("filter", "input", -10),
-            ),
+            Chain("sent", [goes] if tunnels else [], Hook("filter", "output", -310)),
+            *(Chain(f"hosts-{one.network_id}", [_from_hosts(one)]) for one in tunnels),
+            Chain("input", checked if tunnels else [], Hook("filter", "input", -10)),
             Chain(
                 "forward",
                 [Rule("guests do not speak VXLAN with the host's address", [through, to_tunnels, DROP])],
@@ -132,3 +129,8 @@ def _outside(name: str, port: int, tunnels: list[Guarded]) -> Table:
             ),
         ],
     )
+
+
+def _from_hosts(one: Guarded) -> Rule:
+    others = match(payload("ip", "saddr"), one_of(list(one.peers)), "!=")
+    return Rule("only from its other hosts", [others, DROP])

@@ -49,10 +49,10 @@ class Tunnels:
         self._loaded: tuple[nft.Table, ...] | None = None
 
     def start(self) -> None:
-        """Without tunnels there are no rules for them. What an earlier run may have left open is ruled from
-        the first moment; what of it should not be, the host removes."""
+        """A host that takes no tunnels has no rules for them. What an earlier run may have left open is ruled
+        from the first moment; what of it should not be, the host removes."""
         with self._lock:
-            if self.address is None or not self._known:
+            if self.address is None:
                 self._unload()
                 return
             for network_id, tunnel in self._known.items():
@@ -125,7 +125,7 @@ class Tunnels:
         """Who is sent what is for everybody, and the rules if asked; the devices are ensure()'s."""
         done = []
         with self._lock:
-            if not self._open:
+            if self.address is None:
                 return []
             if rules:
                 wanted = self._wanted()
@@ -148,12 +148,9 @@ class Tunnels:
 
     # --- rules, under the lock
     def _wanted(self) -> tuple[nft.Table, ...]:
-        return tunnel_rules.tables(self._table, self._port, self._open)
+        return tunnel_rules.tables(self._table, self._port, self._open, self._plug.kind != "bridge")
 
     def _load_rules(self) -> None:
-        if not self._open:
-            self._unload()
-            return
         wanted, loaded = self._wanted(), self._loaded
         if loaded is None:
             self._replace(wanted)
