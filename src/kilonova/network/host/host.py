@@ -274,10 +274,12 @@ class LinuxHost:
     def _mend(self, network_id: str, everything: bool) -> list[str]:
         with self._segment(network_id) as segment:
             vifs = self._records.vifs_of(network_id)
-            dhcp.bound_log(self._records.folder(network_id))
             look = everything or segment.changed() or network_id in self._without_dhcp
             self._without_dhcp.discard(network_id)
-            if not vifs or not look:
+            if not vifs:  # nor is a folder made for a network that left
+                return []
+            dhcp.bound_log(self._records.folder(network_id))
+            if not look:
                 return []
             mended = self._attempt(lambda: self._ensure_network(segment))
             for vif in vifs:
