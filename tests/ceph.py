@@ -1,8 +1,8 @@
-"""A Ceph of the tests' own: a monitor, a manager and an OSD from Debian's packages, in a folder, on free ports.
+"""A Ceph of the tests' own: monitor, manager and OSD of Debian's packages, in a folder, on free ports.
 
 cephx is on, as in production. No systemd, no kernel module, nothing that outlives it. The fixture ``ceph``
-(conftest.py) shares one among all tests of a worker, in the network that the tests were started in; who needs it in
-another network starts one there.
+(conftest.py) shares one among all tests of a worker, in the network that the tests were started in; who
+needs it in another network starts one there.
 """
 
 from __future__ import annotations
