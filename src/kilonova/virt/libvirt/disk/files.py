@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Literal
 
 from kilonova.cancel import Cancel
+from kilonova.disk_image import qemu_img
 from kilonova.domain.errors import BuildFailed
 from kilonova.domain.servers import BuildSpec, ImageRef
-from kilonova.virt.libvirt import qemu_img
 from kilonova.virt.libvirt.disk.base import (
     GIB,
     MIB,
@@ -88,7 +88,7 @@ class Files:
         return self._folder.server_ids()
 
     def flatten(self, source: Source, target: Path, cancel: Cancel) -> None:
-        once(target, lambda part: qemu_img.convert(source.path, source.format, part, "qcow2", cancel))
+        once(target, lambda part: qemu_img.flatten(source.path, source.format, part, cancel))
 
     def _path(self, server_id: str, name: Name) -> Path:
         return self._folder.instance(server_id).path / name

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from kilonova.cancel import Cancel
+from kilonova.disk_image import qemu_img
 from kilonova.domain.servers import ImageRef
-from kilonova.virt.libvirt import qemu_img
 from kilonova.virt.libvirt.disk.files import Files
 from kilonova.virt.libvirt.images import BOOTABLE_FORMATS
 

@@ -8,9 +8,9 @@ import os
 from pathlib import Path
 
 from kilonova.cancel import Cancel
+from kilonova.disk_image import qemu_img
 from kilonova.domain.errors import StaleEpoch
 from kilonova.domain.servers import ImageRef
-from kilonova.virt.libvirt import qemu_img
 from kilonova.virt.libvirt.disk.files import Files
 from kilonova.virt.libvirt.images import BOOTABLE_FORMATS
 
@@ -27,9 +27,10 @@ class Raw(Files):
         base, base_format = self._images.path(image), BOOTABLE_FORMATS[image.disk_format]
         if base_format == "raw":
             copy(base, path, cancel)
+            os.truncate(path, size)
         else:
-            qemu_img.convert(base, base_format, path, "raw", cancel)
-        os.truncate(path, size)
+            self._blank(path, size)
+            qemu_img.convert(base, base_format, str(path), cancel=cancel)
 
     def _blank(self, path: Path, size: int) -> None:
         with path.open("wb") as file:
