@@ -103,6 +103,7 @@ def _adopt_in_turn(parts: Parts, learn: Learn, server_id: str, record: PlacedSer
         _log.info("resuming_build", server=server_id)
         parts.driver.resume_build(server_id)
         state = PowerState.RUNNING
+    parts.driver.drop_snapshot(server_id)
     if interfaces.differ(parts, server_id, vifs):
         parts.bus.cast(topic(parts.host), "refresh_interfaces", ServerRef(server_id=server_id))
     message = PowerStates(host=parts.host, states={server_id: state}, observed_at=seen)

@@ -107,6 +107,19 @@ def nics_that_do_not_come_nor_go(cloud: Cloud) -> None:
     cloud.settled(server_id)
 
 
+def disks_that_become_images(cloud: Cloud) -> None:
+    server_id = cloud.active()
+    _does(cloud, server_id, "createImage", {"name": "s"})
+    _does(cloud, server_id, "createBackup", {"name": "b", "backup_type": "daily", "rotation": 0})
+    driver = cloud.where(server_id).driver
+    for kind, value in (
+        ("createImage", {"name": "s"}),
+        ("createBackup", {"name": "b", "backup_type": "daily", "rotation": 1}),
+    ):
+        driver.failures["take_snapshot"] = [BuildFailed("no")]
+        _does(cloud, server_id, kind, value)
+
+
 STORIES: list[Story] = [
     a_whole_life,
     a_build_that_fails_on_every_host,
@@ -117,6 +130,7 @@ STORIES: list[Story] = [
     a_host_that_is_left,
     nics_that_come_and_go,
     nics_that_do_not_come_nor_go,
+    disks_that_become_images,
 ]
 
 
