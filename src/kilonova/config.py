@@ -268,6 +268,16 @@ class Image(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Where the image service keeps them; empty: ``images`` in the state folder."""
 
 
+class ImageCache(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a host keeps of the images that its servers were made of."""
+
+    manager_interval: Annotated[float, Meta(ge=-1)] = 2400.0
+    """Seconds between two looks for images that nobody uses; -1: none, 0: every minute."""
+    remove_unused_base_images: bool = True
+    remove_unused_original_minimum_age_seconds: Count = 86400
+    """How long an image that no disk is based on is kept, where there is space for it."""
+
+
 class Token(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     expiration: AtLeastOne = 3600
     key_repository: str = ""
@@ -334,6 +344,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     libvirt: Libvirt = Libvirt()
     fake: Fake = Fake()
     image: Image = Image()
+    image_cache: ImageCache = ImageCache()
     token: Token = Token()
     service_user: ServiceUser = ServiceUser()
     monitoring: Monitoring = Monitoring()

@@ -4,7 +4,7 @@ conductor   build_instances, perform_action, delete_instance (PerformOperation),
             ask (every message FromHost, checked against the placement of the server)
 scheduler   select_destinations, select_for_many
 compute.H   build_and_run_instance, perform_action, delete_instance, change_interfaces (Work),
-            get_console_output, refresh_interfaces, network_changed, compare
+            get_console_output, refresh_interfaces, network_changed, compare, cache_images
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import msgspec
 from kilonova.domain.bounds import AnyText, Id, Moment, Text16, Text32, Text64, Text255
 from kilonova.domain.hosts import HostReport
 from kilonova.domain.network import NetworkState, Vif
-from kilonova.domain.servers import BuildSpec, PowerState
+from kilonova.domain.servers import BuildSpec, ImageRef, PowerState
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,6 +80,12 @@ class ConsoleOutput(Message, frozen=True, kw_only=True):
 
 class ServerRef(Message, frozen=True, kw_only=True):
     server_id: str
+
+
+class CacheImages(Message, frozen=True, kw_only=True):
+    """Images that servers will be made of on this host soon."""
+
+    images: list[ImageRef]
 
 
 class Text(Message, frozen=True, kw_only=True):
