@@ -24,7 +24,7 @@ _ROUNDS = 5
 
 def image_pull() -> list[Figure]:
     """A qcow2 full of data, from a store on this machine. Both end when the bytes are on the disk."""
-    with tempfile.TemporaryDirectory(prefix="kilonova-bench-", dir="/var/tmp") as temporary:  # noqa: S108
+    with tempfile.TemporaryDirectory(prefix="kilonova-bench-", dir="/var/tmp") as temporary:
         top = Path(temporary)
         image = _image(top)
         pulls, copies = [], []
@@ -33,7 +33,7 @@ def image_pull() -> list[Figure]:
             pulls.append(_pulled(top / "store", image, top / f"host-{number}"))
     ratio = median(copy / pull for copy, pull in zip(copies, pulls, strict=True))
     note = f"{_MIB} MiB in {median(pulls):.2f} s; cp in {median(copies):.2f} s"
-    return [Figure("first pull of a qcow2 image, speed of cp", ratio, "× cp", at_least=0.8, note=note)]
+    return [Figure("first pull of a qcow2 image, speed of cp", ratio, "x cp", at_least=0.8, note=note)]
 
 
 def _image(top: Path) -> ImageRef:

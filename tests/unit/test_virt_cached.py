@@ -117,7 +117,7 @@ def test_a_disk_that_cannot_be_read_keeps_everything(
     base = aged(cache.ensure(source.image(), GO_ON))
     instance = folder.instance(str(uuid.uuid4()))
     instance.make()
-    instance.disk.write_bytes(b"QFI\xfb" + b"garbage")
+    (instance.path / "disk").write_bytes(b"QFI\xfb" + b"garbage")
     with pytest.raises(BuildFailed):
         cache.remove_unused(DAY)
     assert base.exists()
