@@ -19,7 +19,14 @@ from kilonova.domain.servers import RequestedNetwork
 from kilonova.network.base import Seat
 from kilonova.network.builtin import interfaces, networks, ports, subnets
 from kilonova.network.builtin.errors import SubnetNotFound
-from kilonova.network.builtin.requests import NetworkUpdate, PortCreate, SubnetCreate, SubnetUpdate
+from kilonova.network.builtin.requests import (
+    FixedIpRequest,
+    NetworkUpdate,
+    PortCreate,
+    PortUpdate,
+    SubnetCreate,
+    SubnetUpdate,
+)
 from kilonova.network.builtin.service import BuiltinNetwork
 
 OWNER = RequestContext(request_id="r", user_id="u", project_id=ALICE, roles=frozenset({"member"}))
@@ -219,6 +226,32 @@ def slaac(network: BuiltinNetwork, net: str) -> Callable[[Any], object]:
     modes: dict[str, Any] = {"ipv6_ra_mode": "slaac", "ipv6_address_mode": "slaac"}
     asked = SubnetCreate(network_id=net, ip_version=6, cidr="2001:db8::/64", **modes)
     return lambda conn: subnets.create(conn, network.config, OWNER, asked)
+
+
+def test_a_port_changes_while_a_subnet_with_automatic_addresses_comes(
+    alice: Caller, network: BuiltinNetwork, net: str, subnet: dict[str, Any]
+) -> None:
+    """Both need the port and the subnets, and take them in one order."""
+    port = alice.create("port", network_id=net)["id"]
+    make_subnet = slaac(network, net)
+
+    def make(begun: threading.Event) -> None:
+        begun.set()
+        with network.write() as conn:
+            make_subnet(conn)
+
+    begun = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        with network.write() as conn:
+            ports.find(conn, OWNER, port, for_update=True)
+            other = pool.submit(make, begun)
+            begun.wait()
+            wait([other], timeout=1.0)
+            body = PortUpdate(fixed_ips=[FixedIpRequest(ip_address="10.0.0.77")])
+            ports.update(conn, network.config, OWNER, port, body)
+        other.result(timeout=30)
+    found = alice.get(f"/ports/{port}")["port"]["fixed_ips"]
+    assert [":" in one["ip_address"] for one in found] == [False, True]
 
 
 @pytest.mark.parametrize("others", [0, 1])
