@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 from falcon.testing import Result
-from tests.functional.network.conftest import ALICE, Caller, path_of
+from tests.functional.network.conftest import ALICE, BOB, Caller, path_of
 
 from kilonova.config import Config
 from kilonova.domain.context import RequestContext
 from kilonova.domain.errors import NotFound
 from kilonova.domain.servers import RequestedNetwork
 from kilonova.network.base import Seat
-from kilonova.network.builtin import interfaces, networks, ports, subnets
+from kilonova.network.builtin import interfaces, networks, ports, rbac, subnets
 from kilonova.network.builtin.errors import SubnetNotFound
 from kilonova.network.builtin.requests import (
     FixedIpRequest,
@@ -342,3 +342,17 @@ def test_a_network_that_goes_under_an_attach_is_not_found(
     seat = Seat(server_id="s", project_id=ALICE, hostname="vm", host="h1", availability_zone="az")
     with pytest.raises(NotFound, match=net):
         network.attach(OWNER, seat, RequestedNetwork(network_id=net))
+
+
+def test_a_group_is_not_taken_back_under_a_port(alice: Caller, bob: Caller, network: BuiltinNetwork) -> None:
+    """Who begins to use it while the policy goes finds it gone."""
+    group = alice.create("security_group")["id"]
+    body = {"object_type": "security_group", "object_id": group, "target_tenant": BOB}
+    made = alice("POST", "/rbac-policies", {"rbac_policy": body | {"action": "access_as_shared"}})
+    policy = made.json["rbac_policy"]["id"]
+    net = bob.create("network")["id"]
+
+    def use() -> int:
+        return int(post(bob, "port", network_id=net, security_groups=[group]).status_code)
+
+    assert meanwhile(network, lambda conn: rbac.delete(conn, OWNER, policy), use) == 404
