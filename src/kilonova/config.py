@@ -243,6 +243,8 @@ class Libvirt(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     virt_type: str = "auto"
     """``auto`` probes KVM with a real guest; ``kvm`` or ``qemu`` decide."""
     disk_cachemode: str = "none"
+    images_type: Literal["qcow2", "raw"] = "qcow2"
+    """What a server's disk is: an overlay on the host's cached image, or a copy of it."""
     num_pcie_ports: Annotated[int, Meta(ge=0, le=28)] = 16
     """PCIe root ports of a q35 machine, one a device, those that are attached while it runs included; 0: as
     many as libvirt thinks right, which leaves room for one."""
