@@ -118,6 +118,12 @@ class Cluster(Client):
         for proxy in self.proxies.values():
             proxy.close()
 
+    def keep_logs(self, folder: Path) -> None:
+        """A copy of what all services wrote."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in self.state.glob("*.log"):
+            (folder / path.name).write_text(path.read_text())
+
     # --- asking
 
     def furnish(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import signal
 import threading
 from collections.abc import Callable, Mapping
@@ -55,6 +56,17 @@ def state_of(cluster: Cluster, server: str) -> str:
     if deleted_at is not None:
         return "deleted"
     return vm_state if task_state is None else f"{vm_state}*"
+
+
+def story_of(cluster: Cluster, server: str) -> str:
+    """Its state, and the fault that it shows."""
+    with cluster.database() as db:
+        row = db.execute(f"SELECT fault FROM servers WHERE name = '{server}'").fetchone()
+    fault = row[0] if row is not None else None
+    if isinstance(fault, str):
+        fault = json.loads(fault)
+    said = f" ({fault['message']})" if fault else ""
+    return f"{server} is {state_of(cluster, server) or 'nowhere'}{said}"
 
 
 def id_of(cluster: Cluster, server: str) -> str:
@@ -140,7 +152,8 @@ def _settled(state: str, *ways: Callable[[Cluster, str], None]) -> Callable[[Clu
         for way in ways:
             way(cluster, server)
             until(lambda: state_of(cluster, server)[-1:] not in {"", "*"}, _PATIENCE, f"{server}")
-        assert state_of(cluster, server) == state, state_of(cluster, server)
+            assert state == "error" or state_of(cluster, server) != "error", story_of(cluster, server)
+        assert state_of(cluster, server) == state, f"{story_of(cluster, server)}, not {state}"
 
     return prepare
 

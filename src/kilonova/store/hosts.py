@@ -184,13 +184,14 @@ def takes_builds(conn: sa.Connection, host: str, service_down_time: float) -> bo
     return _TAKES_BUILDS.row(conn, {"on": host, "since": since}) is not None
 
 
-def any_silent(conn: sa.Connection, service_down_time: float) -> bool:
-    """Whether a compute that would take builds gave no sign of life lately."""
+def any_silent(conn: sa.Connection, service_down_time: float, until: float) -> bool:
+    """Whether a compute that would take builds gave no sign of life lately, or may have been silent ``until``
+    (epoch seconds) and was heard since."""
     query = sa.select(services.c.id).where(
         services.c.binary == "nova-compute",
         services.c.forced_down.is_(False),
         services.c.disabled.is_(False),
-        services.c.last_seen < now() - service_down_time,
+        sa.or_(services.c.last_seen < now() - service_down_time, services.c.last_seen >= until),
     )
     return conn.execute(query.limit(1)).first() is not None
 
