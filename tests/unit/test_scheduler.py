@@ -295,9 +295,7 @@ def test_a_host_that_was_silent_is_looked_at_again_before_there_is_none(db: Data
     assert scheduler.select_destinations(request(db, flavor=vcpus(3))).host == "h1"
 
 
-def test_those_that_stay_silent_cost_no_look_each_time(
-    db: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_those_that_stay_silent_cost_no_look_each_time(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     service = add_host(db, "h1")
     with db.write() as conn:
         conn.exec_driver_sql("UPDATE services SET last_seen = 1 WHERE id = ?", (service,))
