@@ -107,9 +107,9 @@ def report_all(conn: sa.Connection, told: Mapping[str, HostReport], zone: str, r
     for host, one in told.items():
         service_id = service_ids.get(host) or seen(conn, "nova-compute", host, zone)
         row = rows.get(host)
-        if row is None or _differs(row, _values(one, rules)):
-            if report(conn, service_id, host, one, rules).moved:
-                moved.append(host)
+        differs = row is None or _differs(row, _values(one, rules))
+        if differs and report(conn, service_id, host, one, rules).moved:
+            moved.append(host)
     return moved
 
 
