@@ -11,9 +11,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from kilonova.domain.errors import BuildAborted, BuildFailed
+from kilonova.cancel import Cancel
+from kilonova.disk_image import qemu_img
+from kilonova.domain.errors import BuildAborted, BuildFailed, StaleEpoch
 from kilonova.domain.servers import BuildSpec, Flavor, ImageRef
-from kilonova.virt.libvirt import disks, qemu_img
+from kilonova.virt.libvirt import disks
 from kilonova.virt.libvirt.folder import Folder, Instance
 from kilonova.virt.libvirt.images import ImageCache
 
@@ -165,3 +167,23 @@ def test_a_server_without_image_gets_an_empty_disk(folder: Folder, cache: ImageC
     instance = instance_of(folder, spec)
     disks.ensure_system_disk(spec, instance, cache)
     assert "backing-filename" not in info(instance.disk)
+
+
+def test_the_base_of_an_overlay_is_read_from_the_overlay(tmp_path: Path) -> None:
+    base, overlay = tmp_path / "base", tmp_path / "overlay"
+    qemu_img.create_empty(base, size=1 << 20)
+    qemu_img.create_overlay(overlay, base=base, base_format="qcow2", size=1 << 21)
+    assert qemu_img.backing_file(overlay) == str(base)
+    assert qemu_img.backing_file(base) is None
+
+
+def test_a_conversion_ends_with_its_reason(tmp_path: Path) -> None:
+    source, target, cancel = tmp_path / "source", tmp_path / "target", Cancel()
+    qemu_img.create_empty(source, size=1 << 20)
+    with target.open("wb") as file:
+        file.truncate(1 << 20)
+    qemu_img.convert(source, "qcow2", str(target), cancel=cancel)
+    assert target.read_bytes() == bytes(1 << 20)
+    cancel.set()
+    with pytest.raises(StaleEpoch):
+        qemu_img.convert(source, "qcow2", str(target), cancel=cancel)

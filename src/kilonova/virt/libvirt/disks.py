@@ -7,9 +7,9 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+from kilonova.disk_image import qemu_img
 from kilonova.domain.errors import BuildAborted, BuildFailed
 from kilonova.domain.servers import BuildSpec
-from kilonova.virt.libvirt import qemu_img
 from kilonova.virt.libvirt.folder import Instance
 from kilonova.virt.libvirt.images import BOOTABLE_FORMATS, ImageCache, virtual_size
 
