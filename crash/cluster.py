@@ -159,12 +159,13 @@ class Cluster(Client):
             found[folder.name] = {name.removesuffix(".json") for name in files}
         return found
 
-    def nics(self, host: str, server: str) -> list[str]:
-        """The taps of a fake guest."""
+    def nics(self, host: str, server: str) -> dict[str, bool]:
+        """The taps of a fake guest, and whether their links are up."""
         try:
-            return list(json.loads((self.state / "hosts" / host / f"{server}.json").read_text())["nics"])
+            found = json.loads((self.state / "hosts" / host / f"{server}.json").read_text())["nics"]
         except FileNotFoundError:
-            return []
+            return {}
+        return dict(found)
 
 
 Backends = tuple[Rabbit, PostgreSQL, str]

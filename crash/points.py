@@ -159,7 +159,7 @@ class _Points:
             until(lambda: state_of(cluster, server) in ends, _PATIENCE, scenario.goal)
         except AssertionError as error:
             raise AssertionError(f"{story_of(cluster, server)}, not {scenario.goal}") from error
-        settle(cluster, _PATIENCE)
+        settle(cluster, scenario.settles)
 
     def _configure(self, scenario: Scenario, name: str, faults: dict[str, Any]) -> None:
         options = scenario.options.get(self._cluster.services[name].kind, {})
