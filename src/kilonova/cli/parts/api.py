@@ -107,7 +107,7 @@ def serve(
     closing: ExitStack,
 ) -> None:
     """Answer requests from now on."""
-    announcer = Announcer(db, bus)
+    announcer = Announcer(db, bus, faults.reach)
     closing.callback(announcer.close)
     burials = Ticker("burials")
     closing.callback(burials.close)
