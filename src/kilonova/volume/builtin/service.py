@@ -12,13 +12,13 @@ from kilonova.domain.context import RequestContext
 from kilonova.domain.errors import BadRequest, BuildAborted, NotFound
 from kilonova.domain.servers import ImageRef
 from kilonova.domain.volumes import Connection, Connector, SnapshotStatus, VolumeStatus
-from kilonova.store import volume_attachments, volume_snapshots, volume_types, volumes
+from kilonova.store import operations, volume_attachments, volume_snapshots, volume_types, volumes
 from kilonova.store.database import Database, Row
 from kilonova.volume.base import NewVolume, Ready, VolumeView
 from kilonova.volume.builtin import attachments, create, quotas, snapshots, types
 from kilonova.volume.builtin import volumes as rules
 from kilonova.volume.builtin.backends import NO_BACKEND
-from kilonova.volume.builtin.parts import Parts, nowhere
+from kilonova.volume.builtin.parts import Parts, nowhere, system_context
 
 _MAKING = (VolumeStatus.CREATING, VolumeStatus.DOWNLOADING)
 
@@ -132,6 +132,17 @@ class BuiltinVolumes:
     def release(self, attachment_id: str, delete_volume: bool = False) -> None:
         with self.db.write() as conn:
             attachments.release(conn, self.parts, attachment_id, delete_volume)
+
+    def discard(self, volume_id: str) -> None:
+        """One that a build began to make and nobody has."""
+        with self.db.write() as conn:
+            operations.lock_open(conn, volume_id)
+            volume = volumes.get(conn, volume_id, for_update=True)
+            if volume is None or volume.status == VolumeStatus.DELETING:
+                return
+            if not volume_attachments.of_volume(conn, volume_id):
+                context = system_context("", volume.project_id, volume.user_id)
+                rules.begin_delete(conn, self.parts, context, volume)
 
     def connection(self, attachment_id: str) -> Connection | None:
         return attachments.connection(self.parts, attachment_id)

@@ -44,7 +44,7 @@ def create(
     *,
     force: bool = False,
 ) -> None:
-    """Begin one, which is its volume's project's. ``force``: of a volume in use too. Nothing if it is there."""
+    """Begin one, its volume's project's. ``force``: of a volume in use too. Nothing if it is there."""
     if store.get(conn, snapshot_id) is not None:
         return
     volume = find_volume(conn, context, volume_id, for_update=True)

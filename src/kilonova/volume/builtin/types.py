@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -55,7 +56,7 @@ def create(
     conn: sa.Connection, name: str, description: str | None, is_public: bool, extra_specs: dict[str, str]
 ) -> Row:
     """Conflict if the name is taken."""
-    row = {
+    row: dict[str, Any] = {
         "id": str(uuid.uuid4()),
         "name": name,
         "description": description,
@@ -70,7 +71,7 @@ def create(
     return made
 
 
-def update(conn: sa.Connection, context: RequestContext, type_id: str, **values: object) -> Row:
+def update(conn: sa.Connection, context: RequestContext, type_id: str, **values: Any) -> Row:
     before = get(conn, context, type_id, for_update=True)
     name = values.get("name")
     if isinstance(name, str) and name != before.name:

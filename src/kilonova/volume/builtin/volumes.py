@@ -8,7 +8,6 @@ from typing import Any
 import sqlalchemy as sa
 
 from kilonova.domain.context import RequestContext
-from kilonova.domain.errors import BadRequest
 from kilonova.domain.servers import ImageRef
 from kilonova.domain.volumes import SnapshotStatus, VolumeStatus, VolumeWork
 from kilonova.store import (
@@ -21,10 +20,17 @@ from kilonova.store import (
 )
 from kilonova.store import volumes as store
 from kilonova.store.database import Row
+from kilonova.store.schema.volumes import volume_snapshots as snapshots_table
 from kilonova.store.schema.volumes import volumes as table
 from kilonova.volume.builtin import create, quotas
 from kilonova.volume.builtin.backends import is_true, location, serves
-from kilonova.volume.builtin.errors import invalid_input, invalid_volume, volume_not_found, wrong_status
+from kilonova.volume.builtin.errors import (
+    invalid_input,
+    invalid_snapshot,
+    invalid_volume,
+    volume_not_found,
+    wrong_status,
+)
 from kilonova.volume.builtin.parts import Parts, begin
 
 
@@ -77,7 +83,7 @@ _SNAPSHOT_DELETED_IN = (SnapshotStatus.AVAILABLE, SnapshotStatus.ERROR, Snapshot
 
 def is_read(conn: sa.Connection, volume_id: str) -> bool:
     """Whether another volume is being made of it, or of a snapshot of it."""
-    snapshots = sa.select(volume_snapshots.table.c.id).where(volume_snapshots.table.c.volume_id == volume_id)
+    snapshots = sa.select(snapshots_table.c.id).where(snapshots_table.c.volume_id == volume_id)
     of_it = sa.or_(table.c.source_volid == volume_id, table.c.snapshot_id.in_(snapshots))
     query = sa.select(table.c.id).where(of_it, table.c.status == VolumeStatus.CREATING).limit(1)
     return conn.execute(query).first() is not None
@@ -152,13 +158,11 @@ def revert(
     if wanted is None:
         raise invalid_input(f"Snapshot {snapshot_id} is not of volume {volume_id}.")
     if snapshots[0].id != snapshot_id:
-        raise BadRequest(
-            f"Invalid snapshot: Specified snapshot {snapshot_id} is not the latest one of volume {volume_id}."
+        raise invalid_snapshot(
+            f"Specified snapshot {snapshot_id} is not the latest one of volume {volume_id}."
         )
     if wanted.status != SnapshotStatus.AVAILABLE:
-        raise BadRequest(
-            f"Invalid snapshot: Can't revert to snapshot {snapshot_id} in status {wanted.status}."
-        )
+        raise invalid_snapshot(f"Can't revert to snapshot {snapshot_id} in status {wanted.status}.")
     if volume.size != wanted.size:
         raise invalid_input(
             f"Can't revert volume {volume_id} to its latest snapshot {snapshot_id}. The volume size must be "
