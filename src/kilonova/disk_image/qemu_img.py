@@ -53,6 +53,12 @@ def convert(
     _run(*arguments, cpu=_CONVERT_CPU_SECONDS, timeout=_CONVERT_TIMEOUT, cancel=cancel)
 
 
+def flatten(source: Path | str, source_format: str, target: Path, cancel: Cancel) -> None:
+    """All that a guest would read of ``source``, which no guest has, as a qcow2 that needs no other file."""
+    arguments = ("convert", "-f", source_format, "-O", "qcow2", "--", str(source), str(target))
+    _run(*arguments, cpu=_CONVERT_CPU_SECONDS, timeout=_CONVERT_TIMEOUT, cancel=cancel)
+
+
 def _run(
     *arguments: str, cpu: int = _CPU_SECONDS, timeout: float = _TIMEOUT, cancel: Cancel | None = None
 ) -> str:

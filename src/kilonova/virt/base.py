@@ -15,7 +15,7 @@ import msgspec
 from kilonova.cancel import Cancel
 from kilonova.domain.hosts import HostReport
 from kilonova.domain.network import Vif
-from kilonova.domain.servers import BuildSpec, GuestMetadata, PowerState
+from kilonova.domain.servers import BuildSpec, GuestMetadata, ImageRef, PowerState
 
 
 class Guest(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,8 +64,9 @@ class Driver(Protocol):
     def ensure_base_image(self, spec: BuildSpec, cancel: Cancel) -> None:
         """The image is on this host, verified: fetched once however many builds wait for it."""
 
-    def ensure_disks(self, spec: BuildSpec) -> None:
-        """System disk, ephemeral and swap exist."""
+    def ensure_disks(self, spec: BuildSpec, cancel: Cancel) -> str:
+        """System disk, ephemeral and swap exist: how the first was made (``overlay``, ``clone``, ``copy``,
+        ``blank``); empty if it was there, or there is none."""
 
     def ensure_config_drive(self, spec: BuildSpec, metadata: GuestMetadata) -> None:
         """The config drive exists (called only if the server has one)."""
@@ -81,6 +82,14 @@ class Driver(Protocol):
 
     def destroy(self, server_id: str) -> None:
         """Domain, disks and folder are gone. The undo of all the above."""
+
+    # Images, between builds.
+    def cache_image(self, image: ImageRef, cancel: Cancel) -> None:
+        """The image is on this host before a server asks for it. What a build does, with the same errors."""
+
+    def tidy_images(self) -> None:
+        """Images that nobody has used for long, or that there is no more space for, are gone, unless a disk
+        is based on them."""
 
     # A life afterwards. NotFound if there is no such guest; BuildFailed says what libvirt said.
     def power_on(self, spec: BuildSpec, vifs: list[Vif]) -> None:

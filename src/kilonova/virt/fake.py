@@ -20,7 +20,7 @@ from kilonova.domain import codec
 from kilonova.domain.errors import BuildAborted, BuildFailed, NotFound, StaleEpoch, Unavailable
 from kilonova.domain.hosts import Capacity, HostReport
 from kilonova.domain.network import Vif
-from kilonova.domain.servers import BuildSpec, GuestMetadata, PowerState
+from kilonova.domain.servers import BuildSpec, GuestMetadata, ImageRef, PowerState
 from kilonova.virt.base import Guest, GuestEvent
 from kilonova.virt.ids import checked_id
 
@@ -107,13 +107,15 @@ class FakeDriver:
         if cancel.is_set():
             raise StaleEpoch(f"the build of {spec.server_id} moved on")
 
-    def ensure_disks(self, spec: BuildSpec) -> None:
+    def ensure_disks(self, spec: BuildSpec, cancel: Cancel) -> str:
         self._step("ensure_disks")
         if spec.image is not None and spec.image.id not in self._images:
             raise BuildFailed(f"image {spec.image.id} is not on this host")
         if spec.image is None and not spec.flavor.root_gb:
             raise BuildAborted("a server without an image needs a flavor with a disk")
+        had = self._servers.get(spec.server_id)
         self._update(spec.server_id, has_disks=True)
+        return "" if had is not None and had.has_disks else "overlay"
 
     def ensure_config_drive(self, spec: BuildSpec, metadata: GuestMetadata) -> None:
         self._step("ensure_config_drive")
@@ -150,6 +152,19 @@ class FakeDriver:
             if self._folder is not None:
                 self._file(server_id).unlink(missing_ok=True)
             self._changed.notify_all()
+
+    # --- images
+    def cache_image(self, image: ImageRef, cancel: Cancel) -> None:
+        if image.id not in self._images:
+            self._step("ensure_base_image", cancel)
+            self._images.add(image.id)
+
+    def tidy_images(self) -> None:
+        """Its images take no space."""
+
+    def has_image(self, image_id: str) -> bool:
+        """For tests: whether it was fetched."""
+        return image_id in self._images
 
     # --- a life afterwards
     def power_on(self, spec: BuildSpec, vifs: list[Vif]) -> None:
