@@ -103,7 +103,7 @@ def serve(
     closing: ExitStack,
 ) -> None:
     """Answer requests from now on."""
-    announcer = Announcer(db, bus)
+    announcer = Announcer(db, bus, faults.reach)
     closing.callback(announcer.close)
     network = BuiltinNetwork(db, config, announcer.tell)
     compute = ComputeAPI(config=config, db=db, bus=bus, network=network, images=images, faults=faults)
