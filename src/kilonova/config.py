@@ -137,6 +137,8 @@ class Operations(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     sweep_interval: Positive = 5.0
     build_timeout: Positive = 600.0
     action_timeout: Positive = 300.0
+    copy_timeout: Positive = 3600.0
+    """Of what carries a whole disk about: snapshots, backups, shelving."""
     max_attempts: AtLeastOne = 3
 
 
@@ -310,7 +312,7 @@ class Volume(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Of one project, and of one volume (GiB); -1 is unlimited (Cinder's names and defaults)."""
 
     def __post_init__(self) -> None:
-        """ValueError: an enabled backend is not described, or has a name that cannot be part of a host's."""
+        """ValueError: an enabled backend is not described, or its name cannot be part of a host's."""
         if unknown := [name for name in self.enabled_backends if name not in self.backends]:
             raise ValueError(f"enabled_backends: there is no [volume.backends.{unknown[0]}]")
         for name in self.backends:
