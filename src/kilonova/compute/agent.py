@@ -13,7 +13,7 @@ from msgspec import structs
 from kilonova import log
 from kilonova.bus.base import Handler, Subscription
 from kilonova.cancel import Cancel
-from kilonova.compute import actions, build, delete, interfaces, metadata, rebuild, rescue, snapshot
+from kilonova.compute import actions, build, delete, interfaces, metadata, rebuild, rescue, shelve, snapshot
 from kilonova.compute.images import ImageKeeper
 from kilonova.compute.insist import insist
 from kilonova.compute.journal import Journal
@@ -58,6 +58,8 @@ _WITH_STEPS: dict[str, Callable[[Parts, Work, Journal, Cancel], PowerState]] = {
     "rebuild": rebuild.rebuild,
     "rescue": rescue.rescue,
     "unrescue": rescue.unrescue,
+    "shelve": shelve.shelve,
+    "shelve_offload": shelve.shelve_offload,
 }
 """Actions that are more than one step."""
 
@@ -205,6 +207,10 @@ class Agent:
             self._worker.do(
                 work,
                 lambda task, journal: interfaces.change_interfaces(parts, work, journal, task.cancel, learn),
+            )
+        elif work.kind == "unshelve":
+            self._worker.do(
+                work, lambda task, journal: shelve.unshelve(parts, work, journal, task.cancel, learn)
             )
         else:
             perform = _WITH_STEPS.get(work.kind, actions.perform_action)

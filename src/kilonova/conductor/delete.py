@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from kilonova import log
+from kilonova.conductor import shelve
 from kilonova.conductor.actions import hand_over
 from kilonova.conductor.parts import Parts
 from kilonova.domain.errors import KilonovaError, StaleEpoch
@@ -65,4 +66,5 @@ def finish_records(conn: sa.Connection, parts: Parts, work: Row) -> None:
     lease.close(conn, work, operations.DONE)
     parts.network.deallocate_for_instance(work.server_id)
     claims.release(conn, work.server_id)
+    shelve.forget_image(conn, work.server_id)
     servers.mark_deleted(conn, work.server_id)
