@@ -15,6 +15,7 @@ from typing import BinaryIO, Protocol
 
 from kilonova import metrics
 from kilonova.cancel import Cancel
+from kilonova.disk_image.tree_hash import TreeHash
 from kilonova.domain.errors import (
     BuildAborted,
     BuildFailed,
@@ -177,7 +178,8 @@ class _Check:
         from kilonova.disk_image.inspect import Inspector
 
         self._image = image
-        self._digest = hashlib.sha512()
+        self._tree = TreeHash() if image.tree_hash is not None else None
+        self._digest = self._tree or hashlib.sha512()
         self._inspector = Inspector(image.disk_format, image.container_format)
         self._chunks: queue.Queue[bytes | None] = queue.Queue(_AHEAD)
         self._failure: Exception | None = None
@@ -189,22 +191,30 @@ class _Check:
 
     def close(self) -> None:
         """Safe to call again."""
-        if self._thread.is_alive():
-            self._chunks.put(None)
-            self._thread.join()
+        self._end()
+        if self._tree is not None:
+            self._tree.close()
 
     def verdict(self) -> int:
         """The virtual size. BuildAborted: the bytes are not those that were promised, or not safe."""
-        self.close()
+        self._end()
         if self._failure is not None:
             raise self._failure
         image, found = self._image, self._digest.hexdigest()
-        if image.os_hash_value is not None and found != image.os_hash_value:
-            raise BuildAborted(f"image {image.id}: its sha512 is {found}, not {image.os_hash_value}")
+        kind, wanted = (
+            ("sha512", image.os_hash_value) if self._tree is None else ("tree hash", image.tree_hash)
+        )
+        if wanted is not None and found != wanted:
+            raise BuildAborted(f"image {image.id}: its {kind} is {found}, not {wanted}")
         try:
             return self._inspector.finish()
         except UnsupportedMedia as error:
             raise BuildAborted(f"image {image.id} is not safe to use: {error.message}") from error
+
+    def _end(self) -> None:
+        if self._thread.is_alive():
+            self._chunks.put(None)
+            self._thread.join()
 
     def _run(self) -> None:
         while (chunk := self._chunks.get()) is not None:
