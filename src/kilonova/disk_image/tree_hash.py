@@ -12,8 +12,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 PIECE = 1 << 20
 _THREADS = 2
-_AHEAD = 8
-"""Pieces that may wait for a thread, in memory."""
+AHEAD = 8
+"""Pieces that may wait for a thread: so many updates ago, a buffer may still be looked at."""
 
 
 class TreeHash:
@@ -26,7 +26,7 @@ class TreeHash:
         self._hashed: deque[Future[bytes]] = deque()
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="image-hash")
 
-    def update(self, data: bytes) -> None:
+    def update(self, data: bytes | memoryview) -> None:
         rest = memoryview(data)
         while rest:
             part, rest = rest[: self._room], rest[self._room :]
@@ -48,7 +48,7 @@ class TreeHash:
         self._pool.shutdown()
 
     def _submit(self) -> None:
-        while len(self._hashed) >= _AHEAD:
+        while len(self._hashed) >= AHEAD:
             self._root.update(self._hashed.popleft().result())
         self._hashed.append(self._pool.submit(_digest, self._piece))
         self._piece, self._room = [], PIECE
