@@ -548,7 +548,7 @@ def test_a_nic_that_leaves_during_a_comparison_does_not_come_back(
         return answer
 
     monkeypatch.setattr(cloud.bus, "call", late)
-    host.agent._refresh_all()
+    host.agent._compare()
     assert plugged == [first]
 
 
