@@ -11,6 +11,7 @@ from kilonova.engine import interfaces
 from kilonova.engine.faults import NO_FAULTS, FaultPoints
 from kilonova.network.base import NetworkService
 from kilonova.store.database import Database
+from kilonova.volume.base import VolumeService
 
 if TYPE_CHECKING:
     from kilonova.image.service import Images
@@ -25,6 +26,7 @@ class ComputeAPI:
     bus: Bus
     network: NetworkService
     images: Images
+    volumes: VolumeService
     faults: FaultPoints = NO_FAULTS
 
     @property
