@@ -17,7 +17,7 @@ class VolumeStatus(StrEnum):
     """Where a volume is in its life.
 
         creating → available ⇄ reserved → attaching → in-use → detaching → available
-                       ⇅ extending, uploading, retyping, awaiting-transfer
+                       ⇅ extending, uploading, retyping, reverting, downloading, awaiting-transfer
         any → deleting → (gone)
 
     What fails ends in ``error``, ``error_deleting``, ``error_extending``, or back where it was.
@@ -33,6 +33,7 @@ class VolumeStatus(StrEnum):
     EXTENDING = "extending"
     UPLOADING = "uploading"
     RETYPING = "retyping"
+    REVERTING = "reverting"
     MAINTENANCE = "maintenance"
     AWAITING_TRANSFER = "awaiting-transfer"
     DELETING = "deleting"
@@ -56,6 +57,25 @@ class AttachStatus(StrEnum):
     ATTACHING = "attaching"
     ATTACHED = "attached"
     DETACHING = "detaching"
+
+
+class VolumeWork(StrEnum):
+    """Kinds of operations. What it happens to: a volume, a snapshot, or an attachment that is no more."""
+
+    CREATE = "volume_create"
+    DELETE = "volume_delete"
+    EXTEND = "volume_extend"
+    UPLOAD = "volume_upload"
+    REVERT = "volume_revert"
+    REIMAGE = "volume_reimage"
+    DISCONNECT = "volume_disconnect"
+    SNAPSHOT_CREATE = "snapshot_create"
+    SNAPSHOT_DELETE = "snapshot_delete"
+
+
+def manager_topic(host: str) -> str:
+    """Where the managers of a volume's ``host`` (``name@backend#pool``) take their work."""
+    return f"volume.{host.partition('@')[0]}"
 
 
 # --- what a new volume holds at first

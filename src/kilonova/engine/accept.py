@@ -6,7 +6,6 @@ end, whatever dies from here on.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -196,28 +195,7 @@ def _server_row(server: NewServer, reservation_id: str) -> dict[str, Any]:
 def new_operation(
     kind: str, record: str, server_id: str, project_id: str, context: RequestContext, deadline: float
 ) -> dict[str, Any]:
-    created = now()
-    return {
-        "id": str(uuid.uuid4()),
-        "kind": kind,
-        "record": record,
-        "server_id": server_id,
-        "project_id": project_id,
-        "user_id": context.user_id,
-        "request_id": context.request_id,
-        "state": operations.OPEN,
-        "owner": None,
-        "lease_until": 0.0,
-        "epoch": 0,
-        "attempt": 0,
-        "host": None,
-        "tried_hosts": [],
-        "alternates": [],
-        "payload": {},
-        "deadline": deadline,
-        "created_at": created,
-        "updated_at": created,
-    }
+    return operations.new(kind, record, server_id, project_id, context, deadline)
 
 
 def refuse_locked(context: RequestContext, server_id: str, server: Any) -> None:

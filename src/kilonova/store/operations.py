@@ -5,6 +5,7 @@ Those of a build's path are Statements: making them anew at each call would cost
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Collection, Sequence
 from functools import cache
 from typing import Any
@@ -14,6 +15,7 @@ from sqlalchemy import bindparam as given
 
 from kilonova import metrics
 from kilonova.domain.clock import now
+from kilonova.domain.context import RequestContext
 from kilonova.domain.messages import StepRecord
 from kilonova.store import dialect
 from kilonova.store.database import Row, after_commit
@@ -26,6 +28,35 @@ OPEN, DONE, FAILED, SUPERSEDED = "open", "done", "failed", "superseded"
 _ended = metrics.Histogram(
     "operation_seconds", "From accepted to ended.", ("kind", "state"), bounds=metrics.SLOW
 )
+
+
+def new(
+    kind: str, record: str, server_id: str, project_id: str, context: RequestContext, deadline: float
+) -> dict[str, Any]:
+    """A row for insert(): nobody has it yet. ``server_id``: of what it happens to, a volume perhaps."""
+    created = now()
+    return {
+        "id": str(uuid.uuid4()),
+        "kind": kind,
+        "record": record,
+        "server_id": server_id,
+        "project_id": project_id,
+        "user_id": context.user_id,
+        "request_id": context.request_id,
+        "state": OPEN,
+        "owner": None,
+        "lease_until": 0.0,
+        "epoch": 0,
+        "attempt": 0,
+        "host": None,
+        "tried_hosts": [],
+        "alternates": [],
+        "payload": {},
+        "deadline": deadline,
+        "created_at": created,
+        "updated_at": created,
+    }
+
 
 _INSERT = Statement(ops.insert())
 

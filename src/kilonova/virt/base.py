@@ -64,8 +64,9 @@ class Driver(Protocol):
     def ensure_base_image(self, spec: BuildSpec, cancel: Cancel) -> None:
         """The image is on this host, verified: fetched once however many builds wait for it."""
 
-    def ensure_disks(self, spec: BuildSpec) -> None:
-        """System disk, ephemeral and swap exist."""
+    def ensure_disks(self, spec: BuildSpec, cancel: Cancel) -> str:
+        """System disk, ephemeral and swap exist: how the first was made (``overlay``, ``clone``, ``copy``,
+        ``blank``); empty if it was there, or there is none."""
 
     def ensure_config_drive(self, spec: BuildSpec, metadata: GuestMetadata) -> None:
         """The config drive exists (called only if the server has one)."""

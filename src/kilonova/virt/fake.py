@@ -107,13 +107,15 @@ class FakeDriver:
         if cancel.is_set():
             raise StaleEpoch(f"the build of {spec.server_id} moved on")
 
-    def ensure_disks(self, spec: BuildSpec) -> None:
+    def ensure_disks(self, spec: BuildSpec, cancel: Cancel) -> str:
         self._step("ensure_disks")
         if spec.image is not None and spec.image.id not in self._images:
             raise BuildFailed(f"image {spec.image.id} is not on this host")
         if spec.image is None and not spec.flavor.root_gb:
             raise BuildAborted("a server without an image needs a flavor with a disk")
+        had = self._servers.get(spec.server_id)
         self._update(spec.server_id, has_disks=True)
+        return "" if had is not None and had.has_disks else "overlay"
 
     def ensure_config_drive(self, spec: BuildSpec, metadata: GuestMetadata) -> None:
         self._step("ensure_config_drive")

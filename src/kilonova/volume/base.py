@@ -58,6 +58,10 @@ class Backend(Protocol):
 
     def delete_snapshot(self, volume_id: str, snapshot_id: str) -> None: ...
 
+    def revert(self, volume_id: str, snapshot_id: str, cancel: Cancel) -> None:
+        """The volume, which nobody has, holds what the snapshot holds, as far as that goes; what is after
+        that is zeros."""
+
     def connect(self, volume_id: str, connector: Connector) -> Connection:
         """The way there for that host, made if it was not there; the same one each time."""
 
@@ -128,6 +132,16 @@ class VolumeService(Protocol):
         The managers' word that one ended reaches ``on_ended`` of whoever wired the service."""
 
     def ready(self, volume_ids: Sequence[str]) -> Ready: ...
+
+    def create_snapshot(self, context: RequestContext, volume_id: str, snapshot_id: str, name: str) -> None:
+        """Begin a snapshot of that id (the caller's; again: the same one) of one moment, also of a volume in
+        use. NotFound, BadRequest, QuotaExceeded."""
+
+    def snapshots_ready(self, snapshot_ids: Sequence[str]) -> Ready: ...
+
+    def reimage(self, context: RequestContext, volume_id: str, image: ImageRef) -> None:
+        """Begin to replace all that it holds by the image: ``downloading``, then the status that it had; no
+        guest may be running on it. NotFound, BadRequest."""
 
     def reserve(self, context: RequestContext, volume_id: str, server_id: str, attachment_id: str) -> None:
         """Promise the volume to a server, by an attachment of that id (the caller's; again: the same one).

@@ -20,8 +20,10 @@ from kilonova.domain.hosts import HostReport
 from kilonova.domain.network import Vif
 from kilonova.domain.servers import BuildSpec, GuestMetadata, PowerState
 from kilonova.virt.base import Guest, GuestEvent
-from kilonova.virt.libvirt import config_drive, console, disks, embed, host, kvm
+from kilonova.virt.libvirt import config_drive, console, disk, embed, host, kvm
 from kilonova.virt.libvirt.connection import Connection
+from kilonova.virt.libvirt.disk.base import is_cdrom
+from kilonova.virt.libvirt.disk.devices import own_devices
 from kilonova.virt.libvirt.errors import translated
 from kilonova.virt.libvirt.folder import Folder, Instance, server_of
 from kilonova.virt.libvirt.guests import Guests
@@ -58,6 +60,7 @@ class LibvirtDriver:
         self._folder = Folder(folder)
         self._folder.make()
         self._images = ImageCache(self._folder, images)
+        self._disks = disk.backend(config, self._folder, self._images)
         self._report: Callable[[GuestEvent], None] = lambda _event: None
         self._short = ShortPath(self._folder.root)
         uri = config.libvirt.uri or f"qemu:///embed?root={quote(str(self._short.path / 'embed'))}"
@@ -124,7 +127,7 @@ class LibvirtDriver:
         return None if view is None else view.guest
 
     def leftovers(self) -> set[str]:
-        return self._folder.server_ids() | {guest.server_id for guest in self.guests()}
+        return self._disks.server_ids() | {guest.server_id for guest in self.guests()}
 
     # --- the build
     def ensure_base_image(self, spec: BuildSpec, cancel: Cancel) -> None:
@@ -132,11 +135,12 @@ class LibvirtDriver:
         if spec.image is not None:
             self._images.ensure(spec.image, cancel)
 
-    def ensure_disks(self, spec: BuildSpec) -> None:
-        instance = self._instance(spec)
-        disks.ensure_system_disk(spec, instance, self._images)
-        disks.ensure_ephemeral(spec, instance)
-        disks.ensure_swap(spec, instance)
+    def ensure_disks(self, spec: BuildSpec, cancel: Cancel) -> str:
+        self._instance(spec)
+        made = self._disks.ensure_system(spec, cancel)
+        self._disks.ensure_ephemeral(spec)
+        self._disks.ensure_swap(spec)
+        return made
 
     def ensure_config_drive(self, spec: BuildSpec, metadata: GuestMetadata) -> None:
         from kilonova.domain.metadata import config_drive_files
@@ -167,7 +171,7 @@ class LibvirtDriver:
 
     def destroy(self, server_id: str) -> None:
         self._guests.undefine(server_id)
-        self._folder.remove(server_id)
+        self._disks.remove_all(server_id)
 
     # --- a life afterwards
     def power_on(self, spec: BuildSpec, vifs: list[Vif]) -> None:
@@ -246,16 +250,16 @@ class LibvirtDriver:
         return instance
 
     def _define(self, spec: BuildSpec, vifs: list[Vif]) -> None:
-        boot_cd = self._images.path(spec.image) if spec.image and disks.is_cdrom(spec) else None
+        boot_cd = self._images.path(spec.image) if spec.image and is_cdrom(spec) else None
+        instance, machine = self._instance(spec), hardware(spec)
         document = domain_xml(
             spec,
             vifs,
-            self._instance(spec),
-            hardware(spec),
+            instance,
+            machine,
+            disks=list(own_devices(self._disks, instance, machine, self._cache_mode, boot_cd)),
             virt_type=self._virt_type,
-            cache=self._cache_mode,
             agent_socket=self._short.path / "instances" / spec.server_id / "ga",
-            boot_cd=boot_cd,
             pcie_ports=self._config.libvirt.num_pcie_ports,
         )
         self._guests.define(spec.server_id, document)

@@ -34,13 +34,11 @@ def server_of(domain: str) -> str | None:
 
 
 class Instance:
-    """The files of one server."""
+    """The files of one server, but for its disks (virt.libvirt.disk)."""
 
     def __init__(self, path: Path) -> None:
+        self.server_id = path.name
         self.path = path
-        self.disk = path / "disk"
-        self.ephemeral = path / "disk.eph0"
-        self.swap = path / "disk.swap"
         self.config_drive = path / "disk.config"
         self.console = path / "console.log"
         self.awaits_start = path / "awaits-start"
