@@ -11,7 +11,7 @@ from msgspec import structs
 
 from kilonova import log
 from kilonova.bus.base import Handler, Subscription
-from kilonova.compute import actions, build, delete, interfaces, metadata
+from kilonova.compute import actions, build, delete, interfaces, metadata, server_volumes
 from kilonova.compute.insist import insist
 from kilonova.compute.parts import Parts
 from kilonova.compute.power import PowerWatch
@@ -31,6 +31,7 @@ from kilonova.domain.messages import (
     Report,
     ServerRef,
     Text,
+    VolumesChanged,
     Work,
 )
 from kilonova.domain.servers import PowerState
@@ -132,6 +133,8 @@ class Agent:
             "perform_action": self.perform_action,
             "delete_instance": self.delete_instance,
             "change_interfaces": self.change_interfaces,
+            "change_volumes": self.change_interfaces,
+            "volumes_changed": self.volumes_changed,
             "refresh_interfaces": self.refresh_interfaces,
             "get_console_output": self.get_console_output,
             "network_changed": self._refresher.network_changed,
@@ -181,10 +184,19 @@ class Agent:
                 work,
                 lambda task, journal: interfaces.change_interfaces(parts, work, journal, task.cancel, learn),
             )
+        elif work.kind in server_volumes.KINDS:
+            self._worker.do(
+                work,
+                lambda task, journal: server_volumes.change_volumes(parts, work, journal, task.cancel),
+            )
         else:
             self._worker.do(
                 work, lambda task, journal: actions.perform_action(parts, work, journal, task.cancel)
             )
+
+    def volumes_changed(self, _message: VolumesChanged) -> None:
+        """Builds that wait for their volumes ask again."""
+        self._parts.volumes_changed.say()
 
     def _work_ended(self, server_id: str, told: PowerState | None) -> None:
         self._power.work_ended(server_id, told)

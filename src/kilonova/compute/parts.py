@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import msgspec
 
 from kilonova.bus.base import Bus
+from kilonova.compute.word import Word
 from kilonova.config import Config
 from kilonova.engine.faults import FaultPoints
 from kilonova.network.base import HostNetwork
@@ -27,6 +28,8 @@ class Parts:
     driver: Driver
     network: HostNetwork
     faults: FaultPoints
+    volumes_changed: Word = field(default_factory=Word)
+    """Said when something that was done to a volume ended."""
 
     def ask(self, method: str, message: msgspec.Struct, reply: type[Reply]) -> Reply:
         """A call to the conductor. Unavailable, Timeout: perhaps it was done, perhaps not."""

@@ -13,7 +13,7 @@ from enum import StrEnum
 import msgspec
 from msgspec import structs
 
-from kilonova.domain.servers import ImageRef, TaggedDisk
+from kilonova.domain.servers import GuestMetadata, ImageRef, TaggedDisk
 from kilonova.domain.volumes import Connection
 
 PREFIXES = {"virtio": "vd", "scsi": "sd", "sata": "sd", "usb": "sd", "ide": "hd"}
@@ -136,6 +136,13 @@ def tagged(devices: Iterable[BlockDevice]) -> list[TaggedDisk]:
         for device in devices
         if device.tag
     ]
+
+
+def with_disks(metadata: GuestMetadata, devices: Sequence[BlockDevice]) -> GuestMetadata:
+    """What a guest is told, with what it finds of disks that were asked for one by one."""
+    named_disks = ec2_names(devices) if any(device.is_root for device in devices) else metadata.block_devices
+    extra = {} if named_disks is not metadata.block_devices else ec2_names(devices)
+    return structs.replace(metadata, block_devices=named_disks | extra, tagged_disks=tagged(devices))
 
 
 def ec2_names(devices: Sequence[BlockDevice]) -> dict[str, str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from kilonova.bus.base import Bus
 from kilonova.config import Config
-from kilonova.engine import interfaces
+from kilonova.engine import interfaces, server_volumes
 from kilonova.engine.faults import NO_FAULTS, FaultPoints
 from kilonova.network.base import NetworkService
 from kilonova.store.database import Database
@@ -33,3 +33,8 @@ class ComputeAPI:
     def interfaces(self) -> interfaces.Parts:
         """For engine.interfaces."""
         return interfaces.Parts(self.db, self.bus, self.config, self.network, self.faults)
+
+    @property
+    def server_volumes(self) -> server_volumes.Parts:
+        """For engine.server_volumes."""
+        return server_volumes.Parts(self.db, self.bus, self.config, self.volumes, self.faults)
