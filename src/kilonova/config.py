@@ -245,6 +245,8 @@ class Libvirt(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     disk_cachemode: str = "none"
     images_type: Literal["qcow2", "raw"] = "qcow2"
     """What a server's disk is: an overlay on the host's cached image, or a copy of it."""
+    rbd_secret_uuid: str = ""
+    """libvirt's secret with the key of Ceph's user; needs a libvirtd (``uri``)."""
     num_pcie_ports: Annotated[int, Meta(ge=0, le=28)] = 16
     """PCIe root ports of a q35 machine, one a device, those that are attached while it runs included; 0: as
     many as libvirt thinks right, which leaves room for one."""
@@ -269,6 +271,16 @@ class Image(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Bytes of one image."""
     filesystem_store_datadir: str = ""
     """Where the image service keeps them; empty: ``images`` in the state folder."""
+
+
+class ImageCache(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a host keeps of the images that its servers were made of."""
+
+    manager_interval: Annotated[float, Meta(ge=-1)] = 2400.0
+    """Seconds between two looks for images that nobody uses; -1: none, 0: every minute."""
+    remove_unused_base_images: bool = True
+    remove_unused_original_minimum_age_seconds: Count = 86400
+    """How long an image that no disk is based on is kept, where there is space for it."""
 
 
 class VolumeBackend(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -300,7 +312,7 @@ class Volume(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Of one project, and of one volume (GiB); -1 is unlimited (Cinder's names and defaults)."""
 
     def __post_init__(self) -> None:
-        """ValueError: a backend is enabled that is not described, or whose name cannot be part of a host's."""
+        """ValueError: an enabled backend is not described, or has a name that cannot be part of a host's."""
         if unknown := [name for name in self.enabled_backends if name not in self.backends]:
             raise ValueError(f"enabled_backends: there is no [volume.backends.{unknown[0]}]")
         for name in self.backends:
@@ -379,6 +391,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     libvirt: Libvirt = Libvirt()
     fake: Fake = Fake()
     image: Image = Image()
+    image_cache: ImageCache = ImageCache()
     volume: Volume = Volume()
     token: Token = Token()
     service_user: ServiceUser = ServiceUser()

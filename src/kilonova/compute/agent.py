@@ -12,6 +12,7 @@ from msgspec import structs
 from kilonova import log
 from kilonova.bus.base import Handler, Subscription
 from kilonova.compute import actions, build, delete, interfaces, metadata, server_volumes
+from kilonova.compute.images import ImageKeeper
 from kilonova.compute.insist import insist
 from kilonova.compute.parts import Parts
 from kilonova.compute.power import PowerWatch
@@ -61,6 +62,7 @@ class Agent:
         self._running = Running()
         self._power = PowerWatch(parts, self._running)
         self._refresher = Refresher(parts)
+        self._images = ImageKeeper(parts)
         self._subscriptions: list[Subscription] = []
         self._repairs: Ticker | None = None
         self._likeness_due = threading.Event()
@@ -78,12 +80,14 @@ class Agent:
         looks: Ticker,
         repairs: Ticker,
         mends: Ticker,
+        images: Ticker,
         stop: threading.Event | None = None,
     ) -> None:
         """Wait for the hypervisor and a conductor, compare the host with the records, then take work.
 
         The tickers may be shared by many agents. What shares one waits for it: renewals have their own, and
-        so have the network's mends, which need no conductor: they begin before there is one.
+        so have the network's mends, which need no conductor: they begin before there is one; images
+        may take minutes to come.
         StaleEpoch: ``stop`` was set while there was no conductor.
         """
         parts = self._parts
@@ -98,6 +102,7 @@ class Agent:
         insist(lambda: self._report(starting=True), math.inf, stop)
         insist(self._begin_network, math.inf, stop)
         insist(self._compare, math.inf, stop)
+        self._images.start(images)
         self._serve()
         insist(self._ready, math.inf, stop)
         reports.every(parts.config.compute.report_interval, self._report)
@@ -111,6 +116,7 @@ class Agent:
         Guests go on."""
         self._stopping.set()
         self._running.cancel_all()
+        self._images.stop()
         self._parts.driver.stop()  # who waits for a guest wakes up
         for subscription in self._subscriptions:
             subscription.close()
@@ -139,6 +145,7 @@ class Agent:
             "get_console_output": self.get_console_output,
             "network_changed": self._refresher.network_changed,
             "compare": self.compare,
+            "cache_images": self._images.cache_images,
         }
         long: dict[str, Handler] = {"build_and_run_instance": self.build_and_run_instance}
         bus, host = self._parts.bus, self._parts.host

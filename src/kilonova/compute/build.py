@@ -1,8 +1,9 @@
 """build_and_run_instance: a server becomes a running guest, read from top to bottom.
 
-Networks; volumes (prepare_block_devices); the image, the disks and the config drive (create_image); plug_vifs; the domain, paused
-(create_domain); the commit by the conductor; resume; wait_for_boot. Every step looks at the host and does
-only what is missing, so that a build which was cut off anywhere goes on by running again.
+Networks; volumes (prepare_block_devices); the image, the disks and the config drive (create_image);
+plug_vifs; the domain, paused (create_domain); the commit by the conductor; resume; wait_for_boot. Every step
+looks at the host and does only what is missing, so that a build which was cut off anywhere goes on by running
+again.
 """
 
 from __future__ import annotations

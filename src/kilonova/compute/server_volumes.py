@@ -30,8 +30,8 @@ _log = log.get("compute")
 
 
 def prepare_block_devices(parts: Parts, work: Work, journal: Journal, cancel: Cancel) -> BlockDevices:
-    """The disks that the server was asked for with, one by one; nothing if it was not. What the conductor made
-    of them is undone by it, when the build ends or goes elsewhere."""
+    """The disks that the server was asked for with, one by one; nothing if it was not. What the conductor
+    made of them is undone by it, when the build ends or goes elsewhere."""
     if not work.spec.has_block_devices:
         return BlockDevices()
     with (

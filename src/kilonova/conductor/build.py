@@ -234,8 +234,7 @@ def try_elsewhere(conn: sa.Connection, parts: Parts, work: Row, message: str) ->
 
 @repeated
 def fail(parts: Parts, work: Row, message: str, details: object, step: StepRecord | None = None) -> None:
-    """The build, which this conductor owns, ends in ERROR with a fault; its place, its ports and its volumes are
-    free.
+    """The build, which this conductor owns, ends in ERROR with a fault; place, ports and volumes are free.
 
     One transaction: who slept past the lease touches nothing. Who dies here, or finds the network service
     away, leaves an operation that is open and is tried again.

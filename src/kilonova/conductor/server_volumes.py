@@ -1,5 +1,5 @@
-"""The volumes of servers, as hosts ask for them: made and promised for builds, connected, and how an attach, a
-detach or a swap ends.
+"""The volumes of servers, as hosts ask for them: made and promised for builds, connected, and how an attach,
+a detach or a swap ends.
 
 What is asked twice is done once: the ids of volumes and attachments follow from those of the block devices.
 An attach that failed leaves the server as it was, a detach or a swap that failed leaves the volume; none puts
@@ -139,9 +139,7 @@ def server_volumes(parts: Parts, message: ServerVolumes) -> BlockDevices:
 
 
 @repeated
-def _volume_of(
-    parts: Parts, message: PrepareBlockDevices
-) -> tuple[BuildSpec, BlockDevice]:
+def _volume_of(parts: Parts, message: PrepareBlockDevices) -> tuple[BuildSpec, BlockDevice]:
     with parts.db.write() as conn:
         work = _owned(conn, message)
         found = operations.get(conn, work.id)

@@ -6,6 +6,10 @@ scheduler   select_destinations, select_for_many
 volume.N    perform (PerformOperation), connect: the managers of that name
 compute.H   build_and_run_instance, perform_action, delete_instance, change_interfaces, change_volumes
             (Work), get_console_output, refresh_interfaces, volumes_changed, network_changed, compare
+
+
+compute.H   build_and_run_instance, perform_action, delete_instance, change_interfaces (Work),
+            get_console_output, refresh_interfaces, network_changed, compare, cache_images
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from kilonova.domain.block_devices import AttachedVolume, BlockDevice
 from kilonova.domain.bounds import AnyText, Id, Moment, Text16, Text32, Text64, Text255
 from kilonova.domain.hosts import HostReport
 from kilonova.domain.network import NetworkState, Vif
-from kilonova.domain.servers import BuildSpec, PowerState
+from kilonova.domain.servers import BuildSpec, ImageRef, PowerState
 from kilonova.domain.volumes import Connection, Connector
 
 
@@ -87,6 +91,12 @@ class ServerRef(Message, frozen=True, kw_only=True):
 
 class VolumesChanged(Message, frozen=True, kw_only=True):
     """Something that was done to a volume ended: who waits for one asks again."""
+
+
+class CacheImages(Message, frozen=True, kw_only=True):
+    """Images that servers will be made of on this host soon."""
+
+    images: list[ImageRef]
 
 
 class Text(Message, frozen=True, kw_only=True):

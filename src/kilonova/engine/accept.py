@@ -54,8 +54,8 @@ def create_servers(
     volumes: VolumeService,
     faults: FaultPoints = NO_FAULTS,
 ) -> None:
-    """Write the servers (BUILDING, SCHEDULING) and their operations, promise them the volumes that exist, take
-    their quota, ring the conductor.
+    """Write the servers (BUILDING, SCHEDULING) and their operations, promise them the volumes that exist,
+    take their quota, ring the conductor.
 
     QuotaExceeded, BadRequest (a volume is taken): nothing was written. ``quota``: limits of instances, cores
     and ram (MiB) of the project.

@@ -124,7 +124,7 @@ def detach(parts: Parts, context: RequestContext, server_id: str, volume_id: str
 def swap(parts: Parts, context: RequestContext, server_id: str, volume_id: str, new_id: str) -> None:
     """The guest goes on with the new volume, which will hold all that the other does.
 
-    NotFound if the server has no such volume; BadRequest: the new one is none, too small, or in use; Conflict.
+    NotFound if the server has no such volume; BadRequest: the new one is none, too small or in use; Conflict.
     """
     with parts.db.write(durable=True) as conn:
         device = _attached(conn, server_id, volume_id)

@@ -11,6 +11,7 @@ import json
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from typing import Any, BinaryIO, cast
 
 from kilonova import log
@@ -19,6 +20,7 @@ from kilonova.domain.errors import BadRequest, Forbidden, NotFound, Unavailable
 
 _SILENCE = 60.0
 """Seconds that the image service may pause between two pieces of an answer."""
+_DROPPED = 1 << 20
 _log = log.get("image")
 
 
@@ -34,14 +36,19 @@ class HttpImages:
         self._session: tuple[str, str] | None = None
 
     def open(self, image_id: str) -> BinaryIO:
-        """The image's data from its first byte, as it comes.
+        """The image's data from its first byte, as it comes; a seek() before reading asks for what is there.
 
         NotFound; Forbidden if the service's user may not have it; Unavailable if a service does not answer.
         """
+        return cast(BinaryIO, _Download(self._get, image_id))
+
+    def _get(self, image_id: str, start: int) -> http.client.HTTPResponse:
+        """The answer, whose body begins with the byte ``start``."""
         for last in (False, True):
             token, endpoint = self._logged_in()
+            headers = {"X-Auth-Token": token} | ({"Range": f"bytes={start}-"} if start else {})
             request = urllib.request.Request(  # noqa: S310 - the scheme was checked
-                f"{endpoint}/v2/images/{image_id}/file", headers={"X-Auth-Token": token}
+                f"{endpoint}/v2/images/{image_id}/file", headers=headers
             )
             try:
                 answer = _send(request, f"image {image_id}")
@@ -53,7 +60,7 @@ class HttpImages:
             if answer.status == http.HTTPStatus.NO_CONTENT:
                 answer.close()
                 raise NotFound(f"image {image_id} has no data")
-            return cast(BinaryIO, answer)
+            return _from(answer, start)
         raise AssertionError("unreachable")
 
     def _logged_in(self) -> tuple[str, str]:
@@ -101,6 +108,45 @@ class HttpImages:
             raise Unavailable(f"{user.auth_url} does not answer like an identity service") from error
         _log.info("logged_in", user=user.username)
         return token, _endpoint(catalog, self._region)
+
+
+class _Download:
+    """An answer to be read from its beginning, or from where a seek() led."""
+
+    def __init__(self, get: Callable[[str, int], http.client.HTTPResponse], image_id: str) -> None:
+        self._get = get
+        self._image_id = image_id
+        self._answer = get(image_id, 0)
+
+    def read(self, size: int = -1) -> bytes:
+        """OSError, also for what http.client finds wrong: the transfer broke."""
+        try:
+            return self._answer.read(None if size < 0 else size)
+        except http.client.HTTPException as error:
+            raise ConnectionError(f"the transfer broke: {error!r}") from error
+
+    def seek(self, offset: int) -> int:
+        self._answer.close()
+        self._answer = self._get(self._image_id, offset)
+        return offset
+
+    def close(self) -> None:
+        self._answer.close()
+
+    def __enter__(self) -> _Download:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+
+def _from(answer: http.client.HTTPResponse, start: int) -> http.client.HTTPResponse:
+    """A service that knows no ranges answers with everything: what was not asked for is read and dropped."""
+    if answer.status == http.HTTPStatus.PARTIAL_CONTENT:
+        return answer
+    while start > 0 and (dropped := len(answer.read(min(start, _DROPPED)))):
+        start -= dropped
+    return answer
 
 
 class _Refused(Exception):

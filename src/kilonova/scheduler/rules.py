@@ -73,8 +73,10 @@ def _loaded(kind: type[Rule], entry: EntryPoint) -> Rule:
 
 
 def need_of(spec: BuildSpec) -> Capacity:
-    """What a server takes of a host, which is what its flavor says; swap counts as disk, rounded up to GiB. The
-    system disk of one that boots from a volume is elsewhere."""
+    """What a server takes of a host, which is what its flavor says; swap counts as disk, rounded up to GiB.
+
+    The system disk of one that boots from a volume is elsewhere.
+    """
     flavor = spec.flavor
     swap_gb = -(-flavor.swap_mb // 1024)
     root_gb = 0 if spec.boots_from_volume else flavor.root_gb

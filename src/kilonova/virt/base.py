@@ -16,9 +16,8 @@ from kilonova.cancel import Cancel
 from kilonova.domain.block_devices import AttachedVolume
 from kilonova.domain.hosts import HostReport
 from kilonova.domain.network import Vif
-from kilonova.domain.servers import BuildSpec, GuestMetadata, PowerState
+from kilonova.domain.servers import BuildSpec, GuestMetadata, ImageRef, PowerState
 from kilonova.domain.volumes import Connector
-
 
 Volumes = Sequence[AttachedVolume]
 """All that a guest is to have when it starts."""
@@ -92,6 +91,14 @@ class Driver(Protocol):
     def destroy(self, server_id: str) -> None:
         """Domain, disks and folder are gone. The undo of all the above."""
 
+    # Images, between builds.
+    def cache_image(self, image: ImageRef, cancel: Cancel) -> None:
+        """The image is on this host before a server asks for it. What a build does, with the same errors."""
+
+    def tidy_images(self) -> None:
+        """Images that nobody has used for long, or that there is no more space for, are gone, unless a disk
+        is based on them."""
+
     # A life afterwards. NotFound if there is no such guest; BuildFailed says what libvirt said.
     def power_on(self, spec: BuildSpec, vifs: list[Vif], volumes: Volumes = ()) -> None:
         """Running, from power off; defines the domain again if it is missing."""
@@ -143,7 +150,7 @@ class Driver(Protocol):
         BuildFailed: it goes on with the old one. Nothing if it has the new one already."""
 
     def resize_volume(self, server_id: str, volume_id: str, size_gb: int) -> None:
-        """The guest sees that the volume has grown. Nothing if it knows, or is off: it sees it as it starts."""
+        """The guest sees that the volume has grown. Nothing if it knows, or if it is off."""
 
     def console_output(self, server_id: str, lines: int | None) -> str:
         """The last ``lines`` lines (all that are kept if None) of the serial console."""

@@ -21,7 +21,7 @@ from kilonova.domain.block_devices import AttachedVolume
 from kilonova.domain.errors import BuildAborted, BuildFailed, NotFound, StaleEpoch, Unavailable
 from kilonova.domain.hosts import Capacity, HostReport
 from kilonova.domain.network import Vif
-from kilonova.domain.servers import BuildSpec, GuestMetadata, PowerState
+from kilonova.domain.servers import BuildSpec, GuestMetadata, ImageRef, PowerState
 from kilonova.domain.volumes import Connector
 from kilonova.virt.base import Guest, GuestEvent, Volumes
 from kilonova.virt.ids import checked_id
@@ -165,6 +165,19 @@ class FakeDriver:
             if self._folder is not None:
                 self._file(server_id).unlink(missing_ok=True)
             self._changed.notify_all()
+
+    # --- images
+    def cache_image(self, image: ImageRef, cancel: Cancel) -> None:
+        if image.id not in self._images:
+            self._step("ensure_base_image", cancel)
+            self._images.add(image.id)
+
+    def tidy_images(self) -> None:
+        """Its images take no space."""
+
+    def has_image(self, image_id: str) -> bool:
+        """For tests: whether it was fetched."""
+        return image_id in self._images
 
     # --- a life afterwards
     def power_on(self, spec: BuildSpec, vifs: list[Vif], volumes: Volumes = ()) -> None:

@@ -165,7 +165,7 @@ class VolumeService(Protocol):
         host's way there is closed. Safe to call again."""
 
     def discard(self, volume_id: str) -> None:
-        """A volume that a build began to make, and nobody has: deleted, made or not. Nothing if there is none."""
+        """A volume that a build began to make, and nobody has: deleted, made or not."""
 
     def connection(self, attachment_id: str) -> Connection | None:
         """The way there as it was given last; asks the manager where a secret belongs to it."""

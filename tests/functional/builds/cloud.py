@@ -195,7 +195,9 @@ class Host:
 
     def start(self) -> None:
         """Start an agent: at first, or after the one before it died."""
-        self.reports, self.leases, self.looks, self.repairs, self.mends = (Ticks() for _ in range(5))
+        self.reports, self.leases, self.looks, self.repairs, self.mends, self.images = (
+            Ticks() for _ in range(6)
+        )
         cloud = self._cloud
         parts = ComputeParts(
             host=self.name,
@@ -206,8 +208,8 @@ class Host:
             faults=cloud.faults,
         )
         self.agent = Agent(parts, "compute", "builds")
-        tickers = (self.reports, self.leases, self.looks, self.repairs, self.mends)
-        self.agent.start(*cast(tuple[Ticker, Ticker, Ticker, Ticker, Ticker], tickers))
+        tickers = (self.reports, self.leases, self.looks, self.repairs, self.mends, self.images)
+        self.agent.start(*cast(tuple[Ticker, Ticker, Ticker, Ticker, Ticker, Ticker], tickers))
 
     def vanish(self) -> None:
         """Take no more messages, and give no sign of life any more; its guests go on."""

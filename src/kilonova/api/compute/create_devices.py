@@ -50,9 +50,7 @@ class Devices(NamedTuple):
 def requested(api: ComputeAPI, request: Request, asked: ServerRequest, flavor: Flavor) -> Devices:
     """BadRequest, Forbidden, as Nova says it."""
     if asked.block_device_mapping and asked.block_device_mapping_v2:
-        raise BadRequest(
-            "Using different block_device_mapping syntaxes is not allowed in the same request."
-        )
+        raise BadRequest("Using different block_device_mapping syntaxes is not allowed in the same request.")
     context = request.context
     devices = _mapped(asked)
     if not devices and not asked.image_ref:
@@ -152,6 +150,8 @@ def _check_v2_local(device: Device, source: Source, boot_index: int | None, aske
         raise _invalid(f"Mapping {source} to local is not supported.")
     if source is Source.IMAGE and (boot_index != 0 or device.uuid != asked.image_ref):
         raise _invalid("Mapping image to local is not supported.")
+    if device.disk_bus:
+        raise _invalid("the bus of local disks is the image's, hw_disk_bus")
     if source is Source.BLANK and device.guest_format not in (None, "", "swap", "ext4"):
         raise _invalid(f"the format {device.guest_format} is not available here: disks are ext4 or swap")
 

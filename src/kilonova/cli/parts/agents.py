@@ -70,7 +70,14 @@ def start_agents(
     closing: ExitStack,
 ) -> None:
     """Each agent waits for a conductor; when it returns, all take work. Stopped: ``stop`` was set before."""
-    tickers = (Ticker("reports"), Ticker("leases"), Ticker("looks"), Ticker("repairs"), Ticker("mends"))
+    tickers = (
+        Ticker("reports"),
+        Ticker("leases"),
+        Ticker("looks"),
+        Ticker("repairs"),
+        Ticker("mends"),
+        Ticker("images"),
+    )
     for ticker in tickers:
         closing.callback(ticker.close)
     drivers: list[Driver] = []
