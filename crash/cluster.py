@@ -118,6 +118,12 @@ class Cluster(Client):
         for proxy in self.proxies.values():
             proxy.close()
 
+    def keep_logs(self, folder: Path) -> None:
+        """A copy of what all services wrote."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in self.state.glob("*.log"):
+            (folder / path.name).write_text(path.read_text())
+
     # --- asking
 
     def furnish(self) -> None:
@@ -153,12 +159,13 @@ class Cluster(Client):
             found[folder.name] = {name.removesuffix(".json") for name in files}
         return found
 
-    def nics(self, host: str, server: str) -> list[str]:
-        """The taps of a fake guest."""
+    def nics(self, host: str, server: str) -> dict[str, bool]:
+        """The taps of a fake guest, and whether their links are up."""
         try:
-            return list(json.loads((self.state / "hosts" / host / f"{server}.json").read_text())["nics"])
+            found = json.loads((self.state / "hosts" / host / f"{server}.json").read_text())["nics"]
         except FileNotFoundError:
-            return []
+            return {}
+        return dict(found)
 
 
 Backends = tuple[Rabbit, PostgreSQL, str]

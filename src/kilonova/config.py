@@ -312,7 +312,7 @@ class Volume(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Of one project, and of one volume (GiB); -1 is unlimited (Cinder's names and defaults)."""
 
     def __post_init__(self) -> None:
-        """ValueError: an enabled backend is not described, or has a name that cannot be part of a host's."""
+        """ValueError: an enabled backend is not described, or its name cannot be part of a host's."""
         if unknown := [name for name in self.enabled_backends if name not in self.backends]:
             raise ValueError(f"enabled_backends: there is no [volume.backends.{unknown[0]}]")
         for name in self.backends:

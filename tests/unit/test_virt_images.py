@@ -19,9 +19,10 @@ import msgspec
 import pytest
 
 from kilonova.cancel import Cancel
+from kilonova.disk_image import transfer
 from kilonova.domain.errors import BuildAborted, BuildFailed, KilonovaError, NotFound, StaleEpoch, Unavailable
 from kilonova.domain.servers import ImageRef
-from kilonova.virt.libvirt import cached, transfer
+from kilonova.virt.libvirt import cached
 from kilonova.virt.libvirt.folder import Folder
 from kilonova.virt.libvirt.images import ImageCache, virtual_size
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Callable
 from functools import partial
 
 from msgspec import structs
@@ -101,10 +102,13 @@ class Agent:
         insist(parts.driver.check, math.inf, stop, "hypervisor_away")
         insist(lambda: self._report(starting=True), math.inf, stop)
         insist(self._begin_network, math.inf, stop)
-        insist(self._compare, math.inf, stop)
+        differing: set[str] = set()  # nobody would take the word before this serves
+        insist(lambda: self._reconcile(differing.add), math.inf, stop)
         self._images.start(images)
         self._serve()
         insist(self._ready, math.inf, stop)
+        for server_id in differing:
+            self._refresh_soon(server_id)
         reports.every(parts.config.compute.report_interval, self._report)
         repairs.every(_LIKENESS_INTERVAL, self._likeness_due.set)
         repairs.every(_REFRESH_INTERVAL, self._refresher.compare)
@@ -276,14 +280,30 @@ class Agent:
         )
 
     def _compare(self) -> None:
-        reconcile(self._parts, self._running, self._refresher.learn)
-        for server_id in list(self._to_refresh):  # told so while the comparison had the server to itself
-            self._refresh(server_id)
+        self._reconcile(self._refresh_soon)
+        self._refresh_all()  # told so while the comparison had the server to itself
+
+    def _reconcile(self, refresh: Callable[[str], None]) -> None:
+        reconcile(self._parts, self._running, self._refresher.learn, refresh)
+
+    def _refresh_soon(self, server_id: str) -> None:
+        """By the threads that take work: a guest may take its time to let go of a NIC."""
+        host = self._parts.host
+        self._parts.bus.cast(hosts.topic(host), "refresh_interfaces", ServerRef(server_id=server_id))
+
+    def _refresh_all(self) -> None:
+        """One server's trouble is not the others'; Unavailable would be everybody's."""
+        for server_id in list(self._to_refresh):
+            try:
+                self._refresh(server_id)
+            except Unavailable:
+                raise
+            except KilonovaError as error:
+                _log.warning("interfaces_not_as_recorded", server=server_id, error=error.message)
 
     def _tidy(self) -> None:
         """Do what could not be done while the conductor, or the hypervisor, did not answer."""
-        for server_id in list(self._to_refresh):
-            self._refresh(server_id)
+        self._refresh_all()
         if not self._worker.untidy.is_set():
             return
         self._worker.untidy.clear()

@@ -32,9 +32,16 @@ from kilonova.domain.errors import (
     NotFound,
     QuotaExceeded,
 )
-from kilonova.domain.messages import BlockDevices, PrepareBlockDevices, ServerVolumes
+from kilonova.domain.hosts import topic
+from kilonova.domain.messages import (
+    BlockDevices,
+    PrepareBlockDevices,
+    ServerVolumes,
+    VolumeEnded,
+    VolumesChanged,
+)
 from kilonova.domain.servers import BuildSpec
-from kilonova.domain.volumes import Connector
+from kilonova.domain.volumes import Connector, VolumeWork
 from kilonova.engine import lease
 from kilonova.engine.interfaces import look_again
 from kilonova.store import block_devices, operations, servers
@@ -197,6 +204,17 @@ def sizes(parts: Parts, conn: sa.Connection, server_id: str) -> dict[str, int]:
         if device.attachment_id is not None and device.volume_id is not None:
             found[device.volume_id] = parts.volumes.volume(_SYSTEM, device.volume_id).size_gb
     return found
+
+
+def volume_ended(parts: Parts, message: VolumeEnded) -> None:
+    """A volume's operation ended: the hosts that wait for it, or whose guests have it, hear of that."""
+    with parts.db.read() as conn:
+        placed = block_devices.hosts_of_volume(conn, message.id)
+    for server_id, host in placed:
+        if message.kind == VolumeWork.EXTEND:
+            look_again(parts.bus, host, server_id)
+        else:
+            parts.bus.cast(topic(host), "volumes_changed", VolumesChanged())
 
 
 # --- ends

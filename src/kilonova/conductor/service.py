@@ -28,6 +28,7 @@ MESSAGES: dict[str, Callable[[Parts, Any], Any]] = {
     "prepare_block_devices": server_volumes.prepare_block_devices,
     "connect_volume": server_volumes.connect_volume,
     "server_volumes": server_volumes.server_volumes,
+    "volume_ended": server_volumes.volume_ended,
     "activate": proxy.activate,
     "finished": proxy.finished,
     "renew_leases": proxy.renew_leases,

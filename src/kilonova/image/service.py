@@ -150,6 +150,10 @@ class Images:
             self._give_up_saving(image_id)
             raise
 
+    def reset_upload(self, image_id: str) -> None:
+        """For who knows that the upload to it was cut off: it may be done again."""
+        self._give_up_saving(image_id)
+
     def download(self, context: RequestContext, image_id: str) -> tuple[Image, BinaryIO | None]:
         """The image and its data from the first byte, which the caller closes; None if there is none yet."""
         image = self.show(context, image_id)

@@ -33,6 +33,7 @@ from kilonova.network.builtin.announcer import Announcer
 from kilonova.network.builtin.service import BuiltinNetwork
 from kilonova.store import users
 from kilonova.store.database import Database
+from kilonova.volume.builtin.service import BuiltinVolumes
 
 
 def listen(address: str, port: int, closing: ExitStack) -> Server:
@@ -103,10 +104,13 @@ def serve(
     closing: ExitStack,
 ) -> None:
     """Answer requests from now on."""
-    announcer = Announcer(db, bus)
+    announcer = Announcer(db, bus, faults.reach)
     closing.callback(announcer.close)
     network = BuiltinNetwork(db, config, announcer.tell)
-    compute = ComputeAPI(config=config, db=db, bus=bus, network=network, images=images, faults=faults)
+    volumes = BuiltinVolumes(db, bus, config, faults.reach)
+    compute = ComputeAPI(
+        config=config, db=db, bus=bus, network=network, images=images, volumes=volumes, faults=faults
+    )
     answer = application(
         [
             identity_api.service(identity),

@@ -15,11 +15,11 @@ from oslo_utils.imageutils import format_inspector
 
 from kilonova import log, metrics
 from kilonova.cancel import Cancel
+from kilonova.disk_image.transfer import ImageSource, NoSpace, transfer
 from kilonova.domain.errors import BuildAborted, BuildFailed, KilonovaError
 from kilonova.domain.servers import ImageRef
 from kilonova.virt.libvirt import cached
 from kilonova.virt.libvirt.folder import Folder
-from kilonova.virt.libvirt.transfer import ImageSource, NoSpace, transfer
 from kilonova.virt.libvirt.turns import Turn
 
 __all__ = ["BOOTABLE_FORMATS", "ImageCache", "ImageSource", "virtual_size"]
