@@ -79,7 +79,8 @@ def _prepared(parts: Parts, message: PrepareBlockDevices) -> tuple[BuildSpec, li
         if work.kind != "build":
             raise BadRequest(f"operation {work.id} is a {work.kind}, not a build")
         spec = servers.for_host(conn, work.server_id).spec
-        context = _owner(work, spec)
+        whole = operations.get(conn, work.id)
+        context = _owner(whole.request_id if whole is not None else "", spec)
         devices = [_with_volume(conn, device) for device in block_devices.of_server(conn, work.server_id)]
         made = [device for device in devices if device.is_new_volume]
         try:
@@ -319,10 +320,10 @@ def _owned(conn: sa.Connection, message: PrepareBlockDevices) -> Row:
     return lease.held(conn, message.operation_id, message.epoch, operations.agent(message.host))
 
 
-def _owner(work: Row, spec: BuildSpec) -> RequestContext:
+def _owner(request_id: str, spec: BuildSpec) -> RequestContext:
     """As whom the build makes its volumes."""
     return RequestContext(
-        request_id=work.request_id,
+        request_id=request_id,
         user_id=spec.user_id,
         project_id=spec.project_id,
         roles=frozenset({"member"}),

@@ -24,6 +24,7 @@ from kilonova.engine.faults import FaultPoints
 from kilonova.network.builtin.service import BuiltinNetwork
 from kilonova.store import domains, flavors, hosts, projects
 from kilonova.store.database import Database
+from kilonova.volume.builtin.service import BuiltinVolumes
 
 PROJECT = "a" * 32
 OTHER_PROJECT = "b" * 32
@@ -103,12 +104,14 @@ def config() -> Config:
 @pytest.fixture
 def state(database: Database, config: Config) -> ComputeAPI:
     """Without images: no resource here asks for them."""
+    bus = LocalBus()
     return ComputeAPI(
         config=config,
         db=database,
-        bus=LocalBus(),
+        bus=bus,
         network=BuiltinNetwork(database, config),
         images=cast(Any, None),
+        volumes=BuiltinVolumes(database, bus, config),
     )
 
 

@@ -26,7 +26,7 @@ from kilonova.domain.block_devices import (
     named,
 )
 from kilonova.domain.context import RequestContext
-from kilonova.domain.errors import BadRequest, Forbidden, NotFound
+from kilonova.domain.errors import BadRequest, Forbidden, NotFound, QuotaExceeded
 from kilonova.domain.servers import Flavor, ImageRef
 from kilonova.domain.volumes import VolumeStatus
 
@@ -81,7 +81,10 @@ def check_quota(api: ComputeAPI, context: RequestContext, devices: Devices, serv
         if device.is_new_volume:
             sizes.setdefault(device.volume_type, []).append(device.volume_size or 0)
     for volume_type, of_one in sizes.items():
-        api.volumes.check_new(context, volume_type, of_one * servers)
+        try:
+            api.volumes.check_new(context, volume_type, of_one * servers)
+        except QuotaExceeded as error:  # 413 in the Block Storage API, and not here
+            raise QuotaExceeded(error.message) from error
 
 
 def of_one_server(devices: Devices) -> list[BlockDevice]:

@@ -62,7 +62,7 @@ def one(api: ComputeAPI, conn: sa.Connection, request: Request, row: Row) -> msg
 
 
 def many(api: ComputeAPI, conn: sa.Connection, request: Request, rows: Sequence[Row]) -> list[msgspec.Raw]:
-    """GET /servers/detail: three statements more, however many rows. Lists do not show server groups."""
+    """GET /servers/detail: four statements more, however many rows. Lists do not show server groups."""
     view = ServerView(api, conn, request, rows)
     return [view.encoded(row) for row in rows]
 

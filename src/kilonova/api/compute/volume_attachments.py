@@ -57,8 +57,8 @@ class EndingAttachment(TaggedAttachment, forbid_unknown_fields=True, kw_only=Tru
 
 class Update(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     volume_id: str = msgspec.field(name="volumeId")
-    device = cast("str | None | UnsetType", UNSET)
-    tag = cast("str | None | UnsetType", UNSET)
+    device = cast("str | UnsetType | None", UNSET)
+    tag = cast("str | UnsetType | None", UNSET)
     delete_on_termination = cast("bool | str | UnsetType", UNSET)
     server_id = cast("str | UnsetType", UNSET)
     id = cast("str | UnsetType", UNSET)
