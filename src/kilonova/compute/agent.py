@@ -12,9 +12,21 @@ from msgspec import structs
 
 from kilonova import log
 from kilonova.bus.base import Handler, Subscription
-from kilonova.compute import actions, build, delete, interfaces, metadata, server_volumes
+from kilonova.cancel import Cancel
+from kilonova.compute import (
+    actions,
+    build,
+    delete,
+    interfaces,
+    metadata,
+    rebuild,
+    rescue,
+    server_volumes,
+    snapshot,
+)
 from kilonova.compute.images import ImageKeeper
 from kilonova.compute.insist import insist
+from kilonova.compute.journal import Journal
 from kilonova.compute.parts import Parts
 from kilonova.compute.power import PowerWatch
 from kilonova.compute.reconcile import likeness, reconcile
@@ -50,6 +62,15 @@ _RECONCILE_INTERVAL = 600.0
 """Seconds between two comparisons that nobody asked for."""
 _REPAIR_INTERVAL = 5.0
 """Seconds between two looks at the host's network: what is wrong with it is right again within ten."""
+
+
+_WITH_STEPS: dict[str, Callable[[Parts, Work, Journal, Cancel], PowerState]] = {
+    **dict.fromkeys(snapshot.KINDS, snapshot.create_image),
+    "rebuild": rebuild.rebuild,
+    "rescue": rescue.rescue,
+    "unrescue": rescue.unrescue,
+}
+"""Actions that are more than one step."""
 
 
 class Agent:
@@ -151,7 +172,10 @@ class Agent:
             "compare": self.compare,
             "cache_images": self._images.cache_images,
         }
-        long: dict[str, Handler] = {"build_and_run_instance": self.build_and_run_instance}
+        long: dict[str, Handler] = {
+            "build_and_run_instance": self.build_and_run_instance,
+            "perform_action": self.perform_action,
+        }
         bus, host = self._parts.bus, self._parts.host
         self._subscriptions = [
             bus.serve(hosts.topic(host), short, self._workers),
@@ -201,9 +225,8 @@ class Agent:
                 lambda task, journal: server_volumes.change_volumes(parts, work, journal, task.cancel),
             )
         else:
-            self._worker.do(
-                work, lambda task, journal: actions.perform_action(parts, work, journal, task.cancel)
-            )
+            perform = _WITH_STEPS.get(work.kind, actions.perform_action)
+            self._worker.do(work, lambda task, journal: perform(parts, work, journal, task.cancel))
 
     def volumes_changed(self, _message: VolumesChanged) -> None:
         """Builds that wait for their volumes ask again."""

@@ -11,6 +11,7 @@ from kilonova.bus.base import Bus
 from kilonova.compute.word import Word
 from kilonova.config import Config
 from kilonova.engine.faults import FaultPoints
+from kilonova.image.base import ImageSink
 from kilonova.network.base import HostNetwork
 from kilonova.virt.base import Driver
 
@@ -30,6 +31,8 @@ class Parts:
     faults: FaultPoints
     volumes_changed: Word = field(default_factory=Word)
     """Said when something that was done to a volume ended."""
+    images: ImageSink | None = None
+    """Where to what it takes of servers goes; None: it has no way there."""
 
     def ask(self, method: str, message: msgspec.Struct, reply: type[Reply]) -> Reply:
         """A call to the conductor. Unavailable, Timeout: perhaps it was done, perhaps not."""

@@ -19,6 +19,9 @@ class VmState(StrEnum):
     PAUSED = "paused"
     SUSPENDED = "suspended"
     STOPPED = "stopped"
+    RESCUED = "rescued"
+    SHELVED = "shelved"
+    SHELVED_OFFLOADED = "shelved_offloaded"
     ERROR = "error"
     DELETED = "deleted"
 
@@ -38,6 +41,21 @@ class TaskState(StrEnum):
     UNPAUSING = "unpausing"
     SUSPENDING = "suspending"
     RESUMING = "resuming"
+    IMAGE_SNAPSHOT_PENDING = "image_snapshot_pending"
+    IMAGE_SNAPSHOT = "image_snapshot"
+    IMAGE_PENDING_UPLOAD = "image_pending_upload"
+    IMAGE_UPLOADING = "image_uploading"
+    IMAGE_BACKUP = "image_backup"
+    REBUILDING = "rebuilding"
+    REBUILD_BLOCK_DEVICE_MAPPING = "rebuild_block_device_mapping"
+    REBUILD_SPAWNING = "rebuild_spawning"
+    RESCUING = "rescuing"
+    UNRESCUING = "unrescuing"
+    SHELVING = "shelving"
+    SHELVING_IMAGE_PENDING_UPLOAD = "shelving_image_pending_upload"
+    SHELVING_IMAGE_UPLOADING = "shelving_image_uploading"
+    SHELVING_OFFLOADING = "shelving_offloading"
+    UNSHELVING = "unshelving"
     DELETING = "deleting"
 
 
@@ -72,6 +90,15 @@ class Flavor(msgspec.Struct, frozen=True, kw_only=True):
     extra_specs: dict[str, str] = {}
 
 
+class ImageLocation(msgspec.Struct, frozen=True, kw_only=True):
+    """Where an image is in Ceph: raw, in a snapshot that can be cloned (the cluster's id, and names)."""
+
+    fsid: str
+    pool: str
+    image: str
+    snapshot: str
+
+
 class ImageRef(msgspec.Struct, frozen=True, kw_only=True):
     """What a host must know of an image: size in bytes, minima in MiB and GiB, sha512 in hex."""
 
@@ -85,6 +112,10 @@ class ImageRef(msgspec.Struct, frozen=True, kw_only=True):
     min_disk: int = 0
     min_ram: int = 0
     properties: dict[str, str] = {}
+    location: ImageLocation | None = None
+    """None: it is fetched from the image service."""
+    tree_hash: str | None = None
+    """disk_image/tree_hash.py, if it is known: faster to check than sha512."""
 
 
 class BuildSpec(msgspec.Struct, frozen=True, kw_only=True):

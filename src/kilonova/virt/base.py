@@ -8,7 +8,7 @@ that it could not find again on the host after kill -9.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 import msgspec
 
@@ -151,6 +151,34 @@ class Driver(Protocol):
 
     def resize_volume(self, server_id: str, volume_id: str, size_gb: int) -> None:
         """The guest sees that the volume has grown. Nothing if it knows, or if it is off."""
+
+    # Another disk to boot from, for a while.
+    def rescue(
+        self,
+        spec: BuildSpec,
+        image: ImageRef,
+        vifs: list[Vif],
+        metadata: GuestMetadata | None,
+        cancel: Cancel,
+        volumes: Volumes = (),
+    ) -> None:
+        """Running from a disk of that image, which was cached, or from the image if it is a CD; with its own
+        system disk beside it, or all its disks and volumes in their places if the image says how it wants to be there
+        (``hw_rescue_device``, ``hw_rescue_bus``). ``metadata``: what the config drive tells meanwhile."""
+
+    def unrescue(self, spec: BuildSpec, vifs: list[Vif], volumes: Volumes = ()) -> None:
+        """Running from its own disk again; the other one is gone."""
+
+    # What it holds, for an image.
+    def take_snapshot(self, server_id: str, cancel: Cancel) -> None:
+        """All that is on its system disk at one moment, kept beside it; what was kept before is gone. A guest
+        that runs goes on; if it has an agent, its file systems are in order then. BuildFailed."""
+
+    def open_snapshot(self, server_id: str) -> BinaryIO:
+        """What was taken, as a qcow2 that needs no other file. NotFound if nothing is kept."""
+
+    def drop_snapshot(self, server_id: str) -> None:
+        """Nothing is kept, and nothing is being taken. Safe to call again."""
 
     def console_output(self, server_id: str, lines: int | None) -> str:
         """The last ``lines`` lines (all that are kept if None) of the serial console."""

@@ -7,10 +7,13 @@ With a ``folder`` its guests survive the process, one small file a guest, as rea
 
 from __future__ import annotations
 
+import io
 import random
+import struct
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
@@ -27,6 +30,10 @@ from kilonova.virt.base import Guest, GuestEvent, Volumes
 from kilonova.virt.ids import checked_id
 
 _ACTIVE = (PowerState.RUNNING, PowerState.PAUSED)
+_EMPTY_QCOW2 = struct.pack(
+    ">4sIQIIQIIQQIIQQQQII", b"QFI\xfb", 3, 0, 0, 16, 1 << 20, 0, 1, 0x30000, 0x10000, 1, 0, 0, 0, 0, 0, 4, 104
+).ljust(0x40000, b"\0")
+"""Version 3, clusters of 64 KiB, 1 MiB of zeros; https://gitlab.com/qemu-project/qemu, docs/interop/qcow2."""
 _BOOT = "".join(f"[{second:6.1f}] a fake guest boots\n" for second in range(16))
 
 
@@ -40,6 +47,8 @@ class _Traces(msgspec.Struct, gc=False):
     """Tap → whether its link is up."""
     volumes: dict[str, int] = {}
     """Volume → GiB, as the guest knows it."""
+    has_snapshot: bool = False
+    rescue_image: str = ""
 
 
 class FakeDriver:
@@ -291,6 +300,49 @@ class FakeDriver:
             if volume_id in volumes and self._is(server_id, *_ACTIVE):
                 self._update(server_id, volumes={**volumes, volume_id: size_gb})
 
+    # --- another disk to boot from
+    def rescue(
+        self,
+        spec: BuildSpec,
+        image: ImageRef,
+        vifs: list[Vif],
+        metadata: GuestMetadata | None,
+        cancel: Cancel,
+        volumes: Volumes = (),
+    ) -> None:
+        self._step("rescue", cancel)
+        with self._changed:
+            self._get(spec.server_id)
+            self._update(spec.server_id, nics=_nics(vifs), rescue_image=image.id, volumes=_sizes(volumes))
+        self._become(spec.server_id, PowerState.RUNNING)
+
+    def unrescue(self, spec: BuildSpec, vifs: list[Vif], volumes: Volumes = ()) -> None:
+        self._step("unrescue")
+        with self._changed:
+            self._get(spec.server_id)
+            self._update(spec.server_id, nics=_nics(vifs), rescue_image="", volumes=_sizes(volumes))
+        self._become(spec.server_id, PowerState.RUNNING)
+
+    # --- what it holds
+    def take_snapshot(self, server_id: str, cancel: Cancel) -> None:
+        self._step("take_snapshot", cancel)
+        with self._changed:
+            self._get(server_id)
+            self._update(server_id, has_snapshot=True)
+
+    def open_snapshot(self, server_id: str) -> BinaryIO:
+        with self._changed:
+            had = self._servers.get(server_id)
+            if had is None or not had.has_snapshot:
+                raise NotFound(f"nothing was taken of {server_id}")
+        return io.BytesIO(_EMPTY_QCOW2)
+
+    def drop_snapshot(self, server_id: str) -> None:
+        with self._changed:
+            had = self._servers.get(server_id)
+            if had is not None and had.has_snapshot:
+                self._update(server_id, has_snapshot=False)
+
     def console_output(self, server_id: str, lines: int | None) -> str:
         with self._changed:
             self._get(server_id)
@@ -341,6 +393,8 @@ class FakeDriver:
         awaits_start: bool | None = None,
         nics: dict[str, bool] | None = None,
         volumes: dict[str, int] | None = None,
+        has_snapshot: bool | None = None,
+        rescue_image: str | None = None,
     ) -> None:
         """Change what is given; remember it in the folder; wake who waits."""
         with self._changed:
@@ -357,6 +411,10 @@ class FakeDriver:
                 had.nics = nics
             if volumes is not None:
                 had.volumes = volumes
+            if has_snapshot is not None:
+                had.has_snapshot = has_snapshot
+            if rescue_image is not None:
+                had.rescue_image = rescue_image
             if self._folder is not None:
                 path = self._file(server_id)
                 part = path.with_suffix(".part")

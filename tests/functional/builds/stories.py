@@ -107,6 +107,19 @@ def nics_that_do_not_come_nor_go(cloud: Cloud) -> None:
     cloud.settled(server_id)
 
 
+def disks_that_become_images(cloud: Cloud) -> None:
+    server_id = cloud.active()
+    _does(cloud, server_id, "createImage", {"name": "s"})
+    _does(cloud, server_id, "createBackup", {"name": "b", "backup_type": "daily", "rotation": 0})
+    driver = cloud.where(server_id).driver
+    for kind, value in (
+        ("createImage", {"name": "s"}),
+        ("createBackup", {"name": "b", "backup_type": "daily", "rotation": 1}),
+    ):
+        driver.failures["take_snapshot"] = [BuildFailed("no")]
+        _does(cloud, server_id, kind, value)
+
+
 def ports_that_go_and_change(cloud: Cloud) -> None:
     """By the network's API, and as another network service says it."""
     network = cloud.make_network()
@@ -124,6 +137,17 @@ def ports_that_go_and_change(cloud: Cloud) -> None:
     until(lambda: len(driver.interfaces(server_id)) == 1, PATIENCE, "the other to go")
 
 
+def other_disks(cloud: Cloud) -> None:
+    server_id = cloud.active(cloud.make_network(), config_drive=True)
+    image = {"imageRef": "22222222-3333-4444-5555-666666666666"}
+    _does(cloud, server_id, "rebuild", image)
+    assert cloud.act(server_id, "rescue") == 200
+    cloud.settled(server_id)
+    _does(cloud, server_id, "unrescue")
+    _does(cloud, server_id, "os-stop")
+    _does(cloud, server_id, "rebuild", image)
+
+
 STORIES: list[Story] = [
     a_whole_life,
     a_build_that_fails_on_every_host,
@@ -134,6 +158,8 @@ STORIES: list[Story] = [
     a_host_that_is_left,
     nics_that_come_and_go,
     nics_that_do_not_come_nor_go,
+    disks_that_become_images,
+    other_disks,
     ports_that_go_and_change,
 ]
 

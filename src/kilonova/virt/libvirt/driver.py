@@ -12,7 +12,10 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import quote
+
+from msgspec import structs
 
 from kilonova import log
 from kilonova.cancel import Cancel
@@ -26,14 +29,16 @@ from kilonova.domain.volumes import Connector
 from kilonova.virt.base import Guest, GuestEvent, Volumes
 from kilonova.virt.libvirt import cached, config_drive, console, disk, embed, host, kvm
 from kilonova.virt.libvirt.connection import Connection
-from kilonova.virt.libvirt.disk.base import is_cdrom
-from kilonova.virt.libvirt.disk.devices import own_devices
+from kilonova.virt.libvirt.disk.base import Name, is_cdrom
+from kilonova.virt.libvirt.disk.devices import own_devices, rescue_devices
 from kilonova.virt.libvirt.errors import translated
 from kilonova.virt.libvirt.folder import Folder, Instance, server_of
 from kilonova.virt.libvirt.guests import Guests
 from kilonova.virt.libvirt.hardware import hardware
 from kilonova.virt.libvirt.images import ImageCache, ImageSource
+from kilonova.virt.libvirt.rescue import Rescue, way_of_rescue
 from kilonova.virt.libvirt.short_path import ShortPath
+from kilonova.virt.libvirt.snapshot import Snapshots
 from kilonova.virt.libvirt.volumes import GuestVolumes
 from kilonova.virt.libvirt.watch import Watch
 from kilonova.virt.libvirt.xml import interface
@@ -75,6 +80,7 @@ class LibvirtDriver:
             uri, self._came_back, self._watch.wake_all, self._lifecycle, self._device
         )
         self._guests = Guests(self._connection, self._folder)
+        self._snapshots = Snapshots(self._folder, self._disks, self._guests, self._watch)
         name = config.host or socket.gethostname()
         self._volumes = GuestVolumes(self._connection, self._guests, self._watch, config.libvirt, name)
         self._keeper = console.Keeper(self._console_logs)
@@ -154,12 +160,7 @@ class LibvirtDriver:
         return made
 
     def ensure_config_drive(self, spec: BuildSpec, metadata: GuestMetadata) -> None:
-        from kilonova.domain.metadata import config_drive_files
-
-        instance = self._instance(spec)
-        if not instance.config_drive.exists():
-            files = config_drive_files(metadata, self._config.network.dhcp_domain)
-            config_drive.write(instance.config_drive, files)
+        self._write_config_drive(self._instance(spec).config_drive, metadata)
 
     def ensure_paused(self, spec: BuildSpec, vifs: list[Vif], volumes: Volumes = ()) -> None:
         view = self._guests.look(spec.server_id)
@@ -278,6 +279,50 @@ class LibvirtDriver:
     def resize_volume(self, server_id: str, volume_id: str, size_gb: int) -> None:
         self._volumes.resize(server_id, volume_id, size_gb)
 
+    # --- another disk to boot from
+    def rescue(
+        self,
+        spec: BuildSpec,
+        image: ImageRef,
+        vifs: list[Vif],
+        metadata: GuestMetadata | None,
+        cancel: Cancel,
+        volumes: Volumes = (),
+    ) -> None:
+        how = way_of_rescue(image, hardware(spec))
+        if not how.cdrom:
+            self._disks.ensure_rescue(spec, image, cancel)
+        if metadata is not None:
+            self._write_config_drive(self._instance(spec).rescue_config_drive, metadata)
+        self._guests.pull_plug(spec.server_id)
+        kept = [structs.replace(one, boot_index=None) for one in volumes] if how.stable else []
+        with self._volumes.lent(spec.server_id, kept) as devices:
+            self._define(spec, vifs, devices, how)
+            self._guests.create(spec.server_id, fresh=True)
+        self._let_run(spec.server_id)
+
+    def unrescue(self, spec: BuildSpec, vifs: list[Vif], volumes: Volumes = ()) -> None:
+        self._guests.pull_plug(spec.server_id)
+        self._disks.remove(spec.server_id, Name.RESCUE)
+        self._folder.instance(spec.server_id).rescue_config_drive.unlink(missing_ok=True)
+        with self._volumes.lent(spec.server_id, volumes) as devices:
+            self._define(spec, vifs, devices)
+            self._guests.create(spec.server_id, fresh=True)
+        self._let_run(spec.server_id)
+
+    # --- what it holds
+    def take_snapshot(self, server_id: str, cancel: Cancel) -> None:
+        self._snapshots.take(server_id, cancel)
+
+    def open_snapshot(self, server_id: str) -> BinaryIO:
+        try:
+            return self._folder.instance(server_id).snapshot.open("rb")
+        except FileNotFoundError as error:
+            raise NotFound(f"nothing was taken of {server_id}") from error
+
+    def drop_snapshot(self, server_id: str) -> None:
+        self._snapshots.drop(server_id)
+
     def console_output(self, server_id: str, lines: int | None) -> str:
         instance = self._folder.instance(server_id)
         if not instance.path.exists():
@@ -302,15 +347,32 @@ class LibvirtDriver:
         instance.make()
         return instance
 
-    def _define(self, spec: BuildSpec, vifs: list[Vif], volumes: Sequence[VolumeDevice]) -> None:
-        boot_cd = self._images.path(spec.image) if spec.image and is_cdrom(spec) else None
+    def _write_config_drive(self, path: Path, metadata: GuestMetadata) -> None:
+        from kilonova.domain.metadata import config_drive_files
+
+        if not path.exists():
+            config_drive.write(path, config_drive_files(metadata, self._config.network.dhcp_domain))
+
+    def _define(
+        self,
+        spec: BuildSpec,
+        vifs: list[Vif],
+        volumes: Sequence[VolumeDevice],
+        rescue: Rescue | None = None,
+    ) -> None:
         instance, machine = self._instance(spec), hardware(spec)
+        if rescue is None:
+            boot_cd = self._images.path(spec.image) if spec.image and is_cdrom(spec) else None
+            disks = own_devices(self._disks, instance, machine, self._cache_mode, boot_cd)
+        else:
+            image = self._images.path(rescue.image)
+            disks = rescue_devices(self._disks, instance, machine, self._cache_mode, rescue, image)
         document = domain_xml(
             spec,
             vifs,
             instance,
             machine,
-            disks=list(own_devices(self._disks, instance, machine, self._cache_mode, boot_cd)),
+            disks=list(disks),
             volumes=volumes,
             virt_type=self._virt_type,
             agent_socket=self._short.path / "instances" / spec.server_id / "ga",
@@ -386,6 +448,7 @@ class LibvirtDriver:
         for guest in found:
             if guest.power_state is PowerState.RUNNING:
                 self._folder.instance(guest.server_id).awaits_start.unlink(missing_ok=True)
+            self._snapshots.thaw(guest.server_id)
         return found
 
     def _console_logs(self) -> list[Path]:
