@@ -164,7 +164,7 @@ class Driver(Protocol):
     ) -> None:
         """Running from a disk of that image, which was cached, or from the image if it is a CD; with its own
         system disk beside it, or all its disks and volumes in their places if the image says how it wants to
-        be there (``hw_rescue_device``, ``hw_rescue_bus``). ``metadata``: what the config drive tells meanwhile."""
+        be there (``hw_rescue_device``, ``hw_rescue_bus``). ``metadata``: for the config drive meanwhile."""
 
     def unrescue(self, spec: BuildSpec, vifs: list[Vif], volumes: Volumes = ()) -> None:
         """Running from its own disk again; the other one is gone."""
