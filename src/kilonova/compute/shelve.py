@@ -13,6 +13,7 @@ from kilonova.compute.build import BOOT_TIMEOUT, config_drive
 from kilonova.compute.journal import Journal
 from kilonova.compute.parts import Parts
 from kilonova.compute.refresh import Learn, learn_of_new
+from kilonova.compute.server_volumes import volumes_of
 from kilonova.domain import codec
 from kilonova.domain.messages import Work
 from kilonova.domain.servers import ImageRef, PowerState, TaskState, VmState
@@ -52,7 +53,7 @@ def unshelve(parts: Parts, work: Work, journal: Journal, cancel: Cancel, learn: 
         with journal.step("power_on"):
             for vif in vifs:
                 parts.network.plug(vif)
-            driver.power_on(spec, vifs)
+            driver.power_on(spec, vifs, volumes_of(parts, work.server_id))
         return PowerState.RUNNING
     image = codec.convert(work.payload["image"], ImageRef)
     with journal.step("fetch_image"):
@@ -68,7 +69,7 @@ def unshelve(parts: Parts, work: Work, journal: Journal, cancel: Cancel, learn: 
             for vif in vifs:
                 parts.network.plug(vif)
     with journal.step("create_domain"):
-        driver.ensure_paused(spec, vifs)
+        driver.ensure_paused(spec, vifs, volumes_of(parts, work.server_id))
     # Told at once, so that it is asked for: no guest runs of an operation that moved on.
     with journal.step("wait_for_boot", shows=TaskState.UNSHELVING):
         driver.resume_build(spec.server_id)
