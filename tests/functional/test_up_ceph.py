@@ -1,4 +1,4 @@
-"""`kilonova up` as it is wired, with its images in Ceph; and an aggregate whose hosts fetch one beforehand."""
+"""`kilonova up` as it is wired, with its images in Ceph; an aggregate whose hosts fetch one beforehand."""
 
 from __future__ import annotations
 
