@@ -18,6 +18,7 @@ from rich.table import Table
 from bench import (
     cluster,
     control_plane,
+    disks,
     firewall,
     guests,
     image_pull,
@@ -45,6 +46,7 @@ MEASURES: dict[str, Callable[[], list[Figure]]] = {
     "guests": guests.real_guests,
     "fetch": guests.one_fetch,
     "image_pull": image_pull.image_pull,
+    "disks": disks.disks,
 }
 
 
