@@ -53,9 +53,11 @@ def _ask(parts: Parts, work: Work, journal: Journal, method: str) -> BlockDevice
     return journal.ask(method, message, BlockDevices)
 
 
-def volumes_of(parts: Parts, server_id: str) -> list[AttachedVolume]:
+def volumes_of(parts: Parts, work: Work) -> list[AttachedVolume]:
     """What a guest that is about to be started has, connected to this host."""
-    message = ServerVolumes(host=parts.host, server_id=server_id, connector=parts.driver.connector())
+    if not work.has_volumes:
+        return []
+    message = ServerVolumes(host=parts.host, server_id=work.server_id, connector=parts.driver.connector())
     return parts.ask("server_volumes", message, BlockDevices).volumes
 
 

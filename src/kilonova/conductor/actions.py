@@ -16,7 +16,7 @@ from kilonova.domain.images import ImageStatus
 from kilonova.domain.messages import PerformOperation, Work
 from kilonova.domain.servers import PowerState, VmState
 from kilonova.engine import lease
-from kilonova.store import images, operations, servers
+from kilonova.store import block_devices, images, operations, servers
 from kilonova.store.database import Row
 from kilonova.store.repeat import repeated
 
@@ -42,6 +42,7 @@ def hand_over(parts: Parts, work: Row, method: str) -> None:
     with parts.db.write() as conn:
         lease.hand_to_host(conn, work, work.host, parts.config.operations.lease)
         server = servers.for_host(conn, work.server_id)
+        has_volumes = bool(block_devices.volumes_of(conn, [work.server_id]))
     parts.faults.reach(f"{work.kind}.hand_over.after")
     rule = ACTIONS.get(work.kind)
     parts.bus.cast(
@@ -57,6 +58,7 @@ def hand_over(parts: Parts, work: Row, method: str) -> None:
             lease=parts.config.operations.lease,
             spec=server.spec,
             vifs=server.vifs,
+            has_volumes=has_volumes,
             payload=work.payload,
         ),
     )

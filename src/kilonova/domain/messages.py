@@ -77,6 +77,8 @@ class Work(Message, frozen=True, kw_only=True):
     spec: BuildSpec
     vifs: list[Vif] = []
     availability_zone: str | None = None
+    has_volumes: bool = False
+    """Who starts the guest asks for the ways to its volumes (server_volumes)."""
     payload: dict[str, Any] = {}
 
 
