@@ -5,7 +5,8 @@
     inet kilonova-…    on the host: NAT to the outside, the host's own protection, no traffic between
                        networks, and which bridged packets belong to a connection
     ip kilonova        in a network's namespace: NAT from the guests' addresses, which other networks may have
-                       too, to the network's own transit address
+                       too, to the network's own transit address; how often they may ask the metadata service,
+                       by a router or not
 
 The host's tables are named from the state folder, so that two agents on a machine do not undo each other.
 A rule for a port is in a chain of its own, so that a plug changes nothing else.
@@ -31,10 +32,12 @@ from kilonova.network.host.nft import (
     Table,
     concat,
     ct,
+    each,
     mark,
     match,
     meta,
     one_of,
+    over,
     payload,
     prefix,
     set_ct_mark,
@@ -345,13 +348,31 @@ def _askers(zone_number: int, owners: Mapping[str, str]) -> Chain:
     return Chain(f"askers-{zone_number}", rules)
 
 
+_ASKERS = "askers"
+_OF_ONE, _OF_ALL = (20, 100), (200, 400)
+"""Connections a second to the metadata service, and at once: of an address; of all on a network. Who starts
+makes some sixty, one after another."""
+
+
 def namespace_table() -> Table:
     leaves = match(meta("oifname"), names.UPLINK)
+    begins = match({"&": [payload("tcp", "flags"), ["syn", "ack"]]}, "syn")
+    asks = [begins, match(payload("tcp", "dport"), 80)]
+    often = each(payload("ip", "saddr"), _ASKERS, over(*_OF_ONE))
     return Table(
         "ip",
         "kilonova",
-        sets=[],
+        sets=[Set(_ASKERS, {}, kind="ipv4_addr", fades=60)],
         chains=[
+            # Each costs the agent, which answers, some of its time.
+            Chain(
+                "input",
+                [
+                    Rule("who asks the metadata service so often waits", [*asks, often, DROP]),
+                    Rule("so do all, where many ask so often", [*asks, over(*_OF_ALL), DROP]),
+                ],
+                Hook("filter", "input", 0),
+            ),
             Chain(
                 "forward",
                 [Rule("nothing leaves untranslated", [leaves, INVALID, DROP])],

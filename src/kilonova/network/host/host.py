@@ -96,10 +96,7 @@ class LinuxHost:
     def start(self, metadata: MetadataLookup, deeds: MetadataDeeds = NO_DEEDS) -> None:
         self._running = _Running(metadata, self._port_of, self._config.dhcp_domain, deeds)
         dhcp.open_way(self._folder, self._top)
-        self._change_plug()
-        self._tunnels.start()
         self._routers.start()
-        self._perimeter.start()
         self._mended.extend(self.repair())
 
     def stop(self) -> None:
@@ -248,7 +245,10 @@ class LinuxHost:
 
     def _repair(self) -> list[str]:
         changed = any([self._require_running().changes.any(), self._plug.changed()])
-        mended = self._attempt(self._tidy)
+        mended = self._attempt(self._change_plug)
+        # What a tunnel may have left open is ruled first.
+        mended += self._attempt(self._tunnels.begin)
+        mended += self._attempt(self._tidy)
         mended += self._attempt(lambda: self._perimeter.ensure(rules=changed))
         for network_id in sorted({vif.network_id for vif in self._records.vifs().values()}):
             mended += self._attempt(lambda one=network_id: self._mend(one, changed))  # type: ignore[misc]
@@ -336,13 +336,13 @@ class LinuxHost:
         with linux.netlink() as ip, linux.making(f"removing {names.tap(port_id)}"):
             linux.delete_links(ip, [*devices, names.tap(port_id)])
 
-    def _change_plug(self) -> None:
-        """Another plug was chosen since the last run: what it joined is parted, and joined anew by repair().
+    def _change_plug(self) -> list[str]:
+        """Another plug was chosen since the last run: what it joined is parted, and joined anew after that.
         The taps and routers stay, so running guests hardly notice."""
         file, now = self._folder / "plug", self._config.plug
         before = (records.read(file) or b"bridge").decode()
         if before == now:
-            return
+            return []
         old = self._make_plug(_PLUGS[before])
         try:
             with linux.netlink() as ip:
@@ -356,6 +356,7 @@ class LinuxHost:
         finally:
             old.stop()
         records.write(file, now.encode())
+        return []
 
     def _tidy(self) -> list[str]:
         """What a crash left of networks without ports, and of ports without records."""

@@ -215,7 +215,7 @@ def _inside(plan: NetworkPlan) -> list[str]:
         found += _device(names.UPLINK, plan.mtu)
         if gateways != [plan.transit.host]:
             found.append("its way out is missing")
-        found += rule_problems([firewall.namespace_table()])
+    found += rule_problems([firewall.namespace_table()])
     if not _metadata_listens():
         found.append("its metadata service does not listen (does Kilonova run?)")
     return found

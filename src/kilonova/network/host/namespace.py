@@ -19,9 +19,9 @@ _QUIET = {"accept_ra": "0", "autoconf": "0", "router_solicitations": "0", "accep
 
 
 def ensure(plan: NetworkPlan) -> list[str]:
-    """Addresses, way out and NAT are there; a line for each thing that was not."""
+    """Addresses, way out, NAT and limits are there; a line for each thing that was not."""
     with linux.netlink() as ip, linux.making(f"namespace of network {plan.network_id}"):
-        return _ensure_guests_side(ip, plan) + _ensure_uplink(ip, plan)
+        return _ensure_guests_side(ip, plan) + _ensure_uplink(ip, plan) + _ensure_rules()
 
 
 def prepare() -> None:
@@ -80,11 +80,15 @@ def _ensure_uplink(ip: linux.Netlink, plan: NetworkPlan) -> list[str]:
     forwarding = Path("/proc/sys/net/ipv4/ip_forward")
     if forwarding.read_text().strip() != "1":
         forwarding.write_text("1")
+    return done
+
+
+def _ensure_rules() -> list[str]:
     table = firewall.namespace_table()
     if problems := audit.problems(table):
         nft.apply(nft.replace(table))
-        done += problems
-    return done
+        return problems
+    return []
 
 
 def _ensure_up(ip: linux.Netlink, name: str, mtu: int) -> list[str]:

@@ -55,6 +55,8 @@ class Perimeter:
         self._held: dict[str, Rights] = {}
         """By what the connections of each port have been looked through; so none is here after a kill -9."""
         self._wanted = Wanted(config, self._table, zone_of, plug)
+        self._begun = False
+        """Nothing is left of what an earlier run needed and this one does not."""
 
     def admit(self, vif: Vif) -> None:
         """The port's rules are loaded, and its network's."""
@@ -99,19 +101,22 @@ class Perimeter:
         if zones and addresses:
             tracked.end(list(tracked.connections(zones, addresses)))
 
-    def start(self) -> None:
+    def _begin(self) -> None:
         """Nothing is left of an earlier run if there is no port any more, nor what another plug needed."""
-        with self._lock:
-            if not self._vifs:
-                self._remove()
-                return
+        if self._begun:
+            return
+        if self._vifs:
             unused = [] if self._wanted.guards else ["bridge"]
             unused += ["arp"] if self._wanted.switched(()) is None else []
             nft.apply([c for family in unused for c in nft.delete_table(family, self._table)])
+        else:
+            self._remove()
+        self._begun = True
 
     def ensure(self, *, rules: bool) -> list[str]:
         """All is as it should be, the rules too if asked; a line for each thing that was not."""
         with self._lock:
+            self._begin()
             done = self._ensure_forwarding()
             if not self._vifs or not rules:
                 return done

@@ -47,18 +47,23 @@ class Tunnels:
         """Networks whose tunnel is, or may be, there."""
         self._open: dict[str, Guarded] = {}
         self._loaded: tuple[nft.Table, ...] | None = None
+        self._begun = False
 
-    def start(self) -> None:
-        """A host that takes no tunnels has no rules for them. What an earlier run may have left open is ruled
-        from the first moment; what of it should not be, the host removes."""
+    def begin(self) -> list[str]:
+        """Once, again if it failed: a host that takes no tunnels has no rules for them. What an earlier run may
+        have left open is ruled from the first moment; what of it should not be, the host removes."""
         with self._lock:
+            if self._begun:
+                return []
             if self.address is None:
                 self._unload()
-                return
-            for network_id, tunnel in self._known.items():
-                if tunnel.peers:
-                    self._open[network_id] = guarded(self._plug, network_id, tunnel, [])
-            self._load_rules()
+            else:
+                for network_id, tunnel in self._known.items():
+                    if tunnel.peers:
+                        self._open.setdefault(network_id, guarded(self._plug, network_id, tunnel, []))
+                self._load_rules()
+            self._begun = True
+        return []
 
     def networks(self) -> set[str]:
         """Those whose tunnel is, or may be, there."""
