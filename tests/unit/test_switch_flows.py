@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from tests.system.host_network.lab import make_vif, subnet
 
@@ -51,6 +53,29 @@ def test_an_allowed_mac_stays_with_whose_it_is() -> None:
         if "dl_dst=fa" in flow.match
     }
     assert onwards == {"fa:16:3e:99:99:99": True} | {vif.mac: False for vif in vifs}
+
+
+def test_many_ports_are_led_to_by_several_flows() -> None:
+    """What a flow does fits in an OpenFlow message of 64 KiB; each port is led to once for each way."""
+    pair = AddressPair(ip_address="10.80.0.200", mac_address="fa:16:3e:99:99:99")
+    vif = make_vif(subnet(), 5, NETWORK, allowed_address_pairs=[pair], security_groups=[])
+    ports = [Guarded(vif, Seat(f"tap{number}", number, 4094, False), number) for number in range(1, 1001)]
+    made = port_flows.network(4094, ports)
+    assert len({flow.place for flow in made}) == len(made)
+    assert max(flow.actions.count("clone(") for flow in made) * 104 < 1 << 16
+    own, shared, everybody = (
+        [flow for flow in made if word in flow.match] for word in (vif.mac, "99", "01:00")
+    )
+    for first in (own, shared, everybody):
+        assert len(first) == 1
+        parts = [
+            f"reg13={int(number, 16)}" for number in re.findall(r"load:(\w+)->NXM_NX_REG13", first[0].actions)
+        ]
+        called = [flow for flow in made if flow.table == flows.MANY and flow.match.split(",")[1] in parts]
+        seats = [
+            int(seat, 16) for flow in called for seat in re.findall(r"(0x\w+)->NXM_NX_REG2\[\]", flow.actions)
+        ]
+        assert sorted(seats) == list(range(1, 1001))
 
 
 def test_flows_say_whose_they_are() -> None:

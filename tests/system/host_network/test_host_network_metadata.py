@@ -130,8 +130,7 @@ def test_nonsense_ends(lab: Lab) -> None:
 def test_a_guest_that_holds_connections_open_hurts_only_itself(lab: Lab) -> None:
     greedy, modest = known(lab, 5, "greedy"), known(lab, 6, "modest")
     held = [
-        greedy.inside(lambda: socket.create_connection(("169.254.169.254", 80), timeout=5))
-        for _ in range(80)
+        greedy.inside(lambda: socket.create_connection(("169.254.169.254", 80), timeout=5)) for _ in range(80)
     ]
     assert name_told(modest) == "modest"
     began = time.monotonic()

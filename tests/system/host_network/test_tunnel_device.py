@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 from collections.abc import Iterator
 
 import pytest
 
-from kilonova.network.host import forwarding_table, linux, tunnel_device
+from kilonova.network.host import bridge_limit, forwarding_table, linux, tunnel_device
 
 pytestmark = [
     pytest.mark.system,
@@ -65,14 +66,27 @@ def test_only_its_own_table_is_read(ip: linux.Netlink, monkeypatch: pytest.Monke
     ensure(ip, 1, PEERS[:1])
     assert fill("knvtest1", 300) == ""
     read = []
-    attributes = forwarding_table._attributes
+    messages = forwarding_table.messages
 
-    def counted(body: bytes) -> dict[int, bytes]:
-        read.append(body)
-        return attributes(body)
+    def counted(one: socket.socket, kind: int) -> Iterator[bytes]:
+        for body in messages(one, kind):
+            read.append(body)
+            yield body
 
-    monkeypatch.setattr(forwarding_table, "_attributes", counted)
+    monkeypatch.setattr(forwarding_table, "messages", counted)
     assert tunnel_device.peers_of(ip, "knvtest0") == set(PEERS)
     assert len(read) == len(PEERS)
     assert tunnel_device.peers_of(ip, "knvtest1") == set(PEERS[:1])
     assert len(read) == len(PEERS) + 301
+
+
+def test_what_a_bridge_learns_has_an_end(ip: linux.Netlink, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert linux.ensure_bridge(ip, "knvtest0", 1500, tracked=False)
+    index = linux.index_of(ip, "knvtest0")
+    if bridge_limit.most(index) is None:
+        pytest.skip("this kernel has no such limit")
+    assert bridge_limit.most(index) == bridge_limit.MOST_MACS
+    assert linux.ensure_bridge(ip, "knvtest0", 1500, tracked=False) == []
+    monkeypatch.setattr(bridge_limit, "MOST_MACS", 20)
+    assert linux.ensure_bridge(ip, "knvtest0", 1500, tracked=False) != []
+    assert bridge_limit.most(index) == 20

@@ -1,4 +1,5 @@
-"""The forwarding table of one device, as the kernel tells it (rtnetlink(7)): of that device alone.
+"""The forwarding table of one device, as the kernel tells it (rtnetlink(7)): of that device alone; and what
+reading the kernel's answers takes.
 
 pyroute2 has the kernel tell the tables of all devices, of which any may have thousands of entries that guests
 caused, and drops the others' afterwards.
@@ -6,6 +7,7 @@ caused, and drops the others' afterwards.
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 from collections.abc import Iterator
@@ -14,7 +16,9 @@ _SOL_NETLINK, _STRICT = 270, 12
 _DUMP = 0x301
 _NEW, _GET, _ERROR, _DONE = 28, 30, 2, 3
 _DST, _LLADDR = 1, 2
-_HEADER, _NEIGHBOUR, _ATTRIBUTE = struct.Struct("=IHHII"), struct.Struct("=BxxxiHBB"), struct.Struct("=HH")
+HEADER, _NEIGHBOUR, _ATTRIBUTE = struct.Struct("=IHHII"), struct.Struct("=BxxxiHBB"), struct.Struct("=HH")
+_KIND = 0x3FFF
+"""Of an attribute's type, without its flags."""
 _TIMEOUT = 10.0
 
 
@@ -25,8 +29,10 @@ def destinations(index: int, mac: bytes) -> set[str]:
         one.settimeout(_TIMEOUT)
         one.setsockopt(_SOL_NETLINK, _STRICT, 1)  # else it filters nothing
         asked = _NEIGHBOUR.pack(socket.AF_BRIDGE, index, 0, 0, 0)
-        one.send(_HEADER.pack(_HEADER.size + len(asked), _GET, _DUMP, 1, 0) + asked)
-        entries = [_attributes(body) for body in _messages(one)]
+        one.send(HEADER.pack(HEADER.size + len(asked), _GET, _DUMP, 1, 0) + asked)
+        # Only what may be of it is taken apart: there may be thousands of others.
+        bodies = (body[_NEIGHBOUR.size :] for body in messages(one, _NEW) if mac in body)
+        entries = [attributes(body) for body in bodies]
     return {
         socket.inet_ntoa(entry[_DST])
         for entry in entries
@@ -34,26 +40,33 @@ def destinations(index: int, mac: bytes) -> set[str]:
     }
 
 
-def _messages(one: socket.socket) -> Iterator[bytes]:
+def messages(one: socket.socket, kind: int) -> Iterator[bytes]:
+    """What the kernel answers: the content of each message of that kind, until it says that this was all.
+    OSError: it refuses."""
     while True:
-        came = one.recv(1 << 16)
-        while came:
-            length, kind, *_ = _HEADER.unpack_from(came)
-            if kind == _DONE:
+        came = one.recv(1 << 18)
+        at = 0
+        while at < len(came):
+            length, told, *_ = HEADER.unpack_from(came, at)
+            if told == _DONE:
                 return
-            if kind == _ERROR:
-                raise OSError(-struct.unpack_from("=i", came, _HEADER.size)[0], "no forwarding table")
-            if kind == _NEW:
-                yield came[_HEADER.size + _NEIGHBOUR.size : length]
-            came = came[_aligned(length) :]
+            if told == _ERROR:
+                code = struct.unpack_from("=i", came, at + HEADER.size)[0]
+                if code:
+                    raise OSError(-code, os.strerror(-code))
+                return
+            if told == kind:
+                yield came[at + HEADER.size : at + length]
+            at += _aligned(length)
 
 
-def _attributes(body: bytes) -> dict[int, bytes]:
-    found = {}
-    while len(body) >= _ATTRIBUTE.size:
-        length, kind = _ATTRIBUTE.unpack_from(body)
-        found[kind] = body[_ATTRIBUTE.size : length]
-        body = body[_aligned(length) :]
+def attributes(body: bytes) -> dict[int, bytes]:
+    """By their kinds."""
+    found, at = {}, 0
+    while at + _ATTRIBUTE.size <= len(body):
+        length, kind = _ATTRIBUTE.unpack_from(body, at)
+        found[kind & _KIND] = body[at + _ATTRIBUTE.size : at + length]
+        at += max(_aligned(length), _ATTRIBUTE.size)
     return found
 
 

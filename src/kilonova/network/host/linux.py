@@ -22,6 +22,7 @@ from pyroute2 import netns
 from pyroute2.netlink.exceptions import NetlinkError
 
 from kilonova.domain.errors import BuildFailed
+from kilonova.network.host import bridge_limit
 
 NETNS_FOLDER = Path("/run/netns")
 """Where iproute2 looks too: ``ip netns`` shows our namespaces."""
@@ -87,8 +88,8 @@ def index_of(ip: Netlink, name: str) -> int:
 
 
 def ensure_bridge(ip: Netlink, name: str, mtu: int, tracked: bool = True) -> list[str]:
-    """A bridge that forwards at once, floods multicast, and speaks no spanning tree. ``tracked``: what passes
-    is seen by the host's rules for connections."""
+    """A bridge that forwards at once, floods multicast, speaks no spanning tree and learns so many MACs.
+    ``tracked``: what passes is seen by the host's rules for connections."""
     options = {"br_forward_delay": 0, "br_stp_state": 0, "br_mcast_snooping": 0}
     done = _ensure_link(
         ip,
@@ -97,6 +98,9 @@ def ensure_bridge(ip: Netlink, name: str, mtu: int, tracked: bool = True) -> lis
         master=None,
         add=lambda: ip.link("add", ifname=name, kind="bridge", **options),
     )
+    with making(f"device {name}"):
+        limited = bridge_limit.ensure(index_of(ip, name))
+    done = done or [f"device {name}: {line}" for line in limited]
     return done + (_ensure_tracked(ip, name) if tracked else [])
 
 

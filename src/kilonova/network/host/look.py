@@ -18,7 +18,7 @@ from kilonova.config import Network
 from kilonova.domain import codec
 from kilonova.domain.errors import KilonovaError
 from kilonova.domain.network import NetworkState, PlugKind, Vif
-from kilonova.network.host import dhcp, firewall, linux, names, nft, records
+from kilonova.network.host import bridge_limit, dhcp, firewall, linux, names, nft, records
 from kilonova.network.host.external import External
 from kilonova.network.host.forwarding import Forwarding
 from kilonova.network.host.knowledge import Known
@@ -182,9 +182,13 @@ def _of(path: Path, kind: type[T]) -> T | None:
 
 def _bridge(name: str, mtu: int) -> list[str]:
     found = _device(name, mtu)
+    if found:
+        return found
     with linux.netlink() as ip:
-        if not found and not linux.is_tracked(ip, name):
+        if not linux.is_tracked(ip, name):
             found.append(f"connection tracking of bridge {name} is off")
+        if bridge_limit.most(linux.index_of(ip, name)) not in (None, bridge_limit.MOST_MACS):
+            found.append(f"bridge {name} learns other than {bridge_limit.MOST_MACS} MACs at most")
     return found
 
 

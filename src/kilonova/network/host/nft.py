@@ -47,8 +47,8 @@ class Set(msgspec.Struct, frozen=True):
     """A named set of device names; with ``verdicts`` a map of each to the chain it jumps to.
 
     ``kind``: nft's type of the elements; of several, each element is those with `` . `` between them.
-    ``ranges``: they are networks' addresses (10.0.0.0/8). ``fades``: rules put elements in, 4096 at most; each
-    goes when no rule has named it for so many seconds.
+    ``ranges``: they are networks' addresses (10.0.0.0/8). ``fades``: rules put elements in, 4096 at most;
+    each goes when no rule has named it for so many seconds.
     """
 
     name: str
@@ -124,8 +124,8 @@ def over(rate: int, burst: int) -> Expression:
 
 
 def each(key: Expression, named: str, test: Expression) -> Expression:
-    """A match: ``test`` fits, for the packets with this key alone. The set of that name, one that fades, holds
-    the keys; where it is full, it fits none that is not in it."""
+    """A match: ``test`` fits, for the packets with this key alone. The set of that name, one that fades,
+    holds the keys; where it is full, it fits none that is not in it."""
     return {"set": {"op": "update", "elem": key, "set": f"@{named}", "stmt": [test]}}
 
 

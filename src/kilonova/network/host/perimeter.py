@@ -18,6 +18,7 @@ from kilonova.network.host import audit, nft, tracked
 from kilonova.network.host.endings import Rights, View
 from kilonova.network.host.forwarding import Forwarding
 from kilonova.network.host.knowledge import Knowledge
+from kilonova.network.host.leaving import Leaving
 from kilonova.network.host.plug import Plug
 from kilonova.network.host.wanted import Tables, Wanted
 
@@ -52,6 +53,7 @@ class Perimeter:
         """What this process has loaded, or seen loaded."""
         self._cutting = threading.Lock()
         """Taken before ``_lock``, by who reads what the kernel tracks: that may take a second."""
+        self._leaving = Leaving()
         self._held: dict[str, Rights] = {}
         """By what the connections of each port have been looked through; so none is here after a kill -9."""
         self._wanted = Wanted(config, self._table, zone_of, plug)
@@ -98,8 +100,7 @@ class Perimeter:
         with self._lock:
             vifs = [vif, *(one for one in self._vifs.values() if one.network_id == vif.network_id)]
             zones = set(self._wanted.zones(vifs).values())
-        if zones and addresses:
-            tracked.end(list(tracked.connections(zones, addresses)))
+        self._leaving.end(zones, addresses)
 
     def _begin(self) -> None:
         """Nothing is left of an earlier run if there is no port any more, nor what another plug needed."""

@@ -50,8 +50,8 @@ class Tunnels:
         self._begun = False
 
     def begin(self) -> list[str]:
-        """Once, again if it failed: a host that takes no tunnels has no rules for them. What an earlier run may
-        have left open is ruled from the first moment; what of it should not be, the host removes."""
+        """Once, again if it failed: a host that takes no tunnels has no rules for them. What an earlier run
+        may have left open is ruled from the first moment; what of it should not be, the host removes."""
         with self._lock:
             if self._begun:
                 return []
@@ -75,8 +75,9 @@ class Tunnels:
         return network_id in self._there or (tunnel is not None and bool(tunnel.peers))
 
     def learn(self, told: dict[str, NetworkTunnel], asked: float, here: set[str]) -> set[str]:
-        """Keep what is newer than what is known; of which networks that was. ``here``: they are on this
-        host. What cannot be is left out, and what was known of that network stays."""
+        """Keep what is newer than what is known; the networks whose tunnel is not, or may not be, as was
+        told. ``here``: they are on this host. What cannot be is left out, and what was known of that network
+        stays."""
         told = {network_id: tunnel for network_id, tunnel in told.items() if _is_sound(network_id, tunnel)}
         with self._lock:
             newer = {key for key in told if self._asked.get(key, 0.0) <= asked}
@@ -89,7 +90,12 @@ class Tunnels:
                     del self._known[key]
             if before != self._known:
                 records.write(self._path, msgspec.json.encode(self._known))
-            return newer
+            return {key for key in newer if before.get(key) != told[key] or self._is_behind(key, here)}
+
+    def _is_behind(self, network_id: str, here: set[str]) -> bool:
+        """What was done for it before is not what is known; or it failed."""
+        wanted = self.address is not None and network_id in here and bool(self._known[network_id].peers)
+        return wanted != (network_id in self._there)
 
     def ensure(self, ip: linux.Netlink, network_id: str, mtu: int, addresses: list[str]) -> list[str]:
         """The network, which is here, is joined to its other hosts, if there are any; a line for each thing
@@ -137,11 +143,20 @@ class Tunnels:
                 done += [line for table in wanted for line in audit.problems(table)]
                 if done:
                     self._replace(wanted)
-            with linux.netlink() as ip:
-                for network_id, one in self._open.items():
-                    if linux.find(ip, names.tunnel(network_id)):
-                        done += tunnel_device.ensure_peers(ip, names.tunnel(network_id), one.peers)
+            opened = dict(self._open)
+        # Not under the lock, for which plugs wait: any guest may make such a table long.
+        with linux.netlink() as ip:
+            for network_id in sorted(opened):
+                done += self._repair_peers(ip, network_id, opened[network_id])
         return done
+
+    def _repair_peers(self, ip: linux.Netlink, network_id: str, seen: Guarded) -> list[str]:
+        name = names.tunnel(network_id)
+        if linux.find(ip, name) is None or tunnel_device.peers_of(ip, name) == set(seen.peers):
+            return []
+        with self._lock:  # it may have been told others meanwhile
+            now = self._open.get(network_id)
+            return tunnel_device.ensure_peers(ip, name, now.peers) if now else []
 
     def _guard(self, network_id: str, tunnel: NetworkTunnel, addresses: list[str]) -> None:
         """Its rules are loaded."""

@@ -7,17 +7,24 @@ bridge, and the difference to what was loaded is one bundle: no packet meets hal
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import TypeVar
 
+from kilonova import log
 from kilonova.domain.errors import BuildFailed, Unavailable
 from kilonova.domain.network import INTEGRATION_BRIDGE
+from kilonova.network.host import faults
 from kilonova.network.host.ruleset import Rules
 from kilonova.network.host.switch import cache, flows, openflow, pipeline
-from kilonova.network.host.switch.flows import Flow
-from kilonova.network.host.switch.made import Flows, Made
+from kilonova.network.host.switch.flows import TRIAL, Flow
+from kilonova.network.host.switch.made import NETWORK, Flows, Made, Part
 from kilonova.network.host.switch.port_flows import Guarded
 from kilonova.network.host.switch.switch import Switch
+
+_log = log.get("network.host")
+
+T = TypeVar("T")
 
 
 class Guard:
@@ -69,6 +76,40 @@ class Guard:
         if bridge is None:
             self._loaded, self._to_await = None, False
             return
+        self._heeding(lambda: self._load_into(bridge))
+
+    def _heeding(self, load: Callable[[], T]) -> T:
+        """``load()``; while the switch refuses flows, again, with what is at fault left closed."""
+        while True:
+            try:
+                return load()
+            except openflow.Refused:
+                if not self._close_faults():
+                    raise
+
+    def _close_faults(self) -> bool:
+        """Whether something was at fault, which is left closed from now on, and named in the log."""
+        parts = {part: flows_ for part, flows_ in self._made.parts().items() if flows_}
+        cookie = flows.cookie(self._switch.owner)
+
+        def takes(some: Sequence[Part]) -> str | None:
+            """In one bundle they come, where no packet does, and go."""
+            tried = [flow._replace(table=TRIAL) for part in some for flow in parts[part].values()]
+            try:
+                self._change([], tried, [f"delete cookie={cookie}/-1,table={TRIAL}"])
+            except openflow.Refused as error:
+                return error.message
+            return None
+
+        # The way to a port says its MAC too: without what is wrong with a port it may be right.
+        found = faults.find([part for part in parts if part[0] != NETWORK], takes)
+        found = found or faults.find([part for part in parts if part[0] == NETWORK], takes)
+        for part, reason in found.items():
+            _log.error("left_closed", what=" ".join(map(str, part)), reason=reason)
+            self._made.close(part)
+        return bool(found)
+
+    def _load_into(self, bridge: object) -> None:
         wanted = self._wanted()
         if self._loaded is None or self._loaded[0] != bridge:
             self._replace_all(wanted)
@@ -95,15 +136,18 @@ class Guard:
     def ensure(self) -> list[str]:
         """Exactly these flows are ours."""
         with self._lock:
-            bridge, wanted = self._switch.identity(), self._wanted()
-            if bridge is None or not wanted:
-                return []
-            wrong = not self._are(wanted)
-            if wrong:
-                self._replace_all(wanted)
-                self._to_await = True
-            self._loaded = bridge, wanted
-            return [f"flows of {INTEGRATION_BRIDGE} were not as they should be"] if wrong else []
+            return self._heeding(self._ensure)
+
+    def _ensure(self) -> list[str]:
+        bridge, wanted = self._switch.identity(), self._wanted()
+        if bridge is None or not wanted:
+            return []
+        wrong = not self._are(wanted)
+        if wrong:
+            self._replace_all(wanted)
+            self._to_await = True
+        self._loaded = bridge, wanted
+        return [f"flows of {INTEGRATION_BRIDGE} were not as they should be"] if wrong else []
 
     def look(self) -> list[str]:
         """What ensure() would find, with nothing changed."""
@@ -138,6 +182,6 @@ class Guard:
         cookie = flows.cookie(self._switch.owner)
         self._change([f"delete_strict cookie={cookie}/-1,{place}" for place in places], new)
 
-    def _change(self, deletions: list[str], new: Iterable[Flow]) -> None:
+    def _change(self, deletions: list[str], new: Iterable[Flow], last: Sequence[str] = ()) -> None:
         additions = [f"add {flows.text(self._switch.owner, flow)}" for flow in new]
-        openflow.change(self._switch.control(), [*deletions, *additions])
+        openflow.change(self._switch.control(), [*deletions, *additions, *last])

@@ -15,8 +15,14 @@ from kilonova.domain.errors import BuildFailed, Unavailable
 _TIMEOUT = 10
 
 
+class Refused(BuildFailed):
+    """The switch, or ovs-ofctl, does not take these flows; nothing of them was done."""
+
+
 def change(control: Path, commands: list[str]) -> None:
-    """All of it at once: ``add FLOW``, ``delete MATCH`` and ``delete_strict``, in ovs-ofctl(8)'s words."""
+    """All of it at once: ``add FLOW``, ``delete MATCH`` and ``delete_strict``, in ovs-ofctl(8)'s words.
+
+    Refused if it is not taken; BuildFailed if there is no telling; Unavailable if nobody answers."""
     if not commands:
         return
     text = "".join(f"{line}\n" for line in commands)
@@ -56,7 +62,7 @@ def _run(arguments: list[str], control: Path, text: bytes = b"") -> bytes:
     if done.returncode:
         if not control.exists() or b"failed to connect" in done.stderr:
             raise Unavailable(f"Open vSwitch does not answer at {control}: does ovs-vswitchd run?")
-        raise BuildFailed(f"ovs-ofctl: {_reason(done)}")
+        raise Refused(f"ovs-ofctl: {_reason(done)}")
     return done.stdout
 
 
