@@ -657,10 +657,9 @@ def test_the_switch_is_asked_in_its_own_words(switched: PlugLab) -> None:
     ):
         assert word in said
     if switched.kind == "ovs-hybrid":
-        with linux.netlink() as ip:
-            bridge = linux.find(ip, f"qbr{vif.port_id[:11]}")
-            assert bridge is not None
-            for name in (vif.tap, f"qvb{vif.port_id[:11]}"):
-                link = linux.find(ip, name)
-                assert link is not None
-                assert link.master == bridge.index
+        bridge = linux.find(f"qbr{vif.port_id[:11]}")
+        assert bridge is not None
+        for name in (vif.tap, f"qvb{vif.port_id[:11]}"):
+            link = linux.find(name)
+            assert link is not None
+            assert link.master == bridge.index

@@ -1,4 +1,4 @@
-"""A real switch and what it does not take: many ports' flows fit, one that does not closes whom it concerns."""
+"""What a real switch does not take: many ports' flows fit, one that does not closes whom it concerns."""
 
 from __future__ import annotations
 

@@ -126,3 +126,13 @@ def test_a_switch_that_takes_nothing_is_an_error(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(openflow, "change", change)
     with pytest.raises(openflow.Refused):
         guard_of(Bridge([make_vif(subnet(), 5, NETWORK)])).load()
+
+
+def test_a_switch_that_goes_away_is_no_fault_of_flows(monkeypatch: pytest.MonkeyPatch) -> None:
+    def change(control: Path, commands: list[str]) -> None:
+        raise openflow.Refused("ovs-ofctl: send failed: Broken pipe")
+
+    monkeypatch.setattr(openflow, "change", change)
+    with capture_logs() as said, pytest.raises(openflow.Refused):
+        guard_of(Bridge([make_vif(subnet(), 5, NETWORK)])).load()
+    assert said == []

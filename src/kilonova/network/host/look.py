@@ -18,7 +18,7 @@ from kilonova.config import Network
 from kilonova.domain import codec
 from kilonova.domain.errors import KilonovaError
 from kilonova.domain.network import NetworkState, PlugKind, Vif
-from kilonova.network.host import bridge_limit, dhcp, firewall, linux, names, nft, records
+from kilonova.network.host import bridge_settings, dhcp, firewall, linux, names, nft, records
 from kilonova.network.host.external import External
 from kilonova.network.host.forwarding import Forwarding
 from kilonova.network.host.knowledge import Known
@@ -181,20 +181,16 @@ def _of(path: Path, kind: type[T]) -> T | None:
 
 
 def _bridge(name: str, mtu: int) -> list[str]:
-    found = _device(name, mtu)
-    if found:
-        return found
-    with linux.netlink() as ip:
-        if not linux.is_tracked(ip, name):
-            found.append(f"connection tracking of bridge {name} is off")
-        if bridge_limit.most(linux.index_of(ip, name)) not in (None, bridge_limit.MOST_MACS):
-            found.append(f"bridge {name} learns other than {bridge_limit.MOST_MACS} MACs at most")
+    found, bridge = _device(name, mtu), linux.find(name)
+    if bridge is not None and not bridge_settings.is_tracked(bridge):
+        found.append(f"connection tracking of bridge {name} is off")
+    if bridge is not None and not bridge_settings.is_limited(bridge):
+        found.append(f"bridge {name} does not learn {bridge_settings.MOST_MACS} MACs at most")
     return found
 
 
 def _device(name: str, mtu: int, master: str | None = None) -> list[str]:
-    with linux.netlink() as ip:
-        link, bridge = linux.find(ip, name), linux.find(ip, master) if master else None
+    link, bridge = linux.find(name), linux.find(master) if master else None
     if link is None:
         return [f"device {name} is missing"]
     found = [] if link.up else [f"device {name} is down"]

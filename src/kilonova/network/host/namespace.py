@@ -68,7 +68,7 @@ def _ensure_ipv6(ip: linux.Netlink, plan: NetworkPlan) -> list[str]:
 
 
 def _ensure_uplink(ip: linux.Netlink, plan: NetworkPlan) -> list[str]:
-    link = linux.find(ip, names.UPLINK)
+    link = linux.find(names.UPLINK)
     if plan.transit is None or link is None:
         return []
     done = _ensure_up(ip, names.UPLINK, plan.mtu)
@@ -92,7 +92,7 @@ def _ensure_rules() -> list[str]:
 
 
 def _ensure_up(ip: linux.Netlink, name: str, mtu: int) -> list[str]:
-    link = linux.find(ip, name)
+    link = linux.find(name)
     assert link is not None, f"made with its pair before: {name}"
     if link.up and link.mtu == mtu:
         return []

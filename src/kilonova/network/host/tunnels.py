@@ -102,7 +102,7 @@ class Tunnels:
         that had to be made. ``addresses``: the namespace's own."""
         tunnel = self._known.get(network_id)
         if self.address is None or tunnel is None or not tunnel.peers:
-            return self.remove(ip, network_id)
+            return self.remove(network_id)
         name = names.tunnel(network_id)
         self._there.add(network_id)
         self._guard(network_id, tunnel, addresses)
@@ -117,15 +117,15 @@ class Tunnels:
         )
         return done + self._plug.ensure_tunnel(ip, network_id, name, mtu)
 
-    def remove(self, ip: linux.Netlink, network_id: str) -> list[str]:
+    def remove(self, network_id: str) -> list[str]:
         """Nothing of the network's tunnel is left; a line if there was one."""
         if network_id not in self._there:
             return []
         name = names.tunnel(network_id)
-        was = linux.find(ip, name) is not None
+        was = linux.find(name) is not None
         with linux.making(f"removing {name}"):
-            linux.delete_link(ip, name)
-        self._plug.remove_tunnel(ip, network_id)
+            linux.delete_link(name)
+        self._plug.remove_tunnel(network_id)
         self._there.discard(network_id)
         with self._lock:
             if self._open.pop(network_id, None) is not None:
@@ -145,18 +145,20 @@ class Tunnels:
                     self._replace(wanted)
             opened = dict(self._open)
         # Not under the lock, for which plugs wait: any guest may make such a table long.
-        with linux.netlink() as ip:
-            for network_id in sorted(opened):
-                done += self._repair_peers(ip, network_id, opened[network_id])
+        for network_id in sorted(opened):
+            done += self._repair_peers(network_id, opened[network_id])
         return done
 
-    def _repair_peers(self, ip: linux.Netlink, network_id: str, seen: Guarded) -> list[str]:
+    def _repair_peers(self, network_id: str, seen: Guarded) -> list[str]:
         name = names.tunnel(network_id)
-        if linux.find(ip, name) is None or tunnel_device.peers_of(ip, name) == set(seen.peers):
+        if linux.find(name) is None or tunnel_device.peers_of(name) == set(seen.peers):
             return []
         with self._lock:  # it may have been told others meanwhile
             now = self._open.get(network_id)
-            return tunnel_device.ensure_peers(ip, name, now.peers) if now else []
+            if now is None:
+                return []
+            with linux.netlink() as ip:
+                return tunnel_device.ensure_peers(ip, name, now.peers)
 
     def _guard(self, network_id: str, tunnel: NetworkTunnel, addresses: list[str]) -> None:
         """Its rules are loaded."""

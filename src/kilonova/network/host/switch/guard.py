@@ -101,6 +101,8 @@ class Guard:
                 return error.message
             return None
 
+        if takes([]) is not None:  # it is not the flows
+            return False
         # The way to a port says its MAC too: without what is wrong with a port it may be right.
         found = faults.find([part for part in parts if part[0] != NETWORK], takes)
         found = found or faults.find([part for part in parts if part[0] == NETWORK], takes)

@@ -13,6 +13,8 @@ from pathlib import Path
 from kilonova.domain.errors import BuildFailed, Unavailable
 
 _TIMEOUT = 10
+_NOT_REACHED = (b"failed to connect", b": connecting to ")
+"""What ovs-ofctl says when nobody listens."""
 
 
 class Refused(BuildFailed):
@@ -60,7 +62,7 @@ def _file(content: bytes) -> int:
 def _run(arguments: list[str], control: Path, text: bytes = b"") -> bytes:
     done = _start(arguments, text)
     if done.returncode:
-        if not control.exists() or b"failed to connect" in done.stderr:
+        if not control.exists() or any(words in done.stderr for words in _NOT_REACHED):
             raise Unavailable(f"Open vSwitch does not answer at {control}: does ovs-vswitchd run?")
         raise Refused(f"ovs-ofctl: {_reason(done)}")
     return done.stdout
