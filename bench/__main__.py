@@ -15,7 +15,18 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import cluster, control_plane, firewall, guests, message_bus, plugs, recovery, reporting
+from bench import (
+    cluster,
+    control_plane,
+    firewall,
+    flows,
+    guests,
+    message_bus,
+    networks,
+    plugs,
+    recovery,
+    reporting,
+)
 from bench.figure import Figure
 
 MEASURES: dict[str, Callable[[], list[Figure]]] = {
@@ -31,8 +42,10 @@ MEASURES: dict[str, Callable[[], list[Figure]]] = {
     "reporting": reporting.reporting,
     "recovery": recovery.recovery,
     "firewall": firewall.firewall,
+    "flows": flows.flows,
     "plugs": plugs.plugs,
     "guests": guests.real_guests,
+    "network": networks.part_of_builds,
     "fetch": guests.one_fetch,
 }
 

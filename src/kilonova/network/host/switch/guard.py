@@ -17,7 +17,7 @@ from kilonova.domain.network import INTEGRATION_BRIDGE
 from kilonova.network.host import faults
 from kilonova.network.host.ruleset import Rules
 from kilonova.network.host.switch import cache, flows, openflow, pipeline
-from kilonova.network.host.switch.flows import TRIAL, Flow
+from kilonova.network.host.switch.flows import MARKER, TRIAL, Flow
 from kilonova.network.host.switch.made import NETWORK, Flows, Made, Part
 from kilonova.network.host.switch.port_flows import Guarded
 from kilonova.network.host.switch.switch import Switch
@@ -56,10 +56,19 @@ class Guard:
             if not self._to_await:
                 return
             # The look that ends first may have begun before the change. The next has not.
-            marker, folder = pipeline.marker(), self._switch.folder()
-            cache.await_look(folder, lambda: self._delete([], [marker]))
-            cache.await_look(folder, lambda: self._delete([marker.place]))
+            folder = self._switch.folder()
+            cache.await_look(folder, self._disturb)
+            cache.await_look(folder, self._disturb)
             self._to_await = False
+
+    def _disturb(self) -> None:
+        """A change by which nothing is changed: the switch looks through what it remembers."""
+        self._try([pipeline.marker()], MARKER)
+
+    def _try(self, tried: Iterable[Flow], table: int) -> None:
+        """In one bundle they come, into a table where no packet does, and go."""
+        gone = f"delete cookie={flows.cookie(self._switch.owner)}/-1,table={table}"
+        self._change([], tried, [gone])
 
     @contextmanager
     def _unless_gone(self) -> Iterator[None]:
@@ -90,13 +99,11 @@ class Guard:
     def _close_faults(self) -> bool:
         """Whether something was at fault, which is left closed from now on, and named in the log."""
         parts = {part: flows_ for part, flows_ in self._made.parts().items() if flows_}
-        cookie = flows.cookie(self._switch.owner)
 
         def takes(some: Sequence[Part]) -> str | None:
-            """In one bundle they come, where no packet does, and go."""
             tried = [flow._replace(table=TRIAL) for part in some for flow in parts[part].values()]
             try:
-                self._change([], tried, [f"delete cookie={cookie}/-1,table={TRIAL}"])
+                self._try(tried, TRIAL)
             except openflow.Refused as error:
                 return error.message
             return None
