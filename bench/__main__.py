@@ -21,6 +21,7 @@ from bench import (
     firewall,
     flows,
     guests,
+    image_pull,
     message_bus,
     networks,
     plugs,
@@ -47,6 +48,7 @@ MEASURES: dict[str, Callable[[], list[Figure]]] = {
     "guests": guests.real_guests,
     "network": networks.part_of_builds,
     "fetch": guests.one_fetch,
+    "image_pull": image_pull.image_pull,
 }
 
 

@@ -49,7 +49,7 @@ def main() -> None:
         image=reference,
     )
     driver.ensure_base_image(spec, Cancel())
-    driver.ensure_disks(spec)
+    driver.ensure_disks(spec, Cancel())
     driver.ensure_paused(spec, [])
     connection = driver._connection.get()
     domain = connection.lookupByUUIDString(server_id)

@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.ceph import Ceph
+from tests.ceph import installed as ceph_installed
 from tests.databases import Catalog, Databases, Files, Fill, no_rows
 from tests.namespaces import at_home, strays
 from tests.postgresql import PostgreSQL
@@ -132,6 +134,17 @@ def rabbit() -> Iterator[Rabbit]:
     finally:
         broker.stop()
         shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def ceph() -> Iterator[Ceph]:
+    """A Ceph that works; started for the first test that asks. Who stops its OSD starts it again."""
+    if not ceph_installed():
+        pytest.skip("needs Ceph: tools/install-packages test")
+    cluster = at_home(Ceph)
+    at_home(cluster.start)
+    yield cluster
+    cluster.remove()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -6,11 +6,12 @@ Sections and options have Nova's names where the meaning is Nova's
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Network, ip_address
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 import msgspec
@@ -136,6 +137,8 @@ class Operations(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     sweep_interval: Positive = 5.0
     build_timeout: Positive = 600.0
     action_timeout: Positive = 300.0
+    copy_timeout: Positive = 3600.0
+    """Of what carries a whole disk about: snapshots, backups, shelving."""
     max_attempts: AtLeastOne = 3
 
 
@@ -242,6 +245,8 @@ class Libvirt(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     virt_type: str = "auto"
     """``auto`` probes KVM with a real guest; ``kvm`` or ``qemu`` decide."""
     disk_cachemode: str = "none"
+    images_type: Literal["qcow2", "raw"] = "qcow2"
+    """What a server's disk is: an overlay on the host's cached image, or a copy of it."""
     num_pcie_ports: Annotated[int, Meta(ge=0, le=28)] = 16
     """PCIe root ports of a q35 machine, one a device, those that are attached while it runs included; 0: as
     many as libvirt thinks right, which leaves room for one."""
@@ -266,6 +271,58 @@ class Image(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Bytes of one image."""
     filesystem_store_datadir: str = ""
     """Where the image service keeps them; empty: ``images`` in the state folder."""
+
+
+class ImageCache(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a host keeps of the images that its servers were made of."""
+
+    manager_interval: Annotated[float, Meta(ge=-1)] = 2400.0
+    """Seconds between two looks for images that nobody uses; -1: none, 0: every minute."""
+    remove_unused_base_images: bool = True
+    remove_unused_original_minimum_age_seconds: Count = 86400
+    """How long an image that no disk is based on is kept, where there is space for it."""
+
+
+class VolumeBackend(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[volume.backends.NAME]``: a place where a volume manager keeps volumes (Cinder's names)."""
+
+    driver: Literal["file", "rbd", "iscsi"]
+    volume_backend_name: str = ""
+    """What volume types choose by; empty: NAME."""
+
+
+class Volume(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    name: str = ""
+    """Of the managers that stand in for each other, as where a backend is shared; empty: the host's name."""
+    enabled_backends: list[str] = []
+    """Which of ``backends`` this manager works with; empty: all of them."""
+    backends: dict[str, VolumeBackend] = {}
+    """``kilonova up`` has one of files in the state folder if there is none."""
+    default_volume_type: str = "__DEFAULT__"
+    max_over_subscription_ratio: Annotated[float, Meta(ge=1)] = 20.0
+    """How much more than a backend's size its volumes may promise."""
+    operation_timeout: Positive = 3600.0
+    """How long a volume may take to be made, extended, copied or deleted."""
+    max_concurrent_operations: AtLeastOne = 8
+    """What one manager works on at once."""
+    quota_volumes: Limit = 10
+    quota_gigabytes: Limit = 1000
+    quota_snapshots: Limit = 10
+    per_volume_size_limit: Limit = -1
+    """Of one project, and of one volume (GiB); -1 is unlimited (Cinder's names and defaults)."""
+
+    def __post_init__(self) -> None:
+        """ValueError: an enabled backend is not described, or its name cannot be part of a host's."""
+        if unknown := [name for name in self.enabled_backends if name not in self.backends]:
+            raise ValueError(f"enabled_backends: there is no [volume.backends.{unknown[0]}]")
+        for name in self.backends:
+            _check("backends", backend_name, name)
+
+
+def backend_name(text: str) -> None:
+    """ValueError: it is no name of a backend."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}", text):
+        raise ValueError(f"{text!r} is no name of a backend: letters, digits, . _ -")
 
 
 class Token(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -334,6 +391,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     libvirt: Libvirt = Libvirt()
     fake: Fake = Fake()
     image: Image = Image()
+    image_cache: ImageCache = ImageCache()
+    volume: Volume = Volume()
     token: Token = Token()
     service_user: ServiceUser = ServiceUser()
     monitoring: Monitoring = Monitoring()

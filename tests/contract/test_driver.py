@@ -67,7 +67,7 @@ class Host:
 
     def build_paused(self, spec: BuildSpec) -> None:
         self.driver.ensure_base_image(spec, GO_ON)
-        self.driver.ensure_disks(spec)
+        self.driver.ensure_disks(spec, GO_ON)
         self.driver.ensure_paused(spec, [])
 
     def build(self, spec: BuildSpec) -> None:
@@ -76,7 +76,10 @@ class Host:
         self.driver.wait_for_running(spec.server_id, 10.0)
 
 
-@pytest.fixture(scope="module", params=["fake", pytest.param("libvirt", marks=pytest.mark.system)])
+@pytest.fixture(
+    scope="module",
+    params=["fake", *(pytest.param(kind, marks=pytest.mark.system) for kind in ("qcow2", "raw"))],
+)
 def host(request: pytest.FixtureRequest) -> Iterator[Host]:
     seconds: dict[str, float] = {}
     if request.param == "fake":
@@ -85,7 +88,7 @@ def host(request: pytest.FixtureRequest) -> Iterator[Host]:
         from kilonova.virt.libvirt.driver import LibvirtDriver
 
         folder: Path = request.getfixturevalue("embed_folder")
-        libvirt = Libvirt(virt_type="qemu", device_detach_timeout=1)
+        libvirt = Libvirt(virt_type="qemu", device_detach_timeout=1, images_type=request.param)
         driver = LibvirtDriver(Config(libvirt=libvirt), folder, OneImage())
     host = Host(driver, seconds)
     driver.start(host.on_event)
@@ -162,7 +165,7 @@ def test_every_step_of_a_build_may_run_twice(host: Host, spec: BuildSpec) -> Non
 
 def test_leftovers_are_more_than_guests(host: Host, spec: BuildSpec) -> None:
     host.driver.ensure_base_image(spec, GO_ON)
-    host.driver.ensure_disks(spec)
+    host.driver.ensure_disks(spec, GO_ON)
     assert spec.server_id in host.driver.leftovers()
     assert host.driver.guest(spec.server_id) is None
     host.driver.ensure_paused(spec, [])
@@ -178,7 +181,7 @@ def test_destroy_leaves_nothing_and_may_run_twice(host: Host, running: BuildSpec
 
 def test_destroy_undoes_half_a_build(host: Host, spec: BuildSpec) -> None:
     host.driver.ensure_base_image(spec, GO_ON)
-    host.driver.ensure_disks(spec)
+    host.driver.ensure_disks(spec, GO_ON)
     host.driver.destroy(spec.server_id)
     assert spec.server_id not in host.driver.leftovers()
 
@@ -295,10 +298,34 @@ def test_console_of_a_guest_can_be_read(host: Host, running: BuildSpec) -> None:
     assert host.driver.console_output(running.server_id, 0) == ""
 
 
+@pytest.mark.parametrize("state", ["running", "paused", "off"])
+def test_what_a_guest_has_on_its_disk_can_be_taken(host: Host, running: BuildSpec, state: str) -> None:
+    server_id = running.server_id
+    if state == "paused":
+        host.driver.pause(server_id)
+    if state == "off":
+        host.driver.power_off(server_id, 0, GO_ON)
+    was = host.state(server_id)
+    with pytest.raises(NotFound):
+        host.driver.open_snapshot(server_id)
+    for _ in range(2):
+        host.driver.take_snapshot(server_id, GO_ON)
+        with host.driver.open_snapshot(server_id) as taken:
+            assert taken.read(4) == b"QFI\xfb"
+    assert host.state(server_id) is was
+    for _ in range(2):
+        host.driver.drop_snapshot(server_id)
+        with pytest.raises(NotFound):
+            host.driver.open_snapshot(server_id)
+    host.driver.drop_snapshot(make_spec().server_id)
+    with pytest.raises(NotFound):
+        host.driver.take_snapshot(make_spec().server_id, GO_ON)
+
+
 def test_config_drive(host: Host, spec: BuildSpec) -> None:
     metadata = GuestMetadata(server_id=spec.server_id, name="n", hostname="n", project_id="p1")
     host.driver.ensure_base_image(spec, GO_ON)
-    host.driver.ensure_disks(spec)
+    host.driver.ensure_disks(spec, GO_ON)
     for _ in range(2):
         host.driver.ensure_config_drive(spec, metadata)
     host.driver.ensure_paused(spec, [])
@@ -459,7 +486,7 @@ def test_many_builds_at_once(host: Host) -> None:
 def test_a_server_without_image_and_disk_cannot_be_built(host: Host, spec: BuildSpec) -> None:
     flavor = msgspec.structs.replace(spec.flavor, root_gb=0)
     with pytest.raises(BuildAborted):
-        host.driver.ensure_disks(msgspec.structs.replace(spec, image=None, flavor=flavor))
+        host.driver.ensure_disks(msgspec.structs.replace(spec, image=None, flavor=flavor), GO_ON)
 
 
 def _other_image(spec: BuildSpec) -> BuildSpec:

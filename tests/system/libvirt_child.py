@@ -56,7 +56,7 @@ def build(driver: LibvirtDriver, server_id: str) -> None:
         image=ImageRef(id="00000000-0000-0000-0000-000000000001", disk_format="raw", size=len(IMAGE)),
     )
     driver.ensure_base_image(spec, Cancel())
-    driver.ensure_disks(spec)
+    driver.ensure_disks(spec, Cancel())
     driver.ensure_paused(spec, [])
 
 

@@ -152,7 +152,7 @@ def test_a_daemon_that_is_away_and_comes_back(daemon: Daemon, spec: BuildSpec) -
     try:
         # Away when a build begins: what needs no libvirt is done, the rest says so at once.
         driver.ensure_base_image(spec, Cancel())
-        driver.ensure_disks(spec)
+        driver.ensure_disks(spec, Cancel())
         assert_away(driver, spec)
 
         daemon.start()

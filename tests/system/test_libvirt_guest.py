@@ -77,7 +77,7 @@ class GuestHost:
             user_data=user_data,
         )
         self.driver.ensure_base_image(spec, Cancel())
-        self.driver.ensure_disks(spec)
+        self.driver.ensure_disks(spec, Cancel())
         self.driver.ensure_config_drive(spec, metadata)
         self.driver.ensure_paused(spec, [])
         self.driver.resume_build(spec.server_id)

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kilonova.disk_image.inspect import Inspector
 from kilonova.domain.errors import UnsupportedMedia
-from kilonova.image.inspect import Inspector
 
 MIB = 1 << 20
 GPT_PARTITION = bytes([0, 0, 2, 0, 0xEE, 0xFF, 0xFF, 0xFF, 1, 0, 0, 0, 0xFF, 0xFF, 0, 0])

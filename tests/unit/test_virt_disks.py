@@ -11,10 +11,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from kilonova.domain.errors import BuildAborted, BuildFailed
+from kilonova.cancel import Cancel
+from kilonova.disk_image import qemu_img
+from kilonova.domain.errors import BuildAborted, BuildFailed, StaleEpoch
 from kilonova.domain.servers import BuildSpec, Flavor, ImageRef
-from kilonova.virt.libvirt import disks, qemu_img
-from kilonova.virt.libvirt.folder import Folder, Instance
+from kilonova.virt.libvirt.disk.base import Name, is_cdrom
+from kilonova.virt.libvirt.disk.files import Files
+from kilonova.virt.libvirt.disk.qcow2 import Qcow2
+from kilonova.virt.libvirt.disk.raw import Raw
+from kilonova.virt.libvirt.folder import Folder
 from kilonova.virt.libvirt.images import ImageCache
 
 
@@ -28,6 +33,21 @@ def folder(tmp_path: Path) -> Folder:
 @pytest.fixture
 def cache(folder: Folder) -> ImageCache:
     return ImageCache(folder, None)  # type: ignore[arg-type]  # nothing is fetched here
+
+
+@pytest.fixture
+def qcow2(folder: Folder, cache: ImageCache) -> Qcow2:
+    return Qcow2(folder, cache)
+
+
+@pytest.fixture(params=[Qcow2, Raw])
+def disks(request: pytest.FixtureRequest, folder: Folder, cache: ImageCache) -> Files:
+    """Each backend of files."""
+    made: Files = request.param(folder, cache)
+    return made
+
+
+GO_ON = Cancel()
 
 
 def make_spec(folder: Folder, disk_format: str = "raw", **flavor: int) -> BuildSpec:
@@ -55,10 +75,11 @@ def make_spec(folder: Folder, disk_format: str = "raw", **flavor: int) -> BuildS
     )
 
 
-def instance_of(folder: Folder, spec: BuildSpec) -> Instance:
+def path_of(folder: Folder, spec: BuildSpec, name: Name = Name.SYSTEM) -> Path:
+    """Of a server that has its folder."""
     instance = folder.instance(spec.server_id)
     instance.make()
-    return instance
+    return instance.path / name
 
 
 def info(path: Path) -> dict[str, object]:
@@ -67,82 +88,140 @@ def info(path: Path) -> dict[str, object]:
 
 @pytest.mark.parametrize("disk_format", ["raw", "qcow2"])
 def test_the_system_disk_is_an_overlay_as_large_as_the_flavor(
-    folder: Folder, cache: ImageCache, disk_format: str
+    folder: Folder, qcow2: Qcow2, cache: ImageCache, disk_format: str
 ) -> None:
     spec = make_spec(folder, disk_format, root_gb=2)
-    instance = instance_of(folder, spec)
-    disks.ensure_system_disk(spec, instance, cache)
-    seen = info(instance.disk)
+    path = path_of(folder, spec)
+    assert qcow2.ensure_system(spec, GO_ON) == "overlay"
+    seen = info(path)
     assert seen["format"] == "qcow2"
     assert seen["virtual-size"] == 2 << 30
     assert seen["backing-filename-format"] == disk_format
     assert seen["backing-filename"] == str(cache.path(spec.image))  # type: ignore[arg-type]
-    assert instance.disk.stat().st_mode & 0o077 == 0
+    assert path.stat().st_mode & 0o077 == 0
 
 
-def test_a_flavor_without_disk_takes_the_images_size(folder: Folder, cache: ImageCache) -> None:
+@pytest.mark.parametrize("disk_format", ["raw", "qcow2"])
+def test_a_raw_disk_is_a_sparse_copy_as_large_as_the_flavor(
+    folder: Folder, cache: ImageCache, disk_format: str
+) -> None:
+    spec = make_spec(folder, disk_format, root_gb=2)
+    base = cache.path(spec.image)  # type: ignore[arg-type]
+    where = (1 << 20, 2 << 20)
+    for at in where:
+        write(base, disk_format, at)
+    path = path_of(folder, spec)
+    assert Raw(folder, cache).ensure_system(spec, GO_ON) == "copy"
+    assert path.stat().st_size == 2 << 30
+    assert path.stat().st_blocks * 512 < 16 << 20, "sparse"
+    with path.open("rb") as file:
+        data = file.read(3 << 20)
+    assert [data[at : at + 4096] for at in where] == [b"\x5a" * 4096] * 2
+    assert data.count(0) == (3 << 20) - 2 * 4096
+    assert path.stat().st_mode & 0o077 == 0
+
+
+def write(path: Path, disk_format: str, at: int) -> None:
+    """4 KiB of one letter, as a guest would."""
+    subprocess.run(
+        ["qemu-io", "-f", disk_format, "-c", f"write -q -P 0x5a {at} 4096", str(path)], check=True, timeout=30
+    )
+
+
+def test_a_copy_that_nobody_wants_any_more_ends(folder: Folder, cache: ImageCache) -> None:
+    spec, cancel = make_spec(folder, "qcow2"), Cancel()
+    cancel.set()
+    path = path_of(folder, spec)
+    with pytest.raises(StaleEpoch):
+        Raw(folder, cache).ensure_system(spec, cancel)
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_flavor_without_disk_takes_the_images_size(folder: Folder, disks: Files) -> None:
     spec = make_spec(folder, root_gb=0)
-    instance = instance_of(folder, spec)
-    disks.ensure_system_disk(spec, instance, cache)
-    assert info(instance.disk)["virtual-size"] == 3 << 20
+    path = path_of(folder, spec)
+    disks.ensure_system(spec, GO_ON)
+    assert info(path)["virtual-size"] == 3 << 20
 
 
-def test_an_image_larger_than_the_flavor_is_refused_everywhere(folder: Folder, cache: ImageCache) -> None:
+def test_an_image_larger_than_the_flavor_is_refused_everywhere(
+    folder: Folder, cache: ImageCache, disks: Files
+) -> None:
     spec = make_spec(folder, "qcow2", root_gb=1)
     assert spec.image is not None
     base = cache.path(spec.image)
     base.unlink()
     qemu_img.create_empty(base, size=(1 << 30) + 512)
+    path_of(folder, spec)
     with pytest.raises(BuildAborted, match="1 GiB"):
-        disks.ensure_system_disk(spec, instance_of(folder, spec), cache)
+        disks.ensure_system(spec, GO_ON)
 
 
-def test_a_disk_that_is_there_is_left_alone(folder: Folder, cache: ImageCache) -> None:
+def test_a_disk_that_is_there_is_left_alone(folder: Folder, disks: Files) -> None:
     spec = make_spec(folder)
-    instance = instance_of(folder, spec)
-    instance.disk.write_text("the guest's")
-    disks.ensure_system_disk(spec, instance, cache)
-    assert instance.disk.read_text() == "the guest's"
+    path = path_of(folder, spec)
+    path.write_text("the guest's")
+    assert disks.ensure_system(spec, GO_ON) == ""
+    assert path.read_text() == "the guest's"
 
 
-def test_half_a_disk_of_a_killed_process_is_made_anew(folder: Folder, cache: ImageCache) -> None:
+def test_half_a_disk_of_a_killed_process_is_made_anew(folder: Folder, disks: Files) -> None:
     spec = make_spec(folder)
-    instance = instance_of(folder, spec)
-    instance.disk.with_name("disk.part").write_text("half")
-    disks.ensure_system_disk(spec, instance, cache)
-    assert info(instance.disk)["format"] == "qcow2"
-    assert [path.name for path in instance.path.iterdir()] == ["disk"]
+    path = path_of(folder, spec)
+    path.with_name("disk.part").write_text("half")
+    disks.ensure_system(spec, GO_ON)
+    assert info(path)["format"] == disks.format
+    assert [path.name for path in path.parent.iterdir()] == ["disk"]
 
 
-def test_an_iso_is_a_cd_and_has_no_overlay(folder: Folder, cache: ImageCache) -> None:
+def test_an_iso_is_a_cd_and_has_no_overlay(folder: Folder, disks: Files) -> None:
     spec = make_spec(folder, "iso")
-    instance = instance_of(folder, spec)
-    disks.ensure_system_disk(spec, instance, cache)
-    assert disks.is_cdrom(spec)
-    assert not instance.disk.exists()
+    path_of(folder, spec)
+    assert disks.ensure_system(spec, GO_ON) == ""
+    assert is_cdrom(spec)
+    assert disks.find(spec.server_id, Name.SYSTEM) is None
 
 
-def test_ephemeral_and_swap_are_formatted(folder: Folder) -> None:
+def test_ephemeral_and_swap_are_formatted(folder: Folder, qcow2: Qcow2) -> None:
     spec = make_spec(folder, ephemeral_gb=1, swap_mb=64)
-    instance = instance_of(folder, spec)
-    disks.ensure_ephemeral(spec, instance)
-    disks.ensure_swap(spec, instance)
-    assert instance.ephemeral.stat().st_size == 1 << 30
-    assert instance.ephemeral.stat().st_blocks * 512 < 64 << 20, "sparse"
-    with instance.ephemeral.open("rb") as file:
+    path, swap = path_of(folder, spec, Name.EPHEMERAL), path_of(folder, spec, Name.SWAP)
+    qcow2.ensure_ephemeral(spec)
+    qcow2.ensure_swap(spec)
+    assert path.stat().st_size == 1 << 30
+    assert path.stat().st_blocks * 512 < 64 << 20, "sparse"
+    with path.open("rb") as file:
         ephemeral = file.read(2048)
     assert ephemeral[1080:1082] == b"\x53\xef"  # ext's magic number
     assert ephemeral[1144:1154] == b"ephemeral0"
-    assert instance.swap.stat().st_size == 64 << 20
-    assert instance.swap.read_bytes()[4086:4096] == b"SWAPSPACE2"
+    assert swap.stat().st_size == 64 << 20
+    assert swap.read_bytes()[4086:4096] == b"SWAPSPACE2"
 
 
-def test_none_asked_none_made(folder: Folder) -> None:
+def test_none_asked_none_made(folder: Folder, disks: Files) -> None:
     spec = make_spec(folder)
-    instance = instance_of(folder, spec)
-    disks.ensure_ephemeral(spec, instance)
-    disks.ensure_swap(spec, instance)
-    assert list(instance.path.iterdir()) == []
+    path = path_of(folder, spec)
+    disks.ensure_ephemeral(spec)
+    disks.ensure_swap(spec)
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_flattened_disk_needs_no_other_file(folder: Folder, cache: ImageCache, disks: Files) -> None:
+    spec = make_spec(folder, "qcow2")
+    write(cache.path(spec.image), "qcow2", 0)  # type: ignore[arg-type]
+    path = path_of(folder, spec)
+    disks.ensure_system(spec, GO_ON)
+    write(path, disks.format, 1 << 20)
+    source = disks.find(spec.server_id, Name.SYSTEM)
+    assert source is not None
+    taken = path.with_name("taken")
+    disks.flatten(source, taken, GO_ON)
+    seen = info(taken)
+    assert (seen["format"], seen["virtual-size"]) == ("qcow2", 1 << 30)
+    assert "backing-filename" not in seen
+    for at in (0, 1 << 20):
+        check = f"read -q -P 0x5a {at} 4096"
+        said = subprocess.check_output(["qemu-io", "-f", "qcow2", "-c", check, str(taken)], text=True)
+        assert "failed" not in said, said
 
 
 def test_qemu_img_says_why_it_failed(tmp_path: Path) -> None:
@@ -151,17 +230,39 @@ def test_qemu_img_says_why_it_failed(tmp_path: Path) -> None:
 
 
 def test_a_missing_tool_is_named(
-    folder: Folder, cache: ImageCache, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    folder: Folder, qcow2: Qcow2, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     spec = make_spec(folder)
-    instance = instance_of(folder, spec)
+    path_of(folder, spec)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(BuildFailed, match="not installed"):
-        disks.ensure_system_disk(spec, instance, cache)
+        qcow2.ensure_system(spec, GO_ON)
 
 
-def test_a_server_without_image_gets_an_empty_disk(folder: Folder, cache: ImageCache) -> None:
+def test_a_server_without_image_gets_an_empty_disk(folder: Folder, disks: Files) -> None:
     spec = msgspec.structs.replace(make_spec(folder), image=None)
-    instance = instance_of(folder, spec)
-    disks.ensure_system_disk(spec, instance, cache)
-    assert "backing-filename" not in info(instance.disk)
+    path = path_of(folder, spec)
+    assert disks.ensure_system(spec, GO_ON) == "blank"
+    seen = info(path)
+    assert "backing-filename" not in seen
+    assert seen["virtual-size"] == 1 << 30
+
+
+def test_the_base_of_an_overlay_is_read_from_the_overlay(tmp_path: Path) -> None:
+    base, overlay = tmp_path / "base", tmp_path / "overlay"
+    qemu_img.create_empty(base, size=1 << 20)
+    qemu_img.create_overlay(overlay, base=base, base_format="qcow2", size=1 << 21)
+    assert qemu_img.backing_file(overlay) == str(base)
+    assert qemu_img.backing_file(base) is None
+
+
+def test_a_conversion_ends_with_its_reason(tmp_path: Path) -> None:
+    source, target, cancel = tmp_path / "source", tmp_path / "target", Cancel()
+    qemu_img.create_empty(source, size=1 << 20)
+    with target.open("wb") as file:
+        file.truncate(1 << 20)
+    qemu_img.convert(source, "qcow2", str(target), cancel=cancel)
+    assert target.read_bytes() == bytes(1 << 20)
+    cancel.set()
+    with pytest.raises(StaleEpoch):
+        qemu_img.convert(source, "qcow2", str(target), cancel=cancel)

@@ -36,7 +36,7 @@ def make_spec() -> BuildSpec:
 
 def build(driver: FakeDriver, spec: BuildSpec) -> None:
     driver.ensure_base_image(spec, GO_ON)
-    driver.ensure_disks(spec)
+    driver.ensure_disks(spec, Cancel())
     driver.ensure_paused(spec, [])
     driver.resume_build(spec.server_id)
     driver.wait_for_running(spec.server_id, 1.0)
@@ -48,9 +48,9 @@ def test_a_step_fails_as_often_as_it_is_told() -> None:
     spec = make_spec()
     driver.ensure_base_image(spec, GO_ON)
     with pytest.raises(BuildFailed, match="ensure_disks"):
-        driver.ensure_disks(spec)
+        driver.ensure_disks(spec, Cancel())
     assert driver.leftovers() == set()
-    driver.ensure_disks(spec)
+    driver.ensure_disks(spec, Cancel())
 
 
 def test_a_step_takes_the_time_it_is_told() -> None:
@@ -81,7 +81,7 @@ def test_guests_survive_in_a_folder(tmp_path: Path) -> None:
     build(driver, runs)
     for spec in (waits, disks_only):
         driver.ensure_base_image(spec, GO_ON)
-        driver.ensure_disks(spec)
+        driver.ensure_disks(spec, Cancel())
     driver.ensure_paused(waits, [])
 
     after = FakeDriver("h", Config(), folder=tmp_path / "h")  # as after kill -9: nothing was closed

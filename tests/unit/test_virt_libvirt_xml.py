@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from pathlib import Path
+from typing import Any, cast
 from xml.etree import ElementTree as ET
 
 import msgspec
@@ -12,8 +13,11 @@ import pytest
 from kilonova.domain.errors import BuildAborted, NotFound
 from kilonova.domain.network import Vif
 from kilonova.domain.servers import BuildSpec, Flavor, ImageRef
+from kilonova.virt.libvirt.disk.devices import own_devices
+from kilonova.virt.libvirt.disk.qcow2 import Qcow2
 from kilonova.virt.libvirt.folder import Folder, domain_name, server_of
 from kilonova.virt.libvirt.hardware import Hardware, hardware
+from kilonova.virt.libvirt.images import ImageCache
 from kilonova.virt.libvirt.xml import interface
 from kilonova.virt.libvirt.xml.domain import domain
 
@@ -50,16 +54,16 @@ def document(
     for name in files:
         (instance.path / name).touch()
     spec = make_spec(wishes)
+    disks = Qcow2(folder, ImageCache(folder, cast(Any, None)))
     return ET.fromstring(
         domain(
             spec,
             vifs or [],
             instance,
             hardware(spec),
+            disks=list(own_devices(disks, instance, hardware(spec), "none", boot_cd)),
             virt_type=virt_type,
-            cache="none",
             agent_socket=Path("/short/ga"),
-            boot_cd=boot_cd,
         )
     )
 
@@ -223,10 +227,9 @@ def test_a_q35_machine_has_ports_for_what_may_come(tmp_path: Path) -> None:
                 [],
                 instance,
                 hardware(spec),
+                disks=[],
                 virt_type="qemu",
-                cache="none",
                 agent_socket=Path("/short/ga"),
-                boot_cd=None,
                 pcie_ports=count,
             )
         )

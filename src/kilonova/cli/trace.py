@@ -63,7 +63,7 @@ def _draw(console: Console, server: Any, action: Any) -> None:
             _milliseconds(begun),
             _milliseconds(took),
             _bar(begun, took, total, "green" if ok else "red"),
-            "" if ok else event.get("details") or event["result"] or "still running",
+            event.get("details") or ("" if ok else event["result"] or "still running"),
         )
     table.add_row("total", "", "", _milliseconds(total), "", action["message"] or "", style="bold")
     console.print(table)

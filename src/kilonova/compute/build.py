@@ -72,8 +72,8 @@ def _create_image(
     driver = parts.driver
     with journal.step("fetch_image", shows=TaskState.SPAWNING):
         driver.ensure_base_image(spec, cancel)
-    with journal.step("create_disks", undo=lambda: driver.destroy(spec.server_id)):
-        driver.ensure_disks(spec)
+    with journal.step("create_disks", undo=lambda: driver.destroy(spec.server_id)) as step:
+        step.note = driver.ensure_disks(spec, cancel)
     if spec.config_drive:
         with journal.step("create_config_drive"):
             metadata = guest_metadata(spec, vifs, work.availability_zone, spec.metadata)

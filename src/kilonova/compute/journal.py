@@ -41,6 +41,12 @@ _FOLDERS = re.compile(r"(?<![\w:/.])/(?!dev/|proc/|sys/|usr/)(?:[^/\s'\"]+/)+")
 """Of a path in a message, all but its last part."""
 
 
+class Step:
+    """``note``: what is worth telling of a step that went well."""
+
+    note: str = ""
+
+
 class Journal:
     """``cancel`` is set by others when the work has moved on; the next step then raises StaleEpoch."""
 
@@ -63,7 +69,7 @@ class Journal:
     @contextmanager
     def step(
         self, name: str, *, undo: Callable[[], None] | None = None, shows: TaskState | None = None
-    ) -> Iterator[None]:
+    ) -> Iterator[Step]:
         """One step. ``undo`` is kept before the step begins: half a step must be undone too.
 
         ``shows``: the server's task state from here on.
@@ -78,8 +84,8 @@ class Journal:
                 self._begun = begun
             else:
                 self._tell(begun, shows, self.ask)
-        with self._recorded(name, begun.started_at):
-            yield
+        with self._recorded(name, begun.started_at) as step:
+            yield step
 
     @contextmanager
     def after_commit(self, name: str) -> Iterator[None]:
@@ -88,16 +94,17 @@ class Journal:
             yield
 
     @contextmanager
-    def _recorded(self, name: str, started: float) -> Iterator[None]:
+    def _recorded(self, name: str, started: float) -> Iterator[Step]:
         self._parts.faults.reach(f"{self._work.kind}.{name}.before")
+        step = Step()
         try:
-            yield
+            yield step
         except Exception as error:
             self._failed_step, self.trace = name, _plain(traceback.format_exc())
             _steps.observe(now() - started, name, "Error")
             self._ended(_record(name, started, "Error", words(error), self.trace))
             raise
-        self._ended(_record(name, started, "Success"))
+        self._ended(_record(name, started, "Success", step.note or None))
         _steps.observe(now() - started, name, "Success")
         self._parts.faults.reach(f"{self._work.kind}.{name}.after")
 

@@ -18,6 +18,7 @@ service's fault format. ``status`` is the HTTP status that the OpenStack API giv
     ├── BuildFailed 500             a step of a build failed; another host may do better
     │   ├── BuildAborted            … no other host can do better: bad image, no addresses left
     │   └── NoValidHost             no host passes the filters
+    ├── VolumeFailed 500            a volume's store refused
     ├── StillUnderWay 504           it was accepted and goes on; nobody waits for its end any longer
     └── Unavailable 503             a part we depend on does not answer now; try again
         ├── Timeout
@@ -93,6 +94,10 @@ class BuildAborted(BuildFailed):
 
 
 class NoValidHost(BuildFailed):
+    pass
+
+
+class VolumeFailed(KilonovaError):
     pass
 
 

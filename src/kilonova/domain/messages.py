@@ -3,8 +3,9 @@
 conductor   build_instances, perform_action, delete_instance (PerformOperation), and what computes say and
             ask (every message FromHost, checked against the placement of the server)
 scheduler   select_destinations, select_for_many
+volume.N    perform (PerformOperation), connect: the managers of that name
 compute.H   build_and_run_instance, perform_action, delete_instance, change_interfaces (Work),
-            get_console_output, refresh_interfaces, network_changed, compare
+            get_console_output, refresh_interfaces, network_changed, compare, cache_images
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import msgspec
 from kilonova.domain.bounds import AnyText, Id, Moment, Text16, Text32, Text64, Text255
 from kilonova.domain.hosts import HostReport
 from kilonova.domain.network import NetworkState, Vif
-from kilonova.domain.servers import BuildSpec, PowerState
+from kilonova.domain.servers import BuildSpec, ImageRef, PowerState
+from kilonova.domain.volumes import Connection, Connector
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,6 +82,12 @@ class ConsoleOutput(Message, frozen=True, kw_only=True):
 
 class ServerRef(Message, frozen=True, kw_only=True):
     server_id: str
+
+
+class CacheImages(Message, frozen=True, kw_only=True):
+    """Images that servers will be made of on this host soon."""
+
+    images: list[ImageRef]
 
 
 class Text(Message, frozen=True, kw_only=True):
@@ -234,6 +242,32 @@ class ServerQuery(FromHost, frozen=True, kw_only=True):
 
 class SetPassword(ServerQuery, frozen=True, kw_only=True):
     password: str
+
+
+# --- volume managers
+
+
+class ConnectVolume(Message, frozen=True, kw_only=True):
+    """To ``volume.<name>``: the way to a volume for a host."""
+
+    volume_id: str
+    host: str
+    """The volume's: ``name@backend#pool``."""
+    connector: Connector
+
+
+class Connected(Message, frozen=True, kw_only=True):
+    connection: Connection
+
+
+class VolumeEnded(Message, frozen=True, kw_only=True):
+    """To the conductor: an operation of a volume (or of a snapshot) ended, well or badly."""
+
+    id: str
+    kind: str
+    """Of the operation: ``volume_create``, ``volume_extend``, ``snapshot_create``, …"""
+    status: str
+    """That the volume or the snapshot has now."""
 
 
 class Nothing(Message, frozen=True, kw_only=True):

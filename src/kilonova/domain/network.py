@@ -202,14 +202,18 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
 
 
 EVERYBODY = "*"
+ObjectType = Literal["network", "security_group"]
+"""What RBAC policies are about."""
 SHARED, EXTERNAL = "access_as_shared", "access_as_external"
 
 
 class RbacPolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """A network is shared with a project (or EVERYBODY), or leads it outside: SHARED or EXTERNAL."""
+    """A network or a security group is shared with a project (or EVERYBODY), or a network leads it outside:
+    SHARED or EXTERNAL."""
 
     id: str
     project_id: str
+    object_type: ObjectType
     object_id: str
     action: str
     target_tenant: str

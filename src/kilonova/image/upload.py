@@ -27,7 +27,8 @@ class Upload:
     """
 
     def __init__(self, source: Source, disk_format: str, container_format: str, expected: int | None) -> None:
-        from kilonova.image.inspect import Inspector  # what it is made of takes a tenth of a start to load
+        # What it is made of takes a tenth of a start to load.
+        from kilonova.disk_image.inspect import Inspector
 
         self._source = source
         self._inspector = Inspector(disk_format, container_format)

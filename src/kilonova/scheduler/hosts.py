@@ -19,6 +19,9 @@ from kilonova.store.database import Database, Row
 _FULL_REFRESH = 5.0
 """Seconds between two reads of every host; service_down_time is a minute by default."""
 
+_HEARD = 0.5
+"""Seconds for which it counts that a host was silent, where no other takes the server."""
+
 _FRESH = 0.1
 """Seconds for which a look counts where others write side by side (PostgreSQL)."""
 
@@ -84,6 +87,14 @@ class Hosts:
         """What was seen has proved old: the next decision looks. False if the last one did."""
         self._looked_at = -math.inf
         return self._by_memory
+
+    def listen_again(self, started: float) -> bool:
+        """Before one says that there is no host: those that were silent may have been heard since, which is
+        no change of their rows. The next decision reads all of them; False if there is nothing to learn."""
+        if started - self._full_at < _HEARD or all(state.up for state in self._by_name.values()):
+            return False
+        self._full_at = -math.inf
+        return True
 
     def _read_all(self) -> None:
         with self._db.read() as conn:

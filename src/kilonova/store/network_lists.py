@@ -36,7 +36,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    table: sa.Table
+    table: sa.FromClause
     attributes: Mapping[str, Column]
     special: Mapping[str, Callable[[list[str]], Condition]]
     """Filters that are more than a comparison with one column."""

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from kilonova.store import dialect
-from kilonova.store.schema.network_rbac import network_rbac
+from kilonova.store.schema.network_rbac import network_rbac, security_group_rbac
 from kilonova.store.schema.networks import network_quotas as quotas
 from kilonova.store.schema.networks import networks, ports, subnets
 from kilonova.store.schema.routers import floating_ips, routers
@@ -86,6 +86,6 @@ _COUNTS = {
     "floatingip": _count(floating_ips),
     "security_group": _count(security_groups),
     "security_group_rule": _count(security_group_rules),
-    "rbac_policy": _count(network_rbac),
+    "rbac_policy": _count(network_rbac) + _count(security_group_rbac),
 }
 _ROOM = {name: sa.select(_limit(name), count) for name, count in _COUNTS.items()}

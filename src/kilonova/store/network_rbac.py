@@ -1,7 +1,8 @@
-"""Queries about RBAC policies: with which projects a network is shared, and to which it leads outside.
+"""Queries about RBAC policies: with which projects networks and security groups are shared, and to which a
+network leads outside.
 
-What holds for everybody stands in ``networks`` too (``shared``, ``external_restricted``), where the release
-before reads it, and writes it.
+What holds of a network for everybody stands in ``networks`` too (``shared``, ``external_restricted``), where
+the release before reads it, and writes it.
 """
 
 from __future__ import annotations
@@ -12,25 +13,30 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from kilonova.domain.network import EXTERNAL, RbacPolicy
+from kilonova.domain.network import EXTERNAL, ObjectType, RbacPolicy
 from kilonova.domain.routers import FLOATING_OWNER, GATEWAY_OWNER
 from kilonova.store.network_lists import Condition, Listing, Page
 from kilonova.store.schema.network_rbac import network_rbac as policies
+from kilonova.store.schema.network_rbac import security_group_rbac
 from kilonova.store.schema.networks import networks, ports, subnets
 from kilonova.store.schema.routers import floating_ips, routers
+from kilonova.store.schema.security_groups import port_security_groups, security_group_rules
 from kilonova.store.subnets import DHCP_OWNER
 
-ATTRIBUTES = {
-    **{name: policies.c[name] for name in ("id", "project_id", "object_id", "action", "target_tenant")},
-    "tenant_id": policies.c.project_id,
-    "object_type": sa.literal("network"),
-}
-_listing = Listing(policies, ATTRIBUTES, {})
+_TABLES: dict[ObjectType, sa.Table] = {"network": policies, "security_group": security_group_rbac}
+_EVERY = sa.union_all(
+    *(sa.select(table, sa.literal(kind).label("object_type")) for kind, table in _TABLES.items())
+).subquery("policies")
+"""All policies, whatever they are about."""
+
+_COLUMNS = ("id", "project_id", "object_type", "object_id", "action", "target_tenant")
+ATTRIBUTES = {**{name: _EVERY.c[name] for name in _COLUMNS}, "tenant_id": _EVERY.c.project_id}
+_listing = Listing(_EVERY, ATTRIBUTES, {})
 
 
 def visible_to(project_id: str | None) -> Condition:
     """Its own. None: everything (an admin)."""
-    return sa.true() if project_id is None else policies.c.project_id == project_id
+    return sa.true() if project_id is None else _EVERY.c.project_id == project_id
 
 
 def page(
@@ -43,25 +49,31 @@ def page(
 
 def get(conn: sa.Connection, policy_id: str, project_id: str | None) -> RbacPolicy | None:
     """The policy, if that project sees it."""
-    row = conn.execute(sa.select(policies).where(policies.c.id == policy_id, visible_to(project_id))).first()
+    row = conn.execute(sa.select(_EVERY).where(_EVERY.c.id == policy_id, visible_to(project_id))).first()
     return None if row is None else _policy(row)
 
 
-def of_network(conn: sa.Connection, network_id: str, action: str) -> list[RbacPolicy]:
-    query = sa.select(policies).where(policies.c.object_id == network_id, policies.c.action == action)
-    return [_policy(row) for row in conn.execute(query.order_by(policies.c.id))]
+def about(conn: sa.Connection, object_type: ObjectType, object_id: str, action: str) -> list[RbacPolicy]:
+    """Those of that action about one network or security group."""
+    own = _TABLES[object_type]
+    query = sa.select(own).where(own.c.object_id == object_id, own.c.action == action).order_by(own.c.id)
+    return [RbacPolicy(**row._mapping, object_type=object_type) for row in conn.execute(query)]
 
 
 def insert(conn: sa.Connection, policy: RbacPolicy) -> None:
-    conn.execute(sa.insert(policies), msgspec.structs.asdict(policy))
+    row = msgspec.structs.asdict(policy)
+    conn.execute(sa.insert(_TABLES[row.pop("object_type")]), row)
 
 
-def retarget(conn: sa.Connection, policy_id: str, target: str) -> None:
-    conn.execute(sa.update(policies).where(policies.c.id == policy_id).values(target_tenant=target))
+def retarget(conn: sa.Connection, policy: RbacPolicy, target: str) -> None:
+    own = _TABLES[policy.object_type]
+    conn.execute(sa.update(own).where(own.c.id == policy.id).values(target_tenant=target))
 
 
-def delete(conn: sa.Connection, policy_ids: Sequence[str]) -> None:
-    conn.execute(sa.delete(policies).where(policies.c.id.in_(policy_ids)))
+def delete(conn: sa.Connection, gone: Sequence[RbacPolicy]) -> None:
+    for kind, own in _TABLES.items():
+        if ids := [policy.id for policy in gone if policy.object_type == kind]:
+            conn.execute(sa.delete(own).where(own.c.id.in_(ids)))
 
 
 # What they mean
@@ -75,7 +87,7 @@ def named(project_id: str, *actions: str) -> Condition:
 
 
 def users(conn: sa.Connection, network_id: str, action: str) -> set[str]:
-    """The projects that use what such a policy gives."""
+    """The projects that use what such a policy gives of a network."""
     if action == EXTERNAL:
         gateway = sa.select(routers.c.project_id).join(ports, ports.c.id == routers.c.gateway_port_id)
         found = [
@@ -90,6 +102,18 @@ def users(conn: sa.Connection, network_id: str, action: str) -> set[str]:
             ),
             sa.select(subnets.c.project_id).where(subnets.c.network_id == network_id),
         ]
+    return set(conn.scalars(sa.union(*found)))
+
+
+def users_of_group(conn: sa.Connection, group_id: str) -> set[str]:
+    """The projects that have ports in that security group, or rules about it."""
+    own = port_security_groups.c
+    found = [
+        sa.select(ports.c.project_id).where(own.port_id == ports.c.id, own.security_group_id == group_id),
+        sa.select(security_group_rules.c.project_id).where(
+            security_group_rules.c.remote_group_id == group_id
+        ),
+    ]
     return set(conn.scalars(sa.union(*found)))
 
 

@@ -5,6 +5,7 @@ Those of a build's path are Statements: making them anew at each call would cost
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Collection, Sequence
 from functools import cache
 from typing import Any
@@ -14,6 +15,7 @@ from sqlalchemy import bindparam as given
 
 from kilonova import metrics
 from kilonova.domain.clock import now
+from kilonova.domain.context import RequestContext
 from kilonova.domain.messages import StepRecord
 from kilonova.store import dialect
 from kilonova.store.database import Row, after_commit
@@ -26,6 +28,35 @@ OPEN, DONE, FAILED, SUPERSEDED = "open", "done", "failed", "superseded"
 _ended = metrics.Histogram(
     "operation_seconds", "From accepted to ended.", ("kind", "state"), bounds=metrics.SLOW
 )
+
+
+def new(
+    kind: str, record: str, server_id: str, project_id: str, context: RequestContext, deadline: float
+) -> dict[str, Any]:
+    """A row for insert(): nobody has it yet. ``server_id``: of what it happens to, a volume perhaps."""
+    created = now()
+    return {
+        "id": str(uuid.uuid4()),
+        "kind": kind,
+        "record": record,
+        "server_id": server_id,
+        "project_id": project_id,
+        "user_id": context.user_id,
+        "request_id": context.request_id,
+        "state": OPEN,
+        "owner": None,
+        "lease_until": 0.0,
+        "epoch": 0,
+        "attempt": 0,
+        "host": None,
+        "tried_hosts": [],
+        "alternates": [],
+        "payload": {},
+        "deadline": deadline,
+        "created_at": created,
+        "updated_at": created,
+    }
+
 
 _INSERT = Statement(ops.insert())
 
@@ -252,6 +283,19 @@ def expire_leases(conn: sa.Connection, host: str | None = None, but: Collection[
 def expire_lease(conn: sa.Connection, operation_id: str) -> None:
     """End one lease now, whoever holds it."""
     conn.execute(sa.update(ops).where(ops.c.id == operation_id, ops.c.state == OPEN).values(lease_until=0.0))
+
+
+def expire_owner(conn: sa.Connection, owner: str) -> None:
+    """End all leases of an owner that is dead."""
+    query = sa.update(ops).where(ops.c.state == OPEN, ops.c.owner == owner)
+    conn.execute(query.values(lease_until=0.0, owner=None))
+
+
+def waiting_at(conn: sa.Connection, place: str) -> Sequence[Row]:
+    """Open operations that nobody works on, of all hosts whose names begin with ``place``. Oldest first."""
+    here = ops.c.host.startswith(place, autoescape=True)
+    query = _LOST.where(here, ops.c.lease_until <= now()).order_by(ops.c.created_at)
+    return conn.execute(query).all()
 
 
 def agent(host: str) -> str:

@@ -290,13 +290,7 @@ def insert(conn: sa.Connection, new: Sequence[Port]) -> None:
 def give(conn: sa.Connection, addresses: Mapping[str, Sequence[FixedIp]]) -> None:
     """Port id → addresses that it gets."""
     rows = [
-        {
-            "subnet_id": fixed.subnet_id,
-            "number": number_of(parse(fixed.ip_address)),
-            "ip": fixed.ip_address,
-            "port_id": port_id,
-            "position": position,
-        }
+        _address(port_id, fixed, position)
         for port_id, fixed_ips in addresses.items()
         for position, fixed in enumerate(fixed_ips)
     ]
@@ -309,12 +303,16 @@ def take_back(conn: sa.Connection, port_id: str) -> None:
     conn.execute(sa.delete(ip_allocations).where(ip_allocations.c.port_id == port_id))
 
 
-def add(conn: sa.Connection, port_id: str, fixed: FixedIp) -> None:
-    """One more address, after those that the port has."""
+def add(conn: sa.Connection, addresses: Mapping[str, FixedIp]) -> None:
+    """Port id → one more address, after those that it has. Two statements, however many ports."""
+    if not addresses:
+        return
     own = ip_allocations.c
-    last = conn.scalar(sa.select(sa.func.max(own.position)).where(own.port_id == port_id))
-    row = {"subnet_id": fixed.subnet_id, "number": number_of(parse(fixed.ip_address)), "ip": fixed.ip_address}
-    conn.execute(_GIVE, {**row, "port_id": port_id, "position": 0 if last is None else last + 1})
+    query = sa.select(own.port_id, sa.func.max(own.position).label("position")).group_by(own.port_id)
+    rows = conn.execute(query.where(own.port_id.in_(list(addresses))))
+    last = {row.port_id: row.position for row in rows}
+    new = [_address(port_id, fixed, last.get(port_id, -1) + 1) for port_id, fixed in addresses.items()]
+    conn.execute(_GIVE, new)
 
 
 def take_back_of_subnet(conn: sa.Connection, subnet_id: str) -> None:
@@ -408,6 +406,18 @@ def nics_on(conn: sa.Connection, network_id: str) -> dict[str, str]:
         ports.c.network_id == network_id, ports.c.nic.is_not(None)
     )
     return {row.device_id: row.host for row in conn.execute(query)}
+
+
+def _address(port_id: str, fixed: FixedIp, position: int) -> dict[str, Any]:
+    """A row of ``ip_allocations``."""
+    number = number_of(parse(fixed.ip_address))
+    return {
+        "subnet_id": fixed.subnet_id,
+        "number": number,
+        "ip": fixed.ip_address,
+        "port_id": port_id,
+        "position": position,
+    }
 
 
 def _ports(conn: sa.Connection, rows: Sequence[Row]) -> list[Port]:

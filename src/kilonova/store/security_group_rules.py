@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from kilonova.domain.clock import now
 from kilonova.domain.security_groups import SecurityGroupRule
+from kilonova.store import security_groups
 from kilonova.store.network_lists import Condition, Listing, Page
 from kilonova.store.schema.security_groups import security_group_rules as rules
 
@@ -37,7 +38,11 @@ _listing = Listing(rules, ATTRIBUTES, {})
 
 
 def visible_to(project_id: str | None) -> Condition:
-    return sa.true() if project_id is None else rules.c.project_id == project_id
+    """Its own, and those of groups that are shared with it. None: everything (an admin)."""
+    if project_id is None:
+        return sa.true()
+    shared = security_groups.policies_share(rules.c.security_group_id, project_id)
+    return sa.or_(rules.c.project_id == project_id, shared)
 
 
 def page(

@@ -9,9 +9,11 @@ import msgspec
 import sqlalchemy as sa
 
 from kilonova.domain.clock import now
+from kilonova.domain.network import EVERYBODY, SHARED
 from kilonova.domain.security_groups import SecurityGroup
 from kilonova.store import dialect
 from kilonova.store.network_lists import Condition, Listing, Page
+from kilonova.store.schema.network_rbac import security_group_rbac as policies
 from kilonova.store.schema.security_groups import default_security_groups as defaults
 from kilonova.store.schema.security_groups import port_security_groups as members
 from kilonova.store.schema.security_groups import security_groups as groups
@@ -21,9 +23,7 @@ ATTRIBUTES = {
     **{name: groups.c[name] for name in ("id", "name", "description", "project_id", "revision_number")},
     "tenant_id": groups.c.project_id,
     "stateful": sa.literal(True),
-    "shared": sa.literal(False),
 }
-_listing = Listing(groups, ATTRIBUTES, {})
 
 # Asked for at each build.
 _DEFAULT = Statement(
@@ -32,14 +32,33 @@ _DEFAULT = Statement(
 
 
 def visible_to(project_id: str | None) -> Condition:
-    return sa.true() if project_id is None else groups.c.project_id == project_id
+    """Its own, and those that are shared with it. None: everything (an admin)."""
+    if project_id is None:
+        return sa.true()
+    return sa.or_(groups.c.project_id == project_id, shared_with(project_id))
+
+
+def shared_with(project_id: str | None) -> Condition:
+    """A policy says so. None: with everybody."""
+    return policies_share(groups.c.id, project_id)
+
+
+def policies_share(group_id: sa.ColumnElement[str], project_id: str | None) -> Condition:
+    """The group of that id is shared with the project (None: with everybody)."""
+    targets = [EVERYBODY] if project_id is None else [EVERYBODY, project_id]
+    return sa.exists().where(
+        policies.c.object_id == group_id,
+        policies.c.action == SHARED,
+        policies.c.target_tenant.in_(targets),
+    )
 
 
 def page(
     conn: sa.Connection, asked: Page, project_id: str | None
 ) -> tuple[list[SecurityGroup], bool, bool] | None:
     """Groups, more after, more before; None if the marker is unknown."""
-    found = _listing.page(conn, asked, visible_to(project_id))
+    listing = Listing(groups, ATTRIBUTES | {"shared": shared_with(project_id)}, {})
+    found = listing.page(conn, asked, visible_to(project_id))
     return None if found is None else ([_group(row) for row in found[0]], found[1], found[2])
 
 
@@ -63,9 +82,15 @@ def get(
 
 def kept(conn: sa.Connection, group_ids: Sequence[str], project_id: str | None) -> set[str]:
     """Those of the groups that the project sees; they are not deleted until the transaction ends."""
-    query = sa.select(groups.c.id).where(groups.c.id.in_(group_ids), visible_to(project_id))
-    rows = conn.execute(query.order_by(groups.c.id).with_for_update(read=True, key_share=True))
-    return {row.id for row in rows}
+    query = sa.select(groups.c.id, groups.c.project_id).where(
+        groups.c.id.in_(group_ids), visible_to(project_id)
+    )
+    rows = conn.execute(query.order_by(groups.c.id).with_for_update(read=True, key_share=True)).all()
+    found = {row.id for row in rows}
+    others = [row.id for row in rows if row.project_id != project_id]
+    if others and project_id is not None:  # who had to wait sees now whether they are still shared
+        found = found - set(others) | shared(conn, others, project_id)
+    return found
 
 
 def named(conn: sa.Connection, names: Sequence[str], project_id: str | None) -> list[SecurityGroup]:
@@ -74,6 +99,13 @@ def named(conn: sa.Connection, names: Sequence[str], project_id: str | None) -> 
         visible_to(project_id), sa.or_(groups.c.name.in_(names), groups.c.id.in_(names))
     )
     return [_group(row) for row in conn.execute(query.order_by(groups.c.id))]
+
+
+def shared(conn: sa.Connection, group_ids: Sequence[str], project_id: str | None) -> set[str]:
+    """Those of the groups that are shared with the project (None: with everybody)."""
+    return set(
+        conn.scalars(sa.select(groups.c.id).where(groups.c.id.in_(group_ids), shared_with(project_id)))
+    )
 
 
 def insert(conn: sa.Connection, group: SecurityGroup) -> None:

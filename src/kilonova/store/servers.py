@@ -192,9 +192,10 @@ def lock_several(conn: sa.Connection, server_ids: Sequence[str]) -> list[str]:
     return [row.id for row in _lock_several(conn).rows(conn, {"ids": list(server_ids)})]
 
 
-def show_vifs(conn: sa.Connection, server_id: str, vifs: list[Vif]) -> None:
-    """What others changed of its NICs. The server itself has not changed, as its ``updated_at`` shows."""
-    _SHOW_VIFS.count(conn, {"server": server_id, "shown": vifs})
+def show_vifs(conn: sa.Connection, vifs: Mapping[str, list[Vif]]) -> None:
+    """Server id → what others changed of its NICs. The servers themselves have not changed, as their
+    ``updated_at`` shows."""
+    _SHOW_VIFS.each(conn, [{"server": server_id, "shown": shown} for server_id, shown in vifs.items()])
 
 
 _MARK_DELETED = Statement(

@@ -64,6 +64,12 @@ class Statement:
         cursor.execute(compiled.text, _bound(compiled, values))
         return int(cursor.rowcount)
 
+    def each(self, conn: sa.Connection, rows: Sequence[Values]) -> None:
+        """Run what returns no rows once for each of these, in one go."""
+        if rows:
+            compiled = self._for(conn, ())
+            _cursor(conn).executemany(compiled.text, [_bound(compiled, row) for row in rows])
+
     def insert(self, conn: sa.Connection, rows: Sequence[Values]) -> None:
         """Of an INSERT: these rows, which all have the same columns."""
         compiled = self._for(conn, tuple(rows[0]))

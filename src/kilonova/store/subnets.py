@@ -191,6 +191,13 @@ def taken(conn: sa.Connection, subnet_id: str, number: int) -> bool:
     return bool(conn.scalar(sa.select(query)))
 
 
+def taken_among(conn: sa.Connection, subnet_id: str, numbers: Sequence[int]) -> set[int]:
+    """Those of the numbers that a port has."""
+    own = ip_allocations.c
+    query = sa.select(own.number).where(own.subnet_id == subnet_id, own.number.in_(numbers))
+    return set(conn.scalars(query)) if numbers else set()
+
+
 def search_from(conn: sa.Connection, next_numbers: Mapping[str, int]) -> None:
     """Subnet id → where its next search for a free address begins."""
     conn.execute(

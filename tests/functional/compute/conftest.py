@@ -21,6 +21,7 @@ from kilonova.domain.errors import Unauthorized
 from kilonova.domain.hosts import Capacity, HostReport
 from kilonova.domain.identity import Domain, Project
 from kilonova.engine.faults import FaultPoints
+from kilonova.network.builtin.service import BuiltinNetwork
 from kilonova.store import domains, flavors, hosts, projects
 from kilonova.store.database import Database
 
@@ -101,12 +102,12 @@ def config() -> Config:
 
 @pytest.fixture
 def state(database: Database, config: Config) -> ComputeAPI:
-    """Without images and networks: no resource here asks for them."""
+    """Without images: no resource here asks for them."""
     return ComputeAPI(
         config=config,
         db=database,
         bus=LocalBus(),
-        network=cast(Any, None),
+        network=BuiltinNetwork(database, config),
         images=cast(Any, None),
     )
 

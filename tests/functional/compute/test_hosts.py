@@ -11,9 +11,15 @@ import pytest
 import sqlalchemy as sa
 from tests.statements import sent
 
+from kilonova.api.compute.state import ComputeAPI
 from kilonova.config import Config
 from kilonova.domain.clock import now
+from kilonova.domain.network import Network
+from kilonova.domain.routers import INTERFACE_OWNER, Router
+from kilonova.network.builtin.changes import Change
+from kilonova.network.builtin.ports import new_port
 from kilonova.store import hosts as host_store
+from kilonova.store import networks, ports, routers
 from kilonova.store.database import Database
 from kilonova.store.schema.base import Json
 from kilonova.store.schema.hosts import hosts, services
@@ -176,6 +182,36 @@ def test_delete_only_what_is_dead_and_empty(
     assert len(admin.get("/os-hypervisors").json["hypervisors"]) == 1
     for gone, version, status in ((other_id, "2.53", 404), (number, "2.52", 404), ("x", "2.52", 400)):
         assert admin.delete(f"/os-services/{gone}", version=version).status_code == status
+
+
+def test_who_shares_networks_with_a_host_hears_that_it_is_forgotten(
+    admin: Any, add_host: Add, silence: Callable[[str], None], state: ComputeAPI
+) -> None:
+    told: list[Change] = []
+    state.network._tell = told.append  # type: ignore[attr-defined]
+    service_id = add_host("one")
+    with state.db.write() as conn:
+        net = Network(
+            id=str(uuid.uuid4()),
+            project_id="p",
+            name="",
+            description="",
+            admin_state_up=True,
+            shared=False,
+            mtu=1400,
+            port_security_enabled=True,
+            created_at=0,
+            updated_at=0,
+        )
+        networks.insert(conn, net)
+        own = {"id": str(uuid.uuid4()), "host": "one"}
+        router = Router(**own, project_id="p", name="", description="", created_at=0, updated_at=0)
+        routers.insert(conn, router)
+        port = {"device_id": router.id, "device_owner": INTERFACE_OWNER}
+        ports.insert(conn, [new_port(net, project_id="p", mac_address="fa:16:3e:00:00:01", **port)])
+    silence(service_id)
+    assert admin.delete(f"/os-services/{service_id}", version="2.53").status_code == 204
+    assert [list(change.networks) for change in told] == [[net.id]]
 
 
 def test_hypervisor_by_microversion(admin: Any, add_host: Add, place: Callable[[str, str], str]) -> None:

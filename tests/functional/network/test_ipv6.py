@@ -7,6 +7,7 @@ from ipaddress import IPv6Network
 from typing import Any
 
 import pytest
+from tests.statements import sent
 
 from kilonova.domain.addresses import eui64
 from kilonova.domain.servers import RequestedNetwork
@@ -108,6 +109,26 @@ def test_an_automatic_subnet_comes_and_goes_under_ports(
     (vif,) = network.vifs([server])[server]
     assert len(vif.addresses) == 1
     assert [":" in ip for ip in dhcp_addresses(alice, net)] == [False]
+
+
+def test_an_automatic_subnet_costs_no_more_with_many_ports(
+    alice: Caller, network: BuiltinNetwork, net: str
+) -> None:
+    def cost() -> tuple[int, int]:
+        with sent(network.db) as come:
+            made = six(alice, net, "slaac")["id"]
+        with sent(network.db) as go:
+            alice.delete("subnet", made)
+        return len(come), len(go)
+
+    for _ in range(2):
+        boot(network, net)
+        alice.create("port", network_id=net)
+    few = cost()
+    for _ in range(3):
+        boot(network, net)
+        alice.create("port", network_id=net)
+    assert cost() == few
 
 
 def test_the_only_subnet_goes_with_the_dhcp_port(alice: Caller, net: str) -> None:

@@ -127,7 +127,7 @@ _SORTED = [
         "subnets": {**subnets.ATTRIBUTES, "shared": None},
         "ports": ports.ATTRIBUTES,
         "routers": routers.ATTRIBUTES,
-        "security-groups": security_groups.ATTRIBUTES,
+        "security-groups": {**security_groups.ATTRIBUTES, "shared": None},
         "rbac-policies": network_rbac.ATTRIBUTES,
     }.items()
     for name in (*listing, "created_at")

@@ -10,16 +10,23 @@ from typing import Any
 
 import pytest
 from falcon.testing import Result
-from tests.functional.network.conftest import ALICE, Caller, path_of
+from tests.functional.network.conftest import ALICE, BOB, Caller, path_of
 
 from kilonova.config import Config
 from kilonova.domain.context import RequestContext
 from kilonova.domain.errors import NotFound
 from kilonova.domain.servers import RequestedNetwork
 from kilonova.network.base import Seat
-from kilonova.network.builtin import interfaces, networks, ports, subnets
+from kilonova.network.builtin import interfaces, networks, ports, rbac, subnets
 from kilonova.network.builtin.errors import SubnetNotFound
-from kilonova.network.builtin.requests import NetworkUpdate, PortCreate, SubnetCreate, SubnetUpdate
+from kilonova.network.builtin.requests import (
+    FixedIpRequest,
+    NetworkUpdate,
+    PortCreate,
+    PortUpdate,
+    SubnetCreate,
+    SubnetUpdate,
+)
 from kilonova.network.builtin.service import BuiltinNetwork
 
 OWNER = RequestContext(request_id="r", user_id="u", project_id=ALICE, roles=frozenset({"member"}))
@@ -221,6 +228,32 @@ def slaac(network: BuiltinNetwork, net: str) -> Callable[[Any], object]:
     return lambda conn: subnets.create(conn, network.config, OWNER, asked)
 
 
+def test_a_port_changes_while_a_subnet_with_automatic_addresses_comes(
+    alice: Caller, network: BuiltinNetwork, net: str, subnet: dict[str, Any]
+) -> None:
+    """Both need the port and the subnets, and take them in one order."""
+    port = alice.create("port", network_id=net)["id"]
+    make_subnet = slaac(network, net)
+
+    def make(begun: threading.Event) -> None:
+        begun.set()
+        with network.write() as conn:
+            make_subnet(conn)
+
+    begun = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        with network.write() as conn:
+            ports.find(conn, OWNER, port, for_update=True)
+            other = pool.submit(make, begun)
+            begun.wait()
+            wait([other], timeout=1.0)
+            body = PortUpdate(fixed_ips=[FixedIpRequest(ip_address="10.0.0.77")])
+            ports.update(conn, network.config, OWNER, port, body)
+        other.result(timeout=30)
+    found = alice.get(f"/ports/{port}")["port"]["fixed_ips"]
+    assert [":" in one["ip_address"] for one in found] == [False, True]
+
+
 @pytest.mark.parametrize("others", [0, 1])
 @pytest.mark.parametrize("port_first", [True, False])
 def test_a_port_has_the_address_of_a_subnet_that_comes_now(
@@ -309,3 +342,17 @@ def test_a_network_that_goes_under_an_attach_is_not_found(
     seat = Seat(server_id="s", project_id=ALICE, hostname="vm", host="h1", availability_zone="az")
     with pytest.raises(NotFound, match=net):
         network.attach(OWNER, seat, RequestedNetwork(network_id=net))
+
+
+def test_a_group_is_not_taken_back_under_a_port(alice: Caller, bob: Caller, network: BuiltinNetwork) -> None:
+    """Who begins to use it while the policy goes finds it gone."""
+    group = alice.create("security_group")["id"]
+    body = {"object_type": "security_group", "object_id": group, "target_tenant": BOB}
+    made = alice("POST", "/rbac-policies", {"rbac_policy": body | {"action": "access_as_shared"}})
+    policy = made.json["rbac_policy"]["id"]
+    net = bob.create("network")["id"]
+
+    def use() -> int:
+        return int(post(bob, "port", network_id=net, security_groups=[group]).status_code)
+
+    assert meanwhile(network, lambda conn: rbac.delete(conn, OWNER, policy), use) == 404

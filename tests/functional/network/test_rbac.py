@@ -22,6 +22,12 @@ def share(caller: Caller, network: str, target: str, action: str = "access_as_sh
     return str(made.json["rbac_policy"]["id"])
 
 
+def share_group(caller: Caller, group: str, target: str) -> str:
+    made = create(caller, group, target, object_type="security_group")
+    assert made.status_code == 201, made.text
+    return str(made.json["rbac_policy"]["id"])
+
+
 def create(caller: Caller, network: str, target: str, action: str = "access_as_shared", **more: Any) -> Any:
     body = {"object_type": "network", "object_id": network, "target_tenant": target, "action": action}
     return caller("POST", "/rbac-policies", {"rbac_policy": body | more})
@@ -203,3 +209,82 @@ def test_a_list_of_many_costs_as_many_statements_as_of_one(
     for _ in range(4):
         share(alice, str(alice.create("network")["id"]), BOB)
     assert [statements(path) for path in ("/networks", "/rbac-policies")] == few
+
+
+def test_a_security_group_is_shared_with_one_project(
+    alice: Caller, bob: Caller, admin: Caller, network: BuiltinNetwork
+) -> None:
+    group = alice.create("security_group", name="web")["id"]
+    path = f"/security-groups/{group}"
+    assert bob.refused("GET", path)[0] == 404
+    net = bob.create("network")["id"]
+    assert bob.refused_create("port", network_id=net, security_groups=[group])[0] == 404
+    policy = share_group(alice, group, BOB)
+    shown = alice.get(f"/rbac-policies/{policy}")["rbac_policy"]
+    assert (shown["object_type"], shown["object_id"]) == ("security_group", group)
+    assert bob.get(path)["security_group"]["shared"] is True
+    assert alice.get(path)["security_group"]["shared"] is False
+    found = bob.get("/security-groups", shared=True)["security_groups"]
+    assert [one["id"] for one in found] == [group]
+    assert alice.get("/security-groups", shared=True)["security_groups"] == []
+    assert admin.get("/security-groups", shared=True)["security_groups"] == []
+    rules = bob.get("/security-group-rules", security_group_id=group)["security_group_rules"]
+    assert len(rules) == len(bob.get(path)["security_group"]["security_group_rules"]) == 2
+    assert bob.refused_update("security_group", group, name="x") == (403, "PolicyNotAuthorized")
+    assert bob.refused("DELETE", path)[0] == 403
+    assert bob.refused("DELETE", f"/security-group-rules/{rules[0]['id']}")[0] == 403
+    rule = {"security_group_id": group, "direction": "ingress", "protocol": "tcp"}
+    assert bob.refused_create("security_group_rule", **rule)[0] == 403
+    assert network.security_groups(BOB_HIMSELF, ["web"]) == [group]
+    port = bob.create("port", network_id=net, security_groups=[group])["id"]
+    assert alice.refused("DELETE", f"/rbac-policies/{policy}") == IN_USE
+    elsewhere = {"rbac_policy": {"target_tenant": ADMIN}}
+    assert alice.refused("PUT", f"/rbac-policies/{policy}", elsewhere) == IN_USE
+    assert alice.refused("DELETE", path) == (409, "SecurityGroupInUse")
+    bob.update("port", port, security_groups=[])
+    own = bob.create("security_group", name="web")["id"]
+    assert network.security_groups(BOB_HIMSELF, ["web"]) == [own]
+    about = bob.create("security_group_rule", **{**rule, "security_group_id": own, "remote_group_id": group})
+    assert alice.refused("DELETE", f"/rbac-policies/{policy}") == IN_USE
+    bob.delete("security_group_rule", about["id"])
+    assert alice("DELETE", f"/rbac-policies/{policy}").status_code == 204
+    assert bob.refused("GET", path)[0] == 404
+    remote = {**rule, "security_group_id": own, "remote_group_id": group}
+    assert bob.refused_create("security_group_rule", **remote)[0] == 404
+
+
+def test_a_security_group_for_everybody(alice: Caller, bob: Caller, admin: Caller) -> None:
+    group = alice.create("security_group")["id"]
+    made = create(alice, group, "*", object_type="security_group")
+    assert made.json["NeutronError"]["type"] == "PolicyNotAuthorized"
+    policy = share_group(admin, group, "*")
+    assert bob.get(f"/security-groups/{group}")["security_group"]["shared"] is True
+    assert alice.get(f"/security-groups/{group}")["security_group"]["shared"] is True
+    assert listed(admin, object_type="security_group") == [("*", "access_as_shared")]
+    assert listed(admin, object_type="network") == []
+    net = bob.create("network")["id"]
+    port = bob.create("port", network_id=net, security_groups=[group])["id"]
+    assert admin.refused("DELETE", f"/rbac-policies/{policy}") == IN_USE
+    own = share_group(admin, group, BOB)
+    assert admin("DELETE", f"/rbac-policies/{policy}").status_code == 204
+    assert admin.refused("DELETE", f"/rbac-policies/{own}") == IN_USE
+    bob.delete("port", port)
+    alice.delete("security_group", group)
+    assert listed(admin) == []
+
+
+def test_refusals_of_groups(alice: Caller, bob: Caller, admin: Caller) -> None:
+    def refusal(who: Caller, *asked: str) -> tuple[int, str]:
+        result = create(who, *asked, object_type="security_group")
+        return result.status_code, result.json["NeutronError"]["type"]
+
+    group = alice.create("security_group")["id"]
+    assert refusal(alice, group, BOB, "access_as_external") == (400, "InvalidInput")
+    assert refusal(bob, group, BOB) == (404, "SecurityGroupNotFound")
+    share_group(alice, group, BOB)
+    assert refusal(alice, group, BOB) == (409, "DuplicateRbacPolicy")
+    assert refusal(bob, group, ADMIN) == (400, "InvalidInput")
+    admin("PUT", f"/quotas/{ALICE}", {"quota": {"rbac_policy": 1}})
+    assert refusal(alice, group, ADMIN) == (409, "OverQuota")
+    used = alice.get(f"/quotas/{ALICE}/details")["quota"]["rbac_policy"]
+    assert used == {"limit": 1, "used": 1, "reserved": 0}

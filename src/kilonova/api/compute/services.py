@@ -108,6 +108,8 @@ def delete(api: ComputeAPI, request: Request, service_id: str) -> Reply:
         if liveness.is_up(row, api.config):
             raise Conflict(f"Unable to delete service {row.id}: it is up. Stop it or force it down first.")
         host_lists.delete_service(conn, row.id)
+    if row.binary == _COMPUTE:
+        api.network.host_moved(row.host)  # those that it has networks in common with take it for no peer
     return Reply(204)
 
 

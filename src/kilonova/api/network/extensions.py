@@ -30,12 +30,17 @@ _EXTENSIONS = {
     "quota_details": ("Quota details", "What a project uses of its quota"),
     "quotas": ("Quota management support", "Limits for each project"),
     "security-group": ("security-group", "Security groups and their rules"),
+    "security-groups-shared-filtering": ("Security group filtering on the shared field", "shared"),
     "security-groups-normalized-cidr": ("Normalized CIDR field for security group rules", "normalized_cidr"),
     "security-groups-rules-belongs-to-default-sg": (
         "Security group rules belong to the project's default security group",
         "belongs_to_default_sg",
     ),
     "rbac-policies": ("RBAC Policies", "Networks shared with some projects"),
+    "rbac-security-groups": (
+        "Add security_group type to network RBAC",
+        "Security groups shared with projects",
+    ),
     "router": ("Neutron L3 Router", "Routers between networks and to the outside, floating IPs"),
     "sorting": ("Sorting support", "sort_key and sort_dir"),
     "standard-attr-description": ("standard-attr-description", "Descriptions"),

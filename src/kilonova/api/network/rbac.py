@@ -20,7 +20,7 @@ def _views(_conn: sa.Connection, _context: RequestContext, items: Sequence[RbacP
             "id": policy.id,
             "project_id": policy.project_id,
             "tenant_id": policy.project_id,
-            "object_type": "network",
+            "object_type": policy.object_type,
             "object_id": policy.object_id,
             "action": policy.action,
             "target_tenant": policy.target_tenant,

@@ -11,7 +11,7 @@ from kilonova.api.network.resources import Resource, View
 from kilonova.domain.clock import iso8601
 from kilonova.domain.context import RequestContext
 from kilonova.domain.security_groups import SecurityGroup, SecurityGroupRule
-from kilonova.network.builtin import security_group_rules, security_groups
+from kilonova.network.builtin import policy, security_group_rules, security_groups
 from kilonova.network.builtin.requests import (
     SecurityGroupCreate,
     SecurityGroupRuleCreate,
@@ -24,10 +24,11 @@ from kilonova.store import security_group_rules as rule_store
 from kilonova.store import security_groups as store
 
 
-def _views(conn: sa.Connection, _context: RequestContext, items: Sequence[SecurityGroup]) -> list[View]:
+def _views(conn: sa.Connection, context: RequestContext, items: Sequence[SecurityGroup]) -> list[View]:
     ids = [item.id for item in items]
     tags, rules = network_tags.of(conn, ids), rule_store.of_groups(conn, ids)
     defaults = store.defaults_among(conn, ids)
+    shared = store.shared(conn, ids, policy.scope(context))
     return [
         {
             "id": group.id,
@@ -36,7 +37,7 @@ def _views(conn: sa.Connection, _context: RequestContext, items: Sequence[Securi
             "project_id": group.project_id,
             "tenant_id": group.project_id,
             "stateful": True,
-            "shared": False,
+            "shared": group.id in shared,
             "security_group_rules": [_rule_view(rule, defaults) for rule in rules.get(group.id, [])],
             "tags": tags.get(group.id, []),
             "revision_number": group.revision_number,

@@ -17,7 +17,7 @@ from kilonova.config import Config
 from kilonova.domain.errors import BadRequest, Unavailable
 from kilonova.engine.ticker import Ticker
 from kilonova.monitoring.watch import Watch
-from kilonova.store import counts, flavors, hosts, migrate
+from kilonova.store import counts, flavors, hosts, migrate, volume_types
 from kilonova.store.database import Database
 
 Say = Callable[[str], None]
@@ -59,6 +59,7 @@ def _prepare(db: Database) -> None:
         migrate.upgrade(db)
         with db.write() as conn:
             flavors.seed(conn)
+            volume_types.seed(conn)
     except DatabaseError as error:
         raise BadRequest(f"the database {db.engine.url} cannot be used: {error.orig}") from error
 

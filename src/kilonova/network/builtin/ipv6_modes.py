@@ -40,6 +40,11 @@ def check(body: SubnetCreate, cidr: Network) -> None:
         )
 
 
+def automatic(body: SubnetCreate) -> bool:
+    """Whether each NIC will have an address there that comes of its MAC."""
+    return bool({body.ipv6_ra_mode, body.ipv6_address_mode} & {"slaac", "dhcpv6-stateless"})
+
+
 def of(asked: Ipv6Mode) -> str | None:
     """As it is kept."""
     return None if asked is UNSET else asked

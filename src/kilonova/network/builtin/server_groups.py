@@ -27,12 +27,14 @@ def resolved(conn: sa.Connection, project_id: str | None, names: Sequence[str]) 
     wanted = list(dict.fromkeys(names))
     others = [name for name in wanted if name != DEFAULT]
     found = store.named(conn, others, project_id) if others else []
-    return [name if name == DEFAULT else _one(found, name) for name in wanted]
+    return [name if name == DEFAULT else _one(found, name, project_id) for name in wanted]
 
 
-def _one(found: Sequence[SecurityGroup], name: str) -> str:
-    """An id goes before a name."""
-    ids = [group.id for group in found if group.id == name] or [g.id for g in found if g.name == name]
+def _one(found: Sequence[SecurityGroup], name: str, project_id: str | None) -> str:
+    """An id goes before a name, and what is the project's own before what is shared with it."""
+    called = [group for group in found if group.name == name]
+    own = [group.id for group in called if group.project_id == project_id]
+    ids = [group.id for group in found if group.id == name] or own or [group.id for group in called]
     if not ids:
         raise NotFound(f"Security group {name} not found.")
     if len(ids) > 1:
@@ -90,7 +92,7 @@ def remove(conn: sa.Connection, context: RequestContext, server_id: str, name: s
 def _group(conn: sa.Connection, context: RequestContext, name: str) -> str:
     project = None if context.is_admin and context.project_id is None else context.project_id
     found = store.named(conn, [name], project)
-    group = _one(found, name)
+    group = _one(found, name, project)
     store.kept(conn, [group], None)
     return group
 

@@ -1,4 +1,4 @@
-"""With whom a network is shared, as its RBAC policies say. Call it with the network's row locked."""
+"""With whom networks and security groups are shared, as RBAC policies say. Call it with their row locked."""
 
 from __future__ import annotations
 
@@ -6,33 +6,51 @@ import uuid
 
 import sqlalchemy as sa
 
-from kilonova.domain.network import EVERYBODY, EXTERNAL, SHARED, Network, RbacPolicy
+from kilonova.domain.network import EVERYBODY, EXTERNAL, SHARED, Network, ObjectType, RbacPolicy
+from kilonova.domain.security_groups import SecurityGroup
 from kilonova.store import network_rbac as store
+
+Shared = Network | SecurityGroup
 
 
 def set_for_everybody(conn: sa.Connection, network: Network, action: str, wanted: bool) -> None:
     """``shared`` or ``router:external`` of the network was set, so its policies follow. What is no external
     network any more is that for nobody."""
-    have = store.of_network(conn, network.id, action)
+    have = store.about(conn, "network", network.id, action)
     if not wanted:
-        _delete(conn, [one for one in have if action == EXTERNAL or one.target_tenant == EVERYBODY])
+        store.delete(conn, [one for one in have if action == EXTERNAL or one.target_tenant == EVERYBODY])
     elif all(one.target_tenant != EVERYBODY for one in have):
-        made = {"object_id": network.id, "action": action, "target_tenant": EVERYBODY}
-        store.insert(conn, RbacPolicy(id=str(uuid.uuid4()), project_id=network.project_id, **made))
+        made = RbacPolicy(
+            id=str(uuid.uuid4()),
+            project_id=network.project_id,
+            object_type="network",
+            object_id=network.id,
+            action=action,
+            target_tenant=EVERYBODY,
+        )
+        store.insert(conn, made)
+
+
+def kind_of(shared: Shared) -> ObjectType:
+    return "network" if isinstance(shared, Network) else "security_group"
 
 
 def stranded(
-    conn: sa.Connection, network: Network, action: str, without: RbacPolicy | None, instead: str | None = None
+    conn: sa.Connection, shared: Shared, action: str, without: RbacPolicy | None, instead: str | None = None
 ) -> set[str]:
-    """The projects that use the network and might not without that policy (None: that for everybody)."""
+    """The projects that use it and might not without that policy (None: that for everybody)."""
     left = {
         one.target_tenant
-        for one in store.of_network(conn, network.id, action)
+        for one in store.about(conn, kind_of(shared), shared.id, action)
         if (one.id != without.id if without else one.target_tenant != EVERYBODY)
     } | {instead}
     if EVERYBODY in left:
         return set()
-    return store.users(conn, network.id, action) - left - {network.project_id}
+    if isinstance(shared, Network):
+        users = store.users(conn, shared.id, action)
+    else:
+        users = store.users_of_group(conn, shared.id)
+    return users - left - {shared.project_id}
 
 
 def adopt(conn: sa.Connection, network: Network) -> None:
@@ -41,8 +59,3 @@ def adopt(conn: sa.Connection, network: Network) -> None:
     set_for_everybody(conn, network, SHARED, network.shared)
     if not network.external or not network.external_restricted:
         set_for_everybody(conn, network, EXTERNAL, bool(network.external))
-
-
-def _delete(conn: sa.Connection, policies: list[RbacPolicy]) -> None:
-    if policies:
-        store.delete(conn, [one.id for one in policies])

@@ -52,6 +52,7 @@ def create(conn: sa.Connection, config: Config, context: RequestContext, body: S
     ipv6_modes.check(body, cidr)
     if cidr.version == 6:
         _check_network(network)
+    ports = automatic.those_to_come(conn, network.id) if ipv6_modes.automatic(body) else []
     quotas.check(conn, config, project_id, "subnet")
     _check_overlap(conn, network, cidr)
     gateway = _gateway(cidr, body)
@@ -82,7 +83,8 @@ def create(conn: sa.Connection, config: Config, context: RequestContext, body: S
     store.insert(conn, subnet)
     network_store.update(conn, network.id, {})
     dhcp.follow(conn, network)
-    automatic.come(conn, network, subnet)
+    if subnet.automatic:
+        automatic.come(conn, subnet, ports)
     if network.external:
         placement.tell_network(conn, network.id)
     return subnet
@@ -115,13 +117,16 @@ def delete(conn: sa.Connection, context: RequestContext, subnet_id: str) -> None
     router's, all others lose theirs."""
     subnet = find(conn, context, subnet_id)
     policy.owner_only(context, "rule:delete_subnet", *owners(conn, subnet))
+    network_store.get(conn, subnet.network_id, None, for_update=True)
+    ports = automatic.those_to_go(conn, subnet.network_id) if subnet.automatic else []
     subnet = _locked(conn, context, subnet)
     if store.in_use(conn, subnet.id, subnet.automatic):
         raise SubnetInUse(
             f"Unable to complete operation on subnet {subnet.id}: "
             "One or more ports have an IP allocation from this subnet."
         )
-    automatic.go(conn, subnet)
+    if subnet.automatic:
+        automatic.go(conn, subnet, ports)
     store.update(conn, subnet.id, {"enable_dhcp": False})
     dhcp.follow(conn, _network(conn, subnet))
     store.delete(conn, [subnet.id])

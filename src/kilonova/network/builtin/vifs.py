@@ -38,7 +38,7 @@ def made(
 def show(conn: sa.Connection, port: Port) -> None:
     """The server that holds the port, if one does, has its ports in its record as they are now."""
     if port.nic is not None and servers.lock(conn, port.device_id):
-        servers.show_vifs(conn, port.device_id, of_ports(conn, store.of_servers(conn, [port.device_id])))
+        servers.show_vifs(conn, {port.device_id: of_ports(conn, store.of_servers(conn, [port.device_id]))})
 
 
 def show_network(conn: sa.Connection, network_id: str) -> None:
@@ -49,8 +49,9 @@ def show_network(conn: sa.Connection, network_id: str) -> None:
     for port in store.of_servers(conn, alive):
         ports.setdefault(port.device_id, []).append(port)
     found = iter(of_ports(conn, [port for several in ports.values() for port in several]))
-    for server_id, several in ports.items():
-        servers.show_vifs(conn, server_id, [next(found) for _ in several])
+    servers.show_vifs(
+        conn, {server_id: [next(found) for _ in several] for server_id, several in ports.items()}
+    )
     changed(conn, Change(servers=[(held[server_id], server_id) for server_id in alive]))
 
 

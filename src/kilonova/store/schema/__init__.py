@@ -16,6 +16,7 @@ from kilonova.store.schema import routers as _routers
 from kilonova.store.schema import security_groups as _security_groups
 from kilonova.store.schema import server_passwords as _server_passwords
 from kilonova.store.schema import servers as _servers
+from kilonova.store.schema import volumes as _volumes
 from kilonova.store.schema.base import metadata
 
 __all__ = ["metadata"]

@@ -1,7 +1,7 @@
 """Where things lie: every path of the driver, made from checked ids, inside one folder.
 
 embed/                    root of qemu:///embed: libvirt's own configuration, sockets and logs
-instances/<server id>/    disk, disk.eph0, disk.swap, disk.config, console.log, awaits-start
+instances/<server id>/    disk, disk.eph0, disk.swap, disk.config, disk.snapshot, console.log, marks
 _base/                    images, each fetched once, never written again
 """
 
@@ -34,17 +34,18 @@ def server_of(domain: str) -> str | None:
 
 
 class Instance:
-    """The files of one server."""
+    """The files of one server, but for its disks (virt.libvirt.disk)."""
 
     def __init__(self, path: Path) -> None:
+        self.server_id = path.name
         self.path = path
-        self.disk = path / "disk"
-        self.ephemeral = path / "disk.eph0"
-        self.swap = path / "disk.swap"
         self.config_drive = path / "disk.config"
         self.console = path / "console.log"
         self.awaits_start = path / "awaits-start"
         """Exists from before a build starts the domain paused until it let the guest run."""
+        self.snapshot = path / "disk.snapshot"
+        self.frozen = path / "frozen"
+        """Exists from before the guest's agent is told to hold its file systems still until they go on."""
 
     def make(self) -> None:
         self.path.mkdir(mode=0o711, exist_ok=True)

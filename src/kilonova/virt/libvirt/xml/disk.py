@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from xml.etree import ElementTree as ET
 
+import msgspec
+
+from kilonova.virt.libvirt.disk.base import Source
 from kilonova.virt.libvirt.xml.build import element
 
 _PREFIXES = {"virtio": "vd", "scsi": "sd", "sata": "sd", "ide": "hd"}
@@ -23,34 +25,45 @@ class Names:
         return prefix + "abcdefghijklmnopqrstuvwxyz"[index]
 
 
-def disk(path: Path, *, format_: str, bus: str, name: str, cache: str, boot: int | None = None) -> ET.Element:
+class Device(msgspec.Struct, frozen=True, kw_only=True):
+    """One disk or CD of a domain. ``boot``: its place in the order in which they are tried."""
+
+    source: Source
+    bus: str
+    cache: str = ""
+    boot: int | None = None
+    cdrom: bool = False
+
+
+def device(one: Device, name: str) -> ET.Element:
+    driver = {"name": "qemu", "type": one.source.format}
+    if not one.cdrom:
+        driver |= {"cache": one.cache, "discard": "unmap"}
     return element(
         "disk",
-        element("driver", name="qemu", type=format_, cache=cache, discard="unmap"),
-        element("source", file=str(path)),
-        element("target", dev=name, bus=bus),
-        *_boot(boot),
+        element("driver", **driver),
+        _source(one.source),
+        element("target", dev=name, bus=one.bus),
+        *([element("readonly")] if one.cdrom else []),
+        *([] if one.boot is None else [element("boot", order=one.boot)]),
         type="file",
-        device="disk",
+        device="cdrom" if one.cdrom else "disk",
     )
 
 
-def cdrom(path: Path, *, bus: str, name: str, boot: int | None = None) -> ET.Element:
-    return element(
-        "disk",
-        element("driver", name="qemu", type="raw"),
-        element("source", file=str(path)),
-        element("target", dev=name, bus=bus),
-        element("readonly"),
-        *_boot(boot),
-        type="file",
-        device="cdrom",
-    )
+def _source(source: Source) -> ET.Element:
+    return element("source", file=str(source.path))
 
 
 def scsi_controller() -> ET.Element:
     return element("controller", type="scsi", model="virtio-scsi")
 
 
-def _boot(order: int | None) -> list[ET.Element]:
-    return [] if order is None else [element("boot", order=order)]
+def name_of(domain: str, source: Source) -> str | None:
+    """What the disk of that source is called (vda), in a domain's document as libvirt wrote it."""
+    wanted = _source(source).attrib
+    for one in ET.fromstring(domain).iterfind("./devices/disk"):  # noqa: S314 - libvirt wrote it
+        found, target = one.find("source"), one.find("target")
+        if found is not None and target is not None and wanted.items() <= found.attrib.items():
+            return target.get("dev")
+    return None

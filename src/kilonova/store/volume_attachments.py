@@ -1,0 +1,81 @@
+"""Attachments of volumes: promises, and what hosts have. One that ended has no row."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from kilonova.store import dialect
+from kilonova.store.database import Row
+from kilonova.store.schema.volumes import volume_attachments as table
+
+KEYS = {name: table.c[name] for name in ("id", "volume_id", "status", "created_at", "project_id")} | {
+    "attach_status": table.c.status,
+    "instance_id": table.c.server_id,
+}
+"""What a list may be ordered by."""
+
+
+def insert(conn: sa.Connection, row: dict[str, Any]) -> bool:
+    """False if there is one of that id."""
+    return dialect.insert_new(conn, table, row)
+
+
+def get(
+    conn: sa.Connection, attachment_id: str, project_id: str | None = None, for_update: bool = False
+) -> Row | None:
+    query = sa.select(table).where(table.c.id == attachment_id)
+    if project_id is not None:
+        query = query.where(table.c.project_id == project_id)
+    if for_update:
+        query = query.with_for_update(key_share=True)
+    return conn.execute(query).first()
+
+
+def of_volume(conn: sa.Connection, volume_id: str) -> Sequence[Row]:
+    """The oldest first."""
+    query = sa.select(table).where(table.c.volume_id == volume_id)
+    return conn.execute(query.order_by(table.c.created_at, table.c.id)).all()
+
+
+def of_volumes(conn: sa.Connection, volume_ids: Collection[str]) -> dict[str, list[Row]]:
+    """One query for all."""
+    return _grouped(conn, table.c.volume_id, volume_ids)
+
+
+def of_servers(conn: sa.Connection, server_ids: Collection[str]) -> dict[str, list[Row]]:
+    """One query for all."""
+    return _grouped(conn, table.c.server_id, server_ids)
+
+
+def _grouped(conn: sa.Connection, column: sa.Column[str], ids: Collection[str]) -> dict[str, list[Row]]:
+    found: dict[str, list[Row]] = {one: [] for one in ids}
+    if found:
+        query = sa.select(table).where(dialect.among(conn, column, "ids"))
+        query = query.order_by(table.c.created_at, table.c.id)
+        for row in conn.execute(query, {"ids": sorted(found)}):
+            found[row._mapping[column.name]].append(row)
+    return found
+
+
+def others_there(conn: sa.Connection, volume_id: str, host: str, but: str) -> bool:
+    """Whether an attachment other than ``but`` has the volume on that host, or is about to."""
+    query = sa.select(table.c.id).where(
+        table.c.volume_id == volume_id,
+        table.c.host == host,
+        table.c.id != but,
+        table.c.connector.is_not(None),
+    )
+    return conn.execute(query.limit(1)).first() is not None
+
+
+def change(conn: sa.Connection, attachment_id: str, /, **values: Any) -> bool:
+    """False if there is no such attachment any more."""
+    query = sa.update(table).where(table.c.id == attachment_id).values(**values)
+    return conn.execute(query).rowcount == 1
+
+
+def delete(conn: sa.Connection, attachment_id: str) -> bool:
+    return conn.execute(sa.delete(table).where(table.c.id == attachment_id)).rowcount == 1

@@ -1,0 +1,134 @@
+"""Disks that are files in the server's folder: what ``qcow2`` and ``raw`` have in common."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from kilonova.cancel import Cancel
+from kilonova.disk_image import qemu_img
+from kilonova.domain.errors import BuildFailed
+from kilonova.domain.servers import BuildSpec, ImageRef
+from kilonova.virt.libvirt.disk.base import (
+    GIB,
+    MIB,
+    FileSource,
+    Name,
+    Source,
+    blank_size,
+    is_cdrom,
+    system_size,
+)
+from kilonova.virt.libvirt.folder import Folder
+from kilonova.virt.libvirt.images import ImageCache, virtual_size
+
+_MKFS_TIMEOUT = 120.0
+_MKFS = ("mkfs.ext4", "-q", "-F", "-L", "ephemeral0", "-E", "lazy_itable_init=1,lazy_journal_init=1")
+
+
+class Files:
+    """``_of_image`` and ``_blank`` make a disk at a path that is not there yet."""
+
+    format: Literal["qcow2", "raw"]
+    made_of_image: str
+
+    def __init__(self, folder: Folder, images: ImageCache) -> None:
+        self._folder = folder
+        self._images = images
+
+    def _of_image(self, path: Path, image: ImageRef, size: int, cancel: Cancel) -> None:
+        raise NotImplementedError
+
+    def _blank(self, path: Path, size: int) -> None:
+        raise NotImplementedError
+
+    def ensure_system(self, spec: BuildSpec, cancel: Cancel) -> str:
+        path = self._path(spec.server_id, Name.SYSTEM)
+        if is_cdrom(spec) or path.exists():
+            return ""
+        image = spec.image
+        if image is None:
+            size = blank_size(spec)
+            once(path, lambda part: self._blank(part, size))
+            return "blank"
+        size = system_size(spec, virtual_size(self._images.path(image), image))
+        once(path, lambda part: self._of_image(part, image, size, cancel))
+        return self.made_of_image
+
+    def ensure_rescue(self, spec: BuildSpec, image: ImageRef, cancel: Cancel) -> None:
+        size = virtual_size(self._images.path(image), image)
+        path = self._path(spec.server_id, Name.RESCUE)
+        once(path, lambda part: self._of_image(part, image, size, cancel))
+
+    def ensure_ephemeral(self, spec: BuildSpec) -> None:
+        if size := spec.flavor.ephemeral_gb * GIB:
+            once(self._path(spec.server_id, Name.EPHEMERAL), lambda part: formatted(part, size, _MKFS))
+
+    def ensure_swap(self, spec: BuildSpec) -> None:
+        if size := spec.flavor.swap_mb * MIB:
+            once(self._path(spec.server_id, Name.SWAP), lambda part: formatted(part, size, ("mkswap",)))
+
+    def find(self, server_id: str, name: Name) -> Source | None:
+        path = self._path(server_id, name)
+        if not path.exists():
+            return None
+        of_image = name in (Name.SYSTEM, Name.RESCUE)
+        return FileSource(path=path, format=self.format if of_image else "raw")
+
+    def remove(self, server_id: str, name: Name) -> None:
+        self._path(server_id, name).unlink(missing_ok=True)
+
+    def remove_all(self, server_id: str) -> None:
+        self._folder.remove(server_id)
+
+    def server_ids(self) -> set[str]:
+        return self._folder.server_ids()
+
+    def flatten(self, source: Source, target: Path, cancel: Cancel) -> None:
+        once(target, lambda part: qemu_img.flatten(source.path, source.format, part, cancel))
+
+    def _path(self, server_id: str, name: Name) -> Path:
+        return self._folder.instance(server_id).path / name
+
+
+def once(path: Path, make: Callable[[Path], None]) -> None:
+    """The file is there, whole: made beside and renamed, if it was not."""
+    if path.exists():
+        return
+    part = path.with_name(path.name + ".part")
+    part.unlink(missing_ok=True)
+    try:
+        make(part)
+        part.chmod(0o600)
+        part.rename(path)
+    except OSError as error:
+        raise BuildFailed(f"cannot make {path.name}: {error}") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def formatted(path: Path, size: int, command: tuple[str, ...]) -> None:
+    """A sparse file of ``size`` bytes, formatted by ``command``."""
+    with path.open("wb") as file:
+        file.truncate(size)
+    try:
+        done = subprocess.run(
+            [*command, str(path)],
+            # The formatting tools live in sbin, which a user's PATH may lack.
+            env={**os.environ, "LC_ALL": "C", "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_MKFS_TIMEOUT,
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise BuildFailed(f"{command[0]} is not installed") from error
+    except subprocess.TimeoutExpired as error:
+        raise BuildFailed(f"{command[0]} took more than {_MKFS_TIMEOUT:.0f} s") from error
+    if done.returncode != 0:
+        raise BuildFailed(f"{command[0]}: {done.stderr.strip() or f'exit {done.returncode}'}")

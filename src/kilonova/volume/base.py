@@ -1,0 +1,172 @@
+"""The protocols of volumes: the service that the control plane asks, and a backend that keeps the bytes.
+
+The service (built in; later a real Cinder) runs where the database is. A backend is worked with by volume
+managers (``kilonova volume``), and by nobody else; a host gets a Connection, as data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import BinaryIO, NamedTuple, Protocol
+
+import msgspec
+
+from kilonova.cancel import Cancel
+from kilonova.domain.context import RequestContext
+from kilonova.domain.servers import ImageRef
+from kilonova.domain.volumes import Connection, Connector, Source
+
+
+class Capacity(NamedTuple):
+    """GiB. ``total`` and ``free`` infinite where the backend cannot tell."""
+
+    total: float
+    free: float
+
+
+class Backend(Protocol):
+    """Where volumes are. Every method looks first and does only what is missing, so that calling it again,
+    by whomever, is safe; names come from the ids (``volume-<id>``, ``snapshot-<id>``). Nothing half-made has
+    such a name.
+
+    Raises Unavailable (the store does not answer), VolumeFailed (it refused; says why). ``cancel`` is set
+    when the operation moved on: long work stops soon and raises StaleEpoch.
+    """
+
+    shared: bool
+    """Every host reaches it; else only the machine that it is on."""
+    multiattach: bool
+
+    def check(self) -> None:
+        """Unavailable, saying why, if it cannot be worked with now."""
+
+    def capacity(self) -> Capacity: ...
+
+    def ensure_volume(self, volume_id: str, size_gb: int, source: Source, cancel: Cancel) -> str:
+        """The volume exists, whole, with that content and size: how it was made, ``clone``, ``copy`` or
+        ``blank``. Where the source is smaller the rest is zeros. A clone needs nothing of its source's
+        lifetime from the caller: delete() of the source is the backend's own business."""
+
+    def extend(self, volume_id: str, size_gb: int, cancel: Cancel) -> None:
+        """At least that large, online too where a guest has it; what came is zeros."""
+
+    def delete(self, volume_id: str) -> None:
+        """Gone, with its exports, also if it was not there. Clones of it go on."""
+
+    def ensure_snapshot(self, volume_id: str, snapshot_id: str, cancel: Cancel) -> None:
+        """Of one moment, whether or not a guest has the volume."""
+
+    def delete_snapshot(self, volume_id: str, snapshot_id: str) -> None: ...
+
+    def revert(self, volume_id: str, snapshot_id: str, cancel: Cancel) -> None:
+        """The volume, which nobody has, holds what the snapshot holds, as far as that goes; what is after
+        that is zeros."""
+
+    def connect(self, volume_id: str, connector: Connector) -> Connection:
+        """The way there for that host, made if it was not there; the same one each time."""
+
+    def disconnect(self, volume_id: str, connector: Connector) -> None:
+        """That host has no way there any more."""
+
+    def open(self, volume_id: str) -> BinaryIO:
+        """Its bytes, raw, from the first to the last: for an image made of it. Nobody else writes."""
+
+    def volumes(self) -> set[str]:
+        """Ids of all that is there, half-made things included: what no record explains is an orphan."""
+
+    def snapshots(self) -> dict[str, str]:
+        """Snapshot → its volume."""
+
+
+class NewVolume(msgspec.Struct, frozen=True, kw_only=True):
+    """A volume that a build wants. ``id`` is the caller's: asked for again it is the same volume."""
+
+    id: str
+    size_gb: int
+    name: str = ""
+    volume_type: str | None = None
+    availability_zone: str | None = None
+    image: ImageRef | None = None
+    snapshot_id: str | None = None
+    source_volid: str | None = None
+
+
+class Ready(NamedTuple):
+    """What became of volumes that were asked for."""
+
+    pending: list[str]
+    """Still being made."""
+    failed: dict[str, str]
+    """Volume → why it will never be."""
+
+
+class VolumeView(msgspec.Struct, frozen=True, kw_only=True):
+    """What compute must know of a volume or, as ``size_gb`` and ``bootable`` of its volume, of a snapshot."""
+
+    id: str
+    project_id: str
+    status: str
+    size_gb: int
+    bootable: bool
+    multiattach: bool
+    availability_zone: str
+    volume_type: str | None
+    image_metadata: dict[str, str] = {}
+    """Of the image that it was made of, ``image_id``, ``min_ram`` and ``hw_*`` among it."""
+
+
+class VolumeService(Protocol):
+    """What the control plane asks of the volume service. Every method that changes something is part of the
+    caller's transaction, if it is in one (store.database), or one of its own.
+    """
+
+    def volume(self, context: RequestContext, volume_id: str) -> VolumeView:
+        """NotFound if there is none that the project may see."""
+
+    def snapshot(self, context: RequestContext, snapshot_id: str) -> VolumeView: ...
+
+    def check_new(self, context: RequestContext, volume_type: str | None, sizes_gb: Sequence[int]) -> None:
+        """Whether these could be created now: BadRequest (no such type), QuotaExceeded. Takes nothing."""
+
+    def create(self, context: RequestContext, new: Sequence[NewVolume]) -> None:
+        """Begin to make them; those that exist already stay. QuotaExceeded, BuildAborted: none was begun.
+        The managers' word that one ended reaches ``on_ended`` of whoever wired the service."""
+
+    def ready(self, volume_ids: Sequence[str]) -> Ready: ...
+
+    def create_snapshot(self, context: RequestContext, volume_id: str, snapshot_id: str, name: str) -> None:
+        """Begin a snapshot of that id (the caller's; again: the same one) of one moment, also of a volume in
+        use. NotFound, BadRequest, QuotaExceeded."""
+
+    def snapshots_ready(self, snapshot_ids: Sequence[str]) -> Ready: ...
+
+    def reimage(self, context: RequestContext, volume_id: str, image: ImageRef) -> None:
+        """Begin to replace all that it holds by the image: ``downloading``, then the status that it had; no
+        guest may be running on it. NotFound, BadRequest."""
+
+    def reserve(self, context: RequestContext, volume_id: str, server_id: str, attachment_id: str) -> None:
+        """Promise the volume to a server, by an attachment of that id (the caller's; again: the same one).
+        NotFound; BadRequest in Cinder's words if it is not available, nor multiattach and in use."""
+
+    def connect(self, attachment_id: str, connector: Connector) -> Connection:
+        """The way to the volume for that host; asks its manager. Not in a transaction. The attachment is
+        ``attaching``."""
+
+    def complete(self, attachment_id: str, mountpoint: str) -> None:
+        """The guest has it: ``attached``, the volume ``in-use``."""
+
+    def begin_detaching(self, attachment_id: str) -> None:
+        """``detaching``. Conflict if it is not attached."""
+
+    def roll_detaching(self, attachment_id: str) -> None:
+        """It stays attached after all."""
+
+    def release(self, attachment_id: str, delete_volume: bool = False) -> None:
+        """The attachment is no more, and, if so asked and nobody else has it, the volume is deleted. Its
+        host's way there is closed. Safe to call again."""
+
+    def connection(self, attachment_id: str) -> Connection | None:
+        """The way there as it was given last; asks the manager where a secret belongs to it."""
+
+    def attached(self, server_ids: Sequence[str]) -> dict[str, list[str]]:
+        """Attachments by server; one query for all."""
