@@ -42,7 +42,7 @@ def test_flows_of_many_ports_fit(lab: PlugLab, monkeypatch: pytest.MonkeyPatch) 
         assert arrives(one, other, [frame], last) == [frame]
     monkeypatch.undo()
     vifs = [make_vif(lab.subnet, 9, lab.network_id, security_groups=[]) for _ in range(MANY)]
-    ports = [Guarded(vif, Seat(vif.tap, 1000 + n, 77, False), 1000 + n) for n, vif in enumerate(vifs)]
+    ports = [Guarded(vif, Seat(vif.tap, 1000 + n, 77), 1000 + n) for n, vif in enumerate(vifs)]
     made = [f"add {flows.text(1, flow)}" for flow in port_flows.network(77, ports)]
     control = lab.switch.folder / "br-int.mgmt"
     openflow.change(control, made)

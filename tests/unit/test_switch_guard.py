@@ -40,7 +40,7 @@ class Bridge:
         return True
 
     def seats(self) -> list[Seat]:
-        return [Seat(vif.tap, number, 4094, False) for number, vif in enumerate(self.vifs, 1)]
+        return [Seat(vif.tap, number, 4094) for number, vif in enumerate(self.vifs, 1)]
 
     def control(self) -> Path:
         return Path("/nowhere")

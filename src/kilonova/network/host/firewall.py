@@ -40,10 +40,16 @@ from kilonova.network.host.nft import (
     over,
     payload,
     prefix,
+    send_to,
     set_ct_mark,
     zone,
 )
+from kilonova.network.host.plan import METADATA_ADDRESS
 
+_FOR_METADATA = [
+    match(payload("ip", "daddr"), METADATA_ADDRESS),
+    match(payload("tcp", "dport"), 80),
+]
 _UNSET = IPv4Address(0)
 """The sender's address of who has none yet: asking for DHCP, or whether an address is free (RFC 5227)."""
 _ETHER = payload("ether", "saddr")
@@ -82,12 +88,14 @@ def bridge_table(
         for direction in ("ingress", "egress")
     )
     six = {vif.tap: ipv6_guard.chain_name(vif.port_id) for vif in guarded if _has_six(vif, chains)}
+    asking = {vif.tap: f"metadata-{vif.network_id}" for vif in vifs}
     return Table(
         "bridge",
         name,
         sets=[
             Set("guards", {vif.tap: _chain_name(vif.port_id) for vif in guarded}, verdicts=True),
             Set("ports", dict.fromkeys(own)),
+            Set("asking", dict[str, str | None](asking), verdicts=True),
             *security.base_sets(inward, outward, six, gates),
             *members,
         ],
@@ -96,9 +104,13 @@ def bridge_table(
                 "prerouting",
                 [
                     Rule(
+                        "who asks for metadata asks the service of its network",
+                        [*_FOR_METADATA, {"vmap": {"key": meta("iifname"), "data": "@asking"}}],
+                    ),
+                    Rule(
                         "each guarded port has its chain",
                         [{"vmap": {"key": meta("iifname"), "data": "@guards"}}],
-                    )
+                    ),
                 ],
                 Hook("filter", "prerouting", -300),
             ),
@@ -115,9 +127,15 @@ def bridge_table(
             ),
             *security.base_chains(),
             *(chain for chains in (groups or {}).values() for chain in chains),
+            *map(_metadata_chain, sorted({vif.network_id for vif in vifs})),
             *(chain for vif in guarded for chain in chains[vif.port_id]),
         ],
     )
+
+
+def _metadata_chain(network_id: str) -> Chain:
+    """Whom nobody told a way to it asks its router, which may be on another host."""
+    return Chain(f"metadata-{network_id}", [Rule("it is here", [send_to(names.guests_mac(network_id))])])
 
 
 def port_chains(vif: Vif) -> list[Chain]:

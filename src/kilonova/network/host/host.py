@@ -205,6 +205,11 @@ class LinuxHost:
                 done = self._tunnels.remove(network_id)
         return [f"network {network_id}: {line}" for line in done]
 
+    def _addresses_of(self, network_id: str) -> list[str]:
+        """The namespace's own."""
+        plan = self._plan(network_id)
+        return plan.addresses if plan else []
+
     def _leave(self, network_id: str) -> None:
         """The last guest leaves: without a router here, so does the network."""
         if self._tunnels.concerns(network_id) and network_id not in self._routers.networks():
@@ -245,7 +250,7 @@ class LinuxHost:
         changed = any([self._require_running().changes.any(), self._plug.changed()])
         mended = self._attempt(self._change_plug)
         # What a tunnel may have left open is ruled first.
-        mended += self._attempt(self._tunnels.begin)
+        mended += self._attempt(lambda: self._tunnels.begin(self._addresses_of))
         mended += self._attempt(self._tidy)
         mended += self._attempt(lambda: self._perimeter.ensure(rules=changed))
         for network_id in sorted({vif.network_id for vif in self._records.vifs().values()}):

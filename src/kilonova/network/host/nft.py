@@ -113,6 +113,11 @@ def mark(value: int) -> Expression:
     return {"mangle": {"key": meta("mark"), "value": value}}
 
 
+def send_to(mac: str) -> Expression:
+    """A statement: the frame goes to that MAC, whoever it was for."""
+    return {"mangle": {"key": payload("ether", "daddr"), "value": mac}}
+
+
 def set_ct_mark(value: Any) -> Expression:
     """A statement: its connection has this mark from here on."""
     return {"mangle": {"key": ct("mark"), "value": value}}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from ipaddress import IPv4Address
 from pathlib import Path
 from zlib import crc32
@@ -49,9 +50,10 @@ class Tunnels:
         self._loaded: tuple[nft.Table, ...] | None = None
         self._begun = False
 
-    def begin(self) -> list[str]:
+    def begin(self, addresses_of: Callable[[str], list[str]]) -> list[str]:
         """Once, again if it failed: a host that takes no tunnels has no rules for them. What an earlier run
-        may have left open is ruled from the first moment; what of it should not be, the host removes."""
+        may have left open is ruled from the first moment, as ensure() rules it; what of it should not be, the
+        host removes."""
         with self._lock:
             if self._begun:
                 return []
@@ -60,7 +62,8 @@ class Tunnels:
             else:
                 for network_id, tunnel in self._known.items():
                     if tunnel.peers:
-                        self._open.setdefault(network_id, guarded(self._plug, network_id, tunnel, []))
+                        own = guarded(self._plug, network_id, tunnel, addresses_of(network_id))
+                        self._open.setdefault(network_id, own)
                 self._load_rules()
             self._begun = True
         return []

@@ -182,7 +182,7 @@ class Guard:
         ]
         guarded.sort(key=lambda port: port.seat)  # of the same ports always the same flows
         base = {flow.place: flow for flow in ([pipeline.base()] if ours else [])}
-        return base | self._made.flows(seats, guarded, rules) if guarded else base
+        return base | self._made.flows(seats, guarded, rules)
 
     def _replace_all(self, wanted: Flows) -> None:
         self._change([f"delete cookie={flows.cookies(self._switch.owner)}"], wanted.values())

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from kilonova.domain.network import Vif
 from kilonova.network.host import ipv6_guard
 from kilonova.network.host.firewall import allowed
-from kilonova.network.host.plan import DHCPV6_SERVERS
+from kilonova.network.host.plan import DHCPV6_SERVERS, METADATA_ADDRESS
 from kilonova.network.host.switch.flows import (
     ACCEPTED,
     CLASSIFY,
@@ -65,7 +65,8 @@ class Seat(NamedTuple):
     number: int
     tag: int
     """Its network's."""
-    gate: bool
+    gate: str | None = None
+    """The MAC behind it, if it is its network's gate."""
 
 
 class Guarded(NamedTuple):
@@ -77,10 +78,15 @@ class Guarded(NamedTuple):
 
 
 def open_port(seat: Seat) -> list[Flow]:
-    """What comes from a gate, a router, a guest without port security."""
+    """What comes from a gate, a router, a guest without port security; and what asks for metadata, which is
+    behind the gate, whatever router the guest asks."""
     flags = f",{put(GATE, GATE)}" if seat.gate else ""
     actions = f"{load(seat.tag, TAG)}{flags},{call(FORWARD)}"
-    return [Flow(CLASSIFY, 100, f"in_port={seat.number},{UNTAGGED}", actions)]
+    comes = Flow(CLASSIFY, 100, f"in_port={seat.number},{UNTAGGED}", actions)
+    if seat.gate is None:
+        return [comes]
+    asking = f"{TAG}={seat.tag},tcp,nw_dst={METADATA_ADDRESS},tp_dst=80"
+    return [comes, Flow(FORWARD, 110, asking, f"mod_dl_dst:{seat.gate},output:{seat.number}")]
 
 
 def guarded_port(port: Guarded) -> list[Flow]:
