@@ -247,6 +247,8 @@ class Libvirt(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     disk_cachemode: str = "none"
     images_type: Literal["qcow2", "raw"] = "qcow2"
     """What a server's disk is: an overlay on the host's cached image, or a copy of it."""
+    rbd_secret_uuid: str = ""
+    """libvirt's secret with the key of Ceph's user; needs a libvirtd (``uri``)."""
     num_pcie_ports: Annotated[int, Meta(ge=0, le=28)] = 16
     """PCIe root ports of a q35 machine, one a device, those that are attached while it runs included; 0: as
     many as libvirt thinks right, which leaves room for one."""
@@ -270,7 +272,18 @@ class Image(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     max_size: AtLeastOne = 1 << 40
     """Bytes of one image."""
     filesystem_store_datadir: str = ""
-    """Where the image service keeps them; empty: ``images`` in the state folder."""
+    """Where the image service keeps them; empty: ``images`` in the state folder. What must be converted on
+    its way into Ceph is staged there."""
+    backend: Literal["file", "rbd"] = "file"
+    """Where new images go; those that are in files are found there as before."""
+    rbd_store_pool: str = "images"
+    rbd_store_user: str = "glance"
+    rbd_store_ceph_conf: str = "/etc/ceph/ceph.conf"
+    """Glance's names; the file names the user's keyring."""
+    max_converted_size: AtLeastOne = 1 << 37
+    """Bytes of the disk in an image that is made raw: however small the image is, its whole disk is read."""
+    show_image_direct_url: bool = False
+    """Say where in the store an image is (Ceph's names), to who may see it."""
 
 
 class ImageCache(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -12,8 +12,8 @@ from kilonova.domain.servers import TaskState, VmState
 
 
 class Action(msgspec.Struct, frozen=True, kw_only=True):
-    """``record``: the name in the list of instance actions. ``goal``: the vm_state when it ended well; None:
-    the one that it began in, as long as nothing else says so (conductor.ends)."""
+    """``record``: the name in the list of instance actions. ``goal``: the vm_state when it ended well, if
+    its operation does not name another; None: the one that it began in."""
 
     record: str
     vm_states: frozenset[VmState]
@@ -75,12 +75,33 @@ ACTIONS: dict[str, Action] = {
         moves_disks=True,
         harmless=True,
     ),
+    "rebuild": Action(
+        record="rebuild",
+        vm_states=_states(_V.ACTIVE, _V.STOPPED, _V.ERROR),
+        task_state=_T.REBUILDING,
+        goal=_V.ACTIVE,
+        moves_disks=True,
+    ),
+    "rescue": Action(
+        record="rescue",
+        vm_states=_states(_V.ACTIVE, _V.STOPPED, _V.ERROR),
+        task_state=_T.RESCUING,
+        goal=_V.RESCUED,
+        moves_disks=True,
+    ),
+    "unrescue": Action(
+        record="unrescue", vm_states=_states(_V.RESCUED), task_state=_T.UNRESCUING, goal=_V.ACTIVE
+    ),
 }
 """Delete is not here: it may begin in every state, and supersedes whatever is open."""
 
 ATTACH_INTERFACE, DETACH_INTERFACE = "attach_interface", "detach_interface"
+ATTACH_VOLUME, DETACH_VOLUME, SWAP_VOLUME = "attach_volume", "detach_volume", "swap_volume"
 INTERFACES_CHANGE_IN = _states(_V.ACTIVE, _V.PAUSED, _V.STOPPED)
 """NICs come and go without a task state: the server stays what it is, whatever becomes of them."""
+VOLUMES_CHANGE_IN = INTERFACES_CHANGE_IN
+VOLUMES_SWAP_IN = _states(_V.ACTIVE, _V.PAUSED)
+"""So do volumes. One is swapped for another while the guest has it open."""
 
 
 _SHOWN: dict[TaskState, tuple[str, frozenset[VmState]]] = {

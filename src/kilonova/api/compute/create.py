@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from kilonova.api.compute import create_checks as checks
-from kilonova.api.compute import links, policy
+from kilonova.api.compute import create_devices, links, policy
 from kilonova.api.compute.create_body import LADDER, Body, ServerRequest
+from kilonova.api.compute.create_devices import Devices
 from kilonova.api.compute.create_networks import requested_networks
 from kilonova.api.compute.create_placement import Placement, placement
 from kilonova.api.compute.microversions import pick
@@ -44,24 +45,25 @@ def create(api: ComputeAPI, request: Request) -> Reply:
     hints = checks.scheduler_hints(body.hints or body.older_hints)
     least, most = _counts(asked)
     checks.refuse_unavailable(asked)
-    checks.user_data(asked)
+    checks.user_data(None if asked.user_data is UNSET else asked.user_data)
     with api.db.read() as conn:
         flavor = _flavor(conn, context, str(asked.flavor_ref))
-        public_key = _public_key(conn, context, asked)
+        key = public_key(conn, context, asked.key_name)
         limits = quotas.limits(conn, context.project_id, api.config.quota)
         place = placement(conn, context, asked)
         count = _affordable(conn, context.project_id, flavor, limits, least, most)
     checks.metadata_quota(asked.metadata, limits)
-    image = _image(api, context, asked)
-    checks.image_fits(context, image, flavor)
-    checks.devices(asked, flavor)
+    devices = create_devices.requested(api, request, asked, flavor)
+    create_devices.check_quota(api, context, devices, count)
     networks = requested_networks(api, context, asked, count)
     groups = api.network.security_groups(context, [group.name for group in asked.security_groups])
-    password = asked.admin_pass if asked.admin_pass is not UNSET else _random(12)
-    spec = _spec(context, asked, flavor, image, networks, groups, place, hints, public_key, password)
-    servers = [_new_server(asked, spec, index, count) for index in range(count)]
-    reservation_id = f"r-{_random(8).lower()}"
-    accept.create_servers(api.db, api.bus, api.config, context, servers, reservation_id, limits, api.faults)
+    password = asked.admin_pass if asked.admin_pass is not UNSET else random_word(12)
+    spec = _spec(context, asked, flavor, devices, networks, groups, place, hints, key, password)
+    servers = [_new_server(asked, spec, devices, index, count) for index in range(count)]
+    reservation_id = f"r-{random_word(8).lower()}"
+    accept.create_servers(
+        api.db, api.bus, api.config, context, servers, reservation_id, limits, api.volumes, api.faults
+    )
     if asked.return_reservation_id:
         return Reply(202, {"reservation_id": reservation_id})
     return _accepted(request, asked, servers[0].spec.server_id, password)
@@ -114,20 +116,20 @@ def _flavor(conn: sa.Connection, context: RequestContext, flavor_id: str) -> Fla
     return flavor
 
 
-def _public_key(conn: sa.Connection, context: RequestContext, asked: ServerRequest) -> str | None:
-    if asked.key_name is UNSET:
+def public_key(conn: sa.Connection, context: RequestContext, key_name: str | UnsetType | None) -> str | None:
+    """Of the caller's key pair of that name. BadRequest if there is none."""
+    if key_name is UNSET or key_name is None:
         return None
     try:
-        return str(keypairs.get(conn, context.user_id, asked.key_name).public_key)
+        return str(keypairs.get(conn, context.user_id, key_name).public_key)
     except NotFound as error:
         raise BadRequest("Invalid key_name provided.") from error
 
 
-def _image(api: ComputeAPI, context: RequestContext, asked: ServerRequest) -> ImageRef:
-    if not asked.image_ref:
-        raise BadRequest("Missing imageRef attribute: servers boot from images here, not from volumes")
+def image_to_boot(api: ComputeAPI, context: RequestContext, image_id: str) -> ImageRef:
+    """BadRequest if there is no such image, or none that could be booted now."""
     try:
-        return api.images.ref(context, asked.image_ref)
+        return api.images.ref(context, image_id)
     except NotFound as error:
         raise BadRequest("Can not find requested image") from error
 
@@ -136,7 +138,7 @@ def _spec(
     context: RequestContext,
     asked: ServerRequest,
     flavor: Flavor,
-    image: ImageRef,
+    devices: Devices,
     networks: list[RequestedNetwork] | None,
     groups: list[str],
     place: Placement,
@@ -145,11 +147,13 @@ def _spec(
     password: str,
 ) -> dict[str, Any]:
     """The fields of BuildSpec that all servers of a request share."""
+    properties = devices.image.properties if devices.image else devices.fields["image_properties"]
+    assert isinstance(properties, dict)
     return {
         "project_id": context.project_id,
         "user_id": context.user_id,
         "flavor": flavor,
-        "image": image,
+        "image": devices.image,
         "networks": networks,
         "security_groups": groups,
         "availability_zone": place.availability_zone,
@@ -159,12 +163,15 @@ def _spec(
         "key_name": asked.key_name if asked.key_name is not UNSET else None,
         "public_key": public_key,
         "user_data": asked.user_data if asked.user_data is not UNSET else None,
-        "config_drive": asked.config_drive or image.properties.get("img_config_drive") == "mandatory",
+        "config_drive": asked.config_drive or properties.get("img_config_drive") == "mandatory",
         "admin_password": password,
+        **devices.fields,
     }
 
 
-def _new_server(asked: ServerRequest, shared: dict[str, Any], index: int, count: int) -> NewServer:
+def _new_server(
+    asked: ServerRequest, shared: dict[str, Any], devices: Devices, index: int, count: int
+) -> NewServer:
     server_id = str(uuid.uuid4())
     suffix = f"-{index + 1}" if count > 1 else ""
     name = asked.name[: 255 - len(suffix)] + suffix
@@ -172,6 +179,7 @@ def _new_server(asked: ServerRequest, shared: dict[str, Any], index: int, count:
     return NewServer(
         spec=BuildSpec(server_id=server_id, name=name, hostname=hostname, **shared),
         description=name if asked.description is UNSET else asked.description,
+        devices=create_devices.of_one_server(devices),
         launch_index=index,
         tags=frozenset(asked.tags),
         auto_disk_config=asked.disk_config == "AUTO",
@@ -189,7 +197,7 @@ def host_name(name: str, suffix: str = "") -> str:
     return kept[: 63 - len(suffix)].rstrip("-") + suffix
 
 
-def _random(length: int) -> str:
+def random_word(length: int) -> str:
     """Letters and digits, by one draw from the kernel: a draw for each would cost more than a query."""
     number = int.from_bytes(secrets.token_bytes(length + 4))
     text = ""
