@@ -637,7 +637,7 @@ def test_killed_between_any_two_acts_of_the_plug(kind: PlugKind, verb: str) -> N
             [sys.executable, str(KILLED), *arguments],
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=240,
             check=False,
         )
         assert done.returncode == 0, done.stderr
