@@ -54,6 +54,7 @@ ON_BOTH = {
     "test_servers_create",
     "test_servers_list",
     "test_statement",
+    "test_subnetpools",
 }
 """Modules whose subject is not the same on two databases: conditions, orders, patterns, races."""
 

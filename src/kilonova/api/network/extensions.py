@@ -11,6 +11,7 @@ _EXTENSIONS = {
     "allowed-address-pairs": ("Allowed Address Pairs", "Addresses that a port may use beside its own"),
     "binding": ("Port Binding", "The host that a port is plugged on, and how, for admins"),
     "empty-string-filtering": ("Empty String Filtering", "A filter with an empty value finds empty values"),
+    "default-subnetpools": ("Default Subnetpools", "The pool for who names none"),
     "ext-gw-mode": ("Neutron L3 Configurable external gateway mode", "SNAT of a router can be switched off"),
     "external-net": ("Neutron external network", "Networks that lead outside"),
     "extraroute": ("Neutron Extra Route", "Routes of a router beside its own networks"),
@@ -46,6 +47,7 @@ _EXTENSIONS = {
     "standard-attr-description": ("standard-attr-description", "Descriptions"),
     "standard-attr-revisions": ("Resource revision numbers", "Every change counts a revision"),
     "standard-attr-tag": ("Tag support for resources with standard attribute", "Tags"),
+    "subnet_allocation": ("Subnet Allocation", "Subnet pools"),
     "standard-attr-timestamp": ("Resource timestamps", "created_at, updated_at and changed_since"),
     "tag-creation": ("Tag creation", "Tags are added by POST"),
 }

@@ -290,3 +290,51 @@ class RbacPolicyInUse(Conflict):
 
 class DuplicateRbacPolicy(Conflict):
     pass
+
+
+class SubnetPoolNotFound(NotFound):
+    pass
+
+
+class SubnetPoolDeleteError(BadRequest):
+    pass
+
+
+class IllegalSubnetPoolPrefixBounds(BadRequest):
+    pass
+
+
+class IllegalSubnetPoolUpdate(BadRequest):
+    pass
+
+
+class UnsupportedMinSubnetPoolPrefix(BadRequest):
+    pass
+
+
+class PrefixVersionMismatch(BadRequest):
+    pass
+
+
+class EmptySubnetPoolPrefixList(BadRequest):
+    pass
+
+
+class MinPrefixSubnetAllocationError(BadRequest):
+    pass
+
+
+class MaxPrefixSubnetAllocationError(BadRequest):
+    pass
+
+
+class NetworkSubnetPoolAffinityError(BadRequest):
+    pass
+
+
+class SubnetAllocationError(Conflict):
+    pass
+
+
+class SubnetPoolQuotaExceeded(OverQuota):
+    pass
