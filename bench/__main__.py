@@ -15,7 +15,17 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import cluster, control_plane, firewall, guests, message_bus, plugs, recovery, reporting
+from bench import (
+    cluster,
+    control_plane,
+    firewall,
+    guests,
+    image_pull,
+    message_bus,
+    plugs,
+    recovery,
+    reporting,
+)
 from bench.figure import Figure
 
 MEASURES: dict[str, Callable[[], list[Figure]]] = {
@@ -34,6 +44,7 @@ MEASURES: dict[str, Callable[[], list[Figure]]] = {
     "plugs": plugs.plugs,
     "guests": guests.real_guests,
     "fetch": guests.one_fetch,
+    "image_pull": image_pull.image_pull,
 }
 
 

@@ -79,7 +79,7 @@ def _points(console: Console, only: str) -> bool:
         console.print(f"  {outcome.victim:14}{outcome.point:48}{outcome.wrong or 'well'}", highlight=False)
 
     console.print("kill -9 at every fault point")
-    outcomes = kill_at_every_point(tell, only)
+    outcomes = kill_at_every_point(tell, only, keep=_LOGS)
     wrong = [outcome for outcome in outcomes if outcome.wrong]
     table = Table("scenario", "points", "found")
     for scenario in dict.fromkeys(outcome.scenario for outcome in outcomes):
@@ -87,7 +87,8 @@ def _points(console: Console, only: str) -> bool:
         found = "; ".join(f"{outcome.point}: {outcome.wrong}" for outcome in of_it if outcome.wrong)
         table.add_row(scenario, str(len(of_it)), f"[red]{found}[/]" if found else "[green]nothing[/]")
     console.print(table)
-    console.print(f"{len(outcomes)} points, {len(wrong)} with findings")
+    kept = f" (logs in {_LOGS})" if wrong else ""
+    console.print(f"{len(outcomes)} points, {len(wrong)} with findings{kept}")
     return not wrong
 
 

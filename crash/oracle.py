@@ -63,10 +63,10 @@ def _nics(cluster: Cluster) -> list[str]:
         ports = db.execute("SELECT device_id, id FROM ports WHERE nic IS NOT NULL").fetchall()
     wrong = []
     for server, host, vifs in rows:
-        recorded = {vif["port_id"] for vif in json.loads(vifs)}
-        if recorded != {port for owner, port in ports if owner == server}:
+        recorded = {vif["port_id"]: vif["admin_state_up"] for vif in json.loads(vifs)}
+        if recorded.keys() != {port for owner, port in ports if owner == server}:
             wrong.append(f"the record of {server} has other NICs than its ports")
-        if {tap_name(port) for port in recorded} != set(cluster.nics(host, server)):
+        if {tap_name(port): up for port, up in recorded.items()} != cluster.nics(host, server):
             wrong.append(f"the guest of {server} has other NICs than its record")
     return wrong
 

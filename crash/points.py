@@ -21,7 +21,7 @@ from tests.running import until
 
 from crash.cluster import Cluster, backends
 from crash.oracle import settle
-from crash.scenarios import SCENARIOS, Scenario, enable, server_name, state_of
+from crash.scenarios import SCENARIOS, Scenario, enable, server_name, state_of, story_of
 from kilonova import log
 from kilonova.store.database import Database
 
@@ -43,16 +43,19 @@ class Outcome:
 Tell = Callable[[Outcome], None]
 
 
-def kill_at_every_point(tell: Tell, only: str = "") -> list[Outcome]:
+def kill_at_every_point(tell: Tell, only: str = "", keep: str = "") -> list[Outcome]:
     """One outcome a point, in the first scenario that comes there. ``only``: part of a scenario's name;
-    the others run too, undisturbed."""
+    the others run too, undisturbed. ``keep``: a folder for the logs, should anything be wrong."""
     expected = points_in_one_process()
     with tempfile.TemporaryDirectory(prefix="kilonova-crash-") as folder, backends() as (rabbit, pg, url):
         cluster = Cluster(
             Path(folder), rabbit, pg, url, _COUNTS, compute={"compute-1": ("--hosts", "2")}, more=_MORE
         )
         try:
-            return _Points(cluster, tell).all(only, expected)
+            outcomes = _Points(cluster, tell).all(only, expected)
+            if keep and any(outcome.wrong for outcome in outcomes):
+                cluster.keep_logs(Path(keep))
+            return outcomes
         finally:
             cluster.close()
 
@@ -155,8 +158,8 @@ class _Points:
         try:
             until(lambda: state_of(cluster, server) in ends, _PATIENCE, scenario.goal)
         except AssertionError as error:
-            raise AssertionError(f"{server} is {state_of(cluster, server)}, not {scenario.goal}") from error
-        settle(cluster, _PATIENCE)
+            raise AssertionError(f"{story_of(cluster, server)}, not {scenario.goal}") from error
+        settle(cluster, scenario.settles)
 
     def _configure(self, scenario: Scenario, name: str, faults: dict[str, Any]) -> None:
         options = scenario.options.get(self._cluster.services[name].kind, {})

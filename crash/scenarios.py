@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import signal
 import threading
 from collections.abc import Callable, Mapping
@@ -19,6 +20,8 @@ Options = Mapping[str, Mapping[str, Any]]
 _PATIENCE = 60.0
 _LOOK = 20.0
 _ANSWERED = 2.0
+_BY_ITSELF = 120.0
+"""Nothing waits for what a lost word told of: its host sees it when it compares, within a minute."""
 _FIRST = {"host-1-1", "host-1-2"}
 """The hosts of compute-1; compute-2 has one, which takes no builds but in one scenario."""
 _numbers = itertools.count(1)
@@ -36,6 +39,8 @@ class Scenario:
     options: Mapping[str, Options] = field(default_factory=dict)
     again: Callable[[Cluster, str], None] = lambda _cluster, _server: None
     """What the user does when all services are there again."""
+    settles: float = 60.0
+    """Seconds within which all must be well again."""
     late: str = ""
     """Where it may end too, if the conductor that was to say that it takes too long dies of that."""
 
@@ -55,6 +60,17 @@ def state_of(cluster: Cluster, server: str) -> str:
     if deleted_at is not None:
         return "deleted"
     return vm_state if task_state is None else f"{vm_state}*"
+
+
+def story_of(cluster: Cluster, server: str) -> str:
+    """Its state, and the fault that it shows."""
+    with cluster.database() as db:
+        row = db.execute(f"SELECT fault FROM servers WHERE name = '{server}'").fetchone()
+    fault = row[0] if row is not None else None
+    if isinstance(fault, str):
+        fault = json.loads(fault)
+    said = f" ({fault['message']})" if fault else ""
+    return f"{server} is {state_of(cluster, server) or 'nowhere'}{said}"
 
 
 def id_of(cluster: Cluster, server: str) -> str:
@@ -108,6 +124,17 @@ def _action(name: str, value: object = None) -> Callable[[Cluster, str], None]:
     return act
 
 
+_create_image = _action("createImage", {"name": "s"})
+_create_backup = _action("createBackup", {"name": "b", "backup_type": "daily", "rotation": 0})
+
+
+def _images_are_clear(cluster: Cluster, server: str) -> None:
+    """Of what was to become an image there is one, or nothing."""
+    path = f"/image/v2/images?instance_uuid={id_of(cluster, server)}"
+    found = [image["status"] for image in cluster.ask("GET", path)[1]["images"]]
+    assert set(found) <= {"active"}, found
+
+
 def _attach(cluster: Cluster, server: str) -> None:
     """Nobody waits for the answer here: if the host dies it comes after a minute."""
     path = f"/compute/v2.1/servers/{id_of(cluster, server)}/os-interface"
@@ -118,8 +145,35 @@ def _attach(cluster: Cluster, server: str) -> None:
 def _detach(cluster: Cluster, server: str) -> None:
     path = f"/compute/v2.1/servers/{id_of(cluster, server)}/os-interface"
     with suppress(*NOT_NOW):
-        (nic,) = cluster.ask("GET", path)[1]["interfaceAttachments"]
-        _in_background(cluster, "DELETE", f"{path}/{nic['port_id']}", None)
+        _in_background(cluster, "DELETE", f"{path}/{_port_of(cluster, server)}", None)
+
+
+def _link_down(cluster: Cluster, server: str) -> None:
+    with suppress(*NOT_NOW):
+        body = {"port": {"admin_state_up": False}}
+        status, answer = cluster.ask("PUT", f"/networking/v2.0/ports/{_port_of(cluster, server)}", body)
+        assert status == 200, answer
+
+
+def _port_deleted(cluster: Cluster, server: str) -> None:
+    with suppress(*NOT_NOW):
+        status, answer = cluster.ask("DELETE", f"/networking/v2.0/ports/{_port_of(cluster, server)}")
+        assert status == 204, answer
+
+
+def _said_to_be_deleted(cluster: Cluster, server: str) -> None:
+    """As another network service says it."""
+    with suppress(*NOT_NOW):
+        tag, uuid = _port_of(cluster, server), id_of(cluster, server)
+        events = [{"name": "network-vif-deleted", "server_uuid": uuid, "tag": tag}]
+        status, answer = cluster.ask("POST", "/compute/v2.1/os-server-external-events", {"events": events})
+        assert status == 200, answer
+
+
+def _port_of(cluster: Cluster, server: str) -> str:
+    _, answer = cluster.ask("GET", f"/compute/v2.1/servers/{id_of(cluster, server)}/os-interface")
+    (nic,) = answer["interfaceAttachments"]
+    return str(nic["port_id"])
 
 
 def _in_background(cluster: Cluster, method: str, path: str, body: object) -> None:
@@ -140,7 +194,8 @@ def _settled(state: str, *ways: Callable[[Cluster, str], None]) -> Callable[[Clu
         for way in ways:
             way(cluster, server)
             until(lambda: state_of(cluster, server)[-1:] not in {"", "*"}, _PATIENCE, f"{server}")
-        assert state_of(cluster, server) == state, state_of(cluster, server)
+            assert state == "error" or state_of(cluster, server) != "error", story_of(cluster, server)
+        assert state_of(cluster, server) == state, f"{story_of(cluster, server)}, not {state}"
 
     return prepare
 
@@ -239,6 +294,16 @@ SCENARIOS = [
     Scenario("unpause", "active", _action("unpause"), _settled("paused", _build, _action("pause"))),
     Scenario("suspend", "suspended", _action("suspend"), _active),
     Scenario("resume", "active", _action("resume"), _settled("suspended", _build, _action("suspend"))),
+    Scenario("create-image", "active", _create_image, _active, again=_images_are_clear),
+    Scenario("create-backup", "active", _create_backup, _active, again=_images_are_clear),
+    Scenario(
+        "create-image-fails",
+        "active",
+        _create_image,
+        _active,
+        {"compute": {"fake": {"step_failures": {"take_snapshot": 1.0}}}},
+        again=_images_are_clear,
+    ),
     Scenario("attach-interface", "active", _attach, _active),
     Scenario("detach-interface", "active", _detach, _active),
     Scenario("attach-interface-heard-late", "active", _heard_late(_attach), _active),
@@ -251,6 +316,9 @@ SCENARIOS = [
         _active,
         _slow("attach_interface", "action_timeout"),
     ),
+    Scenario("port-link-down", "active", _link_down, _active, settles=_BY_ITSELF),
+    Scenario("port-deleted", "active", _port_deleted, _active, settles=_BY_ITSELF),
+    Scenario("port-said-to-be-deleted", "active", _said_to_be_deleted, _active, settles=_BY_ITSELF),
     Scenario("build-heard-late", "active", _handed_over_twice),
     Scenario("build-of-a-host-that-dies", "active", _left),
     Scenario("build-fails", "error", _build, options=_FAILS),

@@ -84,7 +84,7 @@ def storm(
         finally:
             cluster.close()
             if report.wrong and keep:
-                _keep(cluster, Path(keep))
+                cluster.keep_logs(Path(keep))
     return report
 
 
@@ -197,9 +197,3 @@ def _faults(cluster: Cluster) -> Counter[str]:
         rows = db.execute(query).fetchall()
     said = [json.loads(fault) if isinstance(fault, str) else fault for (fault,) in rows]
     return Counter(re.sub(r"[0-9a-f-]{36}|\d+", "…", fault["message"]) for fault in said)
-
-
-def _keep(cluster: Cluster, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in cluster.state.glob("*.log"):
-        (folder / path.name).write_text(path.read_text())

@@ -195,6 +195,7 @@ bluestore_block_size = {_SIZE}
 memstore_device_bytes = {_SIZE}
 osd_memory_target = 1073741824
 osd_fast_shutdown = false
+osd_client_watch_timeout = 15
 [client]
 admin_socket =
 log_file =
@@ -231,7 +232,8 @@ rbd_cache_writethrough_until_flush = true
         """The map may still show an OSD of before; only I/O proves it. Capacities come from the manager."""
         with _Admin(self.conf) as admin:
             admin.write(self.pools[0])
-            until(lambda: admin.cluster.get_cluster_stats()["kb"] > 0, _START_TIMEOUT, "the manager")
+            wanted = set(self.pools)
+            until(lambda: wanted <= admin.pools_with_room(), _START_TIMEOUT, "the manager's statistics")
 
     def _begin(self, name: str, ident: str) -> None:
         with (self.folder / "log" / f"{name}.out").open("ab") as output:
@@ -283,6 +285,9 @@ class _Admin:
         status, answer, error = self.cluster.mon_command(words, b"")
         assert status == 0, f"{name}: {status} {error}"
         return json.loads(answer) if answer.strip() else None
+
+    def pools_with_room(self) -> set[str]:
+        return {pool["name"] for pool in self.command("df")["pools"] if pool["stats"]["max_avail"]}
 
     def make_for_rbd(self, pool: str) -> None:
         import rbd

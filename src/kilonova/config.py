@@ -137,6 +137,8 @@ class Operations(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     sweep_interval: Positive = 5.0
     build_timeout: Positive = 600.0
     action_timeout: Positive = 300.0
+    copy_timeout: Positive = 3600.0
+    """Of what carries a whole disk about: snapshots, backups, shelving."""
     max_attempts: AtLeastOne = 3
 
 
@@ -272,6 +274,16 @@ class Image(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Where the image service keeps them; empty: ``images`` in the state folder."""
 
 
+class ImageCache(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a host keeps of the images that its servers were made of."""
+
+    manager_interval: Annotated[float, Meta(ge=-1)] = 2400.0
+    """Seconds between two looks for images that nobody uses; -1: none, 0: every minute."""
+    remove_unused_base_images: bool = True
+    remove_unused_original_minimum_age_seconds: Count = 86400
+    """How long an image that no disk is based on is kept, where there is space for it."""
+
+
 class VolumeBackend(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``[volume.backends.NAME]``: a place where a volume manager keeps volumes (Cinder's names)."""
 
@@ -301,7 +313,7 @@ class Volume(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Of one project, and of one volume (GiB); -1 is unlimited (Cinder's names and defaults)."""
 
     def __post_init__(self) -> None:
-        """ValueError: an enabled backend is not described, or has a name that cannot be part of a host's."""
+        """ValueError: an enabled backend is not described, or its name cannot be part of a host's."""
         if unknown := [name for name in self.enabled_backends if name not in self.backends]:
             raise ValueError(f"enabled_backends: there is no [volume.backends.{unknown[0]}]")
         for name in self.backends:
@@ -380,6 +392,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     libvirt: Libvirt = Libvirt()
     fake: Fake = Fake()
     image: Image = Image()
+    image_cache: ImageCache = ImageCache()
     volume: Volume = Volume()
     token: Token = Token()
     service_user: ServiceUser = ServiceUser()

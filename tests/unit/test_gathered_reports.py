@@ -56,10 +56,25 @@ def flaky(db: Database) -> Flaky:
     return Flaky(db)
 
 
+class Moves:
+    """A network service that is only told which hosts take tunnels elsewhere than before."""
+
+    def __init__(self) -> None:
+        self.hosts: list[str] = []
+
+    def host_moved(self, host: str) -> None:
+        self.hosts.append(host)
+
+
 @pytest.fixture
-def reports(flaky: Flaky) -> Iterator[Reports]:
-    nothing = cast(Any, None)
-    parts = Parts("c", Config(), cast(Database, flaky), bus=nothing, network=nothing, faults=NO_FAULTS)
+def moves() -> Moves:
+    return Moves()
+
+
+@pytest.fixture
+def reports(flaky: Flaky, moves: Moves) -> Iterator[Reports]:
+    db, nothing, network = cast(Database, flaky), cast(Any, None), cast(Any, moves)
+    parts = Parts("c", Config(), db, bus=nothing, network=network, faults=NO_FAULTS)
     made = Reports(parts)
     yield made
     made.close()
@@ -246,8 +261,8 @@ def test_what_is_no_address_for_tunnels_is_none(db: Database, reports: Reports, 
     assert tunnel_of(db, "bad") is None
 
 
-def test_an_address_for_tunnels_is_of_one_host(db: Database, reports: Reports) -> None:
-    """Of that which had it, until that is silent."""
+def test_an_address_for_tunnels_is_of_one_host(db: Database, reports: Reports, moves: Moves) -> None:
+    """Of that which had it, until that is silent. Then the hosts of its networks hear of it."""
     same = {host: structs.replace(told(host), tunnel_address="192.0.2.1") for host in ("a", "b")}
     reports.report(Report(host="b", report=same["b"]))
     reports.write()
@@ -258,6 +273,26 @@ def test_an_address_for_tunnels_is_of_one_host(db: Database, reports: Reports) -
         assert (tunnel_of(db, "a"), tunnel_of(db, "b")) == (None, "192.0.2.1")
     with db.write() as conn:
         conn.execute(sa.update(services).where(services.c.host == "b").values(last_seen=1.0))
+    assert moves.hosts == ["b"]
     reports.report(Report(host="a", report=same["a"]))
     reports.close()
     assert tunnel_of(db, "a") == "192.0.2.1"
+    assert moves.hosts == ["b", "a"]
+
+
+@pytest.mark.parametrize("address", [None, "192.0.2.1"])
+def test_who_begins_again_as_it_was_costs_no_read_more(
+    db: Database, reports: Reports, moves: Moves, address: str | None
+) -> None:
+    """Its service, its row, and that what it did is free."""
+    begins = Report(host="h", report=structs.replace(told("h"), tunnel_address=address), starting=True)
+    reports.report(begins)
+    moves.hosts.clear()
+    with statements(db) as said:
+        reports.report(begins)
+    assert [one.split()[0] for one in said if one.split()[0] in ("SELECT", "UPDATE")] == [
+        "UPDATE",
+        "SELECT",
+        "UPDATE",
+    ]
+    assert moves.hosts == []

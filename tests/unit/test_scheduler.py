@@ -280,6 +280,35 @@ def test_a_host_that_is_silent_is_found_out(db: Database, monkeypatch: pytest.Mo
         scheduler.select_destinations(request(db))
 
 
+def test_a_host_that_was_silent_is_looked_at_again_before_there_is_none(db: Database) -> None:
+    """It has said that it lives since; what was remembered of it is seconds old."""
+    service = add_host(db, "h1")
+    add_host(db, "h2", vcpus=1)
+    scheduler = Scheduler(db, Config())
+    with db.write() as conn:
+        conn.exec_driver_sql("UPDATE services SET last_seen = 1 WHERE id = ?", (service,))
+    with pytest.raises(NoValidHost, match="ComputeFilter"):
+        scheduler.select_destinations(request(db, flavor=vcpus(3)))
+    scheduler._hosts._full_at -= 1  # a second later
+    with db.write() as conn:
+        hosts.seen(conn, "nova-compute", "h1", "nova")
+    assert scheduler.select_destinations(request(db, flavor=vcpus(3))).host == "h1"
+
+
+def test_those_that_stay_silent_cost_no_look_each_time(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = add_host(db, "h1")
+    with db.write() as conn:
+        conn.exec_driver_sql("UPDATE services SET last_seen = 1 WHERE id = ?", (service,))
+    scheduler = Scheduler(db, Config())
+    looks: list[float] = []
+    monkeypatch.setattr(scheduler_hosts, "_HEARD", 3600.0)
+    monkeypatch.setattr(operations, "open_by_host", lambda _conn: looks.append(now()) or {})
+    for _ in range(3):
+        with pytest.raises(NoValidHost, match="ComputeFilter"):
+            scheduler.select_destinations(request(db))
+    assert len(looks) == 1
+
+
 def test_a_clock_that_is_set_back_does_not_stop_the_refresh(
     db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

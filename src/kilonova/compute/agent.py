@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Callable
 from functools import partial
 
 from msgspec import structs
 
 from kilonova import log
 from kilonova.bus.base import Handler, Subscription
-from kilonova.compute import actions, build, delete, interfaces, metadata
+from kilonova.compute import actions, build, delete, interfaces, metadata, snapshot
+from kilonova.compute.images import ImageKeeper
 from kilonova.compute.insist import insist
 from kilonova.compute.parts import Parts
 from kilonova.compute.power import PowerWatch
@@ -60,6 +62,7 @@ class Agent:
         self._running = Running()
         self._power = PowerWatch(parts, self._running)
         self._refresher = Refresher(parts)
+        self._images = ImageKeeper(parts)
         self._subscriptions: list[Subscription] = []
         self._repairs: Ticker | None = None
         self._likeness_due = threading.Event()
@@ -77,12 +80,14 @@ class Agent:
         looks: Ticker,
         repairs: Ticker,
         mends: Ticker,
+        images: Ticker,
         stop: threading.Event | None = None,
     ) -> None:
         """Wait for the hypervisor and a conductor, compare the host with the records, then take work.
 
         The tickers may be shared by many agents. What shares one waits for it: renewals have their own, and
-        so have the network's mends, which need no conductor: they begin before there is one.
+        so have the network's mends, which need no conductor: they begin before there is one; images
+        may take minutes to come.
         StaleEpoch: ``stop`` was set while there was no conductor.
         """
         parts = self._parts
@@ -96,9 +101,13 @@ class Agent:
         insist(parts.driver.check, math.inf, stop, "hypervisor_away")
         insist(lambda: self._report(starting=True), math.inf, stop)
         insist(self._begin_network, math.inf, stop)
-        insist(self._compare, math.inf, stop)
+        differing: set[str] = set()  # nobody would take the word before this serves
+        insist(lambda: self._reconcile(differing.add), math.inf, stop)
+        self._images.start(images)
         self._serve()
         insist(self._ready, math.inf, stop)
+        for server_id in differing:
+            self._refresh_soon(server_id)
         reports.every(parts.config.compute.report_interval, self._report)
         repairs.every(_LIKENESS_INTERVAL, self._likeness_due.set)
         repairs.every(_REFRESH_INTERVAL, self._refresher.compare)
@@ -110,6 +119,7 @@ class Agent:
         Guests go on."""
         self._stopping.set()
         self._running.cancel_all()
+        self._images.stop()
         self._parts.driver.stop()  # who waits for a guest wakes up
         for subscription in self._subscriptions:
             subscription.close()
@@ -136,8 +146,12 @@ class Agent:
             "get_console_output": self.get_console_output,
             "network_changed": self._refresher.network_changed,
             "compare": self.compare,
+            "cache_images": self._images.cache_images,
         }
-        long: dict[str, Handler] = {"build_and_run_instance": self.build_and_run_instance}
+        long: dict[str, Handler] = {
+            "build_and_run_instance": self.build_and_run_instance,
+            "perform_action": self.perform_action,
+        }
         bus, host = self._parts.bus, self._parts.host
         self._subscriptions = [
             bus.serve(hosts.topic(host), short, self._workers),
@@ -180,6 +194,10 @@ class Agent:
             self._worker.do(
                 work,
                 lambda task, journal: interfaces.change_interfaces(parts, work, journal, task.cancel, learn),
+            )
+        elif work.kind in snapshot.KINDS:
+            self._worker.do(
+                work, lambda task, journal: snapshot.create_image(parts, work, journal, task.cancel)
             )
         else:
             self._worker.do(
@@ -257,14 +275,30 @@ class Agent:
         )
 
     def _compare(self) -> None:
-        reconcile(self._parts, self._running, self._refresher.learn)
-        for server_id in list(self._to_refresh):  # told so while the comparison had the server to itself
-            self._refresh(server_id)
+        self._reconcile(self._refresh_soon)
+        self._refresh_all()  # told so while the comparison had the server to itself
+
+    def _reconcile(self, refresh: Callable[[str], None]) -> None:
+        reconcile(self._parts, self._running, self._refresher.learn, refresh)
+
+    def _refresh_soon(self, server_id: str) -> None:
+        """By the threads that take work: a guest may take its time to let go of a NIC."""
+        host = self._parts.host
+        self._parts.bus.cast(hosts.topic(host), "refresh_interfaces", ServerRef(server_id=server_id))
+
+    def _refresh_all(self) -> None:
+        """One server's trouble is not the others'; Unavailable would be everybody's."""
+        for server_id in list(self._to_refresh):
+            try:
+                self._refresh(server_id)
+            except Unavailable:
+                raise
+            except KilonovaError as error:
+                _log.warning("interfaces_not_as_recorded", server=server_id, error=error.message)
 
     def _tidy(self) -> None:
         """Do what could not be done while the conductor, or the hypervisor, did not answer."""
-        for server_id in list(self._to_refresh):
-            self._refresh(server_id)
+        self._refresh_all()
         if not self._worker.untidy.is_set():
             return
         self._worker.untidy.clear()

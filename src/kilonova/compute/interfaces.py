@@ -4,6 +4,8 @@ attach_interface: plug_vifs, then the guest gets its device. detach_interface: t
 device, then unplug_vifs. refresh_interfaces: the guest's NICs are made to be those of the record, whatever
 they were (a port was deleted or changed, an operation was cut off). Every one looks before it acts.
 
+No operation is behind refresh_interfaces: who is cut off in it does the rest when it compares the next time.
+
 What a port lets pass is not compared here: refresh.py asks for that.
 """
 
@@ -93,11 +95,13 @@ def _remove_strays(parts: Parts, server_id: str, vifs: list[Vif]) -> None:
         if all(vif.port_id != port_id for vif in vifs):
             _log.info("port_left_its_server", port=port_id, server=server_id)
             parts.network.unplug(port_id)
+            parts.faults.reach("refresh_interfaces.unplug_vifs.after")
     for tap in parts.driver.interfaces(server_id).keys() - {vif.tap for vif in vifs}:
         try:
             parts.driver.detach_interface(server_id, tap, _SOON, Cancel())
         except BuildFailed as error:
             _log.warning("guest_keeps_dead_interface", server=server_id, reason=error.message)
+        parts.faults.reach("refresh_interfaces.detach_interface.after")
 
 
 def _add_missing(parts: Parts, record: ServerRecord, learn: Learn) -> None:
@@ -108,10 +112,13 @@ def _add_missing(parts: Parts, record: ServerRecord, learn: Learn) -> None:
         known = plugged.get(vif.port_id)
         if known is None or known.wiring != vif.wiring:
             parts.network.plug(vif)
+            parts.faults.reach("refresh_interfaces.plug_vifs.after")
         if vif.tap not in links:
             parts.driver.attach_interface(record.spec, vif)
+            parts.faults.reach("refresh_interfaces.attach_interface.after")
         elif links[vif.tap] != vif.admin_state_up:
             parts.driver.set_link(server_id, vif.tap, vif.admin_state_up)
+            parts.faults.reach("refresh_interfaces.set_link.after")
 
 
 def _is_active(parts: Parts, server_id: str) -> bool:

@@ -16,7 +16,6 @@ from kilonova.compute.refresh import Learn, learn_of_new
 from kilonova.compute.running import Running
 from kilonova.domain.clock import now
 from kilonova.domain.errors import KilonovaError, NotFound
-from kilonova.domain.hosts import topic
 from kilonova.domain.likeness import PLUGGED, Held, digest
 from kilonova.domain.messages import (
     FromHost,
@@ -25,7 +24,6 @@ from kilonova.domain.messages import (
     PowerStates,
     ServerQuery,
     ServerRecord,
-    ServerRef,
 )
 from kilonova.domain.network import Vif
 from kilonova.domain.servers import GuestMetadata, PowerState, VmState
@@ -33,10 +31,11 @@ from kilonova.domain.servers import GuestMetadata, PowerState, VmState
 _log = log.get("reconcile")
 
 
-def reconcile(parts: Parts, running: Running, learn: Learn) -> None:
+def reconcile(parts: Parts, running: Running, learn: Learn, refresh: Callable[[str], None]) -> None:
     """One comparison. The host is looked at first: what is made after that has its record already.
 
-    ``learn`` takes what is asked of ports that must be plugged.
+    ``learn`` takes what is asked of ports that must be plugged, ``refresh`` the id of a server whose NICs are
+    not those of its record.
     """
     guests = {guest.server_id for guest in parts.driver.guests()}
     present = parts.driver.leftovers() | guests | _plugged_servers(parts)
@@ -45,7 +44,7 @@ def reconcile(parts: Parts, running: Running, learn: Learn) -> None:
         _try(_remove, parts, running, server_id)
     for server_id, record in records.items():
         if not record.busy:
-            _try(_adopt, parts, running, learn, server_id, record)
+            _try(_adopt, parts, running, learn, refresh, server_id, record)
 
 
 def likeness(parts: Parts) -> str:
@@ -83,13 +82,22 @@ def _remove(parts: Parts, running: Running, server_id: str) -> None:
             remove(parts, server_id)
 
 
-def _adopt(parts: Parts, running: Running, learn: Learn, server_id: str, record: PlacedServer) -> None:
+def _adopt(
+    parts: Parts,
+    running: Running,
+    learn: Learn,
+    refresh: Callable[[str], None],
+    server_id: str,
+    record: PlacedServer,
+) -> None:
     with running.reserved(server_id) as free:
         if free:
-            _adopt_in_turn(parts, learn, server_id, record)
+            _adopt_in_turn(parts, learn, refresh, server_id, record)
 
 
-def _adopt_in_turn(parts: Parts, learn: Learn, server_id: str, record: PlacedServer) -> None:
+def _adopt_in_turn(
+    parts: Parts, learn: Learn, refresh: Callable[[str], None], server_id: str, record: PlacedServer
+) -> None:
     seen = now()
     guest = parts.driver.guest(server_id)
     state = PowerState.SHUTDOWN if guest is None else guest.power_state
@@ -103,8 +111,9 @@ def _adopt_in_turn(parts: Parts, learn: Learn, server_id: str, record: PlacedSer
         _log.info("resuming_build", server=server_id)
         parts.driver.resume_build(server_id)
         state = PowerState.RUNNING
+    parts.driver.drop_snapshot(server_id)
     if interfaces.differ(parts, server_id, vifs):
-        parts.bus.cast(topic(parts.host), "refresh_interfaces", ServerRef(server_id=server_id))
+        refresh(server_id)
     message = PowerStates(host=parts.host, states={server_id: state}, observed_at=seen)
     parts.bus.cast("conductor", "power_states", message)
 

@@ -19,12 +19,17 @@ from kilonova.domain.hosts import builds_topic
 from kilonova.domain.messages import PerformOperation, SelectDestinations, Selection, StepRecord, Work
 from kilonova.domain.servers import BuildSpec, PowerState, TaskState, VmState
 from kilonova.engine import lease
+from kilonova.scheduler.decide import turned_away
+from kilonova.scheduler.filters.compute import COMPUTE
 from kilonova.scheduler.rules import need_of
 from kilonova.store import claims, hosts, operations, servers
 from kilonova.store.database import Row
 from kilonova.store.repeat import repeated
 
 _log = log.get("conductor")
+
+_LOOK_MAY_BE_OLD = 1.0
+"""Seconds: longer than what a scheduler says of silent hosts counts, and clocks differ."""
 
 HOST_DOWN = "host_down"
 """The step in the journal of a build whose host went down."""
@@ -80,7 +85,7 @@ def _place(parts: Parts, work: Row, spec: BuildSpec | None) -> None:
     except Unavailable as error:
         postpone(parts, work, error)
     except KilonovaError as error:
-        if isinstance(error, NoValidHost) and _may_report_soon(parts):
+        if isinstance(error, NoValidHost) and _may_report_soon(parts, error, started):
             postpone(parts, work, error)
             return
         message = error.message if work.message is None else f"{error.message} Before that: {work.message}"
@@ -95,11 +100,12 @@ def postpone(parts: Parts, work: Row, error: KilonovaError) -> None:
         lease.postpone(conn, work, error.message)
 
 
-def _may_report_soon(parts: Parts) -> bool:
-    """Whether there are hosts that seem down only because nobody could hear them."""
-    if parts.silence == math.inf:
+def _may_report_soon(parts: Parts, error: NoValidHost, asked: float) -> bool:
+    """Whether there are hosts that seemed down only because nobody could hear them. Some may have reported
+    since the scheduler was ``asked``, or since it last looked who lives."""
+    if parts.silence == math.inf and turned_away(error, COMPUTE):
         with parts.db.read() as conn:
-            return hosts.any_silent(conn, parts.config.compute.service_down_time)
+            return hosts.any_silent(conn, parts.config.compute.service_down_time, asked - _LOOK_MAY_BE_OLD)
     return False
 
 

@@ -142,7 +142,9 @@ class Reports:
     def _written(self, told: dict[str, HostReport]) -> None:
         config = self._parts.config
         with self._parts.db.write() as conn:
-            hosts.report_all(conn, told, config.default_availability_zone, config.compute)
+            moved = hosts.report_all(conn, told, config.default_availability_zone, config.compute)
+        for host in moved:
+            self._parts.network.host_moved(host)
 
     def _compare(self, likeness: dict[str, str]) -> None:
         """Who is not as the records have it looks at each of its servers."""

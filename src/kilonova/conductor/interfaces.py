@@ -31,9 +31,14 @@ def end(conn: sa.Connection, parts: Parts, work: Row, error: str | None) -> None
         lease.close(conn, work, operations.DONE)
     else:
         lease.close(conn, work, operations.FAILED, error)
-        after_commit(conn, partial(look_again, parts.bus, work.host, work.server_id))
+        after_commit(conn, partial(_compare, parts, work))
     if (work.kind == DETACH_INTERFACE) == (error is None):
         parts.network.detach(work.server_id, port_id)
     elif work.kind == ATTACH_INTERFACE:
         parts.network.port_status([work.server_id], active=True)
     follow(conn, parts.network, work.server_id)
+
+
+def _compare(parts: Parts, work: Row) -> None:
+    parts.faults.reach(f"{work.kind}.end_in_error.after")
+    look_again(parts.bus, work.host, work.server_id)

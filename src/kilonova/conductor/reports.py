@@ -28,15 +28,13 @@ def report(parts: Parts, message: Report) -> Nothing:
     zone = parts.config.default_availability_zone
     with parts.db.write() as conn:
         service_id = hosts.seen(conn, "nova-compute", message.host, zone)
-        before = hosts.tunnel_address(conn, message.host)
-        hosts.report(conn, service_id, message.host, message.report, parts.config.compute)
-        address = hosts.tunnel_address(conn, message.host)
+        address = hosts.report(conn, service_id, message.host, message.report, parts.config.compute)
         if message.starting:
             operations.expire_leases(conn, message.host)
-    if address != message.report.tunnel_address:
+    if address.after != message.report.tunnel_address:
         # No address of IPv4 that others could send to, or another host's.
         _log.warning("tunnel_address_refused", host=message.host, address=message.report.tunnel_address)
-    if address != before:
+    if address.moved:
         parts.network.host_moved(message.host)
     return Nothing()
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 from typing import Any
 
 from kilonova import log
-from kilonova.conductor import actions, build, delete, interfaces
+from kilonova.conductor import actions, build, delete, interfaces, volumes
 from kilonova.conductor.parts import Parts
 from kilonova.conductor.reports import METHOD_OF_KIND
 from kilonova.domain.clock import now
 from kilonova.domain.errors import KilonovaError, RolledBack, StaleEpoch
 from kilonova.domain.messages import PerformOperation
 from kilonova.domain.servers import PowerState, VmState
+from kilonova.domain.volumes import manager_topic
 from kilonova.engine import lease
 from kilonova.store import claims, hosts, idempotency, operations, servers
 from kilonova.store.database import Row
@@ -42,14 +43,23 @@ def sweep(parts: Parts) -> None:
     for row in expired:
         with log.bound(request_id=row.request_id):
             _log.info("operation_taken_up_again", operation=row.id, kind=row.kind, host=row.host)
-            method = METHOD_OF_KIND.get(row.kind, "perform_action")
-            parts.bus.cast("conductor", method, PerformOperation(operation_id=row.id))
+            _give_again(parts, row)
     for server_id in limbo:
         _repair(parts, server_id, before)
     if aged:
         with parts.db.write() as conn:
             idempotency.purge(conn, _oldest_key(parts))
+    volumes.repair(parts, before)
     parts.network.rehome_routers(parts.silence)
+
+
+def _give_again(parts: Parts, row: Row) -> None:
+    """To whoever takes up operations of its kind."""
+    if row.kind in volumes.KINDS:
+        parts.bus.cast(manager_topic(row.host), "perform", PerformOperation(operation_id=row.id))
+    else:
+        method = METHOD_OF_KIND.get(row.kind, "perform_action")
+        parts.bus.cast("conductor", method, PerformOperation(operation_id=row.id))
 
 
 def pause(parts: Parts) -> float:
@@ -92,6 +102,8 @@ def _end(parts: Parts, operation_id: str, kind: str) -> None:
         elif work.kind in interfaces.KINDS:
             with parts.db.write() as conn:
                 interfaces.end(conn, parts, work, message)
+        elif work.kind in volumes.KINDS:
+            volumes.end_in_error(parts, work, message)
         else:
             with parts.db.write() as conn:
                 actions.end_in_error(conn, work, message)
@@ -121,7 +133,7 @@ def _overdue(parts: Parts, work: Row) -> str:
         journal = operations.steps_of(conn, [work.id])
     last = f"the last step was {journal[-1].name}" if journal else "no step had begun"
     why = f"; it said: {work.message}" if work.message else ""
-    if work.host is not None and not _host_lives(parts, work):
+    if work.host is not None and work.kind not in volumes.KINDS and not _host_lives(parts, work):
         why += "; its host does not answer"
     return f"The {work.kind} did not end within {_span(work.deadline - work.created_at)}: {last}{why}."
 

@@ -5,7 +5,7 @@ conductor   build_instances, perform_action, delete_instance (PerformOperation),
 scheduler   select_destinations, select_for_many
 volume.N    perform (PerformOperation), connect: the managers of that name
 compute.H   build_and_run_instance, perform_action, delete_instance, change_interfaces (Work),
-            get_console_output, refresh_interfaces, network_changed, compare
+            get_console_output, refresh_interfaces, network_changed, compare, cache_images
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import msgspec
 from kilonova.domain.bounds import AnyText, Id, Moment, Text16, Text32, Text64, Text255
 from kilonova.domain.hosts import HostReport
 from kilonova.domain.network import NetworkState, Vif
-from kilonova.domain.servers import BuildSpec, PowerState
+from kilonova.domain.servers import BuildSpec, ImageRef, PowerState
 from kilonova.domain.volumes import Connection, Connector
 
 
@@ -82,6 +82,12 @@ class ConsoleOutput(Message, frozen=True, kw_only=True):
 
 class ServerRef(Message, frozen=True, kw_only=True):
     server_id: str
+
+
+class CacheImages(Message, frozen=True, kw_only=True):
+    """Images that servers will be made of on this host soon."""
+
+    images: list[ImageRef]
 
 
 class Text(Message, frozen=True, kw_only=True):

@@ -105,8 +105,13 @@ def _change(parts: Parts, server_id: str, change: Callable[[NetworkService], Non
         server = servers.state(conn, server_id, for_update=True)
         follow(conn, parts.network, server_id)
         if server.host is not None:
-            tell = partial(look_again, parts.bus, server.host, server_id)
-            after_commit(conn, tell)
+            after_commit(conn, partial(_tell, parts, server.host, server_id))
+
+
+def _tell(parts: Parts, host: str, server_id: str) -> None:
+    parts.faults.reach("refresh_interfaces.accept.after")
+    look_again(parts.bus, host, server_id)
+    parts.faults.reach("refresh_interfaces.ring.after")
 
 
 def follow(conn: sa.Connection, network: NetworkService, server_id: str) -> None:

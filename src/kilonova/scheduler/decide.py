@@ -37,6 +37,12 @@ def decide(
     return _ordered(left, weighers, multipliers)
 
 
+def turned_away(error: NoValidHost, rule: Filter) -> bool:
+    """Whether any host was, by this rule."""
+    told = error.details.get("filters", []) if isinstance(error.details, dict) else []
+    return any(reason["filter"] == rule.name for reason in told)
+
+
 def _ordered(
     hosts: list[HostState], weighers: Sequence[Weigher], multipliers: Mapping[str, float]
 ) -> list[HostState]:

@@ -8,7 +8,8 @@ time, and a claim that does not fit is refused anyway. Liveness is read anew eve
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from kilonova.domain.clock import now
 from kilonova.domain.hosts import Capacity
@@ -18,6 +19,9 @@ from kilonova.store.database import Database, Row
 
 _FULL_REFRESH = 5.0
 """Seconds between two reads of every host; service_down_time is a minute by default."""
+
+_HEARD = 0.5
+"""Seconds for which it counts that a host was silent, where no other takes the server."""
 
 _FRESH = 0.1
 """Seconds for which a look counts where others write side by side (PostgreSQL)."""
@@ -46,6 +50,8 @@ class HostState:
     servers: int
     failed_builds: int
     generation: int
+    aggregate_metadata: Mapping[str, list[str]] = field(default_factory=dict)
+    """Key → what the aggregates that it is in say."""
     io_ops: int = 0
     """Operations under way there, counted at the last full read, and what was claimed since."""
 
@@ -84,6 +90,14 @@ class Hosts:
         """What was seen has proved old: the next decision looks. False if the last one did."""
         self._looked_at = -math.inf
         return self._by_memory
+
+    def listen_again(self, started: float) -> bool:
+        """Before one says that there is no host: those that were silent may have been heard since, which is
+        no change of their rows. The next decision reads all of them; False if there is nothing to learn."""
+        if started - self._full_at < _HEARD or all(state.up for state in self._by_name.values()):
+            return False
+        self._full_at = -math.inf
+        return True
 
     def _read_all(self) -> None:
         with self._db.read() as conn:
@@ -137,6 +151,7 @@ class Hosts:
             servers=0,
             failed_builds=0,
             generation=0,
+            aggregate_metadata=row.aggregate_metadata or {},
         )
         _set_free(state, row)
         return state

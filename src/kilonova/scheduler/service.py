@@ -173,7 +173,8 @@ class Scheduler:
         try:
             return self._decided(request)
         except NoValidHost:
-            if not self._hosts.look_again():
+            old = self._hosts.look_again()
+            if not (self._hosts.listen_again(now()) or old):
                 raise
             return self._decided(request)
 

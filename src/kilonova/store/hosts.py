@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import bindparam as given
@@ -43,13 +44,26 @@ def seen(conn: sa.Connection, binary: str, host: str, zone: str) -> str:
     return str(found)
 
 
-def report(conn: sa.Connection, service_id: str, host: str, told: HostReport, rules: Compute) -> None:
+class TunnelAddress(NamedTuple):
+    """Where a host takes tunnels: before its report, and after it. None: nowhere."""
+
+    before: str | None
+    after: str | None
+
+    @property
+    def moved(self) -> bool:
+        return self.before != self.after
+
+
+def report(
+    conn: sa.Connection, service_id: str, host: str, told: HostReport, rules: Compute
+) -> TunnelAddress:
     """Write what a host said of itself; its claims are not touched. Nothing is written if nothing changed."""
     values = _values(told, rules)
     row = conn.execute(sa.select(hosts).where(hosts.c.host == host)).one_or_none()
-    address = told.takes_tunnels_at
-    if address and (row is None or row.tunnel_address != address):
-        values["tunnel_address"] = _taken_over(conn, host, address, rules)
+    before, address = row.tunnel_address if row is not None else None, told.takes_tunnels_at
+    if address and before != address:
+        values["tunnel_address"] = address = _taken_over(conn, host, address, rules)
     if row is None:
         fresh = {"id": str(uuid.uuid4()), "service_id": service_id, "created_at": now(), "updated_at": now()}
         counters = ("vcpus_used", "memory_mb_used", "disk_gb_used", "servers", "failed_builds", "generation")
@@ -57,6 +71,7 @@ def report(conn: sa.Connection, service_id: str, host: str, told: HostReport, ru
     elif _differs(row, values):
         changed = {**values, "generation": hosts.c.generation + 1, "updated_at": now()}
         conn.execute(sa.update(hosts).where(hosts.c.host == host).values(changed))
+    return TunnelAddress(before, address)
 
 
 def _taken_over(conn: sa.Connection, host: str, address: str, rules: Compute) -> str | None:
@@ -80,18 +95,22 @@ _ALL_SEEN = (
 _ALL = sa.select(hosts).where(hosts.c.host.in_(given("names", expanding=True)))
 
 
-def report_all(conn: sa.Connection, told: Mapping[str, HostReport], zone: str, rules: Compute) -> None:
+def report_all(conn: sa.Connection, told: Mapping[str, HostReport], zone: str, rules: Compute) -> list[str]:
     """Hosts live, and say of themselves what they did before, by host: two statements for any number of them.
-    Those that are new, or have changed, cost two more each.
+    Those that are new, or have changed, cost two more each. The hosts that take tunnels at another address
+    than before.
     """
+    moved = []
     names = list(told)
     service_ids = {row.host: row.id for row in conn.execute(_ALL_SEEN, {"names": names, "at": now()})}
     rows = {row.host: row for row in conn.execute(_ALL, {"names": names})}
     for host, one in told.items():
         service_id = service_ids.get(host) or seen(conn, "nova-compute", host, zone)
         row = rows.get(host)
-        if row is None or _differs(row, _values(one, rules)):
-            report(conn, service_id, host, one, rules)
+        differs = row is None or _differs(row, _values(one, rules))
+        if differs and report(conn, service_id, host, one, rules).moved:
+            moved.append(host)
+    return moved
 
 
 def _differs(row: Row, values: dict[str, object]) -> bool:
@@ -184,13 +203,14 @@ def takes_builds(conn: sa.Connection, host: str, service_down_time: float) -> bo
     return _TAKES_BUILDS.row(conn, {"on": host, "since": since}) is not None
 
 
-def any_silent(conn: sa.Connection, service_down_time: float) -> bool:
-    """Whether a compute that would take builds gave no sign of life lately."""
+def any_silent(conn: sa.Connection, service_down_time: float, until: float) -> bool:
+    """Whether a compute that would take builds gave no sign of life lately, or may have been silent ``until``
+    (epoch seconds) and was heard since."""
     query = sa.select(services.c.id).where(
         services.c.binary == "nova-compute",
         services.c.forced_down.is_(False),
         services.c.disabled.is_(False),
-        services.c.last_seen < now() - service_down_time,
+        sa.or_(services.c.last_seen < now() - service_down_time, services.c.last_seen >= until),
     )
     return conn.execute(query.limit(1)).first() is not None
 

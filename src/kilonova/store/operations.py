@@ -285,6 +285,19 @@ def expire_lease(conn: sa.Connection, operation_id: str) -> None:
     conn.execute(sa.update(ops).where(ops.c.id == operation_id, ops.c.state == OPEN).values(lease_until=0.0))
 
 
+def expire_owner(conn: sa.Connection, owner: str) -> None:
+    """End all leases of an owner that is dead."""
+    query = sa.update(ops).where(ops.c.state == OPEN, ops.c.owner == owner)
+    conn.execute(query.values(lease_until=0.0, owner=None))
+
+
+def waiting_at(conn: sa.Connection, place: str) -> Sequence[Row]:
+    """Open operations that nobody works on, of all hosts whose names begin with ``place``. Oldest first."""
+    here = ops.c.host.startswith(place, autoescape=True)
+    query = _LOST.where(here, ops.c.lease_until <= now()).order_by(ops.c.created_at)
+    return conn.execute(query).all()
+
+
 def agent(host: str) -> str:
     """The owner name of the compute agent on ``host``."""
     return f"compute.{host}"

@@ -8,14 +8,14 @@ that it could not find again on the host after kill -9.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 import msgspec
 
 from kilonova.cancel import Cancel
 from kilonova.domain.hosts import HostReport
 from kilonova.domain.network import Vif
-from kilonova.domain.servers import BuildSpec, GuestMetadata, PowerState
+from kilonova.domain.servers import BuildSpec, GuestMetadata, ImageRef, PowerState
 
 
 class Guest(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,6 +83,14 @@ class Driver(Protocol):
     def destroy(self, server_id: str) -> None:
         """Domain, disks and folder are gone. The undo of all the above."""
 
+    # Images, between builds.
+    def cache_image(self, image: ImageRef, cancel: Cancel) -> None:
+        """The image is on this host before a server asks for it. What a build does, with the same errors."""
+
+    def tidy_images(self) -> None:
+        """Images that nobody has used for long, or that there is no more space for, are gone, unless a disk
+        is based on them."""
+
     # A life afterwards. NotFound if there is no such guest; BuildFailed says what libvirt said.
     def power_on(self, spec: BuildSpec, vifs: list[Vif]) -> None:
         """Running, from power off; defines the domain again if it is missing."""
@@ -116,6 +124,17 @@ class Driver(Protocol):
 
     def set_link(self, server_id: str, tap: str, up: bool) -> None:
         """Plug the cable of a NIC in, or pull it: nothing passes while it is down."""
+
+    # What it holds, for an image.
+    def take_snapshot(self, server_id: str, cancel: Cancel) -> None:
+        """All that is on its system disk at one moment, kept beside it; what was kept before is gone. A guest
+        that runs goes on; if it has an agent, its file systems are in order then. BuildFailed."""
+
+    def open_snapshot(self, server_id: str) -> BinaryIO:
+        """What was taken, as a qcow2 that needs no other file. NotFound if nothing is kept."""
+
+    def drop_snapshot(self, server_id: str) -> None:
+        """Nothing is kept, and nothing is being taken. Safe to call again."""
 
     def console_output(self, server_id: str, lines: int | None) -> str:
         """The last ``lines`` lines (all that are kept if None) of the serial console."""

@@ -88,6 +88,7 @@ class NewVolume(msgspec.Struct, frozen=True, kw_only=True):
     availability_zone: str | None = None
     image: ImageRef | None = None
     snapshot_id: str | None = None
+    source_volid: str | None = None
 
 
 class Ready(NamedTuple):

@@ -107,6 +107,36 @@ def nics_that_do_not_come_nor_go(cloud: Cloud) -> None:
     cloud.settled(server_id)
 
 
+def disks_that_become_images(cloud: Cloud) -> None:
+    server_id = cloud.active()
+    _does(cloud, server_id, "createImage", {"name": "s"})
+    _does(cloud, server_id, "createBackup", {"name": "b", "backup_type": "daily", "rotation": 0})
+    driver = cloud.where(server_id).driver
+    for kind, value in (
+        ("createImage", {"name": "s"}),
+        ("createBackup", {"name": "b", "backup_type": "daily", "rotation": 1}),
+    ):
+        driver.failures["take_snapshot"] = [BuildFailed("no")]
+        _does(cloud, server_id, kind, value)
+
+
+def ports_that_go_and_change(cloud: Cloud) -> None:
+    """By the network's API, and as another network service says it."""
+    network = cloud.make_network()
+    server_id = cloud.active(network)
+    ports = [_attach(cloud, server_id, network) for _ in range(2)]
+    driver = cloud.where(server_id).driver
+    down = {"port": {"admin_state_up": False}}
+    assert cloud.ask("PUT", f"/networking/v2.0/ports/{ports[0]}", down)[0] == 200
+    until(lambda: False in driver.interfaces(server_id).values(), PATIENCE, "the link to be down")
+    assert cloud.ask("DELETE", f"/networking/v2.0/ports/{ports[0]}")[0] == 204
+    until(lambda: len(driver.interfaces(server_id)) == 2, PATIENCE, "the NIC to go")
+    event = {"name": "network-vif-deleted", "server_uuid": server_id, "tag": ports[1]}
+    path = "/compute/v2.1/os-server-external-events"
+    assert cloud.ask("POST", path, {"events": [event]}, caller="admin")[0] == 200
+    until(lambda: len(driver.interfaces(server_id)) == 1, PATIENCE, "the other to go")
+
+
 STORIES: list[Story] = [
     a_whole_life,
     a_build_that_fails_on_every_host,
@@ -117,6 +147,8 @@ STORIES: list[Story] = [
     a_host_that_is_left,
     nics_that_come_and_go,
     nics_that_do_not_come_nor_go,
+    disks_that_become_images,
+    ports_that_go_and_change,
 ]
 
 

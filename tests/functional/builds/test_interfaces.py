@@ -11,6 +11,7 @@ from tests.functional.builds.cloud import PATIENCE, Cloud
 from tests.functional.builds.conftest import MakeCloud
 from tests.running import until
 
+from kilonova.cancel import Cancel
 from kilonova.domain.errors import BuildFailed, NotFound, StaleEpoch, Unavailable
 from kilonova.domain.messages import ServerRef
 from kilonova.domain.network import tap_name
@@ -575,3 +576,32 @@ def test_the_network_is_mended_while_there_is_no_conductor(cloud: Cloud) -> None
         host.agent.stop()
         waiting.join()
         cloud.bus.refused["report"] = 0
+
+
+@pytest.mark.parametrize(
+    "act", ["unplug_vifs", "detach_interface", "set_link", "plug_vifs", "attach_interface"]
+)
+def test_who_is_cut_off_while_a_guest_follows_its_record_does_the_rest_later(
+    nics: Nics, network: str, act: str
+) -> None:
+    cloud, host = nics.cloud, nics.cloud.hosts["h1"]
+    (first,), port = nics.listed(), nics.attached(net_id=network)
+    cloud.faults.deadly = f"refresh_interfaces.{act}.after"
+    if act == "set_link":
+        down = {"port": {"admin_state_up": False}}
+        assert cloud.ask("PUT", f"{PORTS}/{port}", down)[0] == 200
+    elif act in {"plug_vifs", "attach_interface"}:
+        host.driver.detach_interface(nics.id, tap_name(port), 1.0, Cancel())
+        host.network.unplug(port)
+        interfaces.look_again(cloud.bus, "h1", nics.id)
+    else:
+        assert cloud.ask("DELETE", f"{PORTS}/{port}")[0] == 204
+    assert cloud.faults.died.wait(PATIENCE), "nobody came there"
+    host.goes_silent()
+    host.start()
+    left = (first, port) if nics.port(port) else (first,)
+    until(lambda: nics.of_guest() == {tap_name(one) for one in left}, PATIENCE, "the guest")
+    nics.are(*left)
+    links = host.driver.interfaces(nics.id)
+    assert links[tap_name(first)]
+    assert links.get(tap_name(port), True) == (act != "set_link")

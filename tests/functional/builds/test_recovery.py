@@ -297,6 +297,37 @@ def test_a_build_waits_for_hosts_that_could_not_be_heard(two: Cloud) -> None:
     assert two.unexplained() == []
 
 
+def test_a_build_waits_also_if_they_are_heard_just_after_the_decision(
+    two: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the scheduler's no and the conductor's look at who is silent: none is by then."""
+    nobody_is_heard(two)
+    call = two.bus.call
+
+    def and_then_all_are_heard(topic: str, method: str, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return call(topic, method, *args, **kwargs)
+        finally:
+            if method == "select_destinations":
+                two.sql("UPDATE services SET last_seen = ?", now())
+
+    monkeypatch.setattr(two.bus, "call", and_then_all_are_heard)
+    server_id = two.create(two.make_network())
+    until(lambda: two.open_operation(server_id).message, PATIENCE, "the postponement")
+    two.leases_run_out()
+    two.sweep()
+    assert two.settled(server_id)["status"] == "ACTIVE"
+    assert two.unexplained() == []
+
+
+def test_what_is_too_large_for_all_waits_for_nobody(two: Cloud) -> None:
+    """Also just after a break: no host was turned away for its silence."""
+    two.hearing.after_break = True
+    two.sql("UPDATE hosts SET vcpus_limit = 0")
+    two.conductor_forgets_liveness()
+    assert two.settled(two.create())["status"] == "ERROR"
+
+
 def test_a_delete_on_a_host_that_could_not_be_heard_is_its_to_do(two: Cloud) -> None:
     server_id = two.active(two.make_network())
     host = two.where(server_id)

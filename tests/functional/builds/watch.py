@@ -16,20 +16,24 @@ from tests.functional.builds.cloud import Cloud, Points, Post
 
 from kilonova.bus.base import Dispatcher
 from kilonova.conductor import sweeper
+from kilonova.image.neighbour import Neighbour
+from kilonova.network.host import MemoryHost
 from kilonova.store.postgresql import PostgreSQL
 from kilonova.store.sqlite import SQLite
 from kilonova.virt.fake import FakeDriver
 
 _MOVES_OPERATIONS = {
     *("build_instances", "perform_action", "delete_instance", "build_and_run_instance"),
-    *("change_interfaces", "select_destinations", "progress", "allocate_networks", "activate", "finished"),
+    *("change_interfaces", "refresh_interfaces", "select_destinations"),
+    *("progress", "allocate_networks", "activate", "finished"),
 }
 """All other messages only tell what is."""
 
 _ACTS = (
     *("ensure_base_image", "ensure_disks", "ensure_config_drive", "ensure_paused", "resume_build", "destroy"),
     *("power_on", "power_off", "reboot", "pause", "unpause", "suspend", "resume"),
-    *("attach_interface", "detach_interface"),
+    *("attach_interface", "detach_interface", "set_link"),
+    *("take_snapshot", "drop_snapshot"),
 )
 
 
@@ -61,7 +65,8 @@ class Watch:
             return
         method, before = self._under_way[-1]
         # One step may act several times: it looks before it acts, whenever it begins again.
-        if before and not (before.startswith("host") and what.startswith("host")):
+        step = method != "refresh_interfaces" and before.startswith("host") and what.startswith("host")
+        if before and not step:
             self.unnamed.add((method, before, what))
         self._under_way[-1][1] = what
 
@@ -85,6 +90,9 @@ def watch(patch: pytest.MonkeyPatch, forgotten: str = "") -> Watch:
         _around(patch, kind, "writing", lambda real: _writing(seen, real))
     for act in _ACTS:
         _around(patch, FakeDriver, act, lambda real: _after(seen, f"host: {real.__name__}", real))
+    _around(patch, Neighbour, "upload", lambda real: _elsewhere(seen, "host: upload", real))
+    for act in ("plug", "unplug"):
+        _around(patch, MemoryHost, act, lambda real: _after(seen, f"host: {real.__name__}", real))
     _around(patch, Post, "cast", lambda real: _before(seen, "cast", real))
     _around(patch, Post, "call", lambda real: _before(seen, "ask", real))
     _around(patch, Dispatcher, "work", lambda real: _works(seen, real, answered=False))
@@ -111,6 +119,18 @@ def _writing(seen: Watch, real: Any) -> Any:
 def _after(seen: Watch, what: str, real: Any) -> Any:
     def act(*args: Any, **kwargs: Any) -> Any:
         answer = real(*args, **kwargs)
+        seen.effect(what)
+        return answer
+
+    return act
+
+
+def _elsewhere(seen: Watch, what: str, real: Any) -> Any:
+    """What is done in this thread is another service's, where services run apart."""
+
+    def act(*args: Any, **kwargs: Any) -> Any:
+        with seen.message(""):
+            answer = real(*args, **kwargs)
         seen.effect(what)
         return answer
 

@@ -26,7 +26,7 @@ def start_scheduler(config: Config, db: Database, bus: Bus, faults: FaultPoints,
 
 def start_conductor(config: Config, db: Database, bus: Bus, faults: FaultPoints, closing: ExitStack) -> Parts:
     """It answers computes and takes operations; sweep() makes it look for those that nobody works on."""
-    announcer = Announcer(db, bus)
+    announcer = Announcer(db, bus, faults.reach)
     closing.callback(announcer.close)
     parts = Parts(
         name=f"conductor.{uuid.uuid4()}",

@@ -8,6 +8,7 @@ conductor has one: whoever writes.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 from kilonova import log
 from kilonova.bus.base import Bus
@@ -25,12 +26,17 @@ _RETRY = 1.0
 _log = log.get("network.announcer")
 
 
-class Announcer:
-    """Its thread begins with the first change."""
+def _nowhere(_point: str) -> None:
+    pass
 
-    def __init__(self, db: Database, bus: Bus) -> None:
+
+class Announcer:
+    """Its thread begins with the first change. ``reach``: told the name of each fault point."""
+
+    def __init__(self, db: Database, bus: Bus, reach: Callable[[str], None] = _nowhere) -> None:
         self._db = db
         self._bus = bus
+        self._reach = reach
         self._lock = threading.Lock()
         self._groups: set[str] = set()
         self._members: set[str] = set()
@@ -93,6 +99,7 @@ class Announcer:
 
     def _say(self, told: Change) -> None:
         for host, server_id in sorted(told.servers):
+            self._reach("refresh_interfaces.announce.before")
             self._bus.cast(topic(host), "refresh_interfaces", ServerRef(server_id=server_id))
         if not (told.groups or told.members or told.ports or told.hosts or told.networks):
             return
@@ -110,4 +117,5 @@ class Announcer:
                 routers=host in told.hosts,
                 networks=sorted(network_id for network_id, hosts in places.items() if host in hosts),
             )
+            self._reach("network_changed.announce.before")
             self._bus.cast(topic(host), "network_changed", message)

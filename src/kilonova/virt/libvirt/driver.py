@@ -6,10 +6,12 @@ watch. Here is the order in which it happens. Nothing is kept that is not found 
 
 from __future__ import annotations
 
+import re
 import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import quote
 
 from kilonova import log
@@ -18,9 +20,9 @@ from kilonova.config import Config
 from kilonova.domain.errors import BadRequest, BuildFailed, KilonovaError, NotFound, Unavailable
 from kilonova.domain.hosts import HostReport
 from kilonova.domain.network import Vif
-from kilonova.domain.servers import BuildSpec, GuestMetadata, PowerState
+from kilonova.domain.servers import BuildSpec, GuestMetadata, ImageRef, PowerState
 from kilonova.virt.base import Guest, GuestEvent
-from kilonova.virt.libvirt import config_drive, console, disk, embed, host, kvm
+from kilonova.virt.libvirt import cached, config_drive, console, disk, embed, host, kvm
 from kilonova.virt.libvirt.connection import Connection
 from kilonova.virt.libvirt.disk.base import is_cdrom
 from kilonova.virt.libvirt.disk.devices import own_devices
@@ -30,6 +32,7 @@ from kilonova.virt.libvirt.guests import Guests
 from kilonova.virt.libvirt.hardware import hardware
 from kilonova.virt.libvirt.images import ImageCache, ImageSource
 from kilonova.virt.libvirt.short_path import ShortPath
+from kilonova.virt.libvirt.snapshot import Snapshots
 from kilonova.virt.libvirt.watch import Watch
 from kilonova.virt.libvirt.xml import interface
 from kilonova.virt.libvirt.xml.build import to_text
@@ -59,7 +62,7 @@ class LibvirtDriver:
         self._say = say
         self._folder = Folder(folder)
         self._folder.make()
-        self._images = ImageCache(self._folder, images)
+        self._images = ImageCache(self._folder, images, self._bases_in_use)
         self._disks = disk.backend(config, self._folder, self._images)
         self._report: Callable[[GuestEvent], None] = lambda _event: None
         self._short = ShortPath(self._folder.root)
@@ -69,6 +72,7 @@ class LibvirtDriver:
             uri, self._came_back, self._watch.wake_all, self._lifecycle, self._device
         )
         self._guests = Guests(self._connection, self._folder)
+        self._snapshots = Snapshots(self._folder, self._disks, self._guests, self._watch)
         self._keeper = console.Keeper(self._console_logs)
         self._capabilities: str | None = None
         self._cache_mode = _cache_mode(config, self._folder)
@@ -173,6 +177,17 @@ class LibvirtDriver:
         self._guests.undefine(server_id)
         self._disks.remove_all(server_id)
 
+    # --- images
+    def cache_image(self, image: ImageRef, cancel: Cancel) -> None:
+        self._images.ensure(image, cancel)
+
+    def tidy_images(self) -> None:
+        rules = self._config.image_cache
+        if not rules.remove_unused_base_images:
+            return
+        short = cached.free_bytes(self._folder.base) < self._config.compute.reserved_host_disk_mb << 20
+        self._images.remove_unused(0 if short else rules.remove_unused_original_minimum_age_seconds)
+
     # --- a life afterwards
     def power_on(self, spec: BuildSpec, vifs: list[Vif]) -> None:
         view = self._guests.look(spec.server_id)
@@ -233,6 +248,19 @@ class LibvirtDriver:
     def set_link(self, server_id: str, tap: str, up: bool) -> None:
         self._guests.set_link(server_id, tap, up)
 
+    # --- what it holds
+    def take_snapshot(self, server_id: str, cancel: Cancel) -> None:
+        self._snapshots.take(server_id, cancel)
+
+    def open_snapshot(self, server_id: str) -> BinaryIO:
+        try:
+            return self._folder.instance(server_id).snapshot.open("rb")
+        except FileNotFoundError as error:
+            raise NotFound(f"nothing was taken of {server_id}") from error
+
+    def drop_snapshot(self, server_id: str) -> None:
+        self._snapshots.drop(server_id)
+
     def console_output(self, server_id: str, lines: int | None) -> str:
         instance = self._folder.instance(server_id)
         if not instance.path.exists():
@@ -243,6 +271,14 @@ class LibvirtDriver:
     @property
     def _virt_type(self) -> str:
         return "kvm" if self._verdict.usable else "qemu"
+
+    def _bases_in_use(self) -> set[str]:
+        """What disks say that they are based on; and what is in CD drives, which only the guests know."""
+        named = re.compile(re.escape(f"{self._folder.base}/") + r"([0-9a-f-]+)")
+        used = set(cached.users(self._folder))
+        for server_id in self._folder.server_ids():
+            used.update(named.findall(self._guests.document(server_id) or ""))
+        return used
 
     def _instance(self, spec: BuildSpec) -> Instance:
         instance = self._folder.instance(spec.server_id)
@@ -332,6 +368,7 @@ class LibvirtDriver:
         for guest in found:
             if guest.power_state is PowerState.RUNNING:
                 self._folder.instance(guest.server_id).awaits_start.unlink(missing_ok=True)
+            self._snapshots.thaw(guest.server_id)
         return found
 
     def _console_logs(self) -> list[Path]:

@@ -1,43 +1,53 @@
 """The host's cache of images: each is fetched exactly once, however many builds wait for it.
 
 A file in ``_base`` is complete and verified, or it is not there: it is written beside, hashed and inspected
-on the way, synced, and renamed. One at a time fetches it (turns.py), of this process or another one over the
-same folder.
+on the way, synced, and renamed. What broke or was killed goes on where it was. One at a time fetches it
+(turns.py), of this process or another one over the same folder.
 """
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import os
+from collections.abc import Callable, Set
 from pathlib import Path
-from typing import BinaryIO, Protocol
 
 from oslo_utils.imageutils import format_inspector
 
-from kilonova import log
+from kilonova import log, metrics
 from kilonova.cancel import Cancel
-from kilonova.domain.errors import BuildAborted, BuildFailed, KilonovaError, NotFound, StaleEpoch, Unavailable
+from kilonova.disk_image.transfer import ImageSource, NoSpace, transfer
+from kilonova.domain.errors import BuildAborted, BuildFailed, KilonovaError
 from kilonova.domain.servers import ImageRef
+from kilonova.virt.libvirt import cached
 from kilonova.virt.libvirt.folder import Folder
 from kilonova.virt.libvirt.turns import Turn
 
-_CHUNK = 1 << 20
+__all__ = ["BOOTABLE_FORMATS", "ImageCache", "ImageSource", "virtual_size"]
+
 BOOTABLE_FORMATS = {"qcow2": "qcow2", "raw": "raw", "iso": "raw"}
 """Image format → what QEMU calls it. Others must be converted before they are uploaded."""
+_LARGEST = 1 << 46
+"""Bytes of a disk that an image may say it has: 64 TiB, more than any file system here can hold."""
+_GRACE = 900.0
+"""Seconds for which what a build asked for is never removed: longer than a build may take."""
 _log = log.get("virt.images")
-
-
-class ImageSource(Protocol):
-    """Where the bytes come from (the image service has the same)."""
-
-    def open(self, image_id: str) -> BinaryIO: ...
+_asked = metrics.Counter("image_cache", "Images that were asked for of the host's cache.", ("result",))
 
 
 class ImageCache:
-    def __init__(self, folder: Folder, source: ImageSource) -> None:
+    """``in_use``: names of the files in ``_base`` that a disk is based on. It raises if it can't tell."""
+
+    def __init__(
+        self,
+        folder: Folder,
+        source: ImageSource,
+        in_use: Callable[[], Set[str]] | None = None,
+        grace: float = _GRACE,
+    ) -> None:
         self._folder = folder
         self._source = source
+        self._in_use = in_use
+        self._grace = grace
         self._turns: dict[str, Turn] = {}
         self.fetches = 0
         """Images really fetched since the start."""
@@ -46,7 +56,8 @@ class ImageCache:
         return self._folder.image(image.id, image.os_hash_value)
 
     def ensure(self, image: ImageRef, cancel: Cancel) -> Path:
-        """The verified file of the image. StaleEpoch as soon as ``cancel`` is set.
+        """The verified file of the image, which stays for the time of a build at least. StaleEpoch as soon as
+        ``cancel`` is set.
 
         BuildAborted if the image is bad; BuildFailed if this host could not get it; Unavailable if the
         image service does not answer.
@@ -54,78 +65,61 @@ class ImageCache:
         if image.disk_format not in BOOTABLE_FORMATS:
             raise BuildAborted(f"image {image.id}: a guest cannot boot the format {image.disk_format!r} here")
         path = self.path(image)
-        if path.exists():
-            return path
         turn = self._turns.setdefault(path.name, Turn(path.with_suffix(".lock")))
         with turn.taken(cancel):
-            if not path.exists():
+            if cached.touch(path):
+                _asked.add("there")
+            else:
                 self._fetch(image, path, cancel)
+            cached.remember(path, image)
         return path
+
+    def remove_unused(self, older_than: float) -> list[str]:
+        """Of what no disk is based on, what nobody asked for in so many seconds goes: the names."""
+        if self._in_use is None:
+            return []
+        return cached.remove_unused(self._folder.base, self._in_use, max(older_than, self._grace))
 
     def _fetch(self, image: ImageRef, path: Path, cancel: Cancel) -> None:
         part = path.with_suffix(".part")
         self.fetches += 1
         try:
-            with self._source.open(image.id) as source, part.open("wb") as target:
-                os.fchmod(target.fileno(), 0o444)
-                _copy(image, source, target, cancel)
-                target.flush()
-                os.fsync(target.fileno())
+            self._make_room(image, part)
+            self._transfer(image, part, cancel)
             part.rename(path)
-        except NotFound as error:
-            raise BuildAborted(f"image {image.id}: {error.message}") from error
-        except OSError as error:
-            raise _fetch_error(image, error) from error
-        finally:
+        except (BuildAborted, NoSpace):
             part.unlink(missing_ok=True)
+            _asked.add("refused")
+            raise
+        except KilonovaError:
+            _asked.add("broken")
+            raise  # what came so far is kept: the next one goes on there
+        except OSError as error:
+            raise BuildFailed(f"image {image.id} could not be fetched: {error}") from error
         _sync_folder(path.parent)
+        _asked.add("fetched")
         _log.info("image_fetched", image=image.id, size=image.size)
 
+    def _transfer(self, image: ImageRef, part: Path, cancel: Cancel) -> None:
+        descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        with open(descriptor, "r+b", buffering=0) as target:
+            size = transfer(image, self._source, target, cancel)
+            if size > _LARGEST:
+                raise BuildAborted(f"image {image.id} says that its disk has {size} bytes")
+            os.fchmod(target.fileno(), 0o444)
 
-def _copy(image: ImageRef, source: BinaryIO, target: BinaryIO, cancel: Cancel) -> None:
-    """Copy, hash and inspect in one pass; raise if the bytes are not the image, or not what they say."""
-    digest = hashlib.sha512()
-    inspected = format_inspector.InspectWrapper(source)
-    size = 0
-    while chunk := _next(inspected, image):
-        if cancel.is_set():
-            raise StaleEpoch(f"image {image.id}: the build moved on while it was fetched")
-        size += len(chunk)
-        if size > image.size:
-            raise BuildAborted(f"image {image.id} is longer than the {image.size} bytes that it says")
-        digest.update(chunk)
-        target.write(chunk)
-    inspected.close()
-    if size < image.size:
-        raise BuildFailed(f"image {image.id}: the transfer ended after {size} of {image.size} bytes")
-    if image.os_hash_value is not None and digest.hexdigest() != image.os_hash_value:
-        raise BuildAborted(f"image {image.id}: its sha512 is {digest.hexdigest()}, not {image.os_hash_value}")
-    _check_format(image, inspected)
-
-
-def _next(inspected: format_inspector.InspectWrapper, image: ImageRef) -> bytes:
-    try:
-        return bytes(inspected.read(_CHUNK))
-    except format_inspector.ImageFormatError as error:
-        raise BuildAborted(f"image {image.id} is not a valid {image.disk_format}: {error}") from error
-
-
-def _check_format(image: ImageRef, inspected: format_inspector.InspectWrapper) -> None:
-    """The content is of the format that the image says, and asks for no other file of the host."""
-    try:
-        found = inspected.format
-        if found is None:
-            raise BuildAborted(f"image {image.id}: its format cannot be told")
-        found.safety_check()
-    except format_inspector.ImageFormatError as error:
-        raise BuildAborted(f"image {image.id} is not a valid {image.disk_format}: {error}") from error
-    except format_inspector.SafetyCheckFailed as error:
-        failed = ", ".join(f"{name}: {why}" for name, why in error.failures.items())
-        raise BuildAborted(f"image {image.id} is not safe to use: {failed}") from error
-    # A raw disk with a partition table is still a raw disk.
-    name = "raw" if str(found) == "gpt" else str(found)
-    if name != image.disk_format:
-        raise BuildAborted(f"image {image.id} says it is {image.disk_format}, but it is {name}")
+    def _make_room(self, image: ImageRef, part: Path) -> None:
+        """NoSpace if the host has none for it, though it gave up what nobody uses."""
+        needed = image.size - (part.stat().st_size if part.exists() else 0)
+        if cached.free_bytes(part.parent) < needed:
+            try:
+                self.remove_unused(0)
+            except (KilonovaError, OSError) as error:
+                _log.warning("unused_images_unknown", reason=str(error))
+        if (free := cached.free_bytes(part.parent)) < needed:
+            raise NoSpace(
+                f"image {image.id}: no space left for it on this host: {free >> 20} of {needed >> 20} MiB"
+            )
 
 
 def virtual_size(path: Path, image: ImageRef) -> int:
@@ -133,14 +127,6 @@ def virtual_size(path: Path, image: ImageRef) -> int:
     if BOOTABLE_FORMATS[image.disk_format] == "raw":
         return path.stat().st_size
     return int(format_inspector.QcowInspector.from_file(str(path)).virtual_size)
-
-
-def _fetch_error(image: ImageRef, error: OSError) -> KilonovaError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return BuildFailed(f"image {image.id}: no space left for it on this host")
-    if isinstance(error, ConnectionError | TimeoutError):
-        return Unavailable(f"image {image.id}: {error}")
-    return BuildFailed(f"image {image.id} could not be fetched: {error}")
 
 
 def _sync_folder(path: Path) -> None:

@@ -1,0 +1,77 @@
+"""The first pull of an image to a host, beside what `cp` needs to have the same bytes on the same disk."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import tempfile
+import time
+import uuid
+from pathlib import Path
+from statistics import median
+
+from bench.figure import Figure
+from kilonova.cancel import Cancel
+from kilonova.domain.servers import ImageRef
+from kilonova.image.file import FileStore
+from kilonova.virt.libvirt.folder import Folder
+from kilonova.virt.libvirt.images import ImageCache
+
+_MIB = 512
+_ROUNDS = 5
+
+
+def image_pull() -> list[Figure]:
+    """A qcow2 full of data, from a store on this machine. Both end when the bytes are on the disk."""
+    with tempfile.TemporaryDirectory(prefix="kilonova-bench-", dir="/var/tmp") as temporary:
+        top = Path(temporary)
+        image = _image(top)
+        pulls, copies = [], []
+        for number in range(_ROUNDS):
+            copies.append(_copied(top / "store" / image.id, top / "copy"))
+            pulls.append(_pulled(top / "store", image, top / f"host-{number}"))
+    ratio = median(copy / pull for copy, pull in zip(copies, pulls, strict=True))
+    note = f"{_MIB} MiB in {median(pulls):.2f} s; cp in {median(copies):.2f} s"
+    return [Figure("first pull of a qcow2 image, speed of cp", ratio, "x cp", at_least=0.8, note=note)]
+
+
+def _image(top: Path) -> ImageRef:
+    raw, qcow2 = top / "raw", top / "qcow2"
+    with raw.open("wb") as file:
+        for _ in range(_MIB):
+            file.write(os.urandom(1 << 20))
+    subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", str(raw), str(qcow2)], check=True)
+    raw.unlink()
+    with qcow2.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha512").hexdigest()
+    found = ImageRef(
+        id=str(uuid.uuid4()), disk_format="qcow2", size=qcow2.stat().st_size, os_hash_value=digest
+    )
+    store = FileStore(top / "store")
+    with qcow2.open("rb") as file:
+        store.put(found.id, iter(lambda: file.read(1 << 20), b""), found.size)
+    qcow2.unlink()
+    return found
+
+
+def _copied(source: Path, target: Path) -> float:
+    os.sync()
+    began = time.perf_counter()
+    subprocess.run(["cp", str(source), str(target)], check=True)
+    subprocess.run(["sync", str(target)], check=True)
+    taken = time.perf_counter() - began
+    target.unlink()
+    return taken
+
+
+def _pulled(store: Path, image: ImageRef, host: Path) -> float:
+    folder = Folder(host)
+    folder.make()
+    cache = ImageCache(folder, FileStore(store))
+    os.sync()
+    began = time.perf_counter()
+    path = cache.ensure(image, Cancel())
+    taken = time.perf_counter() - began
+    path.unlink()
+    return taken

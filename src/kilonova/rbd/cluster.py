@@ -1,0 +1,104 @@
+"""A connection to a Ceph cluster: made when it is first needed, shared by all threads, bounded in time."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+from kilonova.domain.errors import NotFound, Unavailable
+from kilonova.rbd import bindings
+from kilonova.rbd.pool import Pool
+
+
+class Cluster:
+    """As ``client.<user>`` of ``conf``, which says where the monitors and the keyring are.
+
+    Whatever it is asked, it answers or raises Unavailable: where an OSD or a monitor does not answer, after
+    about ``timeout`` seconds a step. It goes on by itself when they are back.
+    """
+
+    def __init__(self, conf: Path, user: str, *, timeout: int = 30) -> None:
+        self.conf = conf
+        self.user = user
+        self.timeout = timeout
+        self._lock = threading.Lock()
+        self._connection: bindings.Connection | None = None
+        self._pools: dict[str, Pool] = {}
+
+    @property
+    def fsid(self) -> str:
+        with bindings.translated("fsid"):
+            return self.connection().get_fsid()
+
+    @property
+    def monitors(self) -> list[str]:
+        """``address:port``, for whoever has no ceph.conf."""
+        answer = self.command("mon dump")
+        return [_address(mon["public_addrs"]["addrvec"]) for mon in answer["mons"]]
+
+    def pool(self, name: str) -> Pool:
+        with self._lock:
+            return self._pools.setdefault(name, Pool(self, name))
+
+    def check(self) -> None:
+        """Unavailable, saying why, if it cannot be worked with now."""
+        _ = self.fsid
+
+    def command(self, name: str) -> Any:
+        """What the monitors answer."""
+        with bindings.translated(name):
+            words = json.dumps({"prefix": name, "format": "json"})
+            status, answer, said = self.connection().mon_command(words, b"")
+        if status != 0:
+            raise Unavailable(f"Ceph does not answer {name!r}: {said or status}")
+        return json.loads(answer)
+
+    def connection(self) -> bindings.Connection:
+        """For this package."""
+        with self._lock:
+            if self._connection is None:
+                self._connection = self._connect()
+            return self._connection
+
+    def close(self) -> None:
+        with self._lock:
+            pools, self._pools = self._pools, {}
+            for pool in pools.values():
+                pool.close()
+            if self._connection is not None:
+                self._connection.shutdown()
+            self._connection = None
+
+    def _connect(self) -> bindings.Connection:
+        seconds = str(self.timeout)
+        settings = {
+            "client_mount_timeout": seconds,
+            "rados_mon_op_timeout": seconds,
+            "rados_osd_op_timeout": seconds,
+            # A snapshot with clones can be deleted, and needs no protection.
+            "rbd_default_clone_format": "2",
+            # What was written is written: nothing is left to be flushed to an OSD that does not answer.
+            "rbd_cache": "false",
+        }
+        try:
+            with bindings.translated(f"Ceph ({self.conf}, client.{self.user})"):
+                return _connected(bindings.connection(str(self.conf), f"client.{self.user}", settings))
+        except NotFound as error:
+            raise Unavailable(error.message) from error
+
+
+def _connected(made: bindings.Connection) -> bindings.Connection:
+    try:
+        made.connect()  # client_mount_timeout bounds it
+    except BaseException:
+        made.shutdown()
+        raise
+    return made
+
+
+def _address(known: list[dict[str, str]]) -> str:
+    """The address that every client understands: that of the first protocol, if it is spoken."""
+    by_kind = {one["type"]: one["addr"] for one in known}
+    return by_kind.get("v1") or known[0]["addr"]

@@ -1,0 +1,135 @@
+"""Removing: what has clones goes to the trash, and out of it with the last of them.
+
+A step only ever makes less of an image, in such an order that what a kill leaves is found again: by its name,
+or in the trash. There only what this module put there is touched: it bears a mark, its own id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, NamedTuple
+
+from kilonova.domain.errors import Conflict, NotFound, Unavailable
+from kilonova.rbd import bindings
+
+if TYPE_CHECKING:
+    from kilonova.rbd.pool import Pool
+
+_MARK = "kilonova.removed"
+_USERS = 0
+"""Namespace of the snapshots that have a name."""
+
+
+class _Parent(NamedTuple):
+    pool: str
+    image_id: str
+
+
+def remove(pool: Pool, name: str) -> None:
+    """As Pool.remove."""
+    try:
+        with _opened(pool, name) as image:
+            if len(list(image.watchers_list())) > 1:  # one is ours
+                raise Conflict(f"{pool.name}/{name}: in use")
+            for snapshot in named_snapshots(image):
+                remove_snapshot(image, snapshot)
+            image_id = image.id()
+            image.metadata_set(_MARK, image_id)
+    except NotFound:
+        _remove_rest(pool, name)
+        return
+    with bindings.translated(f"{pool.name}/{name}"):
+        bindings.rbd().trash_move(pool.io(), name, 0)
+    _purge(pool, image_id)
+
+
+def named_snapshots(image: bindings.RawImage) -> set[str]:
+    return {str(one["name"]) for one in image.list_snaps() if one["namespace"] == _USERS}
+
+
+def remove_snapshot(image: bindings.RawImage, snapshot: str) -> None:
+    """Unless it is not there. Conflict: clones of the old format hold it."""
+    if snapshot not in named_snapshots(image):
+        return
+    if image.is_protected_snap(snapshot):
+        image.unprotect_snap(snapshot)
+    image.remove_snap(snapshot)
+
+
+def unneeded(pool: Pool) -> dict[str, str]:
+    """What is in the trash and has no clones: id → the name that it had."""
+    return {image_id: name for image_id, name in _trashed(pool).items() if _needless(pool, image_id)}
+
+
+def _remove_rest(pool: Pool, name: str) -> None:
+    """Of what cannot be opened: what a kill left in the directory, and in the trash."""
+    with suppress(NotFound), bindings.translated(f"{pool.name}/{name}"):
+        bindings.rbd().remove(pool.io(), name)
+    for image_id in unneeded(pool):
+        _purge(pool, image_id)
+
+
+def _purge(pool: Pool, image_id: str) -> None:
+    """Remove an image from the trash, unless clones need it, and what it alone had kept there."""
+    try:
+        with _opened(pool, None, image_id=image_id, read_only=True) as image:
+            if list(image.list_snaps()):
+                return
+            parent = _parent(image)
+    except NotFound:
+        parent = None  # a removal was cut short
+    with suppress(NotFound), bindings.translated(f"{pool.name}/{image_id}"):
+        bindings.rbd().trash_remove(pool.io(), image_id, False)
+    if parent is not None:
+        _purge_parent(pool, parent)
+
+
+def _purge_parent(pool: Pool, parent: _Parent) -> None:
+    home = pool if parent.pool == pool.name else pool.cluster.pool(parent.pool)
+    try:
+        if parent.image_id in unneeded(home):
+            _purge(home, parent.image_id)
+    except Conflict:
+        pass  # another one removes it
+    except Unavailable:
+        if home is pool:
+            raise
+        # The images' pool is closed to us: its store looks after it.
+
+
+def _parent(image: bindings.RawImage) -> _Parent | None:
+    try:
+        spec = image.get_parent_image_spec()
+    except Exception as error:
+        if getattr(error, "errno", None) == 2:
+            return None
+        raise
+    return _Parent(str(spec["pool_name"]), image.parent_id())
+
+
+def _trashed(pool: Pool) -> dict[str, str]:
+    with bindings.translated(f"{pool.name}/trash"):
+        return {str(one["id"]): str(one["name"]) for one in bindings.rbd().trash_list(pool.io())}
+
+
+def _needless(pool: Pool, image_id: str) -> bool:
+    """It was put there by this module, and nothing needs it."""
+    try:
+        with _opened(pool, None, image_id=image_id, read_only=True) as image:
+            try:
+                marked = image.metadata_get(_MARK) == image_id
+            except KeyError:
+                return False
+            return marked and not list(image.list_snaps())
+    except NotFound:
+        return True  # a removal was cut short: there is no way back
+
+
+@contextmanager
+def _opened(pool: Pool, name: str | None, **options: object) -> Iterator[bindings.RawImage]:
+    with (
+        bindings.translated(f"{pool.name}/{name or options.get('image_id')}"),
+        bindings.image(pool.io(), name, **options) as image,
+    ):
+        yield image

@@ -1,0 +1,1 @@
+"""The built-in volume service: its rules, over the database and the bus."""

@@ -1,0 +1,115 @@
+"""How operations of volumes end in the records, well or badly: by who owns the operation, in the transaction
+that closes it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from kilonova.domain.clock import now
+from kilonova.domain.volumes import SnapshotStatus, VolumeStatus, VolumeWork
+from kilonova.store import operations, volume_messages, volume_snapshots, volumes
+from kilonova.store.database import Row
+
+KINDS = frozenset(VolumeWork)
+_OF_SNAPSHOTS = frozenset({VolumeWork.SNAPSHOT_CREATE, VolumeWork.SNAPSHOT_DELETE})
+_W, _V, _S = VolumeWork, VolumeStatus, SnapshotStatus
+
+
+def done(conn: sa.Connection, work: Row) -> str:
+    """It went well: the status that the volume or the snapshot has now; empty: it has none."""
+    of, payload = work.server_id, payload_of(conn, work)
+    match work.kind:
+        case _W.CREATE:
+            volumes.change(conn, of, status=_V.AVAILABLE, launched_at=now(), message=None)
+            return _V.AVAILABLE
+        case _W.DELETE:
+            for snapshot_id in payload.get("snapshots", ()):
+                volume_snapshots.delete(conn, snapshot_id)
+            volumes.delete(conn, of)
+        case _W.EXTEND:
+            return _back(conn, of, size=payload["size"], new_size=None)
+        case _W.REIMAGE:
+            return _back(conn, of, bootable=True)
+        case _W.UPLOAD | _W.REVERT:
+            return _back(conn, of)
+        case _W.SNAPSHOT_CREATE:
+            volume_snapshots.change(conn, of, status=_S.AVAILABLE)
+            return _S.AVAILABLE
+        case _W.SNAPSHOT_DELETE:
+            volume_snapshots.delete(conn, of)
+    return ""
+
+
+def _back(conn: sa.Connection, volume_id: str, **values: Any) -> str:
+    """The volume is what it was before; what was in an error is available."""
+    volume = volumes.get(conn, volume_id, for_update=True)
+    if volume is None:
+        return ""
+    before = volume.previous_status
+    status: str = _V.AVAILABLE if before in (None, _V.ERROR) else before
+    volumes.change(conn, volume_id, status=status, previous_status=None, **values)
+    return status
+
+
+_FAILED = {
+    _W.CREATE: (_V.ERROR, "008_001"),
+    _W.DELETE: (_V.ERROR_DELETING, "021_001"),
+    _W.EXTEND: (_V.ERROR_EXTENDING, "007_001"),
+    _W.REVERT: (_V.ERROR, "016_001"),
+    _W.REIMAGE: (_V.ERROR, "020_001"),
+    _W.SNAPSHOT_CREATE: (_S.ERROR, "009_001"),
+    _W.SNAPSHOT_DELETE: (_S.ERROR_DELETING, "010_001"),
+}
+"""What it is then, and the end of the message's event id (action and detail)."""
+
+
+def failed(conn: sa.Connection, work: Row, message: str) -> str:
+    """The status that it has now. The project gets a message that says why."""
+    of, kind = work.server_id, VolumeWork(work.kind)
+    if kind is _W.DISCONNECT:
+        return ""
+    if kind in _OF_SNAPSHOTS:
+        snapshot = volume_snapshots.get(conn, of)
+        if snapshot is None:
+            return ""
+        status, event = _FAILED[kind]
+        volume_snapshots.change(conn, of, status=status, message=message)
+        _tell(conn, "VOLUME_SNAPSHOT", snapshot, work, event, message)
+        return status
+    volume = volumes.get(conn, of, for_update=True)
+    if volume is None:
+        return ""
+    if kind is _W.UPLOAD:
+        _tell(conn, "VOLUME", volume, work, "003_001", message)
+        volumes.change(conn, of, message=message)
+        return _back(conn, of)
+    for snapshot_id in payload_of(conn, work).get("snapshots", ()):
+        volume_snapshots.change(conn, snapshot_id, status=_S.ERROR_DELETING, message=message)
+    status, event = _FAILED[kind]
+    volumes.change(conn, of, status=status, previous_status=None, new_size=None, message=message)
+    _tell(conn, "VOLUME", volume, work, event, message)
+    return status
+
+
+def _tell(conn: sa.Connection, what: str, of: Row, work: Row, event: str, message: str) -> None:
+    request_id = getattr(work, "request_id", "") or ""
+    volume_messages.insert(conn, what, of, request_id, f"VOLUME_{what}_{event}", message)
+
+
+def payload_of(conn: sa.Connection, work: Row) -> dict[str, Any]:
+    """Asked before the operation is closed: its end forgets it."""
+    found = operations.get(conn, work.id)
+    return dict(found.payload) if found is not None else {}
+
+
+_LIMBO = "The volume was in a transitional state that no operation explains."
+
+
+def repair(conn: sa.Connection, before: float) -> list[str]:
+    """Volumes on their way to another state that no operation takes them to: in error now. Their ids."""
+    found = volumes.in_limbo(conn, before)
+    for volume in found:
+        volumes.change_if(conn, volume.id, [volume.status], status=_V.ERROR, new_size=None, message=_LIMBO)
+    return [volume.id for volume in found]

@@ -1,0 +1,93 @@
+"""A volume manager: takes the operations of its backends, tells of their room, shows hosts the way."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+from kilonova import log
+from kilonova.bus.base import Handler, Subscription
+from kilonova.domain.errors import BadRequest, KilonovaError
+from kilonova.domain.messages import Connected, ConnectVolume, PerformOperation
+from kilonova.engine.ticker import Ticker
+from kilonova.store import operations, volume_backends
+from kilonova.volume_manager.parts import Parts, Place
+from kilonova.volume_manager.running import Running
+from kilonova.volume_manager.work import perform
+
+_log = log.get("volume")
+
+
+class Manager:
+    """``start()`` takes up what was cut off; ``close()`` lets what is under way end or be cut off."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._running = Running()
+        self._ticker: Ticker | None = None
+        self._reports: Ticker | None = None
+        self._served: Subscription | None = None
+
+    def start(self) -> None:
+        """Its backends are known when this returns, and its work goes on."""
+        parts = self._parts
+        with parts.db.write() as conn:
+            operations.expire_owner(conn, parts.owner)
+        self.report()
+        topic = f"volume.{parts.name}"
+        self._served = parts.bus.serve(topic, self.handlers(), parts.config.volume.max_concurrent_operations)
+        lease = parts.config.operations.lease
+        self._ticker, self._reports = Ticker("volume-leases"), Ticker("volume-reports")
+        self._ticker.every(lease / 3, partial(self._running.renew, parts.db, parts.owner, lease))
+        self._reports.every(parts.config.compute.report_interval, self.report)
+        with parts.db.read() as conn:
+            waiting = operations.waiting_at(conn, f"{parts.name}@")
+        for work in waiting:
+            parts.bus.cast(topic, "perform", PerformOperation(operation_id=work.id))
+
+    def close(self) -> None:
+        self._running.cancel_all()
+        for part in (self._served, self._ticker, self._reports):
+            if part is not None:
+                part.close()
+
+    def handlers(self) -> dict[str, Handler]:
+        def take(message: PerformOperation) -> None:
+            perform(self._parts, self._running, message)
+
+        return {"perform": take, "connect": self._connect}
+
+    def _connect(self, message: ConnectVolume) -> Connected:
+        backend = self._parts.backend(message.host)
+        if backend is None:
+            raise BadRequest(f"{self._parts.name} has no backend {message.host}.")
+        with self._parts.turns.of(message.volume_id):
+            return Connected(connection=backend.connect(message.volume_id, message.connector))
+
+    def report(self) -> None:
+        """Each backend as it is now, into the records."""
+        rows = [self._row(name, place) for name, place in self._parts.places.items()]
+        with self._parts.db.write() as conn:
+            for row in rows:
+                volume_backends.report(conn, row)
+
+    def _row(self, name: str, place: Place) -> dict[str, object]:
+        problem, total, free = None, math.inf, math.inf
+        try:
+            place.backend.check()
+            total, free = place.backend.capacity()
+        except KilonovaError as error:
+            problem = error.message
+            _log.warning("backend_away", backend=name, error=problem)
+        return {
+            "host": self._parts.host(name),
+            "pool": place.volume_backend_name,
+            "volume_backend_name": place.volume_backend_name,
+            "driver": place.driver,
+            "availability_zone": self._parts.config.default_availability_zone,
+            "total_gb": None if math.isinf(total) else total,
+            "free_gb": None if math.isinf(free) else free,
+            "multiattach": place.backend.multiattach,
+            "shared": place.backend.shared,
+            "problem": problem,
+        }

@@ -1,0 +1,226 @@
+"""What the control plane may rely on, whichever volume service is behind VolumeService."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.running import until
+from tests.volume_store import Volumes
+
+from kilonova.domain.context import RequestContext
+from kilonova.domain.errors import BadRequest, BuildAborted, Conflict, NotFound, QuotaExceeded
+from kilonova.domain.servers import ImageRef
+from kilonova.domain.volumes import Connector, IscsiConnection
+from kilonova.store import volume_attachments
+from kilonova.store.database import Database
+from kilonova.volume.base import NewVolume, VolumeService
+
+
+def user(project: str, *roles: str) -> RequestContext:
+    return RequestContext(request_id="r", user_id="u", project_id=project, roles=frozenset(roles))
+
+
+ALICE, BOB, ADMIN = user("alice", "member"), user("bob", "member"), user("admin", "admin")
+HERE, THERE = Connector(host="here"), Connector(host="there")
+IMAGE = ImageRef(
+    id="3bdd1b0c-6f8a-4a25-93f5-7a8a1a7b6a01",
+    name="cirros",
+    disk_format="qcow2",
+    size=1 << 20,
+    virtual_size=1 << 30,
+    min_ram=64,
+    properties={"hw_disk_bus": "scsi"},
+)
+
+
+@pytest.fixture
+def cloud(new_database: Callable[[], Database], tmp_path: Path) -> Iterator[Volumes]:
+    made = Volumes(new_database(), tmp_path / "images").start()
+    yield made
+    made.close()
+
+
+def new(**more: Any) -> NewVolume:
+    return NewVolume(**({"id": str(uuid.uuid4()), "size_gb": 1} | more))
+
+
+def make(cloud: Volumes, context: RequestContext = ALICE, **more: Any) -> str:
+    """One that is there."""
+    wanted = new(**more)
+    cloud.service.create(context, [wanted])
+    settled(cloud, wanted.id)
+    return wanted.id
+
+
+def settled(cloud: Volumes, *ids: str) -> None:
+    until(lambda: not cloud.service.ready(ids).pending, 30, "volumes that are made")
+
+
+def status(service: VolumeService, volume_id: str) -> str:
+    return service.volume(ADMIN, volume_id).status
+
+
+def gone(cloud: Volumes, volume_id: str) -> bool:
+    return volume_id in cloud.service.ready([volume_id]).failed
+
+
+def test_volumes_of_a_build_are_made_once(cloud: Volumes) -> None:
+    blank, of_image = new(), new(size_gb=2, image=IMAGE)
+    cloud.service.create(ALICE, [blank, of_image])
+    cloud.service.create(ALICE, [blank, of_image])
+    settled(cloud, blank.id, of_image.id)
+    assert cloud.backend.made == {blank.id: (1, "zeros"), of_image.id: (2, f"image {IMAGE.id}")}
+    view = cloud.service.volume(ALICE, of_image.id)
+    assert (view.status, view.size_gb, view.bootable) == ("available", 2, True)
+    assert view.image_metadata["image_id"] == IMAGE.id
+    assert view.image_metadata["hw_disk_bus"] == "scsi"
+    assert view.volume_type == "__DEFAULT__"
+    assert not cloud.service.volume(ALICE, blank.id).bootable
+    assert {word.id for word in cloud.told} == {blank.id, of_image.id}
+
+
+def test_a_volume_is_its_projects(cloud: Volumes) -> None:
+    volume = make(cloud)
+    with pytest.raises(NotFound):
+        cloud.service.volume(BOB, volume)
+    assert cloud.service.volume(ADMIN, volume).project_id == "alice"
+
+
+def test_what_cannot_be_made_is_refused_before(cloud: Volumes) -> None:
+    cloud.service.check_new(ALICE, None, [1] * 10)
+    with pytest.raises(QuotaExceeded, match="volumes"):
+        cloud.service.check_new(ALICE, None, [1] * 11)
+    with pytest.raises(QuotaExceeded, match="gigabytes"):
+        cloud.service.check_new(ALICE, None, [1001])
+    with pytest.raises(BadRequest, match="gold"):
+        cloud.service.check_new(ALICE, "gold", [1])
+
+
+def test_of_a_request_all_are_begun_or_none(cloud: Volumes) -> None:
+    wanted = [new(size_gb=500), new(size_gb=501)]
+    with pytest.raises(QuotaExceeded):
+        cloud.service.create(ALICE, wanted)
+    cloud.backend.free = 3
+    assert cloud.manager is not None
+    cloud.manager.report()
+    with pytest.raises(BuildAborted):
+        cloud.service.create(ALICE, [new(size_gb=2), new(size_gb=2)])
+    assert all(gone(cloud, one.id) for one in wanted)
+    assert cloud.backend.made == {}
+
+
+def test_one_that_failed_says_why(cloud: Volumes) -> None:
+    cloud.backend.refuses = "ensure_volume"
+    wanted = new()
+    cloud.service.create(ALICE, [wanted])
+    settled(cloud, wanted.id)
+    assert cloud.service.ready([wanted.id]).failed == {wanted.id: "ensure_volume: no"}
+    assert cloud.backend.made == {}
+
+
+def test_an_attachment_from_promise_to_end(cloud: Volumes) -> None:
+    service, volume, attachment = cloud.service, make(cloud), str(uuid.uuid4())
+    service.reserve(ALICE, volume, "server", attachment)
+    service.reserve(ALICE, volume, "server", attachment)
+    assert status(service, volume) == "reserved"
+    with pytest.raises(BadRequest, match="status must be available"):
+        service.reserve(ALICE, volume, "another", str(uuid.uuid4()))
+    connection = service.connect(attachment, HERE)
+    assert isinstance(connection, IscsiConnection)
+    assert connection.password == "secret"
+    assert status(service, volume) == "attaching"
+    service.complete(attachment, "/dev/vdb")
+    assert status(service, volume) == "in-use"
+    assert service.attached(["server", "other"]) == {"server": [attachment], "other": []}
+    assert service.connection(attachment) == connection
+    with cloud.db.read() as conn:
+        record = volume_attachments.get(conn, attachment)
+    assert record is not None
+    assert "secret" not in str(record)
+    service.begin_detaching(attachment)
+    assert status(service, volume) == "detaching"
+    service.roll_detaching(attachment)
+    assert status(service, volume) == "in-use"
+    service.begin_detaching(attachment)
+    service.release(attachment)
+    service.release(attachment)
+    assert status(service, volume) == "available"
+    until(lambda: not cloud.backend.ways, 30, "a host without its way")
+    assert service.connection(attachment) is None
+
+
+def test_what_is_not_attached_is_not_detached(cloud: Volumes) -> None:
+    volume, attachment = make(cloud), str(uuid.uuid4())
+    cloud.service.reserve(ALICE, volume, "server", attachment)
+    with pytest.raises(Conflict):
+        cloud.service.begin_detaching(attachment)
+    with pytest.raises(NotFound):
+        cloud.service.begin_detaching(str(uuid.uuid4()))
+
+
+def test_a_host_keeps_its_way_while_another_server_there_has_the_volume(cloud: Volumes) -> None:
+    with cloud.db.write() as conn:
+        from kilonova.volume.builtin import types
+
+        types.create(conn, "multi", None, True, {"multiattach": "<is> True"})
+    volume = make(cloud, volume_type="multi")
+    assert cloud.service.volume(ALICE, volume).multiattach
+    first, second, third = (str(uuid.uuid4()) for _ in range(3))
+    for attachment, where in ((first, HERE), (second, HERE), (third, THERE)):
+        cloud.service.reserve(ALICE, volume, attachment, attachment)
+        cloud.service.connect(attachment, where)
+        cloud.service.complete(attachment, "/dev/vdb")
+    cloud.service.release(first)
+    cloud.service.release(third)
+    until(lambda: cloud.backend.ways == {(volume, "here")}, 30, "one way less")
+    assert status(cloud.service, volume) == "in-use"
+    cloud.service.release(second)
+    until(lambda: not cloud.backend.ways, 30, "no way")
+    assert status(cloud.service, volume) == "available"
+
+
+def test_the_last_one_may_take_the_volume_with_it(cloud: Volumes) -> None:
+    volume, attachment = make(cloud), str(uuid.uuid4())
+    cloud.service.reserve(ALICE, volume, "server", attachment)
+    cloud.service.connect(attachment, HERE)
+    cloud.service.release(attachment, delete_volume=True)
+    until(lambda: gone(cloud, volume), 30, "a volume that is gone")
+    assert cloud.backend.made == {}
+
+
+def test_what_a_build_leaves_is_discarded_made_or_not(cloud: Volumes) -> None:
+    cloud.backend.hold = "ensure_volume"
+    wanted = new()
+    cloud.service.create(ALICE, [wanted])
+    assert cloud.backend.held.wait(30)
+    cloud.service.discard(wanted.id)
+    until(lambda: gone(cloud, wanted.id), 30, "a volume that is gone")
+    assert cloud.backend.made == {}
+    cloud.service.discard(wanted.id)
+
+
+def test_a_snapshot_and_a_volume_of_it(cloud: Volumes) -> None:
+    volume, snapshot = make(cloud, size_gb=2, image=IMAGE), str(uuid.uuid4())
+    cloud.service.reserve(ALICE, volume, "server", str(uuid.uuid4()))
+    cloud.service.create_snapshot(ALICE, volume, snapshot, "s")
+    cloud.service.create_snapshot(ALICE, volume, snapshot, "s")
+    until(lambda: not cloud.service.snapshots_ready([snapshot]).pending, 30, "a snapshot")
+    view = cloud.service.snapshot(ALICE, snapshot)
+    assert (view.size_gb, view.bootable, view.image_metadata["image_id"]) == (2, True, IMAGE.id)
+    with pytest.raises(BadRequest, match="smaller than the snapshot size"):
+        cloud.service.create(ALICE, [new(size_gb=1, snapshot_id=snapshot)])
+    clone = make(cloud, size_gb=3, snapshot_id=snapshot)
+    assert cloud.backend.made[clone] == (3, f"image {IMAGE.id}")
+
+
+def test_a_volume_gets_another_image(cloud: Volumes) -> None:
+    volume = make(cloud, size_gb=2)
+    cloud.service.reserve(ALICE, volume, "server", str(uuid.uuid4()))
+    cloud.service.reimage(ALICE, volume, IMAGE)
+    until(lambda: status(cloud.service, volume) == "reserved", 30, "the status of before")
+    assert cloud.backend.made == {volume: (2, f"image {IMAGE.id}")}
+    assert cloud.service.volume(ALICE, volume).bootable

@@ -1,0 +1,164 @@
+"""What goes of the cache of images, and what never does."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import time
+import uuid
+from collections.abc import Set
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+
+from kilonova.cancel import Cancel
+from kilonova.disk_image import qemu_img
+from kilonova.domain.errors import BuildFailed
+from kilonova.domain.servers import ImageRef
+from kilonova.virt.libvirt import cached
+from kilonova.virt.libvirt.folder import Folder
+from kilonova.virt.libvirt.images import ImageCache
+
+DAY = 86400.0
+GO_ON = Cancel()
+
+
+class Source:
+    def __init__(self) -> None:
+        self.data: dict[str, bytes] = {}
+
+    def image(self, size: int = 1 << 16) -> ImageRef:
+        data = os.urandom(size)
+        found = ImageRef(
+            id=str(uuid.uuid4()),
+            disk_format="raw",
+            size=size,
+            os_hash_value=hashlib.sha512(data).hexdigest(),
+        )
+        self.data[found.id] = data
+        return found
+
+    def open(self, image_id: str) -> BinaryIO:
+        return io.BytesIO(self.data[image_id])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    folder = Folder(tmp_path)
+    folder.make()
+    return folder
+
+
+@pytest.fixture
+def source() -> Source:
+    return Source()
+
+
+@pytest.fixture
+def cache(folder: Folder, source: Source) -> ImageCache:
+    return ImageCache(folder, source, lambda: set(cached.users(folder)))
+
+
+def aged(path: Path, seconds: float = 2 * DAY) -> Path:
+    before = time.time() - seconds
+    os.utime(path, (before, before))
+    return path
+
+
+def overlay(folder: Folder, base: Path, name: str = "disk", way: str | None = None) -> str:
+    instance = folder.instance(str(uuid.uuid4()))
+    instance.make()
+    disk = instance.path / name
+    qemu_img.create_overlay(disk, base=Path(way) if way else base, base_format="raw", size=1 << 20)
+    return instance.path.name
+
+
+def test_what_is_old_and_unused_goes(cache: ImageCache, source: Source, folder: Folder) -> None:
+    old, young, based = (cache.ensure(source.image(), GO_ON) for _ in range(3))
+    server = overlay(folder, based)
+    for path in (old, based):
+        aged(path)
+    assert cache.remove_unused(DAY) == [old.name]
+    assert (old.exists(), young.exists(), based.exists()) == (False, True, True)
+    shown = {one.file: one for one in cached.listed(folder)}
+    assert shown.keys() == {young.name, based.name}
+    assert shown[based.name].used_by == [server]
+    assert shown[based.name].images == [image for image in source.data if image in shown[based.name].images]
+
+
+def test_the_age_begins_when_the_last_disk_goes(cache: ImageCache, source: Source, folder: Folder) -> None:
+    base = aged(cache.ensure(source.image(), GO_ON))
+    server = overlay(folder, base)
+    assert cache.remove_unused(DAY) == []
+    folder.remove(server)
+    assert cache.remove_unused(DAY) == []
+    aged(base)
+    assert cache.remove_unused(DAY) == [base.name]
+
+
+def test_a_base_that_is_reached_by_another_way_is_kept(
+    cache: ImageCache, source: Source, folder: Folder, tmp_path: Path
+) -> None:
+    """A folder that hosts share may have another path on each, and a disk may name its base relatively."""
+    (tmp_path / "other").symlink_to(folder.root)
+    bases = [aged(cache.ensure(source.image(), GO_ON)) for _ in range(2)]
+    overlay(folder, bases[0], way=str(tmp_path / "other" / "_base" / bases[0].name))
+    overlay(folder, bases[1], "disk.rescue", way=f"../../_base/{bases[1].name}")
+    for base in bases:
+        aged(base)
+    assert cache.remove_unused(DAY) == []
+
+
+def test_a_disk_that_cannot_be_read_keeps_everything(
+    cache: ImageCache, source: Source, folder: Folder
+) -> None:
+    base = aged(cache.ensure(source.image(), GO_ON))
+    instance = folder.instance(str(uuid.uuid4()))
+    instance.make()
+    (instance.path / "disk").write_bytes(b"QFI\xfb" + b"garbage")
+    with pytest.raises(BuildFailed):
+        cache.remove_unused(DAY)
+    assert base.exists()
+
+
+def test_what_a_build_asked_for_stays(cache: ImageCache, source: Source) -> None:
+    """It has no disk yet; not even short space takes it away."""
+    wanted = source.image()
+    path = aged(cache.ensure(wanted, GO_ON))
+    cache.ensure(wanted, GO_ON)
+    assert cache.remove_unused(0) == []
+    assert path.exists()
+
+
+def test_space_is_made_of_what_nobody_uses(
+    cache: ImageCache, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = aged(cache.ensure(source.image(), GO_ON), 3600)
+    monkeypatch.setattr(cached, "free_bytes", lambda _folder: 0 if old.exists() else 1 << 30)
+    assert cache.ensure(source.image(), GO_ON).exists()
+    assert not old.exists()
+
+
+def test_a_transfer_that_nobody_goes_on_with_goes(cache: ImageCache, source: Source) -> None:
+    path = cache.path(source.image())
+    part = path.with_suffix(".part")
+    part.write_bytes(b"begun")
+    assert cache.remove_unused(DAY) == []
+    aged(part)
+    assert cache.remove_unused(DAY) == [part.name]
+
+
+def test_what_a_build_asks_for_meanwhile_stays(source: Source, folder: Folder) -> None:
+    """Between the look at the disks and the removal."""
+    wanted = source.image()
+    others = ImageCache(folder, source)
+
+    def in_use() -> Set[str]:
+        others.ensure(wanted, GO_ON)
+        return set()
+
+    path = aged(others.ensure(wanted, GO_ON))
+    assert ImageCache(folder, source, in_use).remove_unused(DAY) == []
+    assert path.exists()
