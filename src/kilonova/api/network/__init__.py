@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from kilonova.api.http import Route, Service
 from kilonova.api.network import (
+    auto_allocated_topologies,
+    availability_zones,
     extensions,
     faults,
     ip_availability,
@@ -39,6 +41,8 @@ ROUTES = [
     *(route for resource in TAGGED for route in tags.routes(resource)),
     *routers.ROUTES,
     *ip_availability.ROUTES,
+    *availability_zones.ROUTES,
+    *auto_allocated_topologies.ROUTES,
     Route("GET", "/v2.0/quotas", quotas.index),
     Route("GET", _QUOTA, quotas.show),
     Route("PUT", _QUOTA, quotas.update),

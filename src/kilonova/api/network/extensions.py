@@ -9,6 +9,8 @@ from kilonova.domain.errors import NotFound
 
 _EXTENSIONS = {
     "allowed-address-pairs": ("Allowed Address Pairs", "Addresses that a port may use beside its own"),
+    "auto-allocated-topology": ("Auto Allocated Topology Services", "A network with a way out, on demand"),
+    "availability_zone": ("Availability Zone", "The zones of the hosts"),
     "binding": ("Port Binding", "The host that a port is plugged on, and how, for admins"),
     "empty-string-filtering": ("Empty String Filtering", "A filter with an empty value finds empty values"),
     "default-subnetpools": ("Default Subnetpools", "The pool for who names none"),
@@ -42,6 +44,7 @@ _EXTENSIONS = {
         "Add security_group type to network RBAC",
         "Security groups shared with projects",
     ),
+    "router_availability_zone": ("Router Availability Zone", "Routers in the zones that were asked for"),
     "router": ("Neutron L3 Router", "Routers between networks and to the outside, floating IPs"),
     "sorting": ("Sorting support", "sort_key and sort_dir"),
     "standard-attr-description": ("standard-attr-description", "Descriptions"),

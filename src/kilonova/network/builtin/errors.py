@@ -338,3 +338,16 @@ class SubnetAllocationError(Conflict):
 
 class SubnetPoolQuotaExceeded(OverQuota):
     pass
+
+
+class DefaultExternalNetworkExists(Conflict):
+    pass
+
+
+class AvailabilityZoneNotFound(NotFound):
+    pass
+
+
+class AutoAllocationFailure(Conflict):
+    def __init__(self, reason: str, details: object = None) -> None:
+        super().__init__(f"Deployment error: {reason}.", details)
