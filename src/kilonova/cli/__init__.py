@@ -16,6 +16,7 @@ COMMANDS = {
     "compute": "kilonova.cli.compute",
     "trace": "kilonova.cli.trace",
     "doctor": "kilonova.cli.doctor",
+    "images": "kilonova.cli.images",
     "db": "kilonova.cli.db",
     "cluster": "kilonova.cli.cluster",
 }

@@ -36,6 +36,7 @@ from kilonova.network.builtin.announcer import Announcer
 from kilonova.network.builtin.service import BuiltinNetwork
 from kilonova.store import users
 from kilonova.store.database import Database
+from kilonova.volume.builtin.service import BuiltinVolumes
 
 _BURIAL_INTERVAL = 10.0
 """Seconds until the bytes of an image go that others than the image API have deleted."""
@@ -143,7 +144,10 @@ def serve(
     closing.callback(burials.close)
     burials.every(_BURIAL_INTERVAL, images.bury)
     network = BuiltinNetwork(db, config, announcer.tell)
-    compute = ComputeAPI(config=config, db=db, bus=bus, network=network, images=images, faults=faults)
+    volumes = BuiltinVolumes(db, bus, config, faults.reach)
+    compute = ComputeAPI(
+        config=config, db=db, bus=bus, network=network, images=images, volumes=volumes, faults=faults
+    )
     answer = application(
         [
             identity_api.service(identity),
