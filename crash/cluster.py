@@ -32,6 +32,8 @@ BASE: dict[str, dict[str, Any]] = {
 }
 """Every service's configuration: short leases, so that recovery is seen in seconds."""
 
+_PASSWORD = "the-admins-and-the-computes"
+
 NOT_NOW = (urllib.error.URLError, HTTPException, OSError)
 """What a client meets whose API dies or is not there."""
 
@@ -52,6 +54,8 @@ class Cluster(Client):
     ) -> None:
         super().__init__(folder / "state", database_url)
         self.state.mkdir()
+        (self.state / "admin-password").touch(mode=0o600)
+        (self.state / "admin-password").write_text(_PASSWORD)
         self.rabbit = rabbit
         self.postgresql = postgresql
         self.services: dict[str, Service] = {}
@@ -93,6 +97,13 @@ class Cluster(Client):
         for given in (self._more, more or {}):
             for section, options in given.items():
                 sections[section] = sections.get(section, {}) | dict(options)
+        if name.startswith("compute") and self._urls:
+            sections["service_user"] = {
+                "auth_url": f"{self._urls[0]}/identity",
+                "username": "admin",
+                "password": _PASSWORD,
+                "project_name": "admin",
+            }
         host = f"host-{name.partition('-')[2]}" if name.startswith("compute") else f"of-{name}"
         lines = [f'state = "{self.state}"', f'host = "{host}"']
         for section, options in sections.items():

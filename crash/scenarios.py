@@ -124,6 +124,17 @@ def _action(name: str, value: object = None) -> Callable[[Cluster, str], None]:
     return act
 
 
+_create_image = _action("createImage", {"name": "s"})
+_create_backup = _action("createBackup", {"name": "b", "backup_type": "daily", "rotation": 0})
+
+
+def _images_are_clear(cluster: Cluster, server: str) -> None:
+    """Of what was to become an image there is one, or nothing."""
+    path = f"/image/v2/images?instance_uuid={id_of(cluster, server)}"
+    found = [image["status"] for image in cluster.ask("GET", path)[1]["images"]]
+    assert set(found) <= {"active"}, found
+
+
 def _attach(cluster: Cluster, server: str) -> None:
     """Nobody waits for the answer here: if the host dies it comes after a minute."""
     path = f"/compute/v2.1/servers/{id_of(cluster, server)}/os-interface"
@@ -283,6 +294,16 @@ SCENARIOS = [
     Scenario("unpause", "active", _action("unpause"), _settled("paused", _build, _action("pause"))),
     Scenario("suspend", "suspended", _action("suspend"), _active),
     Scenario("resume", "active", _action("resume"), _settled("suspended", _build, _action("suspend"))),
+    Scenario("create-image", "active", _create_image, _active, again=_images_are_clear),
+    Scenario("create-backup", "active", _create_backup, _active, again=_images_are_clear),
+    Scenario(
+        "create-image-fails",
+        "active",
+        _create_image,
+        _active,
+        {"compute": {"fake": {"step_failures": {"take_snapshot": 1.0}}}},
+        again=_images_are_clear,
+    ),
     Scenario("attach-interface", "active", _attach, _active),
     Scenario("detach-interface", "active", _detach, _active),
     Scenario("attach-interface-heard-late", "active", _heard_late(_attach), _active),

@@ -137,6 +137,8 @@ class Operations(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     sweep_interval: Positive = 5.0
     build_timeout: Positive = 600.0
     action_timeout: Positive = 300.0
+    copy_timeout: Positive = 3600.0
+    """Of what carries a whole disk about: snapshots, backups, shelving."""
     max_attempts: AtLeastOne = 3
 
 

@@ -298,6 +298,30 @@ def test_console_of_a_guest_can_be_read(host: Host, running: BuildSpec) -> None:
     assert host.driver.console_output(running.server_id, 0) == ""
 
 
+@pytest.mark.parametrize("state", ["running", "paused", "off"])
+def test_what_a_guest_has_on_its_disk_can_be_taken(host: Host, running: BuildSpec, state: str) -> None:
+    server_id = running.server_id
+    if state == "paused":
+        host.driver.pause(server_id)
+    if state == "off":
+        host.driver.power_off(server_id, 0, GO_ON)
+    was = host.state(server_id)
+    with pytest.raises(NotFound):
+        host.driver.open_snapshot(server_id)
+    for _ in range(2):
+        host.driver.take_snapshot(server_id, GO_ON)
+        with host.driver.open_snapshot(server_id) as taken:
+            assert taken.read(4) == b"QFI\xfb"
+    assert host.state(server_id) is was
+    for _ in range(2):
+        host.driver.drop_snapshot(server_id)
+        with pytest.raises(NotFound):
+            host.driver.open_snapshot(server_id)
+    host.driver.drop_snapshot(make_spec().server_id)
+    with pytest.raises(NotFound):
+        host.driver.take_snapshot(make_spec().server_id, GO_ON)
+
+
 def test_config_drive(host: Host, spec: BuildSpec) -> None:
     metadata = GuestMetadata(server_id=spec.server_id, name="n", hostname="n", project_id="p1")
     host.driver.ensure_base_image(spec, GO_ON)

@@ -44,11 +44,12 @@ def _start(
     names = agents.host_names(config, hosts)
     for name in names:
         _hold(folder / f"{name}.lock", closing)
-    images = None if driver == "fake" else HttpImages(config.service_user, config.region)
+    known = driver != "fake" or config.service_user.auth_url
+    images = HttpImages(config.service_user, config.region) if known else None
     make = agents.host_maker(driver, config, folder, images, process.say)
     bus = open_bus(config, agents.pools(config), watch, process.say, stop, closing)
     process.say("waiting for a conductor")
-    agents.start_agents(config, bus, FaultPoints(config.faults), names, make, stop, watch, closing)
+    agents.start_agents(config, bus, FaultPoints(config.faults), names, make, stop, watch, closing, images)
     return ", ".join(names if hosts < 5 else [*names[:2], "…", names[-1]])
 
 

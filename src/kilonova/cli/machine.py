@@ -14,6 +14,7 @@ from kilonova.cli.state import StateFolder
 from kilonova.config import Config
 from kilonova.engine.faults import FaultPoints
 from kilonova.identity.service import Identity
+from kilonova.image.neighbour import Neighbour
 from kilonova.monitoring.watch import Watch
 from kilonova.store import operations
 
@@ -73,8 +74,9 @@ class Machine:
         start_scheduler(config, db, bus, faults, closing)
         conductor = start_conductor(config, db, bus, faults, closing)
         names = agents.host_names(config, self._hosts)
-        make = agents.host_maker(self._driver, config, state.folder("hosts"), store, self._say)
-        agents.start_agents(config, bus, faults, names, make, self._stop, watch, closing)
+        neighbour = Neighbour(images, store)
+        make = agents.host_maker(self._driver, config, state.folder("hosts"), neighbour, self._say)
+        agents.start_agents(config, bus, faults, names, make, self._stop, watch, closing, neighbour)
         sweep(conductor, closing)
         count_work(config, db, watch)
         keep_alive(config, db, ["nova-conductor", "nova-scheduler"], closing)

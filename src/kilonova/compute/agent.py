@@ -12,7 +12,7 @@ from msgspec import structs
 
 from kilonova import log
 from kilonova.bus.base import Handler, Subscription
-from kilonova.compute import actions, build, delete, interfaces, metadata
+from kilonova.compute import actions, build, delete, interfaces, metadata, snapshot
 from kilonova.compute.images import ImageKeeper
 from kilonova.compute.insist import insist
 from kilonova.compute.parts import Parts
@@ -148,7 +148,10 @@ class Agent:
             "compare": self.compare,
             "cache_images": self._images.cache_images,
         }
-        long: dict[str, Handler] = {"build_and_run_instance": self.build_and_run_instance}
+        long: dict[str, Handler] = {
+            "build_and_run_instance": self.build_and_run_instance,
+            "perform_action": self.perform_action,
+        }
         bus, host = self._parts.bus, self._parts.host
         self._subscriptions = [
             bus.serve(hosts.topic(host), short, self._workers),
@@ -191,6 +194,10 @@ class Agent:
             self._worker.do(
                 work,
                 lambda task, journal: interfaces.change_interfaces(parts, work, journal, task.cancel, learn),
+            )
+        elif work.kind in snapshot.KINDS:
+            self._worker.do(
+                work, lambda task, journal: snapshot.create_image(parts, work, journal, task.cancel)
             )
         else:
             self._worker.do(

@@ -10,6 +10,7 @@ import msgspec
 from kilonova.bus.base import Bus
 from kilonova.config import Config
 from kilonova.engine.faults import FaultPoints
+from kilonova.image.base import ImageSink
 from kilonova.network.base import HostNetwork
 from kilonova.virt.base import Driver
 
@@ -27,6 +28,8 @@ class Parts:
     driver: Driver
     network: HostNetwork
     faults: FaultPoints
+    images: ImageSink | None = None
+    """Where to what it takes of servers goes; None: it has no way there."""
 
     def ask(self, method: str, message: msgspec.Struct, reply: type[Reply]) -> Reply:
         """A call to the conductor. Unavailable, Timeout: perhaps it was done, perhaps not."""

@@ -111,6 +111,7 @@ def _adopt_in_turn(
         _log.info("resuming_build", server=server_id)
         parts.driver.resume_build(server_id)
         state = PowerState.RUNNING
+    parts.driver.drop_snapshot(server_id)
     if interfaces.differ(parts, server_id, vifs):
         refresh(server_id)
     message = PowerStates(host=parts.host, states={server_id: state}, observed_at=seen)

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 
 from kilonova import log
+from kilonova.compute import snapshot
 from kilonova.compute.build import FailedAfterCommit
 from kilonova.compute.insist import ConductorAway
 from kilonova.compute.journal import LOOK, Journal, words
@@ -141,6 +142,8 @@ class Worker:
         (which finds and uses it, or deletes it) or still has the server by the records."""
         work = task.work
         _log.info("work_moved_on", kind=work.kind, epoch=work.epoch)
+        if work.kind in snapshot.KINDS and not self._running.superseded(task):
+            self._undo(journal)
         if work.kind != "build" or self._running.superseded(task):
             return
         try:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 
 from kilonova import log
 from kilonova.conductor.parts import Parts
+from kilonova.domain.actions import ACTIONS
 from kilonova.domain.clock import now
 from kilonova.domain.errors import StaleEpoch
-from kilonova.domain.hosts import topic
+from kilonova.domain.hosts import builds_topic, topic
+from kilonova.domain.images import ImageStatus
 from kilonova.domain.messages import PerformOperation, Work
-from kilonova.domain.servers import VmState
+from kilonova.domain.servers import PowerState, VmState
 from kilonova.engine import lease
-from kilonova.store import operations, servers
+from kilonova.store import images, operations, servers
 from kilonova.store.database import Row
 from kilonova.store.repeat import repeated
 
@@ -39,8 +43,9 @@ def hand_over(parts: Parts, work: Row, method: str) -> None:
         lease.hand_to_host(conn, work, work.host, parts.config.operations.lease)
         server = servers.for_host(conn, work.server_id)
     parts.faults.reach(f"{work.kind}.hand_over.after")
+    rule = ACTIONS.get(work.kind)
     parts.bus.cast(
-        topic(work.host),
+        builds_topic(work.host) if rule is not None and rule.moves_disks else topic(work.host),
         method,
         Work(
             operation_id=work.id,
@@ -57,8 +62,41 @@ def hand_over(parts: Parts, work: Row, method: str) -> None:
     )
 
 
+def end(conn: sa.Connection, parts: Parts, work: Row, power_state: PowerState) -> None:
+    """An action that went well."""
+    payload = _payload(conn, work)
+    lease.close(conn, work, operations.DONE)
+    values: dict[str, Any] = {"task_state": None, "power_state": power_state, "fault": None}
+    if (goal := ACTIONS[work.kind].goal) is not None:
+        values["vm_state"] = goal
+    if work.kind == "create_backup":
+        _rotate(conn, work, payload)
+    servers.change(conn, work.server_id, **values)
+
+
 def end_in_error(conn: sa.Connection, work: Row, message: str, details: object = None) -> None:
-    """An action that failed: the server keeps its place and gets a fault that says what happened."""
+    """An action that failed: the server keeps its place. What does no harm leaves it as it was; else it is in
+    ERROR, with a fault that says what happened."""
+    payload = _payload(conn, work)
     lease.close(conn, work, operations.FAILED, message)
-    fault = {"code": 500, "message": message, "details": details, "created": now()}
-    servers.change(conn, work.server_id, vm_state=VmState.ERROR, task_state=None, fault=fault)
+    if image_id := payload.get("image_id"):
+        images.give_up(conn, image_id)
+    values: dict[str, Any] = {"task_state": None}
+    rule = ACTIONS.get(work.kind)
+    if rule is None or not rule.harmless:
+        fault = {"code": 500, "message": message, "details": details, "created": now()}
+        values |= {"vm_state": VmState.ERROR, "fault": fault}
+    servers.change(conn, work.server_id, **values)
+
+
+def _payload(conn: sa.Connection, work: Row) -> dict[str, Any]:
+    """Before its end takes it away."""
+    found = operations.get(conn, work.id)
+    return {} if found is None else dict(found.payload)
+
+
+def _rotate(conn: sa.Connection, work: Row, payload: dict[str, Any]) -> None:
+    """As many backups of the kind are left as were asked for, the newest; none if that was 0."""
+    owner, kind = payload["owner"], payload["backup_type"]
+    for image_id in images.backups(conn, owner, work.server_id, kind)[payload["rotation"] :]:
+        images.change_status(conn, image_id, [ImageStatus.ACTIVE], ImageStatus.PENDING_DELETE)

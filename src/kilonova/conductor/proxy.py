@@ -12,7 +12,6 @@ from msgspec import structs
 from kilonova import log
 from kilonova.conductor import actions, build, delete, interfaces
 from kilonova.conductor.parts import Parts
-from kilonova.domain.actions import ACTIONS
 from kilonova.domain.clock import now
 from kilonova.domain.errors import BadRequest, Conflict, NotFound, StaleEpoch
 from kilonova.domain.messages import (
@@ -181,15 +180,7 @@ def _action_finished(parts: Parts, message: Finished) -> None:
         if message.error is not None:
             actions.end_in_error(conn, work, message.error, message.details)
         else:
-            lease.close(conn, work, operations.DONE)
-            servers.change(
-                conn,
-                work.server_id,
-                vm_state=ACTIONS[work.kind].goal,
-                task_state=None,
-                power_state=message.power_state,
-                fault=None,
-            )
+            actions.end(conn, parts, work, message.power_state)
 
 
 def _interface_finished(parts: Parts, message: Finished) -> None:

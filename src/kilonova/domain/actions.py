@@ -12,14 +12,19 @@ from kilonova.domain.servers import TaskState, VmState
 
 
 class Action(msgspec.Struct, frozen=True, kw_only=True):
-    """``record``: the name in the list of instance actions. ``goal``: the vm_state when it ended well."""
+    """``record``: the name in the list of instance actions. ``goal``: the vm_state when it ended well; None:
+    the one that it began in, as long as nothing else says so (conductor.ends)."""
 
     record: str
     vm_states: frozenset[VmState]
     task_state: TaskState
-    goal: VmState
+    goal: VmState | None
     while_busy: frozenset[TaskState] = frozenset()
     """Task states that do not stop it from beginning."""
+    moves_disks: bool = False
+    """It takes as long as whole disks take: it has a time limit of its own, and a host's builders do it."""
+    harmless: bool = False
+    """If it fails the server is what it was, and no more than the action's record tells of it."""
 
 
 def _states(*states: VmState) -> frozenset[VmState]:
@@ -27,6 +32,8 @@ def _states(*states: VmState) -> frozenset[VmState]:
 
 
 _V, _T = VmState, TaskState
+
+_WITH_DISK = _states(_V.ACTIVE, _V.STOPPED, _V.PAUSED, _V.SUSPENDED)
 
 ACTIONS: dict[str, Action] = {
     "start": Action(record="start", vm_states=_states(_V.STOPPED), task_state=_T.POWERING_ON, goal=_V.ACTIVE),
@@ -52,6 +59,22 @@ ACTIONS: dict[str, Action] = {
     "resume": Action(
         record="resume", vm_states=_states(_V.SUSPENDED), task_state=_T.RESUMING, goal=_V.ACTIVE
     ),
+    "create_image": Action(
+        record="createImage",
+        vm_states=_WITH_DISK,
+        task_state=_T.IMAGE_SNAPSHOT,
+        goal=None,
+        moves_disks=True,
+        harmless=True,
+    ),
+    "create_backup": Action(
+        record="createBackup",
+        vm_states=_WITH_DISK,
+        task_state=_T.IMAGE_BACKUP,
+        goal=None,
+        moves_disks=True,
+        harmless=True,
+    ),
 }
 """Delete is not here: it may begin in every state, and supersedes whatever is open."""
 
@@ -60,22 +83,35 @@ INTERFACES_CHANGE_IN = _states(_V.ACTIVE, _V.PAUSED, _V.STOPPED)
 """NICs come and go without a task state: the server stays what it is, whatever becomes of them."""
 
 
+_SHOWN: dict[TaskState, tuple[str, frozenset[VmState]]] = {
+    _T.REBOOTING: ("REBOOT", _states(_V.ACTIVE)),
+    _T.REBOOTING_HARD: ("HARD_REBOOT", frozenset(VmState)),
+    **dict.fromkeys(
+        (_T.REBUILDING, _T.REBUILD_BLOCK_DEVICE_MAPPING, _T.REBUILD_SPAWNING),
+        ("REBUILD", _states(_V.ACTIVE, _V.STOPPED, _V.ERROR)),
+    ),
+}
+"""Task states that the API shows instead of these vm_states."""
+
+
 def api_status(vm_state: str, task_state: str | None) -> str:
     """The ``status`` that the API shows (Nova's common.status_from_state)."""
-    if vm_state == VmState.ACTIVE:
-        return {TaskState.REBOOTING: "REBOOT", TaskState.REBOOTING_HARD: "HARD_REBOOT"}.get(
-            TaskState(task_state) if task_state else TaskState.SPAWNING, "ACTIVE"
-        )
-    if task_state == TaskState.REBOOTING_HARD:
-        return "HARD_REBOOT"
+    if task_state is not None:
+        shown = _SHOWN.get(TaskState(task_state))
+        if shown is not None and vm_state in shown[1]:
+            return shown[0]
     return _STATUS[VmState(vm_state)]
 
 
 _STATUS = {
+    VmState.ACTIVE: "ACTIVE",
     VmState.BUILDING: "BUILD",
     VmState.PAUSED: "PAUSED",
     VmState.SUSPENDED: "SUSPENDED",
     VmState.STOPPED: "SHUTOFF",
+    VmState.RESCUED: "RESCUE",
+    VmState.SHELVED: "SHELVED",
+    VmState.SHELVED_OFFLOADED: "SHELVED_OFFLOADED",
     VmState.ERROR: "ERROR",
     VmState.DELETED: "DELETED",
 }
@@ -84,10 +120,8 @@ _STATUS = {
 def states_of_status(status: str) -> list[tuple[VmState, frozenset[TaskState] | None]]:
     """What a ``status=`` filter selects: (vm_state, task_states); None: any. Empty: no such one."""
     wanted = status.upper()
-    if wanted == "ACTIVE":
-        return [(VmState.ACTIVE, None)]
-    if wanted == "REBOOT":
-        return [(VmState.ACTIVE, frozenset({TaskState.REBOOTING}))]
-    if wanted == "HARD_REBOOT":
-        return [(state, frozenset({TaskState.REBOOTING_HARD})) for state in VmState]
-    return [(state, None) for state, name in _STATUS.items() if name == wanted]
+    if found := [vm_state for vm_state, name in _STATUS.items() if name == wanted]:
+        return [(vm_state, None) for vm_state in found]
+    tasks = frozenset(task for task, (name, _) in _SHOWN.items() if name == wanted)
+    vm_states = {vm_state for task in tasks for vm_state in _SHOWN[task][1]}
+    return [(vm_state, tasks) for vm_state in VmState if vm_state in vm_states]

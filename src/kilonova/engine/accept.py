@@ -6,7 +6,7 @@ end, whatever dies from here on.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -23,7 +23,7 @@ from kilonova.domain.errors import Conflict
 from kilonova.domain.messages import PerformOperation
 from kilonova.domain.servers import BuildSpec, TaskState, VmState
 from kilonova.engine.faults import NO_FAULTS, FaultPoints
-from kilonova.store import operations, servers, usage
+from kilonova.store import images, operations, servers, usage
 from kilonova.store.database import Database, Row, after_commit
 
 
@@ -37,6 +37,10 @@ class NewServer(msgspec.Struct, frozen=True, kw_only=True):
     auto_disk_config: bool = False
     access_ip_v4: str | None = None
     access_ip_v6: str | None = None
+
+
+Prepare = Callable[[sa.Connection, Row], dict[str, Any]]
+"""(transaction, the server's state) → what the operation must know."""
 
 
 def create_servers(
@@ -81,10 +85,12 @@ def act(
     action: str,
     payload: dict[str, Any] | None = None,
     faults: FaultPoints = NO_FAULTS,
+    prepare: Prepare | None = None,
 ) -> None:
     """Begin an action of domain.actions on a server that the caller may touch.
 
-    NotFound if it is gone; Conflict (in Nova's words) if its state forbids the action now.
+    NotFound if it is gone; Conflict (in Nova's words) if its state forbids the action now. ``prepare`` is
+    called in the transaction, when nothing forbids it: what it returns is part of the payload.
     """
     rule = ACTIONS[action]
     with db.write(durable=True) as conn:
@@ -94,10 +100,12 @@ def act(
         if busy or server.vm_state not in rule.vm_states or server.host is None:
             raise wrong_state(server_id, rule.record, server)
         refuse_busy(conn, server_id, rule.record)
+        more = {} if prepare is None else prepare(conn, server)
         servers.change(conn, server_id, task_state=rule.task_state)
-        deadline = now() + config.operations.action_timeout
+        limits = config.operations
+        deadline = now() + (limits.copy_timeout if rule.moves_disks else limits.action_timeout)
         work = new_operation(action, rule.record, server_id, server.project_id, context, deadline)
-        work |= {"host": server.host, "payload": payload or {}}
+        work |= {"host": server.host, "payload": {**(payload or {}), **more}}
         operations.insert(conn, [work])
     faults.reach(f"{action}.accept.after")
     bus.cast("conductor", "perform_action", PerformOperation(operation_id=work["id"]))
@@ -119,7 +127,7 @@ def delete_server(
         refuse_locked(context, server_id, server)
         if server.task_state == TaskState.DELETING:
             return
-        operations.supersede(conn, server_id, "The server is being deleted")
+        supersede(conn, server_id, "The server is being deleted")
         servers.change(conn, server_id, task_state=TaskState.DELETING)
         deadline = now() + config.operations.action_timeout
         work = new_operation("delete", "delete", server_id, server.project_id, context, deadline)
@@ -128,6 +136,14 @@ def delete_server(
     faults.reach("delete.accept.after")
     bus.cast("conductor", "delete_instance", PerformOperation(operation_id=work["id"]))
     faults.reach("delete.ring.after")
+
+
+def supersede(conn: sa.Connection, server_id: str, reason: str) -> None:
+    """End what is open for a server, which was locked before, with what it would have left."""
+    doing = operations.open_of_server(conn, server_id)
+    operations.supersede(conn, server_id, reason)
+    if doing is not None and (image_id := doing.payload.get("image_id")):
+        images.give_up(conn, image_id)
 
 
 def _build(spec: BuildSpec, context: RequestContext, deadline: float) -> dict[str, Any]:

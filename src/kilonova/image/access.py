@@ -1,6 +1,7 @@
 """Who may do what with an image: Glance's default policy, in plain functions.
 
-The role ``service`` is ours: it shows and downloads every image, and gives no other right.
+The role ``service`` is ours: it shows and downloads every image, gives snapshots and backups their bytes, and
+gives no other right.
 
 What a caller can't see is NotFound; what it sees and may not do is Forbidden.
 """
@@ -53,6 +54,13 @@ def check_download(context: RequestContext, image: Image) -> None:
         raise Forbidden("You are not authorized to complete download_image action.")
     if image.status == ImageStatus.DEACTIVATED and not context.is_admin:
         raise Forbidden("The requested image has been deactivated. Image data download is forbidden.")
+
+
+def check_upload(context: RequestContext, image: Image) -> None:
+    """A service gives the bytes of images that were made for what hosts take of servers, and of no others."""
+    if context.is_service and image.properties.get("image_type") in ("snapshot", "backup"):
+        return
+    check_modify(context, image, "upload_image")
 
 
 def check_shared(image: Image) -> None:

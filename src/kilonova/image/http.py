@@ -1,4 +1,4 @@
-"""Images downloaded from the image API by a host, as the user of its service.
+"""Images downloaded from the image API by a host, and uploaded to it, as the user of its service.
 
 For a compute that is no neighbour of the image store. It logs in when it must, and again when its token has
 expired or was revoked.
@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO, cast
 
 from kilonova import log
@@ -20,12 +21,18 @@ from kilonova.domain.errors import BadRequest, Forbidden, NotFound, Unavailable
 
 _SILENCE = 60.0
 """Seconds that the image service may pause between two pieces of an answer."""
+_NOT_TAKEN = (
+    http.HTTPStatus.BAD_REQUEST,
+    http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    http.HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+)
+"""Of an upload: sent again it would be refused again."""
 _DROPPED = 1 << 20
 _log = log.get("image")
 
 
 class HttpImages:
-    """An ImageSource, safe in many threads. BadRequest if ``user.auth_url`` is no address."""
+    """ImageSource and ImageSink, safe in many threads. BadRequest if ``user.auth_url`` is no address."""
 
     def __init__(self, user: ServiceUser, region: str) -> None:
         if not user.auth_url.startswith(("http://", "https://")):
@@ -44,23 +51,51 @@ class HttpImages:
 
     def _get(self, image_id: str, start: int) -> http.client.HTTPResponse:
         """The answer, whose body begins with the byte ``start``."""
+        headers = {"Range": f"bytes={start}-"} if start else {}
+        answer = self._sent(f"/v2/images/{image_id}/file", f"image {image_id}", headers=headers)
+        if answer.status == http.HTTPStatus.NO_CONTENT:
+            answer.close()
+            raise NotFound(f"image {image_id} has no data")
+        return _from(answer, start)
+
+    def has_data(self, image_id: str) -> bool:
+        with self._sent(f"/v2/images/{image_id}", f"image {image_id}") as answer:
+            try:
+                return json.load(answer)["status"] in ("active", "deactivated")
+            except (ValueError, KeyError, TypeError) as error:
+                raise Unavailable(f"image {image_id}: the image service does not answer like one") from error
+
+    def upload(self, image_id: str, data: BinaryIO) -> None:
+        begin = data.tell()
+        size = data.seek(0, os.SEEK_END) - begin
+        data.seek(begin)
+        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
+        what = f"image {image_id}"
+        self._sent(f"/v2/images/{image_id}/file", what, method="PUT", headers=headers, data=data).close()
+
+    def _sent(
+        self,
+        path: str,
+        what: str,
+        method: str = "GET",
+        headers: Mapping[str, str] | None = None,
+        data: BinaryIO | None = None,
+    ) -> http.client.HTTPResponse:
+        """The answer; after a new login where the token is not good any more."""
+        begin = 0 if data is None else data.tell()
         for last in (False, True):
             token, endpoint = self._logged_in()
-            headers = {"X-Auth-Token": token} | ({"Range": f"bytes={start}-"} if start else {})
+            if data is not None:
+                data.seek(begin)
             request = urllib.request.Request(  # noqa: S310 - the scheme was checked
-                f"{endpoint}/v2/images/{image_id}/file", headers=headers
+                f"{endpoint}{path}", data, {**(headers or {}), "X-Auth-Token": token}, method=method
             )
             try:
-                answer = _send(request, f"image {image_id}")
+                return _send(request, what)
             except _Refused as refusal:
                 if last:
-                    raise Unavailable(f"image {image_id}: {refusal}") from refusal
+                    raise Unavailable(f"{what}: {refusal}") from refusal
                 self._forget(token)
-                continue
-            if answer.status == http.HTTPStatus.NO_CONTENT:
-                answer.close()
-                raise NotFound(f"image {image_id} has no data")
-            return _from(answer, start)
         raise AssertionError("unreachable")
 
     def _logged_in(self) -> tuple[str, str]:
@@ -171,6 +206,8 @@ def _meaning(error: urllib.error.HTTPError, what: str) -> Exception:
         return _Refused(error.reason)
     if error.code == http.HTTPStatus.NOT_FOUND:
         return NotFound(f"{what}: the image service has none")
+    if error.code in _NOT_TAKEN:
+        return BadRequest(f"{what}: {error.code} {error.reason}")
     if error.code == http.HTTPStatus.FORBIDDEN:
         return Forbidden(f"{what}: the [service_user] may not have it")
     return Unavailable(f"{what}: {error.code} {error.reason}")

@@ -59,6 +59,13 @@ class Images:
         for image_id in dying:
             self._bury(image_id)
 
+    def bury(self) -> None:
+        """What others, in their transactions, have said to be deleted: its bytes go, and then its record."""
+        with self._db.read() as conn:
+            dying = images.in_status(conn, ImageStatus.PENDING_DELETE)
+        for image_id in dying:
+            self._bury(image_id)
+
     def create(self, context: RequestContext, values: Mapping[str, Any]) -> Image:
         """A queued image with these attributes; whatever is no attribute is a property."""
         for name, value in values.items():
@@ -214,7 +221,10 @@ class Images:
 
     def _start_saving(self, context: RequestContext, image_id: str) -> Image:
         with self._db.write() as conn:
-            image = self._writable(conn, context, image_id, "upload_image")
+            image = images.get(conn, access.reader(context), image_id, for_update=True)
+            if image is None:
+                raise access.missing(image_id)
+            access.check_upload(context, image)
             if image.status != ImageStatus.QUEUED:
                 raise Conflict(f"Image status transition from {image.status} to saving is not allowed")
             missing = [name for name in ("disk_format", "container_format") if not getattr(image, name)]

@@ -22,7 +22,7 @@ class Cluster:
     def __init__(self, conf: Path, user: str, *, timeout: int = 30) -> None:
         self.conf = conf
         self.user = user
-        self._timeout = timeout
+        self.timeout = timeout
         self._lock = threading.Lock()
         self._connection: bindings.Connection | None = None
         self._pools: dict[str, Pool] = {}
@@ -72,7 +72,7 @@ class Cluster:
             self._connection = None
 
     def _connect(self) -> bindings.Connection:
-        seconds = str(self._timeout)
+        seconds = str(self.timeout)
         settings = {
             "client_mount_timeout": seconds,
             "rados_mon_op_timeout": seconds,

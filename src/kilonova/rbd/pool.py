@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from kilonova.rbd.cluster import Cluster
 
 _MARK = "kilonova.whole"
+_SIZE = "kilonova.size"
+"""While it is rolled back."""
 BLOCK = 4 << 20
 """Bytes of an object: what is written at once."""
 _RESERVED = frozenset('/@:\\"')
@@ -105,7 +107,8 @@ class Pool:
 
     def qemu_name(self, name: str) -> str:
         """As QEMU's tools take it, on a machine that has the same ceph.conf; there is no secret in it."""
-        options = {"id": self.cluster.user, "conf": str(self.cluster.conf)}
+        timeout = str(self.cluster.timeout)
+        options = {"id": self.cluster.user, "conf": str(self.cluster.conf), "rados_osd_op_timeout": timeout}
         more = "".join(f":{key}={_escaped(value)}" for key, value in options.items())
         return f"rbd:{_escaped(self.name)}/{_escaped(name)}{more}"
 
@@ -127,6 +130,15 @@ class Pool:
         """It has no name any more; its bytes go with the last clone of it. Also if it was not there."""
         with suppress(NotFound), self._image(name) as image:
             trash.remove_snapshot(image, snapshot)
+
+    def rollback(self, name: str, snapshot: str) -> None:
+        """All that it holds is the snapshot's again; its size stays. Cut short, it is to be done again."""
+        with self._image(name) as image:
+            size = max(image.size(), self._size_before(image))
+            image.metadata_set(_SIZE, str(size))
+            image.rollback_to_snap(snapshot)
+            image.resize(size)
+            image.metadata_remove(_SIZE)
 
     # --- the pool
     def capacity(self) -> tuple[int, int]:
@@ -171,6 +183,12 @@ class Pool:
             except KeyError:
                 return ""
         return None
+
+    def _size_before(self, image: bindings.RawImage) -> int:
+        try:
+            return int(image.metadata_get(_SIZE))
+        except KeyError:
+            return 0
 
     @contextmanager
     def _image(self, name: str, *, read_only: bool = False) -> Iterator[bindings.RawImage]:

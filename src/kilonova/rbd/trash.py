@@ -73,7 +73,7 @@ def _remove_rest(pool: Pool, name: str) -> None:
 def _purge(pool: Pool, image_id: str) -> None:
     """Remove an image from the trash, unless clones need it, and what it alone had kept there."""
     try:
-        with _opened(pool, None, image_id=image_id) as image:
+        with _opened(pool, None, image_id=image_id, read_only=True) as image:
             if list(image.list_snaps()):
                 return
             parent = _parent(image)
@@ -90,10 +90,12 @@ def _purge_parent(pool: Pool, parent: _Parent) -> None:
     try:
         if parent.image_id in unneeded(home):
             _purge(home, parent.image_id)
-    except (Conflict, Unavailable):
+    except Conflict:
+        pass  # another one removes it
+    except Unavailable:
         if home is pool:
             raise
-        # The images' pool may be closed to us, or its store is at it: that one looks after it.
+        # The images' pool is closed to us: its store looks after it.
 
 
 def _parent(image: bindings.RawImage) -> _Parent | None:

@@ -127,6 +127,34 @@ def mark_deleted(conn: sa.Connection, image_id: str) -> bool:
     return True
 
 
+def give_up(conn: sa.Connection, image_id: str) -> None:
+    """Of an image that was to be made and will not be: it is gone, or goes when who writes its bytes ends.
+    One that has its bytes stays."""
+    writing = [ImageStatus.SAVING]
+    if change_status(conn, image_id, [ImageStatus.QUEUED], ImageStatus.PENDING_DELETE):
+        mark_deleted(conn, image_id)
+    else:
+        change_status(conn, image_id, writing, ImageStatus.PENDING_DELETE)
+
+
+def backups(conn: sa.Connection, owner: str, server_id: str, backup_type: str) -> list[str]:
+    """Images that a project has of backups of this kind of a server, newest first. Protected ones are none
+    that could make room."""
+    wanted = {"instance_uuid": server_id, "image_type": "backup", "backup_type": backup_type}
+    query = sa.select(images.c.id).where(
+        images.c.owner == owner, images.c.status == ImageStatus.ACTIVE, images.c.protected.is_(False)
+    )
+    for name, value in wanted.items():
+        query = query.where(
+            sa.exists().where(
+                image_properties.c.image_id == images.c.id,
+                image_properties.c.name == name,
+                image_properties.c.value == value,
+            )
+        )
+    return list(conn.execute(query.order_by(images.c.created_at.desc(), images.c.id)).scalars())
+
+
 def in_status(conn: sa.Connection, status: ImageStatus) -> list[str]:
     """SELECT id FROM images WHERE status = …."""
     return list(conn.execute(sa.select(images.c.id).where(images.c.status == status)).scalars())

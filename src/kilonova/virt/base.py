@@ -8,7 +8,7 @@ that it could not find again on the host after kill -9.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 import msgspec
 
@@ -124,6 +124,17 @@ class Driver(Protocol):
 
     def set_link(self, server_id: str, tap: str, up: bool) -> None:
         """Plug the cable of a NIC in, or pull it: nothing passes while it is down."""
+
+    # What it holds, for an image.
+    def take_snapshot(self, server_id: str, cancel: Cancel) -> None:
+        """All that is on its system disk at one moment, kept beside it; what was kept before is gone. A guest
+        that runs goes on; if it has an agent, its file systems are in order then. BuildFailed."""
+
+    def open_snapshot(self, server_id: str) -> BinaryIO:
+        """What was taken, as a qcow2 that needs no other file. NotFound if nothing is kept."""
+
+    def drop_snapshot(self, server_id: str) -> None:
+        """Nothing is kept, and nothing is being taken. Safe to call again."""
 
     def console_output(self, server_id: str, lines: int | None) -> str:
         """The last ``lines`` lines (all that are kept if None) of the serial console."""

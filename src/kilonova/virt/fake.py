@@ -7,10 +7,13 @@ With a ``folder`` its guests survive the process, one small file a guest, as rea
 
 from __future__ import annotations
 
+import io
 import random
+import struct
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
@@ -25,6 +28,10 @@ from kilonova.virt.base import Guest, GuestEvent
 from kilonova.virt.ids import checked_id
 
 _ACTIVE = (PowerState.RUNNING, PowerState.PAUSED)
+_EMPTY_QCOW2 = struct.pack(
+    ">4sIQIIQIIQQIIQQQQII", b"QFI\xfb", 3, 0, 0, 16, 1 << 20, 0, 1, 0x30000, 0x10000, 1, 0, 0, 0, 0, 0, 4, 104
+).ljust(0x40000, b"\0")
+"""Version 3, clusters of 64 KiB, 1 MiB of zeros; https://gitlab.com/qemu-project/qemu, docs/interop/qcow2."""
 _BOOT = "".join(f"[{second:6.1f}] a fake guest boots\n" for second in range(16))
 
 
@@ -36,6 +43,7 @@ class _Traces(msgspec.Struct, gc=False):
     awaits_start: bool = False
     nics: dict[str, bool] = {}
     """Tap → whether its link is up."""
+    has_snapshot: bool = False
 
 
 class FakeDriver:
@@ -231,6 +239,26 @@ class FakeDriver:
                 raise NotFound(f"guest {server_id} has no interface {tap}")
             self._update(server_id, nics={**nics, tap: up})
 
+    # --- what it holds
+    def take_snapshot(self, server_id: str, cancel: Cancel) -> None:
+        self._step("take_snapshot", cancel)
+        with self._changed:
+            self._get(server_id)
+            self._update(server_id, has_snapshot=True)
+
+    def open_snapshot(self, server_id: str) -> BinaryIO:
+        with self._changed:
+            had = self._servers.get(server_id)
+            if had is None or not had.has_snapshot:
+                raise NotFound(f"nothing was taken of {server_id}")
+        return io.BytesIO(_EMPTY_QCOW2)
+
+    def drop_snapshot(self, server_id: str) -> None:
+        with self._changed:
+            had = self._servers.get(server_id)
+            if had is not None and had.has_snapshot:
+                self._update(server_id, has_snapshot=False)
+
     def console_output(self, server_id: str, lines: int | None) -> str:
         with self._changed:
             self._get(server_id)
@@ -280,6 +308,7 @@ class FakeDriver:
         power_state: PowerState | None = None,
         awaits_start: bool | None = None,
         nics: dict[str, bool] | None = None,
+        has_snapshot: bool | None = None,
     ) -> None:
         """Change what is given; remember it in the folder; wake who waits."""
         with self._changed:
@@ -294,6 +323,8 @@ class FakeDriver:
                 had.awaits_start = awaits_start
             if nics is not None:
                 had.nics = nics
+            if has_snapshot is not None:
+                had.has_snapshot = has_snapshot
             if self._folder is not None:
                 path = self._file(server_id)
                 part = path.with_suffix(".part")

@@ -107,6 +107,19 @@ def nics_that_do_not_come_nor_go(cloud: Cloud) -> None:
     cloud.settled(server_id)
 
 
+def disks_that_become_images(cloud: Cloud) -> None:
+    server_id = cloud.active()
+    _does(cloud, server_id, "createImage", {"name": "s"})
+    _does(cloud, server_id, "createBackup", {"name": "b", "backup_type": "daily", "rotation": 0})
+    driver = cloud.where(server_id).driver
+    for kind, value in (
+        ("createImage", {"name": "s"}),
+        ("createBackup", {"name": "b", "backup_type": "daily", "rotation": 1}),
+    ):
+        driver.failures["take_snapshot"] = [BuildFailed("no")]
+        _does(cloud, server_id, kind, value)
+
+
 def ports_that_go_and_change(cloud: Cloud) -> None:
     """By the network's API, and as another network service says it."""
     network = cloud.make_network()
@@ -134,6 +147,7 @@ STORIES: list[Story] = [
     a_host_that_is_left,
     nics_that_come_and_go,
     nics_that_do_not_come_nor_go,
+    disks_that_become_images,
     ports_that_go_and_change,
 ]
 

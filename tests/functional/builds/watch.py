@@ -16,6 +16,7 @@ from tests.functional.builds.cloud import Cloud, Points, Post
 
 from kilonova.bus.base import Dispatcher
 from kilonova.conductor import sweeper
+from kilonova.image.neighbour import Neighbour
 from kilonova.network.host import MemoryHost
 from kilonova.store.postgresql import PostgreSQL
 from kilonova.store.sqlite import SQLite
@@ -32,6 +33,7 @@ _ACTS = (
     *("ensure_base_image", "ensure_disks", "ensure_config_drive", "ensure_paused", "resume_build", "destroy"),
     *("power_on", "power_off", "reboot", "pause", "unpause", "suspend", "resume"),
     *("attach_interface", "detach_interface", "set_link"),
+    *("take_snapshot", "drop_snapshot"),
 )
 
 
@@ -88,6 +90,7 @@ def watch(patch: pytest.MonkeyPatch, forgotten: str = "") -> Watch:
         _around(patch, kind, "writing", lambda real: _writing(seen, real))
     for act in _ACTS:
         _around(patch, FakeDriver, act, lambda real: _after(seen, f"host: {real.__name__}", real))
+    _around(patch, Neighbour, "upload", lambda real: _elsewhere(seen, "host: upload", real))
     for act in ("plug", "unplug"):
         _around(patch, MemoryHost, act, lambda real: _after(seen, f"host: {real.__name__}", real))
     _around(patch, Post, "cast", lambda real: _before(seen, "cast", real))
@@ -116,6 +119,18 @@ def _writing(seen: Watch, real: Any) -> Any:
 def _after(seen: Watch, what: str, real: Any) -> Any:
     def act(*args: Any, **kwargs: Any) -> Any:
         answer = real(*args, **kwargs)
+        seen.effect(what)
+        return answer
+
+    return act
+
+
+def _elsewhere(seen: Watch, what: str, real: Any) -> Any:
+    """What is done in this thread is another service's, where services run apart."""
+
+    def act(*args: Any, **kwargs: Any) -> Any:
+        with seen.message(""):
+            answer = real(*args, **kwargs)
         seen.effect(what)
         return answer
 

@@ -20,6 +20,14 @@ def test_an_agent_fetches_every_image(alice: Caller, agent: Caller, private: str
     assert agent("GET", f"/v2/images/{private}/file").content == b"x", "its build was accepted before"
 
 
+@pytest.mark.parametrize("kind", ["snapshot", "backup"])
+def test_an_agent_gives_an_image_of_a_server_its_bytes(alice: Caller, agent: Caller, kind: str) -> None:
+    image_id = alice.create(visibility="private", image_type=kind)["id"]
+    assert agent.upload(image_id, b"taken").status_code == 204
+    assert alice("GET", f"/v2/images/{image_id}/file").content == b"taken"
+    assert agent.upload(image_id, b"other").status_code == 409
+
+
 def test_an_agent_does_nothing_else(alice: Caller, agent: Caller, private: str) -> None:
     assert agent.names() == agent.names("?visibility=all") == []
     path = f"/v2/images/{private}"

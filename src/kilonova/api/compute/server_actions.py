@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from kilonova.api.compute import fixed_ips, server_admin, server_lock, server_security_groups
+from kilonova.api.compute import fixed_ips, server_admin, server_images, server_lock, server_security_groups
 from kilonova.api.compute import server_fields as fields
 from kilonova.api.compute.server_access import find
 from kilonova.api.compute.state import ComputeAPI
@@ -116,6 +116,8 @@ ACTIONS: Mapping[str, Perform] = {
     "unpause": _operation("unpause", "os-pause-server:unpause"),
     "suspend": _operation("suspend", "os-suspend-server:suspend"),
     "resume": _operation("resume", "os-suspend-server:resume"),
+    "createImage": server_images.create_image,
+    "createBackup": server_images.create_backup,
     "addFixedIp": fixed_ips.add,
     "removeFixedIp": fixed_ips.remove,
     "forceDelete": _force_delete,
@@ -133,8 +135,6 @@ _ELSEWHERE: dict[str, Any] = {
         (
             "changePassword",
             "confirmResize",
-            "createBackup",
-            "createImage",
             "evacuate",
             "injectNetworkInfo",
             "migrate",

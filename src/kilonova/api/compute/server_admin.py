@@ -37,7 +37,7 @@ def reset_state(api: ComputeAPI, request: Request, server_id: str, value: msgspe
             raise Conflict(
                 f"Cannot 'os-resetState' instance {server_id} while its {doing.record} is under way"
             )
-        operations.supersede(conn, server_id, "The state of the server was reset")
+        accept.supersede(conn, server_id, "The state of the server was reset")
         servers.change(conn, server_id, vm_state=state, task_state=None)
         accept.record(conn, request.context, server, "resetState")
     return Reply(202)

@@ -20,7 +20,7 @@ from kilonova.config import Config
 from kilonova.domain.errors import StaleEpoch
 from kilonova.engine.faults import FaultPoints
 from kilonova.engine.ticker import Ticker
-from kilonova.image.base import ImageSource
+from kilonova.image.base import ImageSink, ImageSource
 from kilonova.monitoring.watch import Watch
 from kilonova.network.base import HostNetwork
 from kilonova.virt.base import Driver
@@ -68,6 +68,7 @@ def start_agents(
     stop: threading.Event,
     watch: Watch,
     closing: ExitStack,
+    images: ImageSink | None = None,
 ) -> None:
     """Each agent waits for a conductor; when it returns, all take work. Stopped: ``stop`` was set before."""
     tickers = (
@@ -86,7 +87,15 @@ def start_agents(
         drivers.append(driver)
         if len(drivers) == 1:
             watch.health.watch("hypervisor", partial(_check, drivers))
-        parts = Parts(host=name, config=config, bus=bus, driver=driver, network=network, faults=faults)
+        parts = Parts(
+            host=name,
+            config=config,
+            bus=bus,
+            driver=driver,
+            network=network,
+            faults=faults,
+            images=images,
+        )
         agent = Agent(parts, _POOL, _BUILDS)
         closing.callback(agent.stop)
         go_on(stop)

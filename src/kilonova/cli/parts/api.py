@@ -25,6 +25,7 @@ from kilonova.config import Config
 from kilonova.domain.errors import BadRequest
 from kilonova.domain.identity import DEFAULT_DOMAIN
 from kilonova.engine.faults import FaultPoints
+from kilonova.engine.ticker import Ticker
 from kilonova.identity.service import Identity
 from kilonova.image.file import FileStore
 from kilonova.image.service import Images
@@ -33,6 +34,9 @@ from kilonova.network.builtin.announcer import Announcer
 from kilonova.network.builtin.service import BuiltinNetwork
 from kilonova.store import users
 from kilonova.store.database import Database
+
+_BURIAL_INTERVAL = 10.0
+"""Seconds until the bytes of an image go that others than the image API have deleted."""
 
 
 def listen(address: str, port: int, closing: ExitStack) -> Server:
@@ -105,6 +109,9 @@ def serve(
     """Answer requests from now on."""
     announcer = Announcer(db, bus, faults.reach)
     closing.callback(announcer.close)
+    burials = Ticker("burials")
+    closing.callback(burials.close)
+    burials.every(_BURIAL_INTERVAL, images.bury)
     network = BuiltinNetwork(db, config, announcer.tell)
     compute = ComputeAPI(config=config, db=db, bus=bus, network=network, images=images, faults=faults)
     answer = application(

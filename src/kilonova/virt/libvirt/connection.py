@@ -27,6 +27,7 @@ _NO_CHANGE_OF_POWER = (libvirt.VIR_DOMAIN_EVENT_DEFINED, libvirt.VIR_DOMAIN_EVEN
 _OF_DEVICES = (
     libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED,
     libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVAL_FAILED,
+    libvirt.VIR_DOMAIN_EVENT_ID_JOB_COMPLETED,
 )
 _loop_lock = threading.Lock()
 _loop: threading.Thread | None = None
@@ -63,8 +64,8 @@ def _end_loop(loop: threading.Thread) -> None:
 
 class Connection:
     """``on_up`` runs after each reconnection, ``on_down`` after each loss, ``on_lifecycle`` with a domain's
-    name when its power may have changed, ``on_device`` when it let go of a device or refused to; these two
-    run in libvirt's thread and must not call libvirt."""
+    name when its power may have changed, ``on_device`` when it let go of a device or refused to, or a job of
+    its has ended; these two run in libvirt's thread and must not call libvirt."""
 
     def __init__(
         self,
@@ -139,7 +140,7 @@ class Connection:
         if event not in _NO_CHANGE_OF_POWER:
             self._on_lifecycle(domain.name())
 
-    def _device(self, _conn: Any, domain: Any, _alias: str, _opaque: None) -> None:
+    def _device(self, _conn: Any, domain: Any, _what: Any, _opaque: None) -> None:
         self._on_device(domain.name())
 
     def _closed(self, _conn: Any, _reason: int, _opaque: None) -> None:

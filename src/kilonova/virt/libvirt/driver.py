@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import quote
 
 from kilonova import log
@@ -31,6 +32,7 @@ from kilonova.virt.libvirt.guests import Guests
 from kilonova.virt.libvirt.hardware import hardware
 from kilonova.virt.libvirt.images import ImageCache, ImageSource
 from kilonova.virt.libvirt.short_path import ShortPath
+from kilonova.virt.libvirt.snapshot import Snapshots
 from kilonova.virt.libvirt.watch import Watch
 from kilonova.virt.libvirt.xml import interface
 from kilonova.virt.libvirt.xml.build import to_text
@@ -70,6 +72,7 @@ class LibvirtDriver:
             uri, self._came_back, self._watch.wake_all, self._lifecycle, self._device
         )
         self._guests = Guests(self._connection, self._folder)
+        self._snapshots = Snapshots(self._folder, self._disks, self._guests, self._watch)
         self._keeper = console.Keeper(self._console_logs)
         self._capabilities: str | None = None
         self._cache_mode = _cache_mode(config, self._folder)
@@ -245,6 +248,19 @@ class LibvirtDriver:
     def set_link(self, server_id: str, tap: str, up: bool) -> None:
         self._guests.set_link(server_id, tap, up)
 
+    # --- what it holds
+    def take_snapshot(self, server_id: str, cancel: Cancel) -> None:
+        self._snapshots.take(server_id, cancel)
+
+    def open_snapshot(self, server_id: str) -> BinaryIO:
+        try:
+            return self._folder.instance(server_id).snapshot.open("rb")
+        except FileNotFoundError as error:
+            raise NotFound(f"nothing was taken of {server_id}") from error
+
+    def drop_snapshot(self, server_id: str) -> None:
+        self._snapshots.drop(server_id)
+
     def console_output(self, server_id: str, lines: int | None) -> str:
         instance = self._folder.instance(server_id)
         if not instance.path.exists():
@@ -352,6 +368,7 @@ class LibvirtDriver:
         for guest in found:
             if guest.power_state is PowerState.RUNNING:
                 self._folder.instance(guest.server_id).awaits_start.unlink(missing_ok=True)
+            self._snapshots.thaw(guest.server_id)
         return found
 
     def _console_logs(self) -> list[Path]:

@@ -1,7 +1,7 @@
 """Where things lie: every path of the driver, made from checked ids, inside one folder.
 
 embed/                    root of qemu:///embed: libvirt's own configuration, sockets and logs
-instances/<server id>/    disk, disk.eph0, disk.swap, disk.config, console.log, awaits-start
+instances/<server id>/    disk, disk.eph0, disk.swap, disk.config, disk.snapshot, console.log, marks
 _base/                    images, each fetched once, never written again
 """
 
@@ -43,6 +43,9 @@ class Instance:
         self.console = path / "console.log"
         self.awaits_start = path / "awaits-start"
         """Exists from before a build starts the domain paused until it let the guest run."""
+        self.snapshot = path / "disk.snapshot"
+        self.frozen = path / "frozen"
+        """Exists from before the guest's agent is told to hold its file systems still until they go on."""
 
     def make(self) -> None:
         self.path.mkdir(mode=0o711, exist_ok=True)

@@ -29,6 +29,9 @@ _UNDEFINE_ALL = (
 _ASKED_BEFORE = "in the process of unplug"
 """What QEMU says when a guest was asked to let go of a device, has not answered, and is asked again."""
 
+_AGENT_SECONDS = 30
+"""How long a guest's agent has for an answer."""
+
 
 def _where(domain: Any) -> int:
     """What a change of devices is to touch."""
@@ -196,6 +199,52 @@ class Guests:
             if nic is None:
                 raise NotFound(f"guest {server_id} has no interface {tap}")
             domain.updateDeviceFlags(to_text(interface.with_link(nic, up)), _where(domain))
+
+    # --- a copy of a disk, while the guest goes on
+    def begin_backup(self, server_id: str, document: str) -> None:
+        """From this moment on QEMU writes what the document says; job_done() tells when it is written."""
+        domain = self.get(server_id)
+        with translated(f"copy a disk of guest {server_id}"):
+            domain.jobStats(libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED)  # of an earlier job: forgotten by this
+            domain.backupBegin(document, None, 0)
+
+    def job_done(self, server_id: str) -> bool | None:
+        """True when it went well, None while it goes on. BuildFailed says why it did not."""
+        domain = self.get(server_id)
+        with translated(f"copy a disk of guest {server_id}"):
+            if domain.jobStats().get("type", 0) != libvirt.VIR_DOMAIN_JOB_NONE:
+                return None
+            ended = domain.jobStats(libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED)
+        if ended.get("type") == libvirt.VIR_DOMAIN_JOB_COMPLETED:
+            return True
+        raise BuildFailed(f"the copy of a disk of guest {server_id} broke off: {ended.get('errmsg', 'why?')}")
+
+    def end_job(self, server_id: str) -> bool:
+        """Give up what is being written, if anything is: whether there was."""
+        domain = self.get(server_id)
+        with translated(f"give up the copy of a disk of guest {server_id}"):
+            if not domain.isActive() or domain.jobStats().get("type", 0) == libvirt.VIR_DOMAIN_JOB_NONE:
+                return False
+            domain.abortJob()
+            return True
+
+    def idle(self, server_id: str) -> bool | None:
+        domain = self.get(server_id)
+        with translated(f"look at guest {server_id}"):
+            active = domain.isActive() and domain.jobStats().get("type", 0) != libvirt.VIR_DOMAIN_JOB_NONE
+        return None if active else True
+
+    def freeze(self, server_id: str) -> None:
+        """Its agent holds the file systems still, with nothing left to write."""
+        domain = self.get(server_id)
+        with translated(f"hold the file systems of guest {server_id} still"):
+            domain.agentSetResponseTimeout(_AGENT_SECONDS, 0)
+            domain.fsFreeze()
+
+    def thaw(self, server_id: str) -> None:
+        domain = self.get(server_id)
+        with translated(f"let the file systems of guest {server_id} go on"):
+            domain.fsThaw()
 
     def undefine(self, server_id: str) -> None:
         """No domain is left: not running, not defined. Nothing if there is none."""

@@ -57,3 +57,13 @@ def _source(source: Source) -> ET.Element:
 
 def scsi_controller() -> ET.Element:
     return element("controller", type="scsi", model="virtio-scsi")
+
+
+def name_of(domain: str, source: Source) -> str | None:
+    """What the disk of that source is called (vda), in a domain's document as libvirt wrote it."""
+    wanted = _source(source).attrib
+    for one in ET.fromstring(domain).iterfind("./devices/disk"):  # noqa: S314 - libvirt wrote it
+        found, target = one.find("source"), one.find("target")
+        if found is not None and target is not None and wanted.items() <= found.attrib.items():
+            return target.get("dev")
+    return None

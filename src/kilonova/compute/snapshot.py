@@ -1,0 +1,54 @@
+"""createImage and createBackup: what is on a server's disk becomes the bytes of an image.
+
+take_snapshot, then upload_image. Cut off anywhere it is done again, of a later moment, unless the image has
+its bytes already.
+"""
+
+from __future__ import annotations
+
+from kilonova.cancel import Cancel
+from kilonova.compute.insist import insist
+from kilonova.compute.journal import Journal
+from kilonova.compute.parts import Parts
+from kilonova.domain.errors import BuildFailed, NotFound
+from kilonova.domain.messages import Work
+from kilonova.domain.servers import PowerState, TaskState
+from kilonova.image.base import ImageSink
+
+KINDS = frozenset({"create_image", "create_backup"})
+
+
+def create_image(parts: Parts, work: Work, journal: Journal, cancel: Cancel) -> PowerState:
+    """Do it; the guest's power state, which it leaves as it is."""
+    guest = parts.driver.guest(work.server_id)
+    if guest is None:
+        raise NotFound(f"Instance {work.server_id} has no guest on this host.")
+    upload(parts, work, journal, cancel, TaskState.IMAGE_PENDING_UPLOAD, TaskState.IMAGE_UPLOADING)
+    return guest.power_state
+
+
+def upload(
+    parts: Parts, work: Work, journal: Journal, cancel: Cancel, taking: TaskState, uploading: TaskState
+) -> None:
+    """The image has its bytes, and nothing else is kept of them here."""
+    driver, images, image_id = parts.driver, _sink(parts), str(work.payload["image_id"])
+    if not insist(lambda: images.has_data(image_id), work.deadline, cancel, "images_away"):
+        with journal.step("take_snapshot", shows=taking, undo=lambda: driver.drop_snapshot(work.server_id)):
+            driver.take_snapshot(work.server_id, cancel)
+        with journal.step("upload_image", shows=uploading):
+            insist(lambda: _upload(parts, images, work, image_id), work.deadline, cancel, "images_away")
+    with journal.step("drop_snapshot"):
+        driver.drop_snapshot(work.server_id)
+
+
+def _upload(parts: Parts, images: ImageSink, work: Work, image_id: str) -> None:
+    """Who is asked again, because an answer was lost, finds that it was done."""
+    if not images.has_data(image_id):
+        with parts.driver.open_snapshot(work.server_id) as data:
+            images.upload(image_id, data)
+
+
+def _sink(parts: Parts) -> ImageSink:
+    if parts.images is None:
+        raise BuildFailed("this host has no way to the image service ([service_user] is not configured)")
+    return parts.images

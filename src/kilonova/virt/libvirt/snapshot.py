@@ -1,0 +1,122 @@
+"""What is on a server's system disk at one moment, as a file beside it.
+
+Of a guest that is on QEMU writes it itself while the guest goes on (a backup job, which leaves the disk as it
+is, so that a crash anywhere costs no more than the file). A guest agent that answers holds the file systems
+still for the moment in which the job begins. Of a guest that is off its disk is read.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+from kilonova import log
+from kilonova.cancel import Cancel
+from kilonova.domain.errors import BuildFailed, KilonovaError, NotFound
+from kilonova.virt.libvirt.disk.base import Backend, Name
+from kilonova.virt.libvirt.folder import Folder
+from kilonova.virt.libvirt.guests import Guests
+from kilonova.virt.libvirt.watch import Watch
+from kilonova.virt.libvirt.xml import disk as disk_xml
+from kilonova.virt.libvirt.xml import serial
+from kilonova.virt.libvirt.xml.build import element, to_text
+
+_LONGEST = 4 * 3600.0
+_ENDS_WITHIN = 60.0
+"""Seconds that QEMU has to give up a job."""
+_log = log.get("virt.libvirt")
+
+
+class Snapshots:
+    def __init__(self, folder: Folder, disks: Backend, guests: Guests, watch: Watch) -> None:
+        self._folder = folder
+        self._disks = disks
+        self._guests = guests
+        self._watch = watch
+
+    def take(self, server_id: str, cancel: Cancel) -> None:
+        self._guests.get(server_id)
+        source = self._disks.find(server_id, Name.SYSTEM)
+        if source is None:
+            raise BuildFailed("the server has no system disk")
+        self.drop(server_id)
+        target = self._folder.instance(server_id).snapshot
+        view = self._guests.look(server_id)
+        if view is None or not view.is_active:
+            self._disks.flatten(source, target, cancel)
+            return
+        name = disk_xml.name_of(self._guests.document(server_id) or "", source)
+        if name is None:
+            raise BuildFailed("the guest has no system disk")
+        part = target.with_name(target.name + ".part")
+        self._begin(server_id, name, part)
+        self._await(server_id, cancel)
+        os.rename(part, target)
+
+    def drop(self, server_id: str) -> None:
+        self._give_up(server_id)
+        self.thaw(server_id)
+        target = self._folder.instance(server_id).snapshot
+        for path in (target, target.with_name(target.name + ".part")):
+            path.unlink(missing_ok=True)
+
+    def thaw(self, server_id: str) -> None:
+        """A guest whose file systems we held still, and died, goes on."""
+        mark = self._folder.instance(server_id).frozen
+        if not mark.exists():
+            return
+        try:
+            self._guests.thaw(server_id)
+        except KilonovaError as error:  # it is off, or was started anew: nothing is held
+            _log.warning("not_thawed", server=server_id, reason=error.message)
+        mark.unlink(missing_ok=True)
+
+    def _begin(self, server_id: str, name: str, target: Path) -> None:
+        document = to_text(_job(name, target))
+        if not serial.agent_answers(self._guests.document(server_id) or ""):
+            self._guests.begin_backup(server_id, document)
+            return
+        self._folder.instance(server_id).frozen.touch()
+        try:
+            self._freeze(server_id)
+            self._guests.begin_backup(server_id, document)
+        finally:
+            self.thaw(server_id)
+
+    def _freeze(self, server_id: str) -> None:
+        """As Nova does without ``os_require_quiesce``: if the agent cannot, the disk is taken as it is."""
+        try:
+            self._guests.freeze(server_id)
+        except KilonovaError as error:
+            _log.warning("not_frozen", server=server_id, reason=error.message)
+
+    def _await(self, server_id: str, cancel: Cancel) -> None:
+        try:
+            done = self._watch.wait(server_id, lambda: self._guests.job_done(server_id), _LONGEST, cancel)
+        except BaseException:
+            self.drop(server_id)
+            raise
+        if not done:
+            self.drop(server_id)
+            raise BuildFailed(f"the snapshot took longer than {_LONGEST:g} s")
+
+    def _give_up(self, server_id: str) -> None:
+        """No job writes any more."""
+        try:
+            if self._guests.end_job(server_id):
+                self._watch.wait(server_id, lambda: self._guests.idle(server_id), _ENDS_WITHIN)
+        except NotFound:
+            return
+
+
+def _job(name: str, target: Path) -> ET.Element:
+    one = element(
+        "disk",
+        element("driver", type="qcow2"),
+        element("target", file=str(target)),
+        name=name,
+        type="file",
+        backup="yes",
+    )
+    return element("domainbackup", element("disks", one), mode="push")

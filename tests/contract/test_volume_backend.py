@@ -1,0 +1,474 @@
+"""What every volume backend does, on the real store."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import subprocess
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from tests.ceph import USER, Ceph
+from tests.running import until
+from tests.volume_backends import HOST, OTHER, Images, Place, opened, qemu_io
+
+from kilonova.cancel import Cancel
+from kilonova.domain.errors import BadRequest, StaleEpoch, Unavailable, VolumeFailed
+from kilonova.domain.servers import ImageRef
+from kilonova.domain.volumes import Blank, FromImage, FromSnapshot, FromVolume, Source
+from kilonova.rbd import Cluster
+from kilonova.volume.base import Backend
+
+GO_ON = Cancel()
+GIB = 1 << 30
+MIB = 1 << 20
+
+
+class Bench:
+    """A backend, and what a guest would see in its volumes."""
+
+    def __init__(self, place: Place, backend: Backend, images: Images) -> None:
+        self.place = place
+        self.backend = backend
+        self.images = images
+
+    def volume(self, source: Source | None = None, size_gb: int = 1) -> str:
+        volume_id = str(uuid4())
+        self.backend.ensure_volume(volume_id, size_gb, source or Blank(), GO_ON)
+        return volume_id
+
+    def write(self, volume_id: str, pattern: int, at: str = "0") -> None:
+        connection = self.backend.connect(volume_id, HOST)
+        qemu_io(connection, f"write -P {pattern} {at} 4k", place=self.place)
+        self.backend.disconnect(volume_id, HOST)
+
+    def read(self, volume_id: str, at: int = 0, size: int = 4096) -> bytes:
+        with self.backend.open(volume_id) as file:
+            file.seek(at)
+            return file.read(size)
+
+    def size(self, volume_id: str) -> int:
+        with self.backend.open(volume_id) as file:
+            return file.seek(0, io.SEEK_END)
+
+    def image(self, data: bytes, disk_format: str = "raw", **more: Any) -> FromImage:
+        image = ImageRef(
+            id=str(uuid4()),
+            disk_format=disk_format,
+            size=more.pop("size", len(data)),
+            os_hash_value=more.pop("os_hash_value", hashlib.sha512(data).hexdigest()),
+            **more,
+        )
+        self.images.bytes[image.id] = data
+        return FromImage(image=image)
+
+    def nothing_left(self) -> bool:
+        left = list((self.place.folder / "spool").glob("*"))
+        return (self.backend.volumes(), self.backend.snapshots(), left) == (set(), {}, [])
+
+
+@pytest.fixture(scope="module", params=["file", "rbd"])
+def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    folder = tmp_path_factory.mktemp(request.param)
+    conf = request.getfixturevalue("ceph").conf if request.param == "rbd" else None
+    return Place(request.param, folder, conf)
+
+
+@pytest.fixture(scope="module")
+def images() -> Images:
+    return Images()
+
+
+@pytest.fixture(scope="module")
+def backend(place: Place, images: Images) -> Iterator[Backend]:
+    with opened(place, images) as made:
+        yield made
+
+
+@pytest.fixture
+def bench(place: Place, backend: Backend, images: Images) -> Iterator[Bench]:
+    """Empty, and empty again in the end."""
+    made = Bench(place, backend, images)
+    assert made.nothing_left()
+    yield made
+    images.before_read = lambda: None
+    for volume_id in backend.volumes():
+        backend.delete(volume_id)
+    assert made.nothing_left()
+
+
+def test_it_says_how_much_it_holds(bench: Bench) -> None:
+    bench.backend.check()
+    total, free = bench.backend.capacity()
+    assert total >= free > 0
+
+
+def test_a_new_volume_is_zeros_whatever_was_there_before(bench: Bench) -> None:
+    first = bench.volume()
+    bench.write(first, 0xAB)
+    bench.backend.delete(first)
+    volume_id = str(uuid4())
+    assert bench.backend.ensure_volume(volume_id, 1, Blank(), GO_ON) == "blank"
+    assert bench.backend.ensure_volume(volume_id, 1, Blank(), GO_ON) == "blank"
+    assert bench.read(volume_id) == bytes(4096)
+    assert bench.size(volume_id) == GIB
+    assert bench.backend.volumes() == {volume_id}
+
+
+def test_what_is_there_is_not_made_again(bench: Bench) -> None:
+    volume_id = bench.volume()
+    bench.write(volume_id, 0xAB)
+    bench.backend.ensure_volume(volume_id, 1, Blank(), GO_ON)
+    assert bench.read(volume_id) == b"\xab" * 4096
+
+
+def test_a_deleted_volume_is_gone_also_if_it_never_was(bench: Bench) -> None:
+    volume_id = bench.volume()
+    bench.backend.ensure_snapshot(volume_id, str(uuid4()), GO_ON)
+    for _ in range(2):
+        bench.backend.delete(volume_id)
+        assert bench.nothing_left()
+    with pytest.raises(VolumeFailed):
+        bench.backend.open(volume_id)
+    with pytest.raises(VolumeFailed):
+        bench.backend.connect(volume_id, HOST)
+    with pytest.raises(VolumeFailed):
+        bench.backend.extend(volume_id, 2, GO_ON)
+    with pytest.raises(VolumeFailed):
+        bench.backend.ensure_snapshot(volume_id, str(uuid4()), GO_ON)
+
+
+def test_ids_that_would_lead_elsewhere_are_refused(bench: Bench) -> None:
+    for bad in ("../x", "", "A" * 36, str(uuid4()).upper()):
+        with pytest.raises(BadRequest):
+            bench.backend.ensure_volume(bad, 1, Blank(), GO_ON)
+        with pytest.raises(BadRequest):
+            bench.backend.delete(bad)
+        with pytest.raises(BadRequest):
+            bench.backend.ensure_snapshot(str(uuid4()), bad, GO_ON)
+
+
+def test_it_grows_with_zeros_and_never_shrinks(bench: Bench) -> None:
+    volume_id = bench.volume()
+    bench.write(volume_id, 0xAB, at="1048572k")
+    for size_gb in (2, 2, 1):
+        bench.backend.extend(volume_id, size_gb, GO_ON)
+        assert bench.size(volume_id) == 2 * GIB
+    assert bench.read(volume_id, GIB - 4096, 8192) == b"\xab" * 4096 + bytes(4096)
+    bench.write(volume_id, 0xCD, at="2097148k")
+    assert bench.read(volume_id, 2 * GIB - 4096) == b"\xcd" * 4096
+
+
+# --- made of an image
+def test_a_volume_of_a_raw_image(bench: Bench) -> None:
+    data = b"boot" + bytes(3 * MIB) + b"end"
+    volume_id = bench.volume(bench.image(data))
+    assert bench.read(volume_id, size=len(data) + 4096) == data + bytes(4096)
+    assert bench.size(volume_id) == GIB
+
+
+def qcow2(folder: Path, size: str = "64M", *options: str) -> bytes:
+    path = folder / f"{uuid4()}.qcow2"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", *options, path, size], check=True)
+    if "-b" not in options:
+        subprocess.run(["qemu-io", "-f", "qcow2", "-c", "write -q -P 0xab 1M 4k", path], check=True)
+    return path.read_bytes()
+
+
+def test_a_volume_of_a_qcow2_image_holds_the_disk(bench: Bench, tmp_path: Path) -> None:
+    volume_id = bench.volume(bench.image(qcow2(tmp_path), "qcow2"))
+    assert bench.read(volume_id, MIB - 4096, 12288) == bytes(4096) + b"\xab" * 4096 + bytes(4096)
+    assert bench.size(volume_id) == GIB
+
+
+def test_a_bad_image_is_refused_and_nothing_is_left(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(b"secret" * 1000)
+    overlay = qcow2(tmp_path, "64M", "-F", "raw", "-b", str(tmp_path / "secret"))
+    bad = {
+        "the bytes of another": bench.image(b"boot" * 1000, os_hash_value="0" * 128),
+        "a qcow2 that is said to be raw": bench.image(qcow2(tmp_path)),
+        "a raw that is said to be a qcow2": bench.image(b"boot" * 1000, "qcow2"),
+        "a file of the host behind it": bench.image(overlay, "qcow2"),
+        "a disk that the volume cannot hold": bench.image(qcow2(tmp_path, "2G"), "qcow2"),
+        "… as it says itself": bench.image(b"boot", virtual_size=GIB + 1),
+        "a format that is not converted": bench.image(b"boot" * 1000, "vmdk"),
+        "a container": bench.image(b"boot" * 1000, container_format="ova"),
+        "none": FromImage(image=ImageRef(id=str(uuid4()), disk_format="raw", size=4)),
+    }
+    for what, source in bad.items():
+        with pytest.raises(VolumeFailed):
+            bench.volume(source)
+        assert bench.nothing_left(), what
+
+
+def test_a_transfer_that_breaks_or_is_cancelled_leaves_nothing(bench: Bench) -> None:
+    source = bench.image(b"boot" * MIB)
+    cancel = Cancel()
+    bench.images.before_read = cancel.set
+    with pytest.raises(StaleEpoch):
+        bench.backend.ensure_volume(str(uuid4()), 1, source, cancel)
+
+    def breaks() -> None:
+        raise ConnectionError("gone")
+
+    bench.images.before_read = breaks
+    with pytest.raises(Unavailable):
+        bench.volume(source)
+    left = bench.backend.volumes()
+    for (
+        volume_id
+    ) in left:  # a backend that has no other name for it says so, until it is made again or deleted
+        with pytest.raises(VolumeFailed):
+            bench.backend.connect(volume_id, HOST)
+        bench.images.before_read = lambda: None
+        bench.backend.ensure_volume(volume_id, 1, source, GO_ON)
+        assert bench.read(volume_id, size=4) == b"boot"
+
+
+# --- made of another volume
+def test_a_copy_of_a_volume_goes_its_own_way(bench: Bench) -> None:
+    source = bench.volume()
+    bench.write(source, 0xAB)
+    copy = bench.volume(FromVolume(volume_id=source), size_gb=2)
+    assert bench.backend.ensure_volume(copy, 2, FromVolume(volume_id=source), GO_ON) in ("clone", "copy")
+    bench.write(source, 0x11)
+    bench.write(copy, 0x22, at="4k")
+    assert bench.read(copy, size=12288) == b"\xab" * 4096 + b"\x22" * 4096 + bytes(4096)
+    assert bench.read(source, size=8192) == b"\x11" * 4096 + bytes(4096)
+    assert bench.size(copy) == 2 * GIB
+    assert bench.backend.snapshots() == {}
+    bench.backend.delete(source)
+    assert bench.backend.volumes() == {copy}
+    assert bench.read(copy, size=4096) == b"\xab" * 4096
+
+
+def test_a_snapshot_is_of_its_moment(bench: Bench) -> None:
+    volume_id, snapshot_id = bench.volume(), str(uuid4())
+    bench.write(volume_id, 0xAB)
+    bench.backend.ensure_snapshot(volume_id, snapshot_id, GO_ON)
+    bench.write(volume_id, 0x11)
+    bench.backend.ensure_snapshot(volume_id, snapshot_id, GO_ON)
+    assert bench.backend.snapshots() == {snapshot_id: volume_id}
+    assert bench.backend.volumes() == {volume_id}
+    made = bench.volume(FromSnapshot(snapshot_id=snapshot_id, volume_id=volume_id), size_gb=2)
+    for _ in range(2):
+        bench.backend.delete_snapshot(volume_id, snapshot_id)
+        assert bench.backend.snapshots() == {}
+    bench.backend.delete(volume_id)
+    assert bench.backend.volumes() == {made}
+    assert bench.read(made) == b"\xab" * 4096
+    assert bench.size(made) == 2 * GIB
+
+
+def test_a_volume_that_could_not_hold_its_source_is_refused(bench: Bench) -> None:
+    source, snapshot_id = bench.volume(size_gb=2), str(uuid4())
+    bench.backend.ensure_snapshot(source, snapshot_id, GO_ON)
+    for of in (FromVolume(volume_id=source), FromSnapshot(snapshot_id=snapshot_id, volume_id=source)):
+        with pytest.raises(VolumeFailed):
+            bench.volume(of)
+    for volume_id in bench.backend.volumes() - {source}:
+        bench.backend.delete(volume_id)
+    assert bench.backend.volumes() == {source}
+    with pytest.raises(VolumeFailed):
+        bench.volume(FromVolume(volume_id=str(uuid4())))
+
+
+def test_a_volume_is_again_what_its_snapshot_is(bench: Bench) -> None:
+    volume_id, snapshot_id = bench.volume(), str(uuid4())
+    bench.write(volume_id, 0xAB)
+    bench.backend.ensure_snapshot(volume_id, snapshot_id, GO_ON)
+    bench.write(volume_id, 0x11)
+    bench.backend.extend(volume_id, 2, GO_ON)
+    bench.write(volume_id, 0x22, at="1500M")
+    for _ in range(2):
+        bench.backend.revert(volume_id, snapshot_id, GO_ON)
+        assert bench.read(volume_id) == b"\xab" * 4096
+        assert bench.read(volume_id, 1500 * MIB) == bytes(4096)
+        assert bench.size(volume_id) == 2 * GIB
+
+
+# --- the way there
+def test_the_way_there_is_the_same_each_time(bench: Bench) -> None:
+    volume_id = bench.volume()
+    first = bench.backend.connect(volume_id, HOST)
+    assert bench.backend.connect(volume_id, HOST) == first
+    qemu_io(first, "write -P 1 0 4k", place=bench.place)
+    second = bench.backend.connect(volume_id, OTHER)
+    qemu_io(second, "read -P 1 0 4k", place=bench.place, connector=OTHER)
+    for connector in (HOST, HOST, OTHER):
+        bench.backend.disconnect(volume_id, connector)
+    bench.backend.delete(volume_id)
+    bench.backend.disconnect(volume_id, HOST)
+
+
+# --- several at once
+def test_many_make_the_same_volume_at_once(bench: Bench) -> None:
+    source = bench.volume()
+    bench.write(source, 0xAB)
+    volume_id = str(uuid4())
+    start = threading.Barrier(4)
+
+    def make() -> None:
+        start.wait()
+        with suppress(Unavailable, VolumeFailed):  # another one is at it
+            bench.backend.ensure_volume(volume_id, 1, FromVolume(volume_id=source), GO_ON)
+
+    with ThreadPoolExecutor(4) as pool:
+        for each in [pool.submit(make) for _ in range(4)]:
+            each.result()
+    bench.backend.ensure_volume(volume_id, 1, FromVolume(volume_id=source), GO_ON)
+    assert bench.read(volume_id) == b"\xab" * 4096
+    assert bench.backend.volumes() == {source, volume_id}
+
+
+def test_different_volumes_do_not_wait_for_each_other(bench: Bench) -> None:
+    source = bench.volume()
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: bench.volume(FromVolume(volume_id=source)), range(16)))
+        assert bench.backend.volumes() == {source, *made}
+        list(pool.map(bench.backend.delete, [source, *made]))
+    assert bench.nothing_left()
+
+
+@contextmanager
+def small_disk(folder: Path, mib: int) -> Iterator[None]:
+    folder.mkdir(exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={mib}m", "kilonova-test", folder], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+@pytest.fixture
+def files(bench: Bench) -> Bench:
+    if bench.place.kind == "rbd":
+        pytest.skip("of files")
+    return bench
+
+
+@pytest.fixture
+def rbd(bench: Bench) -> Bench:
+    if bench.place.kind != "rbd":
+        pytest.skip("of Ceph")
+    return bench
+
+
+def test_a_volume_of_an_image_in_the_same_cluster_is_a_clone(rbd: Bench) -> None:
+    source = rbd.image(b"", size=0)
+    assert rbd.place.ceph_conf is not None
+    cluster = Cluster(rbd.place.ceph_conf, USER)
+    pool = cluster.pool("images")
+    pool.create(source.image.id, 8 * MIB)
+    with pool.writing(source.image.id) as writer:
+        writer.write(b"boot")
+    pool.snapshot(source.image.id, "snap", protect=True)
+    rbd.images.in_ceph.add(source.image.id)
+    volume_id = str(uuid4())
+    for _ in range(2):
+        assert rbd.backend.ensure_volume(volume_id, 1, source, GO_ON) == "clone"
+    pool.remove(source.image.id)
+    assert rbd.read(volume_id, size=8) == b"boot\0\0\0\0"
+    assert rbd.size(volume_id) == GIB
+    rbd.backend.delete(volume_id)
+    assert (pool.names(), pool.trashed()) == (set(), set())
+    cluster.close()
+
+
+def test_a_store_that_does_not_answer_is_unavailable_and_goes_on(rbd: Bench, ceph: Ceph) -> None:
+    volume_id = rbd.volume()
+    source = rbd.image(b"boot" * MIB)
+    with opened(rbd.place._replace(timeout=1), rbd.images) as hasty:
+        rbd.images.before_read = ceph.freeze_osd
+        made = str(uuid4())
+        with pytest.raises((Unavailable, VolumeFailed)):
+            hasty.ensure_volume(made, 1, source, GO_ON)
+        for ask in (hasty.check, lambda: hasty.delete(volume_id), lambda: hasty.connect(volume_id, HOST)):
+            with pytest.raises(Unavailable):
+                ask()
+        rbd.images.before_read = lambda: None
+        ceph.thaw_osd()
+        until(lambda: ensured(hasty, made, source), 60, "the broken writer's watch to end")
+        assert rbd.read(made, size=4) == b"boot"
+        assert rbd.backend.volumes() == {volume_id, made}
+
+
+def ensured(backend: Backend, volume_id: str, source: Source) -> bool:
+    try:
+        backend.ensure_volume(volume_id, 1, source, GO_ON)
+    except Unavailable:
+        return False
+    return True
+
+
+def test_only_its_owner_may_read_a_file(files: Bench) -> None:
+    volume_id = files.volume()
+    files.backend.ensure_snapshot(volume_id, str(uuid4()), GO_ON)
+    made = list((files.place.folder / "volumes").iterdir())
+    assert len(made) >= 2
+    assert {path.stat().st_mode & 0o777 for path in made if path.is_file()} == {0o600}
+
+
+def test_a_volume_that_a_guest_writes_to_is_not_copied_half(files: Bench) -> None:
+    """Where files share blocks it is a copy of one moment; elsewhere it is refused, in any case not torn."""
+    volume_id = files.volume()
+    with subprocess.Popen(
+        ["qemu-io", "-f", "raw", files.place.folder / "volumes" / f"volume-{volume_id}"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as guest:
+        assert guest.stdin is not None
+        assert guest.stdout is not None
+        print("write -P 1 0 4k", file=guest.stdin, flush=True)
+        assert "wrote" in guest.stdout.readline()
+        if not shares_blocks(files.place.folder):
+            for source in (FromVolume(volume_id=volume_id), FromVolume(volume_id=volume_id)):
+                with pytest.raises(VolumeFailed, match="a guest has the volume"):
+                    files.volume(source)
+            with pytest.raises(VolumeFailed, match="a guest has the volume"):
+                files.backend.ensure_snapshot(volume_id, str(uuid4()), GO_ON)
+        files.backend.extend(volume_id, 2, GO_ON)
+        guest.stdin.close()
+    assert files.backend.volumes() == {volume_id}
+    assert files.backend.snapshots() == {}
+    assert files.read(files.volume(FromVolume(volume_id=volume_id), 2)) == b"\1" * 4096
+
+
+def shares_blocks(folder: Path) -> bool:
+    a, b = folder / "a", folder / "b"
+    a.write_bytes(b"x" * 4096)
+    done = subprocess.run(["cp", "--reflink=always", a, b], capture_output=True, check=False)
+    a.unlink()
+    b.unlink(missing_ok=True)
+    return done.returncode == 0
+
+
+@pytest.mark.system
+def test_a_disk_that_is_full_leaves_nothing(files: Bench, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "small", 4), opened(Place("file", tmp_path / "small"), files.images) as full:
+        for disk_format, data in (("raw", b"boot" * 2 * MIB), ("qcow2", big_qcow2(tmp_path))):
+            with pytest.raises(VolumeFailed, match=r"[nN]o space"):
+                full.ensure_volume(str(uuid4()), 1, files.image(data, disk_format), GO_ON)
+            assert full.volumes() == set()
+        source = str(uuid4())
+        full.ensure_volume(source, 1, files.image(b"boot" * (5 * MIB // 8)), GO_ON)
+        with pytest.raises(VolumeFailed, match="no space"):
+            full.ensure_volume(str(uuid4()), 1, FromVolume(volume_id=source), GO_ON)
+        assert full.volumes() == {source}
+
+
+def big_qcow2(folder: Path) -> bytes:
+    """Small as a file: the disk in it is not."""
+    path = folder / "big.qcow2"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", path, "64M"], check=True)
+    subprocess.run(["qemu-io", "-f", "qcow2", "-c", "write -q -P 0xab 0 8M", path], check=True)
+    packed = folder / "packed.qcow2"
+    subprocess.run(["qemu-img", "convert", "-c", "-f", "qcow2", "-O", "qcow2", path, packed], check=True)
+    return packed.read_bytes()
