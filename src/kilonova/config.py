@@ -286,9 +286,16 @@ class ImageCache(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 class VolumeBackend(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``[volume.backends.NAME]``: a place where a volume manager keeps volumes (Cinder's names)."""
 
-    driver: Literal["file", "rbd", "iscsi"]
+    driver: Literal["file", "rbd"]
     volume_backend_name: str = ""
     """What volume types choose by; empty: NAME."""
+    path: str = ""
+    """Of ``file``: the folder; empty: ``volumes`` in the state folder."""
+    shared: bool = False
+    """Of ``file``: the folder is the same one on every host."""
+    rbd_pool: str = "volumes"
+    rbd_user: str = "cinder"
+    rbd_ceph_conf: str = "/etc/ceph/ceph.conf"
 
 
 class Volume(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

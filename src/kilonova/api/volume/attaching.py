@@ -12,13 +12,13 @@ from kilonova.api.http import Reply, Request, Version
 from kilonova.api.volume import policy
 from kilonova.api.volume.connectors import ConnectorBody, connector_of
 from kilonova.api.volume.state import VolumeAPI
-from kilonova.domain.errors import BadRequest, NotFound
+from kilonova.domain.errors import BadRequest
 from kilonova.domain.volumes import AttachStatus, VolumeStatus, connection_info
 from kilonova.store import volume_attachments
 from kilonova.store import volumes as store
 from kilonova.store.database import Row
 from kilonova.volume.builtin import attachments as rules
-from kilonova.volume.builtin.errors import invalid_volume
+from kilonova.volume.builtin.errors import attachment_not_found, invalid_volume
 from kilonova.volume.builtin.volumes import find
 
 
@@ -82,9 +82,7 @@ def attach(api: VolumeAPI, request: Request, volume_id: str, asked: Attach) -> R
             store.change(conn, volume_id, status=VolumeStatus.AVAILABLE)
         if volume.readonly and asked.mode == "rw":
             raise invalid_volume(f"Volume {volume_id} is readonly: it cannot be attached in mode rw.")
-        attachment_id = rules.reserve(
-            conn, request.context, volume_id, asked.instance_uuid, mode=asked.mode
-        )
+        attachment_id = rules.reserve(conn, request.context, volume_id, asked.instance_uuid, mode=asked.mode)
         if asked.host_name is not None:
             volume_attachments.change(conn, attachment_id, host=asked.host_name)
         rules.complete(conn, attachment_id, asked.mountpoint)
@@ -110,7 +108,7 @@ def _which(conn: sa.Connection, request: Request, volume_id: str, attachment_id:
     if attachment_id is not None:
         held = [one for one in held if one.id == attachment_id]
         if not held:
-            raise NotFound(f"Volume attachment could not be found with filter: attachment_id = {attachment_id}.")
+            raise attachment_not_found(attachment_id)
     if not held:
         raise invalid_volume(f"Volume {volume_id} is not attached.")
     if len(held) > 1:

@@ -15,7 +15,7 @@ def connector_of(given: ConnectorBody) -> Connector:
     texts = {"host": given.get("host"), "ip": given.get("ip"), "initiator": given.get("initiator")}
     for name, value in texts.items():
         if value is not None and (not isinstance(value, str) or len(value) > 255 or not value.isprintable()):
-            raise BadRequest(f"Invalid input received: connector: {name} is no text of at most 255 characters.")
+            raise BadRequest(f"Invalid input received: connector: {name} must be a text of at most 255.")
     if not texts["host"]:
         raise BadRequest("Invalid input received: connector: host is missing.")
     return Connector(

@@ -19,7 +19,9 @@ from kilonova.store.block_lists import Window
 MAX_LIMIT = 1000
 """Items of a page at most (Cinder's osapi_max_limit)."""
 
-CONTROLS = frozenset({"limit", "marker", "offset", "sort", "sort_key", "sort_dir", "with_count", "all_tenants"})
+CONTROLS = frozenset(
+    {"limit", "marker", "offset", "sort", "sort_key", "sort_dir", "with_count", "all_tenants"}
+)
 _DIGITS = re.compile(r"[0-9]{1,9}")
 
 Condition = sa.ColumnElement[bool]
@@ -50,10 +52,13 @@ def _sort(request: Request) -> list[tuple[str, bool]]:
     together = request.query("sort")
     if together is not None:
         if request.query("sort_key") is not None or request.query("sort_dir") is not None:
-            raise BadRequest("The 'sort_key' and 'sort_dir' parameters are deprecated and cannot be used with "
-                             "the 'sort' parameter.")
+            raise BadRequest(
+                "The 'sort_key' and 'sort_dir' parameters are deprecated and cannot be used with "
+                "the 'sort' parameter."
+            )
         pairs = [part.strip().partition(":") for part in together.split(",") if part.strip()]
-        return [(key.strip(), _descends(way.strip() or "desc")) for key, _, way in pairs] or [("created_at", True)]
+        found = [(key.strip(), _descends(way.strip() or "desc")) for key, _, way in pairs]
+        return found or [("created_at", True)]
     return [(request.query("sort_key") or "created_at", _descends(request.query("sort_dir") or "desc"))]
 
 
@@ -64,7 +69,7 @@ def _descends(direction: str) -> bool:
 
 
 def of_project(request: Request, column: sa.Column[str]) -> list[Condition]:
-    """The caller's project's; an admin may ask for all (``all_tenants``), or for another's (``project_id``)."""
+    """The caller's project's; an admin may ask for all (``all_tenants``), or another's (``project_id``)."""
     context = request.context
     everyone = inputs.boolean("all_tenants", request.query("all_tenants") or "")
     if not context.is_admin or not everyone:
@@ -178,5 +183,3 @@ def links(request: Request, collection: str, item_id: str) -> list[dict[str, str
         {"rel": "self", "href": f"{with_version}/{collection}/{item_id}"},
         {"rel": "bookmark", "href": f"{without}/{collection}/{item_id}"},
     ]
-
-

@@ -208,7 +208,8 @@ def _properties(image_metadata: dict[str, str]) -> dict[str, str]:
     return {
         name: value
         for name, value in image_metadata.items()
-        if name not in _OF_THE_IMAGE and name.startswith(("hw_", "os_type", "os_distro", "os_version", "os_admin"))
+        if name not in _OF_THE_IMAGE
+        and name.startswith(("hw_", "os_type", "os_distro", "os_version", "os_admin"))
     }
 
 

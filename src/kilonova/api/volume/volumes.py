@@ -52,10 +52,10 @@ class Create(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Update(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    name: str | None | UnsetType = UNSET
-    display_name: str | None | UnsetType = UNSET
-    description: str | None | UnsetType = UNSET
-    display_description: str | None | UnsetType = UNSET
+    name: str | UnsetType | None = UNSET
+    display_name: str | UnsetType | None = UNSET
+    description: str | UnsetType | None = UNSET
+    display_description: str | UnsetType | None = UNSET
     metadata: dict[str, str] | UnsetType = UNSET
 
 
@@ -152,9 +152,7 @@ def show(api: VolumeAPI, request: Request, volume_id: str) -> Reply:
 def create(api: VolumeAPI, request: Request) -> Reply:
     context = request.context
     policy.require_writer(context, "volume:create")
-    asked = inputs.envelope(
-        request, "volume", Create, "OS-SCH-HNT:scheduler_hints", "scheduler_hints"
-    )
+    asked = inputs.envelope(request, "volume", Create, "OS-SCH-HNT:scheduler_hints", "scheduler_hints")
     _check(request, asked)
     volume_id = str(uuid.uuid4())
     image = _image(api, request, asked)
@@ -176,7 +174,7 @@ def create(api: VolumeAPI, request: Request) -> Reply:
         if asked.multiattach and not is_true(record.kind.extra_specs.get("multiattach")):
             raise BadRequest(
                 "Invalid input received: multiattach is of a volume's type: give one with the extra spec "
-                "multiattach=\"<is> True\"."
+                'multiattach="<is> True".'
             )
         creation.create(conn, api.parts, context, [record])
         row = rules.find(conn, context, volume_id)
@@ -209,7 +207,9 @@ def _image(api: VolumeAPI, request: Request, asked: Create) -> ImageRef | None:
         return None
     image_id = image_id.rsplit("/", 1)[-1]
     if not inputs.is_uuid(image_id):
-        raise BadRequest("Invalid input received: Invalid image identifier or unable to access requested image.")
+        raise BadRequest(
+            "Invalid input received: Invalid image identifier or unable to access requested image."
+        )
     try:
         return api.images.ref(request.context, image_id)
     except NotFound as error:

@@ -1,0 +1,90 @@
+"""The volume service of this process, and the manager that works with its backends."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+
+from kilonova.bus.base import Bus
+from kilonova.cli.parts.agents import own_name
+from kilonova.config import Config, VolumeBackend
+from kilonova.domain.messages import VolumeEnded
+from kilonova.engine.faults import FaultPoints
+from kilonova.image.base import ImageSource
+from kilonova.image.service import Images
+from kilonova.store.database import Database
+from kilonova.volume.base import Backend
+from kilonova.volume.builtin.service import BuiltinVolumes
+from kilonova.volume_manager.parts import Parts, Place
+from kilonova.volume_manager.service import Manager
+from kilonova.volume_manager.uploads import ImageUploads
+
+_DEFAULT = "file"
+"""The backend that there is where none is configured."""
+
+
+def service(config: Config, db: Database, bus: Bus, faults: FaultPoints) -> BuiltinVolumes:
+    return BuiltinVolumes(db, bus, config, faults.reach)
+
+
+def start_manager(
+    config: Config,
+    db: Database,
+    bus: Bus,
+    images: Images,
+    source: ImageSource,
+    state: Path,
+    faults: FaultPoints,
+    closing: ExitStack,
+) -> str:
+    """It takes the work of its backends when this returns; what to tell about it.
+
+    ``source``: the images' bytes; ``state``: the folder for what is kept here.
+    """
+    name = config.volume.name or own_name(config)
+    places = {one: _place(one, options, source, state) for one, options in _enabled(config).items()}
+    parts = Parts(
+        name=name,
+        owner=f"volume.{name}/{own_name(config)}",
+        config=config,
+        db=db,
+        bus=bus,
+        places=places,
+        uploads=ImageUploads(images),
+        faults=faults,
+        ended=_nobody_waits,
+    )
+    manager = Manager(parts)
+    closing.callback(manager.close)
+    manager.start()
+    return f"{name} ({', '.join(places)})"
+
+
+def _nobody_waits(_word: VolumeEnded) -> None:
+    """Whoever asked for it looks at the volume."""
+
+
+def _enabled(config: Config) -> dict[str, VolumeBackend]:
+    if not config.volume.backends:
+        return {_DEFAULT: VolumeBackend(driver="file")}
+    wanted = config.volume.enabled_backends or list(config.volume.backends)
+    return {name: config.volume.backends[name] for name in wanted}
+
+
+def _place(name: str, options: VolumeBackend, images: ImageSource, state: Path) -> Place:
+    called = options.volume_backend_name or name
+    backend: Backend
+    if options.driver == "file":
+        from kilonova.volume.backends.file import FileBackend
+
+        folder = Path(options.path) if options.path else state / "volumes"
+        backend = FileBackend(folder, images, shared=options.shared)
+    else:
+        from kilonova.rbd.cluster import Cluster
+        from kilonova.volume.backends.rbd import RbdBackend
+
+        spool = state / "spool"
+        spool.mkdir(parents=True, exist_ok=True, mode=0o700)
+        cluster = Cluster(Path(options.rbd_ceph_conf), options.rbd_user)
+        backend = RbdBackend(cluster.pool(options.rbd_pool), images, spool)
+    return Place(options.driver, called, backend)
