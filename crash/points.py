@@ -160,6 +160,7 @@ class _Points:
         except AssertionError as error:
             raise AssertionError(f"{story_of(cluster, server)}, not {scenario.goal}") from error
         settle(cluster, scenario.settles)
+        scenario.finally_(cluster, server)
 
     def _configure(self, scenario: Scenario, name: str, faults: dict[str, Any]) -> None:
         options = scenario.options.get(self._cluster.services[name].kind, {})

@@ -41,6 +41,8 @@ class Scenario:
     """What the user does when all services are there again."""
     settles: float = 60.0
     """Seconds within which all must be well again."""
+    finally_: Callable[[Cluster, str], None] = lambda _cluster, _server: None
+    """What must be true in the end, beside what always must. AssertionError."""
     late: str = ""
     """Where it may end too, if the conductor that was to say that it takes too long dies of that."""
 
@@ -114,12 +116,12 @@ def _delete(cluster: Cluster, server: str) -> None:
         assert status == 204, answer
 
 
-def _action(name: str, value: object = None) -> Callable[[Cluster, str], None]:
+def _action(name: str, value: object = None, accepted: int = 202) -> Callable[[Cluster, str], None]:
     def act(cluster: Cluster, server: str) -> None:
         path = f"/compute/v2.1/servers/{id_of(cluster, server)}/action"
         with suppress(*NOT_NOW):
             status, answer = cluster.ask("POST", path, {name: value})
-            assert status == 202, answer
+            assert status == accepted, answer
 
     return act
 
@@ -133,6 +135,13 @@ def _images_are_clear(cluster: Cluster, server: str) -> None:
     path = f"/image/v2/images?instance_uuid={id_of(cluster, server)}"
     found = [image["status"] for image in cluster.ask("GET", path)[1]["images"]]
     assert set(found) <= {"active"}, found
+
+
+def _rebuild(cluster: Cluster, server: str) -> None:
+    _action("rebuild", {"imageRef": cluster.image_id})(cluster, server)
+
+
+_rescue = _action("rescue", None, 200)
 
 
 def _attach(cluster: Cluster, server: str) -> None:
@@ -294,16 +303,20 @@ SCENARIOS = [
     Scenario("unpause", "active", _action("unpause"), _settled("paused", _build, _action("pause"))),
     Scenario("suspend", "suspended", _action("suspend"), _active),
     Scenario("resume", "active", _action("resume"), _settled("suspended", _build, _action("suspend"))),
-    Scenario("create-image", "active", _create_image, _active, again=_images_are_clear),
-    Scenario("create-backup", "active", _create_backup, _active, again=_images_are_clear),
+    Scenario("create-image", "active", _create_image, _active, finally_=_images_are_clear),
+    Scenario("create-backup", "active", _create_backup, _active, finally_=_images_are_clear),
     Scenario(
         "create-image-fails",
         "active",
         _create_image,
         _active,
         {"compute": {"fake": {"step_failures": {"take_snapshot": 1.0}}}},
-        again=_images_are_clear,
+        finally_=_images_are_clear,
     ),
+    Scenario("rebuild", "active", _rebuild, _active),
+    Scenario("rebuild-of-what-is-off", "stopped", _rebuild, _stopped),
+    Scenario("rescue", "rescued", _rescue, _active),
+    Scenario("unrescue", "active", _action("unrescue"), _settled("rescued", _build, _rescue)),
     Scenario("attach-interface", "active", _attach, _active),
     Scenario("detach-interface", "active", _detach, _active),
     Scenario("attach-interface-heard-late", "active", _heard_late(_attach), _active),

@@ -298,6 +298,19 @@ def test_console_of_a_guest_can_be_read(host: Host, running: BuildSpec) -> None:
     assert host.driver.console_output(running.server_id, 0) == ""
 
 
+def test_a_guest_is_rescued_and_back(host: Host, running: BuildSpec) -> None:
+    other, stable = _other_image(running).image, {"hw_rescue_device": "disk"}
+    assert other is not None
+    metadata = GuestMetadata(server_id=running.server_id, name="n", hostname="n", project_id="p1")
+    host.driver.cache_image(other, GO_ON)
+    for image in (other, other, msgspec.structs.replace(other, properties=stable)):
+        host.driver.rescue(running, image, [], metadata, GO_ON)
+        assert host.state(running.server_id) is PowerState.RUNNING
+    for _ in range(2):
+        host.driver.unrescue(running, [])
+        assert host.state(running.server_id) is PowerState.RUNNING
+
+
 @pytest.mark.parametrize("state", ["running", "paused", "off"])
 def test_what_a_guest_has_on_its_disk_can_be_taken(host: Host, running: BuildSpec, state: str) -> None:
     server_id = running.server_id

@@ -302,3 +302,30 @@ def test_names_are_unique_and_novas() -> None:
     names = [rule.name for rule in rules]
     assert len(set(names)) == len(names)
     assert all(name.endswith(("Filter", "Weigher")) for name in names)
+
+
+@pytest.mark.parametrize(
+    ("demand", "passes"),
+    [
+        ("true", ["a"]),
+        ("*", ["a", "b"]),
+        ("s== 12", ["b"]),
+        ("<or> 12 <or> true", ["a", "b"]),
+        (">= 3", ["b"]),
+        ("<= 3", []),
+        ("= 12", ["b"]),
+        ("<in> ru", ["a"]),
+        ("other", []),
+    ],
+)
+def test_aggregates_as_flavors_demand_them(demand: str, passes: list[str]) -> None:
+    (rule,) = [rule for rule in filters.BUILT_IN if rule.name == "AggregateInstanceExtraSpecsFilter"]
+    hosts = [
+        host("a", aggregate_metadata={"k": ["false", "true"]}),
+        host("b", aggregate_metadata={"k": ["12"]}),
+        host("c"),
+    ]
+    specs = {"aggregate_instance_extra_specs:k": demand, "k": "of no scope"}
+    asked = request(flavor=structs.replace(FLAVOR, extra_specs=specs))
+    assert [one.host for one in rule.passing(asked, hosts)] == passes
+    assert rule.passing(request(), hosts) == hosts

@@ -13,11 +13,12 @@ import pytest
 from kilonova.domain.errors import BuildAborted, NotFound
 from kilonova.domain.network import Vif
 from kilonova.domain.servers import BuildSpec, Flavor, ImageRef
-from kilonova.virt.libvirt.disk.devices import own_devices
+from kilonova.virt.libvirt.disk.devices import own_devices, rescue_devices
 from kilonova.virt.libvirt.disk.qcow2 import Qcow2
 from kilonova.virt.libvirt.folder import Folder, domain_name, server_of
 from kilonova.virt.libvirt.hardware import Hardware, hardware
 from kilonova.virt.libvirt.images import ImageCache
+from kilonova.virt.libvirt.rescue import way_of_rescue
 from kilonova.virt.libvirt.xml import interface
 from kilonova.virt.libvirt.xml.domain import domain
 
@@ -114,6 +115,63 @@ def test_disks_come_in_order(tmp_path: Path) -> None:
 def test_an_iso_boots_first(tmp_path: Path) -> None:
     root = document(tmp_path, files=("disk.config",), boot_cd=tmp_path / "image")
     assert targets(root) == [("cdrom", "hda"), ("cdrom", "hdb")]
+
+
+@pytest.mark.parametrize(
+    ("properties", "disk_format", "expected", "boots"),
+    [
+        ({}, "raw", [("disk", "vda"), ("disk", "vdb"), ("cdrom", "hda")], "vda"),
+        ({}, "iso", [("disk", "vda"), ("disk", "vdb"), ("cdrom", "hda"), ("cdrom", "hdb")], "hda"),
+        (
+            {"hw_rescue_device": "disk", "hw_rescue_bus": "scsi"},
+            "raw",
+            [("disk", "vda"), ("disk", "vdb"), ("disk", "sda"), ("cdrom", "hda")],
+            "sda",
+        ),
+    ],
+)
+def test_a_rescued_machine(
+    tmp_path: Path,
+    properties: dict[str, str],
+    disk_format: str,
+    expected: list[tuple[str, str]],
+    boots: str,
+) -> None:
+    folder = Folder(tmp_path)
+    folder.make()
+    instance = folder.instance(SERVER_ID)
+    instance.make()
+    for name in ("disk", "disk.eph0", "disk.rescue", "disk.config", "disk.config.rescue"):
+        (instance.path / name).touch()
+    spec = make_spec()
+    image = ImageRef(id=str(uuid.uuid4()), disk_format=disk_format, size=1, properties=properties)
+    how = way_of_rescue(image, hardware(spec))
+    disks = Qcow2(folder, ImageCache(folder, cast(Any, None)))
+    found = list(rescue_devices(disks, instance, hardware(spec), "none", how, tmp_path / "image"))
+    text = domain(
+        spec, [], instance, hardware(spec), disks=found, virt_type="qemu", agent_socket=Path("/short/ga")
+    )
+    root = ET.fromstring(text)
+    assert targets(root) == expected
+    (first,) = [one for one in root.iterfind("./devices/disk") if one.find("boot") is not None]
+    assert first.find("target").get("dev") == boots  # type: ignore[union-attr]
+    sources = [source.get("file") for source in root.iterfind("./devices/disk/source")]
+    assert str(instance.path / "disk.config.rescue") in sources
+    assert str(instance.path / "disk.config") not in sources
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [
+        {"hw_rescue_device": "floppy"},
+        {"hw_rescue_bus": "usb"},
+        {"hw_rescue_device": "cdrom", "hw_rescue_bus": "virtio"},
+    ],
+)
+def test_a_rescue_that_cannot_be(properties: dict[str, str]) -> None:
+    image = ImageRef(id=str(uuid.uuid4()), disk_format="raw", size=1, properties=properties)
+    with pytest.raises(BuildAborted, match="hw_rescue"):
+        way_of_rescue(image, Hardware())
 
 
 def test_a_nic_uses_the_tap_that_is_there(tmp_path: Path) -> None:

@@ -12,9 +12,11 @@ from msgspec import structs
 
 from kilonova import log
 from kilonova.bus.base import Handler, Subscription
-from kilonova.compute import actions, build, delete, interfaces, metadata, snapshot
+from kilonova.cancel import Cancel
+from kilonova.compute import actions, build, delete, interfaces, metadata, rebuild, rescue, snapshot
 from kilonova.compute.images import ImageKeeper
 from kilonova.compute.insist import insist
+from kilonova.compute.journal import Journal
 from kilonova.compute.parts import Parts
 from kilonova.compute.power import PowerWatch
 from kilonova.compute.reconcile import likeness, reconcile
@@ -49,6 +51,15 @@ _RECONCILE_INTERVAL = 600.0
 """Seconds between two comparisons that nobody asked for."""
 _REPAIR_INTERVAL = 5.0
 """Seconds between two looks at the host's network: what is wrong with it is right again within ten."""
+
+
+_WITH_STEPS: dict[str, Callable[[Parts, Work, Journal, Cancel], PowerState]] = {
+    **dict.fromkeys(snapshot.KINDS, snapshot.create_image),
+    "rebuild": rebuild.rebuild,
+    "rescue": rescue.rescue,
+    "unrescue": rescue.unrescue,
+}
+"""Actions that are more than one step."""
 
 
 class Agent:
@@ -195,14 +206,9 @@ class Agent:
                 work,
                 lambda task, journal: interfaces.change_interfaces(parts, work, journal, task.cancel, learn),
             )
-        elif work.kind in snapshot.KINDS:
-            self._worker.do(
-                work, lambda task, journal: snapshot.create_image(parts, work, journal, task.cancel)
-            )
         else:
-            self._worker.do(
-                work, lambda task, journal: actions.perform_action(parts, work, journal, task.cancel)
-            )
+            perform = _WITH_STEPS.get(work.kind, actions.perform_action)
+            self._worker.do(work, lambda task, journal: perform(parts, work, journal, task.cancel))
 
     def _work_ended(self, server_id: str, told: PowerState | None) -> None:
         self._power.work_ended(server_id, told)

@@ -18,9 +18,9 @@ from kilonova.compute.parts import Parts
 from kilonova.compute.refresh import Learn
 from kilonova.domain.messages import Activate, AllocateNetworks, Nothing, Vifs, Work
 from kilonova.domain.network import Vif
-from kilonova.domain.servers import BuildSpec, PowerState, TaskState, guest_metadata
+from kilonova.domain.servers import BuildSpec, GuestMetadata, PowerState, TaskState, guest_metadata
 
-_BOOT_TIMEOUT = 60.0
+BOOT_TIMEOUT = 60.0
 """Seconds for the hypervisor to say that a guest it was told to resume runs; it takes milliseconds."""
 
 
@@ -36,7 +36,7 @@ def build_and_run_instance(
     parts: Parts, work: Work, journal: Journal, cancel: Cancel, learn: Learn
 ) -> PowerState:
     """Build the server; its power state at the end. Raises what the failing step raised."""
-    spec = _with_secrets(work)
+    spec = with_secrets(work)
     vifs = _networks(parts, work, journal, learn)
     _create_image(parts, work, spec, vifs, journal, cancel)
     _plug_vifs(parts, spec, vifs, journal)
@@ -76,10 +76,14 @@ def _create_image(
         step.note = driver.ensure_disks(spec, cancel)
     if spec.config_drive:
         with journal.step("create_config_drive"):
-            metadata = guest_metadata(spec, vifs, work.availability_zone, spec.metadata)
-            own = vendor_data.static(parts.config.api), vendor_data.dynamic(parts.config.api, metadata)
-            metadata = structs.replace(metadata, vendor_data=own[0], vendor_data_dynamic=own[1])
-            driver.ensure_config_drive(spec, metadata)
+            driver.ensure_config_drive(spec, config_drive(parts, work, spec, vifs))
+
+
+def config_drive(parts: Parts, work: Work, spec: BuildSpec, vifs: list[Vif]) -> GuestMetadata:
+    """What the config drive tells."""
+    metadata = guest_metadata(spec, vifs, work.availability_zone, spec.metadata)
+    own = vendor_data.static(parts.config.api), vendor_data.dynamic(parts.config.api, metadata)
+    return structs.replace(metadata, vendor_data=own[0], vendor_data_dynamic=own[1])
 
 
 def _plug_vifs(parts: Parts, spec: BuildSpec, vifs: list[Vif], journal: Journal) -> None:
@@ -109,10 +113,10 @@ def _commit(parts: Parts, work: Work, journal: Journal) -> None:
 def _let_run(parts: Parts, work: Work, journal: Journal) -> PowerState:
     with journal.after_commit("wait_for_boot"):
         parts.driver.resume_build(work.server_id)
-        parts.driver.wait_for_running(work.server_id, _BOOT_TIMEOUT)
+        parts.driver.wait_for_running(work.server_id, BOOT_TIMEOUT)
     return PowerState.RUNNING
 
 
-def _with_secrets(work: Work) -> BuildSpec:
+def with_secrets(work: Work) -> BuildSpec:
     """The stored spec has no password in it; the operation brings it for the time of the build."""
     return structs.replace(work.spec, admin_password=work.payload.get("admin_password"))

@@ -67,8 +67,10 @@ def end(conn: sa.Connection, parts: Parts, work: Row, power_state: PowerState) -
     payload = _payload(conn, work)
     lease.close(conn, work, operations.DONE)
     values: dict[str, Any] = {"task_state": None, "power_state": power_state, "fault": None}
-    if (goal := ACTIONS[work.kind].goal) is not None:
+    if (goal := payload.get("goal", ACTIONS[work.kind].goal)) is not None:
         values["vm_state"] = goal
+    if work.kind == "rebuild":
+        values["launched_at"] = now()
     if work.kind == "create_backup":
         _rotate(conn, work, payload)
     servers.change(conn, work.server_id, **values)

@@ -12,8 +12,8 @@ from kilonova.domain.servers import TaskState, VmState
 
 
 class Action(msgspec.Struct, frozen=True, kw_only=True):
-    """``record``: the name in the list of instance actions. ``goal``: the vm_state when it ended well; None:
-    the one that it began in, as long as nothing else says so (conductor.ends)."""
+    """``record``: the name in the list of instance actions. ``goal``: the vm_state when it ended well, if
+    its operation does not name another; None: the one that it began in."""
 
     record: str
     vm_states: frozenset[VmState]
@@ -74,6 +74,23 @@ ACTIONS: dict[str, Action] = {
         goal=None,
         moves_disks=True,
         harmless=True,
+    ),
+    "rebuild": Action(
+        record="rebuild",
+        vm_states=_states(_V.ACTIVE, _V.STOPPED, _V.ERROR),
+        task_state=_T.REBUILDING,
+        goal=_V.ACTIVE,
+        moves_disks=True,
+    ),
+    "rescue": Action(
+        record="rescue",
+        vm_states=_states(_V.ACTIVE, _V.STOPPED, _V.ERROR),
+        task_state=_T.RESCUING,
+        goal=_V.RESCUED,
+        moves_disks=True,
+    ),
+    "unrescue": Action(
+        record="unrescue", vm_states=_states(_V.RESCUED), task_state=_T.UNRESCUING, goal=_V.ACTIVE
     ),
 }
 """Delete is not here: it may begin in every state, and supersedes whatever is open."""

@@ -54,6 +54,9 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
     checksum: str | None = None
     os_hash_algo: str | None = None
     os_hash_value: str | None = None
+    store: str | None = None
+    """Which store keeps the bytes; None: that of files."""
+    tree_hash: str | None = None
     created_at: float = 0.0
     updated_at: float = 0.0
     properties: dict[str, str] = {}

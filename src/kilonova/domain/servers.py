@@ -90,6 +90,15 @@ class Flavor(msgspec.Struct, frozen=True, kw_only=True):
     extra_specs: dict[str, str] = {}
 
 
+class ImageLocation(msgspec.Struct, frozen=True, kw_only=True):
+    """Where an image is in Ceph: raw, in a snapshot that can be cloned (the cluster's id, and names)."""
+
+    fsid: str
+    pool: str
+    image: str
+    snapshot: str
+
+
 class ImageRef(msgspec.Struct, frozen=True, kw_only=True):
     """What a host must know of an image: size in bytes, minima in MiB and GiB, sha512 in hex."""
 
@@ -103,6 +112,10 @@ class ImageRef(msgspec.Struct, frozen=True, kw_only=True):
     min_disk: int = 0
     min_ram: int = 0
     properties: dict[str, str] = {}
+    location: ImageLocation | None = None
+    """None: it is fetched from the image service."""
+    tree_hash: str | None = None
+    """disk_image/tree_hash.py, if it is known: faster to check than sha512."""
 
 
 class BuildSpec(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,7 +8,8 @@ time, and a claim that does not fit is refused anyway. Liveness is read anew eve
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from kilonova.domain.clock import now
 from kilonova.domain.hosts import Capacity
@@ -49,6 +50,8 @@ class HostState:
     servers: int
     failed_builds: int
     generation: int
+    aggregate_metadata: Mapping[str, list[str]] = field(default_factory=dict)
+    """Key → what the aggregates that it is in say."""
     io_ops: int = 0
     """Operations under way there, counted at the last full read, and what was claimed since."""
 
@@ -148,6 +151,7 @@ class Hosts:
             servers=0,
             failed_builds=0,
             generation=0,
+            aggregate_metadata=row.aggregate_metadata or {},
         )
         _set_free(state, row)
         return state

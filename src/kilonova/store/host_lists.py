@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from kilonova.domain.clock import now
 from kilonova.domain.errors import BadRequest, Conflict, NotFound
-from kilonova.store import paging
+from kilonova.store import aggregates, paging
 from kilonova.store.database import Row
 from kilonova.store.schema.hosts import claims, hosts, services
 from kilonova.store.schema.servers import servers
@@ -71,6 +71,8 @@ def delete_service(conn: sa.Connection, service_id: str) -> None:
             "Unable to delete compute service that is hosting instances. "
             "Migrate or delete the instances first."
         )
+    for host in conn.execute(compute).scalars().all():
+        aggregates.forget_host(conn, host)
     conn.execute(sa.delete(hosts).where(hosts.c.service_id == service_id))
     conn.execute(sa.delete(services).where(services.c.id == service_id))
 

@@ -125,6 +125,22 @@ class Driver(Protocol):
     def set_link(self, server_id: str, tap: str, up: bool) -> None:
         """Plug the cable of a NIC in, or pull it: nothing passes while it is down."""
 
+    # Another disk to boot from, for a while.
+    def rescue(
+        self,
+        spec: BuildSpec,
+        image: ImageRef,
+        vifs: list[Vif],
+        metadata: GuestMetadata | None,
+        cancel: Cancel,
+    ) -> None:
+        """Running from a disk of that image, which was cached, or from the image if it is a CD; with its own
+        system disk beside it, or all its disks in their places if the image says how it wants to be there
+        (``hw_rescue_device``, ``hw_rescue_bus``). ``metadata``: what the config drive tells meanwhile."""
+
+    def unrescue(self, spec: BuildSpec, vifs: list[Vif]) -> None:
+        """Running from its own disk again; the other one is gone."""
+
     # What it holds, for an image.
     def take_snapshot(self, server_id: str, cancel: Cancel) -> None:
         """All that is on its system disk at one moment, kept beside it; what was kept before is gone. A guest

@@ -44,6 +44,7 @@ class _Traces(msgspec.Struct, gc=False):
     nics: dict[str, bool] = {}
     """Tap → whether its link is up."""
     has_snapshot: bool = False
+    rescue_image: str = ""
 
 
 class FakeDriver:
@@ -239,6 +240,28 @@ class FakeDriver:
                 raise NotFound(f"guest {server_id} has no interface {tap}")
             self._update(server_id, nics={**nics, tap: up})
 
+    # --- another disk to boot from
+    def rescue(
+        self,
+        spec: BuildSpec,
+        image: ImageRef,
+        vifs: list[Vif],
+        metadata: GuestMetadata | None,
+        cancel: Cancel,
+    ) -> None:
+        self._step("rescue", cancel)
+        with self._changed:
+            self._get(spec.server_id)
+            self._update(spec.server_id, nics=_nics(vifs), rescue_image=image.id)
+        self._become(spec.server_id, PowerState.RUNNING)
+
+    def unrescue(self, spec: BuildSpec, vifs: list[Vif]) -> None:
+        self._step("unrescue")
+        with self._changed:
+            self._get(spec.server_id)
+            self._update(spec.server_id, nics=_nics(vifs), rescue_image="")
+        self._become(spec.server_id, PowerState.RUNNING)
+
     # --- what it holds
     def take_snapshot(self, server_id: str, cancel: Cancel) -> None:
         self._step("take_snapshot", cancel)
@@ -309,6 +332,7 @@ class FakeDriver:
         awaits_start: bool | None = None,
         nics: dict[str, bool] | None = None,
         has_snapshot: bool | None = None,
+        rescue_image: str | None = None,
     ) -> None:
         """Change what is given; remember it in the folder; wake who waits."""
         with self._changed:
@@ -325,6 +349,8 @@ class FakeDriver:
                 had.nics = nics
             if has_snapshot is not None:
                 had.has_snapshot = has_snapshot
+            if rescue_image is not None:
+                had.rescue_image = rescue_image
             if self._folder is not None:
                 path = self._file(server_id)
                 part = path.with_suffix(".part")

@@ -137,6 +137,17 @@ def ports_that_go_and_change(cloud: Cloud) -> None:
     until(lambda: len(driver.interfaces(server_id)) == 1, PATIENCE, "the other to go")
 
 
+def other_disks(cloud: Cloud) -> None:
+    server_id = cloud.active(cloud.make_network(), config_drive=True)
+    image = {"imageRef": "22222222-3333-4444-5555-666666666666"}
+    _does(cloud, server_id, "rebuild", image)
+    assert cloud.act(server_id, "rescue") == 200
+    cloud.settled(server_id)
+    _does(cloud, server_id, "unrescue")
+    _does(cloud, server_id, "os-stop")
+    _does(cloud, server_id, "rebuild", image)
+
+
 STORIES: list[Story] = [
     a_whole_life,
     a_build_that_fails_on_every_host,
@@ -148,6 +159,7 @@ STORIES: list[Story] = [
     nics_that_come_and_go,
     nics_that_do_not_come_nor_go,
     disks_that_become_images,
+    other_disks,
     ports_that_go_and_change,
 ]
 

@@ -33,7 +33,7 @@ _ACTS = (
     *("ensure_base_image", "ensure_disks", "ensure_config_drive", "ensure_paused", "resume_build", "destroy"),
     *("power_on", "power_off", "reboot", "pause", "unpause", "suspend", "resume"),
     *("attach_interface", "detach_interface", "set_link"),
-    *("take_snapshot", "drop_snapshot"),
+    *("take_snapshot", "drop_snapshot", "rescue", "unrescue", "cache_image"),
 )
 
 

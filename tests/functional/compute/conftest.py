@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
@@ -16,6 +17,7 @@ from kilonova.api.http import application
 from kilonova.api.idempotency import Once
 from kilonova.bus.local import LocalBus
 from kilonova.config import Config
+from kilonova.domain.clock import now
 from kilonova.domain.context import RequestContext
 from kilonova.domain.errors import Unauthorized
 from kilonova.domain.hosts import Capacity, HostReport
@@ -24,6 +26,8 @@ from kilonova.engine.faults import FaultPoints
 from kilonova.network.builtin.service import BuiltinNetwork
 from kilonova.store import domains, flavors, hosts, projects
 from kilonova.store.database import Database
+from kilonova.store.schema.base import Json
+from kilonova.store.schema.servers import servers
 
 PROJECT = "a" * 32
 OTHER_PROJECT = "b" * 32
@@ -160,3 +164,22 @@ def add_host(database: Database, config: Config) -> Callable[[str], str]:
         return service_id
 
     return add
+
+
+@pytest.fixture
+def place(database: Database) -> Callable[[str, str], str]:
+    """Put a server on a host, past everything that would."""
+
+    def put(host: str, name: str) -> str:
+        server_id = str(uuid.uuid4())
+        blank: dict[type, Any] = {str: "x", int: 0, float: now(), bool: False}
+        row = {
+            c.name: blank.get(c.type.python_type, {}) for c in servers.c if not c.nullable and not c.default
+        }
+        row |= {"id": server_id, "host": host, "name": name, "vm_state": "active", "task_state": "rebooting"}
+        row |= {c.name: {} for c in servers.c if isinstance(c.type, Json) and not c.nullable}
+        with database.write() as conn:
+            conn.execute(servers.insert().values(row))
+        return server_id
+
+    return put

@@ -21,30 +21,9 @@ from kilonova.network.builtin.ports import new_port
 from kilonova.store import hosts as host_store
 from kilonova.store import networks, ports, routers
 from kilonova.store.database import Database
-from kilonova.store.schema.base import Json
 from kilonova.store.schema.hosts import hosts, services
-from kilonova.store.schema.servers import servers
 
 Add = Callable[[str], str]
-
-
-@pytest.fixture
-def place(database: Database) -> Callable[[str, str], str]:
-    """Put a server on a host, past everything that would."""
-
-    def put(host: str, name: str) -> str:
-        server_id = str(uuid.uuid4())
-        blank: dict[type, Any] = {str: "x", int: 0, float: now(), bool: False}
-        row = {
-            c.name: blank.get(c.type.python_type, {}) for c in servers.c if not c.nullable and not c.default
-        }
-        row |= {"id": server_id, "host": host, "name": name, "vm_state": "active", "task_state": "rebooting"}
-        row |= {c.name: {} for c in servers.c if isinstance(c.type, Json) and not c.nullable}
-        with database.write() as conn:
-            conn.execute(servers.insert().values(row))
-        return server_id
-
-    return put
 
 
 @pytest.fixture

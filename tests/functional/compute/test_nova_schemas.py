@@ -115,6 +115,7 @@ def test_what_the_resources_answer(admin: Any, exchanges: list[dict[str, Any]], 
         _write_quotas(admin, version)
         _write_services(admin, version, service)
         _show_hypervisors(admin, version)
+        _write_aggregates(admin, version, f"a{number}")
     unserved = [e for e in exchanges if e["status"] >= 500 and not e["path"].endswith("/uptime")]
     assert not unserved
     assert sum(e["status"] < 400 for e in exchanges) > 1000
@@ -134,6 +135,18 @@ def _write_flavors(admin: Any, version: str, name: str) -> None:
     admin("POST", "/flavors/p/action", version, {"removeTenantAccess": {"tenant": PROJECT}})
     admin("POST", "/flavors/p/action", version, {"addTenantAccess": {"tenant": PROJECT}})
     assert admin("DELETE", f"/flavors/{name}", version).status_code == 202
+
+
+def _write_aggregates(admin: Any, version: str, name: str) -> None:
+    made = admin("POST", "/os-aggregates", version, {"aggregate": {"name": name, "availability_zone": "z"}})
+    path = f"/os-aggregates/{made.json['aggregate']['id']}"
+    admin("PUT", path, version, {"aggregate": {"name": f"{name}-2"}})
+    admin("POST", f"{path}/action", version, {"add_host": {"host": "one"}})
+    admin("POST", f"{path}/action", version, {"set_metadata": {"metadata": {"ssd": "true", "x": None}}})
+    admin("GET", path, version)
+    admin("GET", "/os-aggregates", version)
+    admin("POST", f"{path}/action", version, {"remove_host": {"host": "one"}})
+    assert admin("DELETE", path, version).status_code == 200
 
 
 def _write_keypairs(admin: Any, version: str, name: str) -> None:

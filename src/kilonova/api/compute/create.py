@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from kilonova.api.compute import create_checks as checks
 from kilonova.api.compute import links, policy
@@ -44,10 +44,10 @@ def create(api: ComputeAPI, request: Request) -> Reply:
     hints = checks.scheduler_hints(body.hints or body.older_hints)
     least, most = _counts(asked)
     checks.refuse_unavailable(asked)
-    checks.user_data(asked)
+    checks.user_data(None if asked.user_data is UNSET else asked.user_data)
     with api.db.read() as conn:
         flavor = _flavor(conn, context, str(asked.flavor_ref))
-        public_key = _public_key(conn, context, asked)
+        key = public_key(conn, context, asked.key_name)
         limits = quotas.limits(conn, context.project_id, api.config.quota)
         place = placement(conn, context, asked)
         count = _affordable(conn, context.project_id, flavor, limits, least, most)
@@ -57,10 +57,10 @@ def create(api: ComputeAPI, request: Request) -> Reply:
     checks.devices(asked, flavor)
     networks = requested_networks(api, context, asked, count)
     groups = api.network.security_groups(context, [group.name for group in asked.security_groups])
-    password = asked.admin_pass if asked.admin_pass is not UNSET else _random(12)
-    spec = _spec(context, asked, flavor, image, networks, groups, place, hints, public_key, password)
+    password = asked.admin_pass if asked.admin_pass is not UNSET else random_word(12)
+    spec = _spec(context, asked, flavor, image, networks, groups, place, hints, key, password)
     servers = [_new_server(asked, spec, index, count) for index in range(count)]
-    reservation_id = f"r-{_random(8).lower()}"
+    reservation_id = f"r-{random_word(8).lower()}"
     accept.create_servers(api.db, api.bus, api.config, context, servers, reservation_id, limits, api.faults)
     if asked.return_reservation_id:
         return Reply(202, {"reservation_id": reservation_id})
@@ -114,11 +114,12 @@ def _flavor(conn: sa.Connection, context: RequestContext, flavor_id: str) -> Fla
     return flavor
 
 
-def _public_key(conn: sa.Connection, context: RequestContext, asked: ServerRequest) -> str | None:
-    if asked.key_name is UNSET:
+def public_key(conn: sa.Connection, context: RequestContext, key_name: str | UnsetType | None) -> str | None:
+    """Of the caller's key pair of that name. BadRequest if there is none."""
+    if key_name is UNSET or key_name is None:
         return None
     try:
-        return str(keypairs.get(conn, context.user_id, asked.key_name).public_key)
+        return str(keypairs.get(conn, context.user_id, key_name).public_key)
     except NotFound as error:
         raise BadRequest("Invalid key_name provided.") from error
 
@@ -126,8 +127,13 @@ def _public_key(conn: sa.Connection, context: RequestContext, asked: ServerReque
 def _image(api: ComputeAPI, context: RequestContext, asked: ServerRequest) -> ImageRef:
     if not asked.image_ref:
         raise BadRequest("Missing imageRef attribute: servers boot from images here, not from volumes")
+    return image_to_boot(api, context, asked.image_ref)
+
+
+def image_to_boot(api: ComputeAPI, context: RequestContext, image_id: str) -> ImageRef:
+    """BadRequest if there is no such image, or none that could be booted now."""
     try:
-        return api.images.ref(context, asked.image_ref)
+        return api.images.ref(context, image_id)
     except NotFound as error:
         raise BadRequest("Can not find requested image") from error
 
@@ -189,7 +195,7 @@ def host_name(name: str, suffix: str = "") -> str:
     return kept[: 63 - len(suffix)].rstrip("-") + suffix
 
 
-def _random(length: int) -> str:
+def random_word(length: int) -> str:
     """Letters and digits, by one draw from the kernel: a draw for each would cost more than a query."""
     number = int.from_bytes(secrets.token_bytes(length + 4))
     text = ""

@@ -33,11 +33,12 @@ def refuse_unavailable(asked: ServerRequest) -> None:
         raise BadRequest("Block Device Mapping is Invalid: volumes are not available here")
 
 
-def user_data(asked: ServerRequest) -> None:
-    if asked.user_data is UNSET:
+def user_data(text: str | None) -> None:
+    """BadRequest unless it is base64, or nothing."""
+    if text is None:
         return
     try:
-        base64.b64decode("".join(asked.user_data.split()), validate=True)
+        base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError) as error:
         raise BadRequest("User data needs to be valid base 64.") from error
 

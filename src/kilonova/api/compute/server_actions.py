@@ -12,7 +12,15 @@ from typing import Any, Literal
 
 import msgspec
 
-from kilonova.api.compute import fixed_ips, server_admin, server_images, server_lock, server_security_groups
+from kilonova.api.compute import (
+    fixed_ips,
+    server_admin,
+    server_images,
+    server_lock,
+    server_rebuild,
+    server_rescue,
+    server_security_groups,
+)
 from kilonova.api.compute import server_fields as fields
 from kilonova.api.compute.server_access import find
 from kilonova.api.compute.state import ComputeAPI
@@ -118,6 +126,9 @@ ACTIONS: Mapping[str, Perform] = {
     "resume": _operation("resume", "os-suspend-server:resume"),
     "createImage": server_images.create_image,
     "createBackup": server_images.create_backup,
+    "rebuild": server_rebuild.rebuild,
+    "rescue": server_rescue.rescue,
+    "unrescue": _operation("unrescue", "os-unrescue"),
     "addFixedIp": fixed_ips.add,
     "removeFixedIp": fixed_ips.remove,
     "forceDelete": _force_delete,
@@ -139,13 +150,10 @@ _ELSEWHERE: dict[str, Any] = {
             "injectNetworkInfo",
             "migrate",
             "os-migrateLive",
-            "rebuild",
-            "rescue",
             "resize",
             "revertResize",
             "shelve",
             "shelveOffload",
-            "unrescue",
             "unshelve",
         ),
         (2, 1),

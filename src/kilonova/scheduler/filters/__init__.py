@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kilonova.scheduler.filters.aggregate_extra_specs import AGGREGATE_EXTRA_SPECS
 from kilonova.scheduler.filters.availability_zone import AVAILABILITY_ZONE
 from kilonova.scheduler.filters.capabilities import CAPABILITIES
 from kilonova.scheduler.filters.compute import COMPUTE
@@ -17,6 +18,7 @@ BUILT_IN = [
     REQUESTED_HOST,
     RETRY,
     AVAILABILITY_ZONE,
+    AGGREGATE_EXTRA_SPECS,
     CAPABILITIES,
     IMAGE_PROPERTIES,
     VCPUS,

@@ -25,6 +25,10 @@ images = sa.Table(
     sa.Column("checksum", text(32)),
     sa.Column("os_hash_algo", text(64)),
     sa.Column("os_hash_value", text(128)),
+    # Which store keeps it; NULL: files.
+    sa.Column("store", text(16)),
+    # disk_image/tree_hash.py; NULL: it came when there was none.
+    sa.Column("tree_hash", text(64)),
     sa.Column("created_at", sa.Float, nullable=False, index=True),
     sa.Column("updated_at", sa.Float, nullable=False),
     sa.Column("deleted_at", sa.Float),

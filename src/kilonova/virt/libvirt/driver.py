@@ -24,13 +24,14 @@ from kilonova.domain.servers import BuildSpec, GuestMetadata, ImageRef, PowerSta
 from kilonova.virt.base import Guest, GuestEvent
 from kilonova.virt.libvirt import cached, config_drive, console, disk, embed, host, kvm
 from kilonova.virt.libvirt.connection import Connection
-from kilonova.virt.libvirt.disk.base import is_cdrom
-from kilonova.virt.libvirt.disk.devices import own_devices
+from kilonova.virt.libvirt.disk.base import Name, is_cdrom
+from kilonova.virt.libvirt.disk.devices import own_devices, rescue_devices
 from kilonova.virt.libvirt.errors import translated
 from kilonova.virt.libvirt.folder import Folder, Instance, server_of
 from kilonova.virt.libvirt.guests import Guests
 from kilonova.virt.libvirt.hardware import hardware
 from kilonova.virt.libvirt.images import ImageCache, ImageSource
+from kilonova.virt.libvirt.rescue import Rescue, way_of_rescue
 from kilonova.virt.libvirt.short_path import ShortPath
 from kilonova.virt.libvirt.snapshot import Snapshots
 from kilonova.virt.libvirt.watch import Watch
@@ -147,12 +148,7 @@ class LibvirtDriver:
         return made
 
     def ensure_config_drive(self, spec: BuildSpec, metadata: GuestMetadata) -> None:
-        from kilonova.domain.metadata import config_drive_files
-
-        instance = self._instance(spec)
-        if not instance.config_drive.exists():
-            files = config_drive_files(metadata, self._config.network.dhcp_domain)
-            config_drive.write(instance.config_drive, files)
+        self._write_config_drive(self._instance(spec).config_drive, metadata)
 
     def ensure_paused(self, spec: BuildSpec, vifs: list[Vif]) -> None:
         view = self._guests.look(spec.server_id)
@@ -248,6 +244,33 @@ class LibvirtDriver:
     def set_link(self, server_id: str, tap: str, up: bool) -> None:
         self._guests.set_link(server_id, tap, up)
 
+    # --- another disk to boot from
+    def rescue(
+        self,
+        spec: BuildSpec,
+        image: ImageRef,
+        vifs: list[Vif],
+        metadata: GuestMetadata | None,
+        cancel: Cancel,
+    ) -> None:
+        how = way_of_rescue(image, hardware(spec))
+        if not how.cdrom:
+            self._disks.ensure_rescue(spec, image, cancel)
+        if metadata is not None:
+            self._write_config_drive(self._instance(spec).rescue_config_drive, metadata)
+        self._guests.pull_plug(spec.server_id)
+        self._define(spec, vifs, how)
+        self._guests.create(spec.server_id, fresh=True)
+        self._let_run(spec.server_id)
+
+    def unrescue(self, spec: BuildSpec, vifs: list[Vif]) -> None:
+        self._guests.pull_plug(spec.server_id)
+        self._disks.remove(spec.server_id, Name.RESCUE)
+        self._folder.instance(spec.server_id).rescue_config_drive.unlink(missing_ok=True)
+        self._define(spec, vifs)
+        self._guests.create(spec.server_id, fresh=True)
+        self._let_run(spec.server_id)
+
     # --- what it holds
     def take_snapshot(self, server_id: str, cancel: Cancel) -> None:
         self._snapshots.take(server_id, cancel)
@@ -285,15 +308,26 @@ class LibvirtDriver:
         instance.make()
         return instance
 
-    def _define(self, spec: BuildSpec, vifs: list[Vif]) -> None:
-        boot_cd = self._images.path(spec.image) if spec.image and is_cdrom(spec) else None
+    def _write_config_drive(self, path: Path, metadata: GuestMetadata) -> None:
+        from kilonova.domain.metadata import config_drive_files
+
+        if not path.exists():
+            config_drive.write(path, config_drive_files(metadata, self._config.network.dhcp_domain))
+
+    def _define(self, spec: BuildSpec, vifs: list[Vif], rescue: Rescue | None = None) -> None:
         instance, machine = self._instance(spec), hardware(spec)
+        if rescue is None:
+            boot_cd = self._images.path(spec.image) if spec.image and is_cdrom(spec) else None
+            disks = own_devices(self._disks, instance, machine, self._cache_mode, boot_cd)
+        else:
+            image = self._images.path(rescue.image)
+            disks = rescue_devices(self._disks, instance, machine, self._cache_mode, rescue, image)
         document = domain_xml(
             spec,
             vifs,
             instance,
             machine,
-            disks=list(own_devices(self._disks, instance, machine, self._cache_mode, boot_cd)),
+            disks=list(disks),
             virt_type=self._virt_type,
             agent_socket=self._short.path / "instances" / spec.server_id / "ga",
             pcie_ports=self._config.libvirt.num_pcie_ports,

@@ -43,6 +43,7 @@ class Instance:
         self.console = path / "console.log"
         self.awaits_start = path / "awaits-start"
         """Exists from before a build starts the domain paused until it let the guest run."""
+        self.rescue_config_drive = path / "disk.config.rescue"
         self.snapshot = path / "disk.snapshot"
         self.frozen = path / "frozen"
         """Exists from before the guest's agent is told to hold its file systems still until they go on."""

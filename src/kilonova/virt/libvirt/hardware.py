@@ -17,7 +17,7 @@ from kilonova.domain.errors import BuildAborted
 from kilonova.domain.servers import BuildSpec
 
 _MACHINE = re.compile(r"pc|q35|pc-(i440fx|q35)-[0-9.]+")
-_DISK_BUSES = ("virtio", "scsi", "sata", "ide")
+DISK_BUSES = ("virtio", "scsi", "sata", "ide")
 _CDROM_BUSES = ("ide", "sata", "scsi")
 _VIF_MODELS = ("virtio", "e1000", "e1000e", "rtl8139")
 _VIDEO_MODELS = ("virtio", "vga", "cirrus", "bochs", "none")
@@ -92,7 +92,7 @@ def hardware(spec: BuildSpec) -> Hardware:
     is_q35 = "q35" in machine
     found = Hardware(
         machine=machine,
-        disk_bus=_one_of(wishes, "hw_disk_bus", _DISK_BUSES, "virtio"),
+        disk_bus=_one_of(wishes, "hw_disk_bus", DISK_BUSES, "virtio"),
         cdrom_bus=_one_of(wishes, "hw_cdrom_bus", _CDROM_BUSES, "sata" if is_q35 else "ide"),
         vif_model=_one_of(wishes, "hw_vif_model", _VIF_MODELS, "virtio"),
         video_model=_one_of(wishes, "hw_video_model", _VIDEO_MODELS, "virtio"),

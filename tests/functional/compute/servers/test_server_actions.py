@@ -66,7 +66,7 @@ def test_wrong_state(active: Any, create: Any, member: Any) -> None:
         ("2.1", {"nonsense": None}, "There is no such action: nonsense"),
         ("2.1", {"trigger_crash_dump": None}, "There is no such action"),
         ("2.17", {"trigger_crash_dump": None}, "not available here"),
-        ("2.1", {"rebuild": {}}, "The action rebuild is not available here"),
+        ("2.1", {"resize": {}}, "The action resize is not available here"),
         ("2.1", {"reboot": {}}, "reboot"),
         ("2.1", {"reboot": {"type": "warm"}}, "reboot"),
         ("2.1", {"reboot": {"type": "SOFT", "x": 1}}, "reboot"),
@@ -90,7 +90,7 @@ def test_bad_actions(active: Any, member: Any, version: str, body: Any, said: st
 
 def test_foreign_server(active: Any, other: Any) -> None:
     server_id = active()
-    for action in ({"os-stop": None}, {"rebuild": {}}, {"lock": None}, {"os-getConsoleOutput": {}}):
+    for action in ({"os-stop": None}, {"resize": {}}, {"lock": None}, {"os-getConsoleOutput": {}}):
         assert act(other, server_id, action).status_code == 404
 
 
