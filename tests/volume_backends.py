@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import io
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from tests.ceph import USER
+from tests.tgt import Tgtd
 
 from kilonova.domain.errors import NotFound
 from kilonova.domain.servers import ImageRef
 from kilonova.domain.volumes import Connection, Connector, FileConnection, IscsiConnection, RbdConnection
 from kilonova.rbd import Cluster, Snapshot
 from kilonova.volume.backends.file import FileBackend
+from kilonova.volume.backends.iscsi import IscsiBackend
 from kilonova.volume.backends.rbd import RbdBackend
+from kilonova.volume.backends.tgt import Tgt
 from kilonova.volume.base import Backend
 
 HOST = Connector(host="h1", ip="127.0.0.1", initiator="iqn.2026-11.test:h1")
@@ -29,7 +32,7 @@ class Place(NamedTuple):
     kind: str
     folder: Path
     ceph_conf: Path | None = None
-    tgt: str = ""
+    tgt: Tgtd | None = None
     timeout: int = 30
 
 
@@ -64,6 +67,16 @@ def opened(place: Place, images: Images | None = None) -> Iterator[Backend]:
         if place.kind == "file":
             yield FileBackend(place.folder / "volumes", images)
             return
+        if place.kind == "iscsi":
+            assert place.tgt is not None
+            yield IscsiBackend(
+                place.folder / "volumes",
+                images,
+                tgt=Tgt(place.tgt.address),
+                portal=place.tgt.portal,
+                prefix="iqn.2026-11.test:",
+            )
+            return
         assert place.ceph_conf is not None
         cluster = Cluster(place.ceph_conf, USER, timeout=place.timeout)
         stack.callback(cluster.close)
@@ -74,7 +87,7 @@ def qemu_io(connection: Connection, *commands: str, place: Place, connector: Con
     """What a guest on that host would do. AssertionError if it cannot."""
     words = [word for one in commands for word in ("-c", one)]
     done = subprocess.run(
-        ["qemu-io", "--image-opts", *words, qemu_options(connection, place, connector)],
+        [*qemu_io_command(connection, place, connector), *words],
         capture_output=True,
         text=True,
         timeout=60,
@@ -85,6 +98,34 @@ def qemu_io(connection: Connection, *commands: str, place: Place, connector: Con
     return done.stdout
 
 
+@contextmanager
+def guest(connection: Connection, place: Place) -> Iterator[Callable[[str], str]]:
+    """One that runs: what it says to a command."""
+    command = qemu_io_command(connection, place, HOST)
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        said, asked = process.stdout, process.stdin
+
+        def ask(words: str) -> str:
+            print(words, file=asked, flush=True)
+            return said.readline()
+
+        try:
+            yield ask
+            process.stdin.close()
+            process.wait(3)
+        except subprocess.TimeoutExpired:
+            pass  # its disk was taken from it
+        finally:
+            process.kill()
+
+
+def qemu_io_command(connection: Connection, place: Place, connector: Connector) -> list[str]:
+    options = qemu_options(connection, place, connector)
+    return ["qemu-io", *secret(connection, place), "--image-opts", options]
+
+
 def qemu_options(connection: Connection, place: Place, connector: Connector) -> str:
     match connection:
         case FileConnection(path=path):
@@ -92,10 +133,16 @@ def qemu_options(connection: Connection, place: Place, connector: Connector) -> 
         case RbdConnection(pool=pool, image=image, user=user):
             known = f"file.pool={pool},file.image={image},file.user={user},file.conf={place.ceph_conf}"
             return f"driver=raw,file.driver=rbd,{known}"
-        case IscsiConnection(portal=portal, iqn=iqn, lun=lun, username=username, password=password):
-            (place.folder / "chap").write_text(password)
+        case IscsiConnection(portal=portal, iqn=iqn, lun=lun, username=username):
             known = f"file.portal={portal},file.target={iqn},file.lun={lun},file.user={username}"
             return (
                 f"driver=raw,file.driver=iscsi,file.transport=tcp,{known},file.password-secret=chap,"
                 f"file.initiator-name={connector.initiator}"
             )
+
+
+def secret(connection: Connection, place: Place) -> list[str]:
+    if not isinstance(connection, IscsiConnection):
+        return []
+    (place.folder / "chap").write_text(connection.password)
+    return ["--object", f"secret,id=chap,file={place.folder / 'chap'}"]

@@ -270,7 +270,18 @@ class Image(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     max_size: AtLeastOne = 1 << 40
     """Bytes of one image."""
     filesystem_store_datadir: str = ""
-    """Where the image service keeps them; empty: ``images`` in the state folder."""
+    """Where the image service keeps them; empty: ``images`` in the state folder. What must be converted on
+    its way into Ceph is staged there."""
+    backend: Literal["file", "rbd"] = "file"
+    """Where new images go; those that are in files are found there as before."""
+    rbd_store_pool: str = "images"
+    rbd_store_user: str = "glance"
+    rbd_store_ceph_conf: str = "/etc/ceph/ceph.conf"
+    """Glance's names; the file names the user's keyring."""
+    max_converted_size: AtLeastOne = 1 << 37
+    """Bytes of the disk in an image that is made raw: however small the image is, its whole disk is read."""
+    show_image_direct_url: bool = False
+    """Say where in the store an image is (Ceph's names), to who may see it."""
 
 
 class ImageCache(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

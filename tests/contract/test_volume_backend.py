@@ -13,15 +13,26 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import msgspec
 import pytest
 from tests.ceph import USER, Ceph
 from tests.running import until
-from tests.volume_backends import HOST, OTHER, Images, Place, opened, qemu_io
+from tests.tgt import Tgtd
+from tests.volume_backends import HOST, OTHER, Images, Place, guest, opened, qemu_io
 
 from kilonova.cancel import Cancel
 from kilonova.domain.errors import BadRequest, StaleEpoch, Unavailable, VolumeFailed
 from kilonova.domain.servers import ImageRef
-from kilonova.domain.volumes import Blank, FromImage, FromSnapshot, FromVolume, Source
+from kilonova.domain.volumes import (
+    Blank,
+    Connection,
+    Connector,
+    FromImage,
+    FromSnapshot,
+    FromVolume,
+    IscsiConnection,
+    Source,
+)
 from kilonova.rbd import Cluster
 from kilonova.volume.base import Backend
 
@@ -73,11 +84,17 @@ class Bench:
         return (self.backend.volumes(), self.backend.snapshots(), left) == (set(), {}, [])
 
 
-@pytest.fixture(scope="module", params=["file", "rbd"])
-def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Place:
-    folder = tmp_path_factory.mktemp(request.param)
-    conf = request.getfixturevalue("ceph").conf if request.param == "rbd" else None
-    return Place(request.param, folder, conf)
+@pytest.fixture(scope="module", params=["file", "iscsi", "rbd"])
+def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    kind, folder = request.param, tmp_path_factory.mktemp(request.param)
+    if kind == "rbd":
+        yield Place(kind, folder, ceph_conf=request.getfixturevalue("ceph").conf)
+    elif kind == "iscsi":
+        tgt = Tgtd(folder).start()
+        yield Place(kind, folder, tgt=tgt)
+        tgt.kill()
+    else:
+        yield Place(kind, folder)
 
 
 @pytest.fixture(scope="module")
@@ -418,27 +435,29 @@ def test_only_its_owner_may_read_a_file(files: Bench) -> None:
 def test_a_volume_that_a_guest_writes_to_is_not_copied_half(files: Bench) -> None:
     """Where files share blocks it is a copy of one moment; elsewhere it is refused, in any case not torn."""
     volume_id = files.volume()
-    with subprocess.Popen(
-        ["qemu-io", "-f", "raw", files.place.folder / "volumes" / f"volume-{volume_id}"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as guest:
-        assert guest.stdin is not None
-        assert guest.stdout is not None
-        print("write -P 1 0 4k", file=guest.stdin, flush=True)
-        assert "wrote" in guest.stdout.readline()
+    with guest(files.backend.connect(volume_id, HOST), files.place) as ask:
+        assert "wrote 4096" in ask("write -P 1 0 4k")
         if not shares_blocks(files.place.folder):
-            for source in (FromVolume(volume_id=volume_id), FromVolume(volume_id=volume_id)):
+            for _ in range(2):
                 with pytest.raises(VolumeFailed, match="a guest has the volume"):
-                    files.volume(source)
+                    files.volume(FromVolume(volume_id=volume_id))
             with pytest.raises(VolumeFailed, match="a guest has the volume"):
                 files.backend.ensure_snapshot(volume_id, str(uuid4()), GO_ON)
-        files.backend.extend(volume_id, 2, GO_ON)
-        guest.stdin.close()
     assert files.backend.volumes() == {volume_id}
     assert files.backend.snapshots() == {}
-    assert files.read(files.volume(FromVolume(volume_id=volume_id), 2)) == b"\1" * 4096
+    assert files.read(files.volume(FromVolume(volume_id=volume_id))) == b"\1" * 4096
+
+
+def test_a_guest_sees_that_its_volume_has_grown(bench: Bench) -> None:
+    volume_id = bench.volume()
+    with guest(bench.backend.connect(volume_id, HOST), bench.place) as ask:
+        assert "wrote 4096" in ask("write -P 1 0 4k")
+        bench.backend.extend(volume_id, 2, GO_ON)
+        # What QEMU's block_resize does: where the store is not as large, it fails.
+        ask("truncate 2G\nwrite -P 2 2147479552 4k")
+    assert bench.read(volume_id, 2 * GIB - 4096) == b"\2" * 4096
+    assert bench.read(volume_id) == b"\1" * 4096
+    assert bench.size(volume_id) == 2 * GIB
 
 
 def shares_blocks(folder: Path) -> bool:
@@ -472,3 +491,53 @@ def big_qcow2(folder: Path) -> bytes:
     packed = folder / "packed.qcow2"
     subprocess.run(["qemu-img", "convert", "-c", "-f", "qcow2", "-O", "qcow2", path, packed], check=True)
     return packed.read_bytes()
+
+
+@pytest.fixture
+def iscsi(bench: Bench) -> Bench:
+    if bench.place.kind != "iscsi":
+        pytest.skip("of iSCSI")
+    return bench
+
+
+def refused(connection: Connection, place: Place, connector: Connector = HOST) -> bool:
+    with pytest.raises(AssertionError, match="iSCSI"):
+        qemu_io(connection, "read 0 4k", place=place, connector=connector)
+    return True
+
+
+def test_only_the_host_that_was_let_in_reaches_a_target_and_only_with_the_password(iscsi: Bench) -> None:
+    volume_id = iscsi.volume()
+    way = iscsi.backend.connect(volume_id, HOST)
+    assert isinstance(way, IscsiConnection)
+    assert refused(way, iscsi.place, OTHER)
+    wrong = msgspec.structs.replace(way, password="x" * 32)
+    assert refused(wrong, iscsi.place)
+    iscsi.backend.connect(volume_id, OTHER)
+    with guest(way, iscsi.place) as ask:
+        assert "wrote 4096" in ask("write -P 1 0 4k")
+        iscsi.backend.disconnect(volume_id, HOST)
+        assert refused(way, iscsi.place)
+    qemu_io(way, "read -P 1 0 4k", place=iscsi.place, connector=OTHER)
+    iscsi.backend.disconnect(volume_id, OTHER)
+    assert refused(way, iscsi.place, OTHER)
+    assert iscsi.backend.connect(volume_id, HOST) != way  # a password that nobody knows any more
+    with pytest.raises(BadRequest):
+        iscsi.backend.connect(volume_id, Connector(host="h3", initiator="iqn.x,user=y"))
+
+
+def test_a_target_that_died_serves_what_it_served(iscsi: Bench) -> None:
+    volume_id = iscsi.volume()
+    way = iscsi.backend.connect(volume_id, HOST)
+    assert isinstance(way, IscsiConnection)
+    tgt = iscsi.place.tgt
+    assert tgt is not None
+    assert way.password not in tgt.log
+    tgt.kill()
+    for ask in (iscsi.backend.check, lambda: iscsi.backend.delete(volume_id)):
+        with pytest.raises(Unavailable):
+            ask()
+    tgt.start()
+    iscsi.backend.check()
+    assert iscsi.backend.connect(volume_id, HOST) == way
+    qemu_io(way, "read -P 0 0 4k", place=iscsi.place)

@@ -29,7 +29,8 @@ HEADER = 512
 HARMLESS = frozenset({"gpt", "iso", "luks"})
 """Contents that a raw disk may well have: a partition table, a CD, an encrypted volume. None names a file."""
 
-MAX_VIRTUAL_SIZE = 2**63 - 1
+MAX_VIRTUAL_SIZE = 1 << 46
+"""64 TiB, more than any file system here can hold: a disk of which nobody means that."""
 
 _VHD_DIFFERENCING = 4
 _VMDK_NO_PARENT = "ffffffff"

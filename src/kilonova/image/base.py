@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import BinaryIO, Protocol
+
+from kilonova.domain.errors import BadRequest, NotFound
+from kilonova.domain.servers import ImageLocation
 
 
 class ImageSource(Protocol):
@@ -28,6 +33,11 @@ class ImageSink(Protocol):
 
 
 class ImageStore(ImageSource, Protocol):
+    name: str
+    """As clients know it."""
+    keeps_disks: bool
+    """An image here is a disk that can be cloned if it is raw: so what can be made raw is."""
+
     def put(self, image_id: str, chunks: Iterable[bytes], max_size: int) -> int:
         """Store all of it or nothing; the size in bytes. TooLarge past ``max_size``."""
 
@@ -35,3 +45,39 @@ class ImageStore(ImageSource, Protocol):
 
     def delete(self, image_id: str) -> None:
         """Gone, also if it was not there."""
+
+    def location(self, image_id: str) -> ImageLocation | None:
+        """Where it can be cloned, if it is here and raw."""
+
+
+def checked(image_id: str) -> str:
+    """BadRequest unless the id is a UUID in its canonical form."""
+    try:
+        canonical = str(uuid.UUID(image_id)) == image_id
+    except (ValueError, AttributeError, TypeError):
+        canonical = False
+    if not canonical:
+        raise BadRequest(f"Not an image id: {image_id!r}")
+    return image_id
+
+
+class Stores:
+    """Where images are found: the store that new ones go to, and those that keep older ones."""
+
+    def __init__(self, store: ImageStore, *others: ImageStore) -> None:
+        self.default = store
+        self.all = (store, *others)
+
+    def named(self, name: str | None) -> ImageStore | None:
+        """The store of that name; None stands for the files of old."""
+        return next((store for store in self.all if store.name == (name or "file")), None)
+
+    def open(self, image_id: str) -> BinaryIO:
+        for store in self.all:
+            with suppress(NotFound):
+                return store.open(image_id)
+        raise NotFound(f"The store has no data of image {image_id}")
+
+    def delete(self, image_id: str) -> None:
+        for store in self.all:
+            store.delete(image_id)

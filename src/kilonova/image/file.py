@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from kilonova import log
-from kilonova.domain.errors import BadRequest, NotFound, TooLarge, Unavailable
+from kilonova.domain.errors import NotFound, TooLarge, Unavailable
+from kilonova.domain.servers import ImageLocation
+from kilonova.image.base import checked
 
 BLOCK = 1 << 20
 _PARTIAL = ".part"
@@ -27,6 +29,9 @@ _log = log.get("image")
 
 class FileStore:
     """An ImageStore in ``folder``, which is made if it is missing."""
+
+    name = "file"
+    keeps_disks = False
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -38,7 +43,7 @@ class FileStore:
 
         TooLarge past ``max_size`` bytes, or when the disk is full; Unavailable if the disk fails.
         """
-        target = self._path(image_id)
+        target = self.path(image_id)
         partial = self._folder / f"{target.name}.{uuid.uuid4().hex}{_PARTIAL}"
         try:
             with _storage_errors():
@@ -57,7 +62,7 @@ class FileStore:
 
     def open(self, image_id: str) -> BinaryIO:
         try:
-            return self._path(image_id).open("rb")
+            return self.path(image_id).open("rb")
         except FileNotFoundError:
             raise NotFound(f"The store has no data of image {image_id}") from None
 
@@ -68,18 +73,15 @@ class FileStore:
 
     def delete(self, image_id: str) -> None:
         with _storage_errors():
-            self._path(image_id).unlink(missing_ok=True)
+            self.path(image_id).unlink(missing_ok=True)
         self._sync_folder()
 
-    def _path(self, image_id: str) -> Path:
+    def location(self, image_id: str) -> ImageLocation | None:
+        return None
+
+    def path(self, image_id: str) -> Path:
         """The file of that image. BadRequest unless the id is a UUID in its canonical form."""
-        try:
-            canonical = str(uuid.UUID(image_id)) == image_id
-        except (ValueError, AttributeError, TypeError):
-            canonical = False
-        if not canonical:
-            raise BadRequest(f"Not an image id: {image_id!r}")
-        return self._folder / image_id
+        return self._folder / checked(image_id)
 
     def _remove_partials(self) -> None:
         for partial in self._folder.glob(f"*{_PARTIAL}"):

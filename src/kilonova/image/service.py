@@ -25,39 +25,52 @@ from kilonova.domain.images import (
     ImageQuery,
     ImageStatus,
 )
-from kilonova.domain.servers import ImageRef
+from kilonova.domain.servers import ImageLocation, ImageRef
 from kilonova.image import access, attributes, patch
-from kilonova.image.base import ImageStore
+from kilonova.image.base import ImageStore, Stores
 from kilonova.image.members import Members
+from kilonova.image.raw import CONVERTED, Converter
 from kilonova.image.upload import Source, Upload
 from kilonova.store import image_lists, images
 from kilonova.store.database import Database
 
+CLONED = ("raw", "iso")
+"""Formats whose bytes are those of a disk."""
 _log = log.get("image")
 
 
 class Images:
     """Images of all projects. Every operation says who asks, and sees only what that caller may see."""
 
-    def __init__(self, db: Database, store: ImageStore, config: Config) -> None:
+    def __init__(
+        self, db: Database, store: ImageStore | Stores, config: Config, converter: Converter | None = None
+    ) -> None:
+        """``converter``: for a store that keeps disks."""
         self._db = db
-        self._store = store
+        self.stores = store if isinstance(store, Stores) else Stores(store)
+        self._converter = converter
+        self._cut: list[str] = []
+        self._dying: list[str] = []
+        """What a kill left, as recover() found it."""
         self._config = config
         self.members = Members(db)
 
-    def recover(self) -> None:
+    def recover(self) -> bool:
         """Call once at start, before the first request, in the one process that serves this store.
 
-        An upload that was cut by a kill is queued again and may be repeated; a delete is finished.
+        An upload that was cut by a kill is queued again and may be repeated; a delete is finished. False: the
+        store did not let go of all of it yet, and resume() must be called later.
         """
         with self._db.read() as conn:
-            cut = images.in_status(conn, ImageStatus.SAVING)
-            dying = images.in_status(conn, ImageStatus.PENDING_DELETE)
-        for image_id in cut:
-            self._give_up_saving(image_id)
-            _log.info("upload_reset", image=image_id)
-        for image_id in dying:
-            self._bury(image_id)
+            self._cut = images.in_status(conn, ImageStatus.SAVING)
+            self._dying = images.in_status(conn, ImageStatus.PENDING_DELETE)
+        return self.resume()
+
+    def resume(self) -> bool:
+        """Go on with what recover() began; whether it is done."""
+        self._cut = [image_id for image_id in self._cut if not self._give_up_saving(image_id)]
+        self._dying = [image_id for image_id in self._dying if not self._bury(image_id)]
+        return not self._cut and not self._dying
 
     def bury(self) -> None:
         """What others, in their transactions, have said to be deleted: its bytes go, and then its record."""
@@ -150,8 +163,7 @@ class Images:
         assert image.container_format is not None
         upload = Upload(source, image.disk_format, image.container_format, expected)
         try:
-            self._store.put(image_id, upload, self._config.image.max_size)
-            self._activate(image_id, upload.data)
+            self._keep(image, upload)
         except BaseException as error:
             _log.info("upload_failed", image=image_id, reason=str(error))
             self._give_up_saving(image_id)
@@ -165,7 +177,18 @@ class Images:
         """The image and its data from the first byte, which the caller closes; None if there is none yet."""
         image = self.show(context, image_id)
         access.check_download(context, image)
-        return image, self._store.open(image_id) if image.has_data else None
+        return image, self.stores.open(image_id) if image.has_data else None
+
+    @property
+    def shows_direct_urls(self) -> bool:
+        return self._config.image.show_image_direct_url
+
+    def location(self, image: Image) -> ImageLocation | None:
+        """Where in Ceph the image can be cloned, if it can."""
+        store = self.stores.named(image.store)
+        if store is None or not image.has_data or image.disk_format not in CLONED:
+            return None
+        return store.location(image.id)
 
     def ref(self, context: RequestContext, image_id: str) -> ImageRef:
         """What a host needs to boot the image. BadRequest if it has no disk to boot from now."""
@@ -190,6 +213,8 @@ class Images:
             min_disk=image.min_disk,
             min_ram=image.min_ram,
             properties=image.properties,
+            location=self.location(image),
+            tree_hash=image.tree_hash,
         )
 
     def _writable(self, conn: Any, context: RequestContext, image_id: str, action: str) -> Image:
@@ -233,8 +258,21 @@ class Images:
             images.change_status(conn, image_id, [ImageStatus.QUEUED], ImageStatus.SAVING)
         return image
 
-    def _activate(self, image_id: str, data: ImageData) -> None:
-        found = msgspec.structs.asdict(data)
+    def _keep(self, image: Image, upload: Upload) -> None:
+        """The image is active with these bytes, or, where the store keeps disks, with the disk in them."""
+        store, largest, disk_format = self.stores.default, self._config.image.max_size, image.disk_format
+        packed = image.container_format != "bare"
+        if self._converter is None or not store.keeps_disks or packed or disk_format not in CONVERTED:
+            store.put(image.id, upload, largest)
+        else:
+            with self._converter.converted(image.id, upload, disk_format, largest) as file:
+                upload = Upload(file, "raw", "bare", None)
+                store.put(image.id, upload, self._config.image.max_converted_size)
+            disk_format = "raw"
+        self._activate(image.id, upload.data, disk_format=disk_format, store=store.name)
+
+    def _activate(self, image_id: str, data: ImageData, **values: Any) -> None:
+        found = msgspec.structs.asdict(data) | values
         with self._db.write(durable=True) as conn:
             if not images.change_status(
                 conn,
@@ -246,23 +284,30 @@ class Images:
             ):
                 raise NotFound(f"Image {image_id} was deleted during the upload.")
 
-    def _give_up_saving(self, image_id: str) -> None:
-        """Queued again, with no bytes; or gone, if it was deleted meanwhile."""
+    def _give_up_saving(self, image_id: str) -> bool:
+        """Queued again, with no bytes; or gone, if it was deleted meanwhile. False: saving stays, for the
+        store did not let go of the bytes."""
         if not self._remove_data(image_id):
-            return  # saving stays: the next start tries again
+            return False
         with self._db.write(durable=True) as conn:
             images.change_status(conn, image_id, [ImageStatus.SAVING], ImageStatus.QUEUED)
             images.mark_deleted(conn, image_id)
+        return True
 
-    def _bury(self, image_id: str) -> None:
-        """The bytes of an image that is pending_delete, then the image itself. Safe to call again."""
-        if self._remove_data(image_id):
-            with self._db.write() as conn:
-                images.mark_deleted(conn, image_id)
+    def _bury(self, image_id: str) -> bool:
+        """The bytes of an image that is pending_delete, then the image itself. Safe to call again; False: not
+        yet."""
+        if not self._remove_data(image_id):
+            return False
+        with self._db.write() as conn:
+            images.mark_deleted(conn, image_id)
+        return True
 
     def _remove_data(self, image_id: str) -> bool:
         try:
-            self._store.delete(image_id)
+            if self._converter is not None:
+                self._converter.forget(image_id)
+            self.stores.delete(image_id)
         except KilonovaError as error:
             _log.error("image_data_not_removed", image=image_id, reason=error.message)
             return False

@@ -214,6 +214,10 @@ class Writer:
             self._image.write(data, self._at)
         self._at += len(data)
 
+    def resize(self, size: int) -> None:
+        """As large as that; what is behind it goes."""
+        self._image.resize(size)
+
 
 def _checked(name: str) -> str:
     if not name or _RESERVED & set(name):

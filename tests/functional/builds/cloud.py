@@ -241,6 +241,9 @@ def first_start(db: Database) -> None:
 class Bytes:
     """An image store in memory."""
 
+    name = "file"
+    keeps_disks = False
+
     def __init__(self) -> None:
         self.images: dict[str, bytes] = {}
 
@@ -256,6 +259,9 @@ class Bytes:
 
     def delete(self, image_id: str) -> None:
         self.images.pop(image_id, None)
+
+    def location(self, image_id: str) -> None:
+        return None
 
 
 class AnyImages(Images):

@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 from kilonova.api.http import Reply, Request
 from kilonova.api.image import patches, queries, views
 from kilonova.domain.errors import NotFound
+from kilonova.domain.images import Image
 from kilonova.image.service import Images
 
 
@@ -18,7 +19,7 @@ def index(images: Images, request: Request) -> Reply:
     query = queries.parse(request)
     page = images.list(request.context, query)
     body: dict[str, Any] = {
-        "images": [views.image(record) for record in page],
+        "images": [_view(images, record) for record in page],
         "first": _link(request, None),
         "schema": "/v2/schemas/images",
     }
@@ -29,17 +30,17 @@ def index(images: Images, request: Request) -> Reply:
 
 def create(images: Images, request: Request) -> Reply:
     record = images.create(request.context, request.json(dict[str, Any]))
-    view = views.image(record)
+    view = _view(images, record)
     return Reply(201, view, {"Location": f"{request.url}{view['self']}"})
 
 
 def show(images: Images, request: Request, image_id: str) -> Reply:
-    return Reply(body=views.image(images.show(request.context, image_id)))
+    return Reply(body=_view(images, images.show(request.context, image_id)))
 
 
 def update(images: Images, request: Request, image_id: str) -> Reply:
     changes = patches.parse(request)
-    return Reply(body=views.image(images.update(request.context, image_id, changes)))
+    return Reply(body=_view(images, images.update(request.context, image_id, changes)))
 
 
 def delete(images: Images, request: Request, image_id: str) -> Reply:
@@ -65,6 +66,15 @@ def add_tag(images: Images, request: Request, image_id: str, tag: str) -> Reply:
 def remove_tag(images: Images, request: Request, image_id: str, tag: str) -> Reply:
     images.remove_tag(request.context, image_id, tag)
     return Reply(204)
+
+
+def _view(images: Images, record: Image) -> dict[str, Any]:
+    view = views.image(record)
+    if len(images.stores.all) > 1 and record.has_data:
+        view["stores"] = record.store or "file"
+    if images.shows_direct_urls and (location := images.location(record)) is not None:
+        view["direct_url"] = views.direct_url(location)
+    return view
 
 
 def _link(request: Request, marker: str | None) -> str:

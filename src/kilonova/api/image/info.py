@@ -1,4 +1,4 @@
-"""What this image service can do beyond the basics: nothing, and it says so."""
+"""What this image service can do beyond the basics."""
 
 from __future__ import annotations
 
@@ -13,5 +13,10 @@ def import_methods(_images: Images, _request: Request) -> Reply:
     return Reply(body={"import-methods": methods})
 
 
-def stores(_images: Images, _request: Request) -> Reply:
-    raise NotFound("Multi backend is not supported at this site.")
+def stores(images: Images, _request: Request) -> Reply:
+    """Those that images may be in; the default is where new ones go. NotFound where there is but one."""
+    if len(images.stores.all) == 1:
+        raise NotFound("Multi backend is not supported at this site.")
+    found: list[dict[str, str]] = [{"id": store.name} for store in images.stores.all]
+    found[0]["default"] = "true"
+    return Reply(body={"stores": found})

@@ -30,7 +30,9 @@ from kilonova.domain.identity import DEFAULT_DOMAIN
 from kilonova.engine.faults import FaultPoints
 from kilonova.engine.ticker import Ticker
 from kilonova.identity.service import Identity
+from kilonova.image.base import Stores
 from kilonova.image.file import FileStore
+from kilonova.image.raw import Converter
 from kilonova.image.service import Images
 from kilonova.monitoring.watch import Watch
 from kilonova.network.builtin.announcer import Announcer
@@ -40,6 +42,9 @@ from kilonova.store.database import Database
 
 _BURIAL_INTERVAL = 10.0
 """Seconds until the bytes of an image go that others than the image API have deleted."""
+
+_RECOVERY_INTERVAL = 15.0
+"""Seconds until it is tried again to end what a kill left of images."""
 
 
 def listen(address: str, port: int, closing: ExitStack) -> Server:
@@ -84,18 +89,43 @@ def bootstrap(db: Database, identity: Identity, state: Folder) -> bool:
     return ours
 
 
-def open_images(config: Config, db: Database, folder: Path, closing: ExitStack) -> tuple[Images, FileStore]:
+def open_images(config: Config, db: Database, folder: Path, closing: ExitStack) -> tuple[Images, Stores]:
     """The image service over that folder. The first process there mends what a kill has left."""
-    store = FileStore(folder)
-    images = Images(db, store, config)
+    stores = _stores(config, FileStore(folder), closing)
+    converter = Converter(folder / "staging", config.image.max_converted_size)
+    images = Images(db, stores, config, converter if stores.default.keeps_disks else None)
     lock = closing.enter_context((folder / ".lock").open("w"))
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        images.recover()
+        if not images.recover():
+            _go_on_recovering(images, closing)
     except BlockingIOError:
         pass  # others serve it: what is half done there, they are doing
     fcntl.flock(lock, fcntl.LOCK_SH)
-    return images, store
+    return images, stores
+
+
+def _stores(config: Config, files: FileStore, closing: ExitStack) -> Stores:
+    if config.image.backend == "file":
+        return Stores(files)
+    from kilonova.image.rbd import RbdStore
+    from kilonova.rbd import Cluster
+
+    cluster = Cluster(Path(config.image.rbd_store_ceph_conf), config.image.rbd_store_user)
+    closing.callback(cluster.close)
+    return Stores(RbdStore(cluster.pool(config.image.rbd_store_pool)), files)
+
+
+def _go_on_recovering(images: Images, closing: ExitStack) -> None:
+    """Ceph takes who was killed for alive for half a minute."""
+    ticker = Ticker("image-recovery")
+    closing.callback(ticker.close)
+
+    def again() -> None:
+        if not images.resume():
+            ticker.after(_RECOVERY_INTERVAL, again)
+
+    ticker.after(_RECOVERY_INTERVAL, again)
 
 
 def serve(

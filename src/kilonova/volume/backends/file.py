@@ -11,6 +11,8 @@ snapshot is of one moment although a guest writes. Elsewhere a volume that a gue
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -112,7 +114,7 @@ class FileBackend:
     def revert(self, volume_id: str, snapshot_id: str, cancel: Cancel) -> None:
         path = self.path(volume_id)
         with parts.being_made(path) as part:
-            with self._open(path) as volume, copying.unwritten(volume):
+            with self._open(path) as volume, self.unwritten(path, volume):
                 size = os.fstat(volume.fileno()).st_size
             self._copy(self._snapshot_path(volume_id, snapshot_id), part, cancel)
             part.truncate(size)
@@ -129,6 +131,12 @@ class FileBackend:
 
     def open(self, volume_id: str) -> BinaryIO:
         return self._open(self.path(volume_id))
+
+    @contextmanager
+    def unwritten(self, path: Path, file: BinaryIO) -> Iterator[None]:
+        """In the block no guest writes to it. VolumeFailed: one may be writing now."""
+        with copying.unwritten(file):
+            yield
 
     def volumes(self) -> set[str]:
         return {found for name in self._names() if (found := names.volume_of(name)) and _SNAPSHOT not in name}
@@ -185,7 +193,7 @@ class FileBackend:
             with parts.storage_errors():
                 if copying.clone(file, part):
                     return "clone"
-                with copying.unwritten(file):
+                with self.unwritten(source, file):
                     copying.copy(file, part, cancel)
         return "copy"
 

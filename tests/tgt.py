@@ -1,0 +1,58 @@
+"""A tgtd of the tests' own: Debian's iSCSI target, in a folder, on a free port of loopback."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+from tests.running import until
+
+
+def installed() -> bool:
+    return shutil.which("tgtd", path=f"{os.environ['PATH']}:/usr/sbin") is not None
+
+
+class Tgtd:
+    """start(), kill(), start() again on the same port: it has forgotten everything."""
+
+    def __init__(self, folder: Path) -> None:
+        self._name = folder / "tgt"
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.portal = f"127.0.0.1:{free.getsockname()[1]}"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def address(self) -> Path:
+        """Of its management socket."""
+        return self._name.with_name(f"{self._name.name}.0")
+
+    @property
+    def log(self) -> str:
+        return self._name.with_suffix(".log").read_text()
+
+    def start(self) -> Tgtd:
+        with self._name.with_suffix(".log").open("ab") as output:
+            self._process = subprocess.Popen(
+                ["setpriv", "--pdeathsig=KILL", "tgtd", "-f", "--iscsi", f"portal={self.portal}"],
+                env=os.environ
+                | {"TGT_IPC_SOCKET": str(self._name), "PATH": f"{os.environ['PATH']}:/usr/sbin"},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+        until(lambda: self._listens(self.address), 30, "tgtd")
+        return self
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(30)
+        self._process = None
+
+    def _listens(self, path: Path) -> bool:
+        with socket.socket(socket.AF_UNIX) as one:
+            return one.connect_ex(str(path)) == 0
