@@ -9,6 +9,7 @@ from kilonova.bus.base import Bus
 from kilonova.cli.parts.agents import own_name
 from kilonova.config import Config, VolumeBackend
 from kilonova.domain.messages import VolumeEnded
+from kilonova.domain.servers import ImageRef
 from kilonova.engine.faults import FaultPoints
 from kilonova.image.base import ImageSource
 from kilonova.image.service import Images
@@ -42,7 +43,7 @@ def start_manager(
     ``source``: the images' bytes; ``state``: the folder for what is kept here.
     """
     name = config.volume.name or own_name(config)
-    places = {one: _place(one, options, source, state) for one, options in _enabled(config).items()}
+    places = {one: _place(one, options, source, state, closing) for one, options in _enabled(config).items()}
     parts = Parts(
         name=name,
         owner=f"volume.{name}/{own_name(config)}",
@@ -71,20 +72,50 @@ def _enabled(config: Config) -> dict[str, VolumeBackend]:
     return {name: config.volume.backends[name] for name in wanted}
 
 
-def _place(name: str, options: VolumeBackend, images: ImageSource, state: Path) -> Place:
+def _place(name: str, options: VolumeBackend, images: ImageSource, state: Path, closing: ExitStack) -> Place:
     called = options.volume_backend_name or name
-    backend: Backend
-    if options.driver == "file":
-        from kilonova.volume.backends.file import FileBackend
+    make = {"file": _files, "iscsi": _iscsi, "rbd": _ceph}[options.driver]
+    return Place(options.driver, called, make(options, images, state, closing))
 
-        folder = Path(options.path) if options.path else state / "volumes"
-        backend = FileBackend(folder, images, shared=options.shared)
-    else:
-        from kilonova.rbd.cluster import Cluster
-        from kilonova.volume.backends.rbd import RbdBackend
 
-        spool = state / "spool"
-        spool.mkdir(parents=True, exist_ok=True, mode=0o700)
-        cluster = Cluster(Path(options.rbd_ceph_conf), options.rbd_user)
-        backend = RbdBackend(cluster.pool(options.rbd_pool), images, spool)
-    return Place(options.driver, called, backend)
+def _folder(options: VolumeBackend, state: Path) -> Path:
+    return Path(options.path) if options.path else state / "volumes"
+
+
+def _files(options: VolumeBackend, images: ImageSource, state: Path, _closing: ExitStack) -> Backend:
+    from kilonova.volume.backends.file import FileBackend
+
+    return FileBackend(_folder(options, state), images, shared=options.shared)
+
+
+def _iscsi(options: VolumeBackend, images: ImageSource, state: Path, _closing: ExitStack) -> Backend:
+    from kilonova.volume.backends.iscsi import IscsiBackend
+    from kilonova.volume.backends.tgt import Tgt
+
+    address = options.target_ip_address
+    portal = f"[{address}]:{options.target_port}" if ":" in address else f"{address}:{options.target_port}"
+    return IscsiBackend(
+        _folder(options, state),
+        images,
+        tgt=Tgt(Path(options.tgt_socket)),
+        portal=portal,
+        prefix=options.target_prefix,
+    )
+
+
+def _ceph(options: VolumeBackend, images: ImageSource, state: Path, closing: ExitStack) -> Backend:
+    from kilonova.rbd import Cluster, Snapshot
+    from kilonova.volume.backends.rbd import RbdBackend
+
+    cluster = Cluster(Path(options.rbd_ceph_conf), options.rbd_user)
+    closing.callback(cluster.close)
+
+    def in_cluster(image: ImageRef) -> Snapshot | None:
+        at = image.location
+        if at is None or at.fsid != cluster.fsid:
+            return None
+        return Snapshot(at.pool, at.image, at.snapshot)
+
+    spool = state / "spool"
+    spool.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return RbdBackend(cluster.pool(options.rbd_pool), images, spool, in_cluster)
