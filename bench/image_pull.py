@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import subprocess
 import tempfile
@@ -15,6 +14,7 @@ from bench.figure import Figure
 from kilonova.cancel import Cancel
 from kilonova.domain.servers import ImageRef
 from kilonova.image.file import FileStore
+from kilonova.image.upload import Upload
 from kilonova.virt.libvirt.folder import Folder
 from kilonova.virt.libvirt.images import ImageCache
 
@@ -43,16 +43,18 @@ def _image(top: Path) -> ImageRef:
             file.write(os.urandom(1 << 20))
     subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", str(raw), str(qcow2)], check=True)
     raw.unlink()
+    image_id = str(uuid.uuid4())
     with qcow2.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha512").hexdigest()
-    found = ImageRef(
-        id=str(uuid.uuid4()), disk_format="qcow2", size=qcow2.stat().st_size, os_hash_value=digest
-    )
-    store = FileStore(top / "store")
-    with qcow2.open("rb") as file:
-        store.put(found.id, iter(lambda: file.read(1 << 20), b""), found.size)
+        upload = Upload(file, "qcow2", "bare", None)
+        FileStore(top / "store").put(image_id, upload, 1 << 40)
     qcow2.unlink()
-    return found
+    return ImageRef(
+        id=image_id,
+        disk_format="qcow2",
+        size=upload.data.size,
+        os_hash_value=upload.data.os_hash_value,
+        tree_hash=upload.data.tree_hash,
+    )
 
 
 def _copied(source: Path, target: Path) -> float:

@@ -26,7 +26,6 @@ from kilonova import log
 from kilonova.store.database import Database
 
 _COUNTS = {"api": 1, "conductor": 1, "scheduler": 1, "compute": 2}
-_MORE = {"compute": {"service_down_time": 5.0}}
 _PATIENCE = 60.0
 
 
@@ -48,9 +47,7 @@ def kill_at_every_point(tell: Tell, only: str = "", keep: str = "") -> list[Outc
     the others run too, undisturbed. ``keep``: a folder for the logs, should anything be wrong."""
     expected = points_in_one_process()
     with tempfile.TemporaryDirectory(prefix="kilonova-crash-") as folder, backends() as (rabbit, pg, url):
-        cluster = Cluster(
-            Path(folder), rabbit, pg, url, _COUNTS, compute={"compute-1": ("--hosts", "2")}, more=_MORE
-        )
+        cluster = Cluster(Path(folder), rabbit, pg, url, _COUNTS, compute={"compute-1": ("--hosts", "2")})
         try:
             outcomes = _Points(cluster, tell).all(only, expected)
             if keep and any(outcome.wrong for outcome in outcomes):

@@ -18,7 +18,7 @@ from crash.cluster import NOT_NOW, Cluster
 Options = Mapping[str, Mapping[str, Any]]
 
 _PATIENCE = 60.0
-_LOOK = 20.0
+_LOOK = 30.0
 _ANSWERED = 2.0
 _BY_ITSELF = 120.0
 """Nothing waits for what a lost word told of: its host sees it when it compares, within a minute."""

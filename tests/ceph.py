@@ -195,7 +195,7 @@ bluestore_block_size = {_SIZE}
 memstore_device_bytes = {_SIZE}
 osd_memory_target = 1073741824
 osd_fast_shutdown = false
-osd_client_watch_timeout = 15
+osd_client_watch_timeout = 10
 [client]
 admin_socket =
 log_file =

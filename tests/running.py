@@ -255,6 +255,13 @@ CHECKS = [
        AND device_id NOT IN (SELECT id FROM servers WHERE deleted_at IS NULL AND host IS NOT NULL)""",
     """SELECT 'port ' || ports.id || ' is elsewhere than its server' FROM ports JOIN servers
        ON servers.id = device_id WHERE deleted_at IS NULL AND servers.host != ports.host""",
+    """SELECT 'attachment of no disk ' || a.id FROM volume_attachments a JOIN servers
+       ON servers.id = a.server_id WHERE NOT EXISTS
+       (SELECT 1 FROM block_device_mappings b WHERE b.attachment_id = a.id)""",
+    """SELECT 'disk of no attachment ' || b.id FROM block_device_mappings b WHERE attachment_id IS NOT NULL
+       AND NOT EXISTS (SELECT 1 FROM volume_attachments a WHERE a.id = b.attachment_id)""",
+    """SELECT 'disk of no server ' || b.id FROM block_device_mappings b WHERE server_id IN
+       (SELECT id FROM servers WHERE deleted_at IS NOT NULL)""",
     """SELECT 'step without an end: ' || name FROM steps
        WHERE finished_at IS NULL AND epoch = (SELECT epoch FROM operations WHERE id = operation_id)
        AND (SELECT state FROM operations WHERE id = operation_id) != 'open'""",

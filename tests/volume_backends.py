@@ -13,9 +13,8 @@ from tests.ceph import USER
 from tests.tgt import Tgtd
 
 from kilonova.domain.errors import NotFound
-from kilonova.domain.servers import ImageRef
 from kilonova.domain.volumes import Connection, Connector, FileConnection, IscsiConnection, RbdConnection
-from kilonova.rbd import Cluster, Snapshot
+from kilonova.rbd import Cluster
 from kilonova.volume.backends.file import FileBackend
 from kilonova.volume.backends.iscsi import IscsiBackend
 from kilonova.volume.backends.rbd import RbdBackend
@@ -37,11 +36,10 @@ class Place(NamedTuple):
 
 
 class Images:
-    """An image service that has these bytes, and Ceph's images those that are said to be there."""
+    """An image service that has these bytes."""
 
     def __init__(self) -> None:
         self.bytes: dict[str, bytes] = {}
-        self.in_ceph: set[str] = set()
         self.before_read = lambda: None
 
     def open(self, image_id: str) -> BinaryIO:
@@ -55,9 +53,6 @@ class Images:
                 return super().read(size)
 
         return Stream(self.bytes[image_id])
-
-    def in_cluster(self, image: ImageRef) -> Snapshot | None:
-        return Snapshot("images", image.id, "snap") if image.id in self.in_ceph else None
 
 
 @contextmanager
@@ -80,7 +75,7 @@ def opened(place: Place, images: Images | None = None) -> Iterator[Backend]:
         assert place.ceph_conf is not None
         cluster = Cluster(place.ceph_conf, USER, timeout=place.timeout)
         stack.callback(cluster.close)
-        yield RbdBackend(cluster.pool("volumes"), images, place.folder / "spool", images.in_cluster)
+        yield RbdBackend(cluster.pool("volumes"), images, place.folder / "spool")
 
 
 def qemu_io(connection: Connection, *commands: str, place: Place, connector: Connector = HOST) -> str:
@@ -144,5 +139,6 @@ def qemu_options(connection: Connection, place: Place, connector: Connector) -> 
 def secret(connection: Connection, place: Place) -> list[str]:
     if not isinstance(connection, IscsiConnection):
         return []
-    (place.folder / "chap").write_text(connection.password)
-    return ["--object", f"secret,id=chap,file={place.folder / 'chap'}"]
+    path = place.folder / f"chap-{connection.username}"
+    path.write_text(connection.password)
+    return ["--object", f"secret,id=chap,file={path}"]

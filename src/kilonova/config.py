@@ -247,6 +247,8 @@ class Libvirt(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     disk_cachemode: str = "none"
     images_type: Literal["qcow2", "raw"] = "qcow2"
     """What a server's disk is: an overlay on the host's cached image, or a copy of it."""
+    rbd_secret_uuid: str = ""
+    """libvirt's secret with the key of Ceph's user; needs a libvirtd (``uri``)."""
     num_pcie_ports: Annotated[int, Meta(ge=0, le=28)] = 16
     """PCIe root ports of a q35 machine, one a device, those that are attached while it runs included; 0: as
     many as libvirt thinks right, which leaves room for one."""

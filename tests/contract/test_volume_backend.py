@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -22,7 +25,7 @@ from tests.volume_backends import HOST, OTHER, Images, Place, guest, opened, qem
 
 from kilonova.cancel import Cancel
 from kilonova.domain.errors import BadRequest, StaleEpoch, Unavailable, VolumeFailed
-from kilonova.domain.servers import ImageRef
+from kilonova.domain.servers import ImageLocation, ImageRef
 from kilonova.domain.volumes import (
     Blank,
     Connection,
@@ -116,7 +119,7 @@ def bench(place: Place, backend: Backend, images: Images) -> Iterator[Bench]:
     yield made
     images.before_read = lambda: None
     for volume_id in backend.volumes():
-        backend.delete(volume_id)
+        again(partial(backend.delete, volume_id))
     assert made.nothing_left()
 
 
@@ -378,21 +381,25 @@ def rbd(bench: Bench) -> Bench:
 
 
 def test_a_volume_of_an_image_in_the_same_cluster_is_a_clone(rbd: Bench) -> None:
-    source = rbd.image(b"", size=0)
     assert rbd.place.ceph_conf is not None
     cluster = Cluster(rbd.place.ceph_conf, USER)
     pool = cluster.pool("images")
-    pool.create(source.image.id, 8 * MIB)
-    with pool.writing(source.image.id) as writer:
+    pool.create("image", 8 * MIB)
+    with pool.writing("image") as writer:
         writer.write(b"boot")
-    pool.snapshot(source.image.id, "snap", protect=True)
-    rbd.images.in_ceph.add(source.image.id)
+    pool.snapshot("image", "snap", protect=True)
+    there = ImageLocation(fsid=cluster.fsid, pool="images", image="image", snapshot="snap")
     volume_id = str(uuid4())
     for _ in range(2):
+        source = rbd.image(b"", location=there)
         assert rbd.backend.ensure_volume(volume_id, 1, source, GO_ON) == "clone"
-    pool.remove(source.image.id)
+    pool.remove("image")
     assert rbd.read(volume_id, size=8) == b"boot\0\0\0\0"
     assert rbd.size(volume_id) == GIB
+    elsewhere = msgspec.structs.replace(there, fsid=str(uuid4()))
+    copied = str(uuid4())
+    assert rbd.backend.ensure_volume(copied, 1, rbd.image(b"boot", location=elsewhere), GO_ON) == "copy"
+    assert rbd.read(copied, size=8) == b"boot\0\0\0\0"
     rbd.backend.delete(volume_id)
     assert (pool.names(), pool.trashed()) == (set(), set())
     cluster.close()
@@ -541,3 +548,81 @@ def test_a_target_that_died_serves_what_it_served(iscsi: Bench) -> None:
     iscsi.backend.check()
     assert iscsi.backend.connect(volume_id, HOST) == way
     qemu_io(way, "read -P 0 0 4k", place=iscsi.place)
+
+
+# --- kill -9
+def killed(bench: Bench, what: str, source: str) -> list[str]:
+    """What was begun, and cut off before each of its steps; the last one came to its end."""
+    place = bench.place
+    asked = {
+        "kind": place.kind,
+        "folder": str(place.folder),
+        "conf": str(place.ceph_conf or ""),
+        "tgt": place.tgt.portal if place.tgt else "",
+        "what": what,
+        "source": source,
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.killed_backend", json.dumps(asked)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def again(work: Callable[[], object]) -> None:
+    """Until the store takes who was killed for dead."""
+
+    def done() -> bool:
+        try:
+            work()
+        except Unavailable:
+            return False
+        return True
+
+    until(done, 60, "what was killed to be done")
+
+
+def test_whatever_is_killed_between_two_steps_is_whole_when_it_is_done_again(bench: Bench) -> None:
+    source, data = bench.volume(), b"\xab" * 4096
+    bench.write(source, 0xAB)
+    backend, there = bench.backend, [source]
+
+    def create(ident: str) -> None:
+        again(partial(backend.ensure_volume, ident, 2, FromVolume(volume_id=source), GO_ON))
+        assert (bench.size(ident), bench.read(ident), bench.read(ident, GIB)) == (2 * GIB, data, bytes(4096))
+        there.append(ident)
+
+    def delete(ident: str) -> None:
+        again(partial(backend.delete, ident))
+
+    def snapshot(ident: str) -> None:
+        again(partial(backend.ensure_snapshot, source, ident, GO_ON))
+        assert backend.snapshots()[ident] == source
+
+    def revert(ident: str) -> None:
+        again(partial(backend.revert, ident, ident, GO_ON))
+        assert (bench.size(ident), bench.read(ident), bench.read(ident, GIB)) == (2 * GIB, data, bytes(4096))
+        there.append(ident)
+
+    def connect(ident: str) -> None:
+        qemu_io(backend.connect(ident, HOST), "read -P 171 0 4k", place=bench.place)
+        there.append(ident)
+
+    # Each kind of work where its steps differ from those of another backend.
+    tried = {
+        "file": (create, delete, snapshot, revert),
+        "iscsi": (delete, connect),
+        "rbd": (create, delete, revert),
+    }
+    begun = [(work, killed(bench, work.__name__, source)) for work in tried[bench.place.kind]]
+    with ThreadPoolExecutor(8) as pool:
+        for work, idents in begun:
+            assert len(idents) >= 2
+            list(pool.map(work, idents))
+        assert backend.volumes() == set(there)
+        list(pool.map(delete, there))
+    assert bench.nothing_left()

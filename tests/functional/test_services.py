@@ -288,6 +288,9 @@ def test_images_come_over_http_and_expired_tokens_are_renewed(services: Services
     for _ in range(2):
         with images.open(image) as source:
             assert source.read() == data
+        with images.open(image) as source:
+            source.seek(len(data) - 7)
+            assert source.read(100) == data[-7:], "a transfer that broke goes on there"
         token: Any = images._session
         headers = {"X-Subject-Token": token[0]}
         assert services.ask("DELETE", "/identity/v3/auth/tokens", headers=headers)[0] == 204

@@ -231,7 +231,9 @@ class Protocol(RuleBasedStateMachine):
         )
         new = accept.NewServer(spec=spec)
         with contextlib.suppress(QuotaExceeded):
-            accept.create_servers(self.db, cast(Any, self.bus), CONFIG, CONTEXT, [new], "r-1", QUOTA)
+            accept.create_servers(
+                self.db, cast(Any, self.bus), CONFIG, CONTEXT, [new], "r-1", QUOTA, cast(Any, None)
+            )
 
     # --- time, and what dies
 

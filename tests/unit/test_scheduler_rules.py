@@ -131,7 +131,7 @@ def test_exactly_what_is_free_is_enough() -> None:
 
 def test_ephemeral_and_swap_are_disk_swap_rounded_up() -> None:
     flavor = structs.replace(FLAVOR, ephemeral_gb=5, swap_mb=1025)
-    assert need_of(flavor) == Capacity(vcpus=2, memory_mb=1024, disk_gb=17)
+    assert need_of(request(flavor=flavor).spec) == Capacity(vcpus=2, memory_mb=1024, disk_gb=17)
     assert passes(request(flavor=flavor), host("a", free_disk_gb=16), host("b", free_disk_gb=17)) == ["b"]
 
 

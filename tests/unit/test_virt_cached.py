@@ -5,15 +5,20 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Set
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
 import pytest
+from click.testing import CliRunner
 
 from kilonova.cancel import Cancel
+from kilonova.cli import main
 from kilonova.disk_image import qemu_img
 from kilonova.domain.errors import BuildFailed
 from kilonova.domain.servers import ImageRef
@@ -162,3 +167,80 @@ def test_what_a_build_asks_for_meanwhile_stays(source: Source, folder: Folder) -
     path = aged(others.ensure(wanted, GO_ON))
     assert ImageCache(folder, source, in_use).remove_unused(DAY) == []
     assert path.exists()
+
+
+def test_an_admin_sees_what_is_cached(
+    cache: ImageCache, source: Source, folder: Folder, tmp_path: Path
+) -> None:
+    used, begun = source.image(), source.image()
+    server = overlay(folder, cache.ensure(used, GO_ON))
+    cache.path(begun).with_suffix(".part").write_bytes(b"begun")
+    state = tmp_path / "state"
+    (state / "hosts").mkdir(parents=True)
+    (state / "hosts" / "node-1").symlink_to(folder.root)
+    shown = CliRunner().invoke(main, ["images", "--state", str(state)])
+    assert shown.exit_code == 0, shown.output
+    assert all(text in shown.output for text in ("node-1: 2 images", used.id, server, "not all of it"))
+    assert CliRunner().invoke(main, ["images", "--state", str(tmp_path / "none")]).exit_code != 0
+
+
+_FETCH = """
+import hashlib, sys, threading
+from pathlib import Path
+from kilonova.cancel import Cancel
+from kilonova.domain.servers import ImageRef
+from kilonova.virt.libvirt.folder import Folder
+from kilonova.virt.libvirt.images import ImageCache
+
+class Slow:
+    def __init__(self, path):
+        self.file, self.left = open(path, "rb"), 3 << 20
+    def __enter__(self):
+        return self
+    def __exit__(self, *_):
+        self.file.close()
+    def read(self, size):
+        if self.left <= 0:
+            print("stuck", flush=True)
+            threading.Event().wait()
+        self.left -= size
+        return self.file.read(size)
+    def open(self, image_id):
+        return self
+
+folder = Folder(Path(sys.argv[1]))
+folder.make()
+image = ImageRef(id=sys.argv[3], disk_format="raw", size=int(sys.argv[4]), os_hash_value=sys.argv[5])
+ImageCache(folder, Slow(sys.argv[2])).ensure(image, Cancel())
+"""
+
+
+def test_a_fetch_that_was_killed_goes_on(source: Source, folder: Folder, tmp_path: Path) -> None:
+    """kill -9: the one that waits for its turn begins where the dead one was."""
+    wanted = source.image(8 << 20)
+    data = source.data[wanted.id]
+    (tmp_path / "data").write_bytes(data)
+    given = [str(tmp_path / "data"), wanted.id, str(wanted.size), wanted.os_hash_value or ""]
+    process = subprocess.Popen(
+        [sys.executable, "-c", _FETCH, str(folder.root), *given], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "stuck\n"
+    begun: list[int] = []
+
+    class Later(io.BytesIO):
+        def seek(self, offset: int, whence: int = 0, /) -> int:
+            begun.append(offset)
+            return super().seek(offset, whence)
+
+    class Rest:
+        def open(self, image_id: str) -> BinaryIO:
+            return Later(source.data[image_id])
+
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(ImageCache(folder, Rest()).ensure, wanted, GO_ON)
+        process.kill()
+        process.wait(10)
+        process.stdout.close()
+        assert waiting.result(30).read_bytes() == data
+    assert begun == [3 << 20]

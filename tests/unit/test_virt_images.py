@@ -20,6 +20,7 @@ import pytest
 
 from kilonova.cancel import Cancel
 from kilonova.disk_image import transfer
+from kilonova.disk_image.tree_hash import TreeHash
 from kilonova.domain.errors import BuildAborted, BuildFailed, KilonovaError, NotFound, StaleEpoch, Unavailable
 from kilonova.domain.servers import ImageRef
 from kilonova.virt.libvirt import cached
@@ -195,6 +196,35 @@ def test_what_a_crash_left_damaged_is_fetched_anew(folder: Folder, left: bytes) 
     cache, wanted = ImageCache(folder, source), image(source.data)
     cache.path(wanted).with_suffix(".part").write_bytes(left)
     assert cache.ensure(wanted, GO_ON).read_bytes() == source.data
+
+
+def tree_hash(data: bytes, step: int = 1 << 20) -> str:
+    tree = TreeHash()
+    for start in range(0, len(data), step):
+        tree.update(data[start : start + step])
+    found = tree.hexdigest()
+    tree.close()
+    return found
+
+
+def test_a_tree_hash_depends_on_the_bytes_alone() -> None:
+    data = os.urandom((2 << 20) + 5)
+    pieces = [data[: 1 << 20], data[1 << 20 : 2 << 20], data[2 << 20 :]]
+    wanted = hashlib.sha256(b"".join(hashlib.sha256(piece).digest() for piece in pieces)).hexdigest()
+    assert {tree_hash(data, step) for step in (70_001, 1 << 20, 1 << 22)} == {wanted}
+    assert tree_hash(data[:-1] + b"x") != wanted
+
+
+@pytest.mark.parametrize("at", [0, (1 << 20) + 3, (2 << 20) + 4])
+def test_what_has_a_tree_hash_is_checked_by_it(folder: Folder, at: int) -> None:
+    data = bytearray(os.urandom((2 << 20) + 5))
+    wanted = msgspec.structs.replace(image(bytes(data)), tree_hash=tree_hash(bytes(data)))
+    good = bytes(data)
+    data[at] ^= 1
+    with pytest.raises(BuildAborted, match="tree hash"):
+        ImageCache(folder, Source(bytes(data))).ensure(wanted, GO_ON)
+    assert files(folder) == []
+    assert ImageCache(folder, Source(good)).ensure(wanted, GO_ON).read_bytes() == good
 
 
 def test_zeros_of_an_image_take_no_space(folder: Folder) -> None:

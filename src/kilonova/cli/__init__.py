@@ -17,6 +17,7 @@ COMMANDS = {
     "volume": "kilonova.cli.volume",
     "trace": "kilonova.cli.trace",
     "doctor": "kilonova.cli.doctor",
+    "images": "kilonova.cli.images",
     "db": "kilonova.cli.db",
     "cluster": "kilonova.cli.cluster",
 }

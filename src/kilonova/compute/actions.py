@@ -11,6 +11,7 @@ from collections.abc import Callable
 from kilonova.cancel import Cancel
 from kilonova.compute.journal import Journal
 from kilonova.compute.parts import Parts
+from kilonova.compute.server_volumes import volumes_of
 from kilonova.domain.errors import NotFound
 from kilonova.domain.messages import Work
 from kilonova.domain.servers import PowerState
@@ -31,7 +32,7 @@ def perform_action(parts: Parts, work: Work, journal: Journal, cancel: Cancel) -
 
 def _start(parts: Parts, work: Work, _cancel: Cancel) -> None:
     _plug(parts, work)
-    parts.driver.power_on(work.spec, work.vifs)
+    parts.driver.power_on(work.spec, work.vifs, volumes_of(parts, work.server_id))
 
 
 def _stop(parts: Parts, work: Work, cancel: Cancel) -> None:
@@ -39,12 +40,14 @@ def _stop(parts: Parts, work: Work, cancel: Cancel) -> None:
 
 
 def _reboot_soft(parts: Parts, work: Work, cancel: Cancel) -> None:
-    parts.driver.reboot(work.spec, work.vifs, hard=False, cancel=cancel)
+    volumes = volumes_of(parts, work.server_id)
+    parts.driver.reboot(work.spec, work.vifs, hard=False, cancel=cancel, volumes=volumes)
 
 
 def _reboot_hard(parts: Parts, work: Work, cancel: Cancel) -> None:
     _plug(parts, work)
-    parts.driver.reboot(work.spec, work.vifs, hard=True, cancel=cancel)
+    volumes = volumes_of(parts, work.server_id)
+    parts.driver.reboot(work.spec, work.vifs, hard=True, cancel=cancel, volumes=volumes)
 
 
 def _pause(parts: Parts, work: Work, _cancel: Cancel) -> None:
@@ -61,7 +64,7 @@ def _suspend(parts: Parts, work: Work, _cancel: Cancel) -> None:
 
 def _resume(parts: Parts, work: Work, _cancel: Cancel) -> None:
     _plug(parts, work)
-    parts.driver.resume(work.spec, work.vifs)
+    parts.driver.resume(work.spec, work.vifs, volumes_of(parts, work.server_id))
 
 
 def _plug(parts: Parts, work: Work) -> None:

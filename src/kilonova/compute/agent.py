@@ -13,7 +13,17 @@ from msgspec import structs
 from kilonova import log
 from kilonova.bus.base import Handler, Subscription
 from kilonova.cancel import Cancel
-from kilonova.compute import actions, build, delete, interfaces, metadata, rebuild, rescue, snapshot
+from kilonova.compute import (
+    actions,
+    build,
+    delete,
+    interfaces,
+    metadata,
+    rebuild,
+    rescue,
+    server_volumes,
+    snapshot,
+)
 from kilonova.compute.images import ImageKeeper
 from kilonova.compute.insist import insist
 from kilonova.compute.journal import Journal
@@ -35,6 +45,7 @@ from kilonova.domain.messages import (
     Report,
     ServerRef,
     Text,
+    VolumesChanged,
     Work,
 )
 from kilonova.domain.servers import PowerState
@@ -153,6 +164,8 @@ class Agent:
             "perform_action": self.perform_action,
             "delete_instance": self.delete_instance,
             "change_interfaces": self.change_interfaces,
+            "change_volumes": self.change_interfaces,
+            "volumes_changed": self.volumes_changed,
             "refresh_interfaces": self.refresh_interfaces,
             "get_console_output": self.get_console_output,
             "network_changed": self._refresher.network_changed,
@@ -206,9 +219,18 @@ class Agent:
                 work,
                 lambda task, journal: interfaces.change_interfaces(parts, work, journal, task.cancel, learn),
             )
+        elif work.kind in server_volumes.KINDS:
+            self._worker.do(
+                work,
+                lambda task, journal: server_volumes.change_volumes(parts, work, journal, task.cancel),
+            )
         else:
             perform = _WITH_STEPS.get(work.kind, actions.perform_action)
             self._worker.do(work, lambda task, journal: perform(parts, work, journal, task.cancel))
+
+    def volumes_changed(self, _message: VolumesChanged) -> None:
+        """Builds that wait for their volumes ask again."""
+        self._parts.volumes_changed.say()
 
     def _work_ended(self, server_id: str, told: PowerState | None) -> None:
         self._power.work_ended(server_id, told)

@@ -1,21 +1,24 @@
 """build_and_run_instance: a server becomes a running guest, read from top to bottom.
 
-Networks; the image, the disks and the config drive (create_image); plug_vifs; the domain, paused
-(create_domain); the commit by the conductor; resume; wait_for_boot. Every step looks at the host and does
-only what is missing, so that a build which was cut off anywhere goes on by running again.
+Networks; volumes (prepare_block_devices); the image, the disks and the config drive (create_image);
+plug_vifs; the domain, paused (create_domain); the commit by the conductor; resume; wait_for_boot. Every step
+looks at the host and does only what is missing, so that a build which was cut off anywhere goes on by running
+again.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from msgspec import structs
 
 from kilonova.cancel import Cancel
-from kilonova.compute import vendor_data
+from kilonova.compute import server_volumes, vendor_data
 from kilonova.compute.journal import Journal
 from kilonova.compute.parts import Parts
 from kilonova.compute.refresh import Learn
+from kilonova.domain.block_devices import BlockDevice, with_disks
 from kilonova.domain.messages import Activate, AllocateNetworks, Nothing, Vifs, Work
 from kilonova.domain.network import Vif
 from kilonova.domain.servers import BuildSpec, GuestMetadata, PowerState, TaskState, guest_metadata
@@ -38,10 +41,11 @@ def build_and_run_instance(
     """Build the server; its power state at the end. Raises what the failing step raised."""
     spec = with_secrets(work)
     vifs = _networks(parts, work, journal, learn)
-    _create_image(parts, work, spec, vifs, journal, cancel)
+    disks = server_volumes.prepare_block_devices(parts, work, journal, cancel)
+    _create_image(parts, work, spec, vifs, disks.devices, journal, cancel)
     _plug_vifs(parts, spec, vifs, journal)
     with journal.step("create_domain", undo=lambda: parts.driver.destroy(spec.server_id)):
-        parts.driver.ensure_paused(spec, vifs)
+        parts.driver.ensure_paused(spec, vifs, disks.volumes)
     _commit(parts, work, journal)
     try:
         return _let_run(parts, work, journal)
@@ -66,7 +70,13 @@ def _networks(parts: Parts, work: Work, journal: Journal, learn: Learn) -> list[
 
 
 def _create_image(
-    parts: Parts, work: Work, spec: BuildSpec, vifs: list[Vif], journal: Journal, cancel: Cancel
+    parts: Parts,
+    work: Work,
+    spec: BuildSpec,
+    vifs: list[Vif],
+    devices: list[BlockDevice],
+    journal: Journal,
+    cancel: Cancel,
 ) -> None:
     """The base image on this host, and the server's own disks over it."""
     driver = parts.driver
@@ -76,12 +86,16 @@ def _create_image(
         step.note = driver.ensure_disks(spec, cancel)
     if spec.config_drive:
         with journal.step("create_config_drive"):
-            driver.ensure_config_drive(spec, config_drive(parts, work, spec, vifs))
+            driver.ensure_config_drive(spec, config_drive(parts, work, spec, vifs, devices))
 
 
-def config_drive(parts: Parts, work: Work, spec: BuildSpec, vifs: list[Vif]) -> GuestMetadata:
-    """What the config drive tells."""
+def config_drive(
+    parts: Parts, work: Work, spec: BuildSpec, vifs: list[Vif], devices: Sequence[BlockDevice] = ()
+) -> GuestMetadata:
+    """What the config drive tells. ``devices``: disks that were asked for one by one."""
     metadata = guest_metadata(spec, vifs, work.availability_zone, spec.metadata)
+    if devices:
+        metadata = with_disks(metadata, devices)
     own = vendor_data.static(parts.config.api), vendor_data.dynamic(parts.config.api, metadata)
     return structs.replace(metadata, vendor_data=own[0], vendor_data_dynamic=own[1])
 

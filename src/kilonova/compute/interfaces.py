@@ -1,8 +1,9 @@
 """NICs that come to a guest and leave it, running or not.
 
 attach_interface: plug_vifs, then the guest gets its device. detach_interface: the guest lets go of its
-device, then unplug_vifs. refresh_interfaces: the guest's NICs are made to be those of the record, whatever
-they were (a port was deleted or changed, an operation was cut off). Every one looks before it acts.
+device, then unplug_vifs. refresh_interfaces: the guest's NICs, and its volumes, are made to be those of the
+record, whatever they were (a port was deleted or changed, an operation was cut off). Every one looks before
+it acts.
 
 No operation is behind refresh_interfaces: who is cut off in it does the rest when it compares the next time.
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 from kilonova import log
 from kilonova.cancel import Cancel
+from kilonova.compute import server_volumes
 from kilonova.compute.delete import ports_of
 from kilonova.compute.journal import Journal
 from kilonova.compute.parts import Parts
@@ -78,6 +80,7 @@ def refresh_interfaces(parts: Parts, server_id: str, learn: Learn) -> None:
     _remove_strays(parts, server_id, record.vifs)
     if _is_active(parts, server_id):
         _add_missing(parts, record, learn)
+    server_volumes.refresh_volumes(parts, record)
 
 
 def differ(parts: Parts, server_id: str, vifs: list[Vif]) -> bool:

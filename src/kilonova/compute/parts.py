@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import msgspec
 
 from kilonova.bus.base import Bus
+from kilonova.compute.word import Word
 from kilonova.config import Config
 from kilonova.engine.faults import FaultPoints
 from kilonova.image.base import ImageSink
@@ -28,6 +29,8 @@ class Parts:
     driver: Driver
     network: HostNetwork
     faults: FaultPoints
+    volumes_changed: Word = field(default_factory=Word)
+    """Said when something that was done to a volume ended."""
     images: ImageSink | None = None
     """Where to what it takes of servers goes; None: it has no way there."""
 

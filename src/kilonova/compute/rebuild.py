@@ -10,6 +10,7 @@ from kilonova.cancel import Cancel
 from kilonova.compute.build import BOOT_TIMEOUT, config_drive, with_secrets
 from kilonova.compute.journal import Journal
 from kilonova.compute.parts import Parts
+from kilonova.compute.server_volumes import volumes_of
 from kilonova.domain.messages import Work
 from kilonova.domain.servers import PowerState, TaskState, VmState
 
@@ -31,7 +32,7 @@ def rebuild(parts: Parts, work: Work, journal: Journal, cancel: Cancel) -> Power
             for vif in vifs:
                 parts.network.plug(vif)
     with journal.step("create_domain"):
-        driver.ensure_paused(spec, vifs)
+        driver.ensure_paused(spec, vifs, volumes_of(parts, work.server_id))
     if work.payload.get("goal") == VmState.STOPPED:
         with journal.step("power_off"):
             driver.power_off(spec.server_id, 0, cancel)

@@ -6,6 +6,7 @@ from kilonova.cancel import Cancel
 from kilonova.compute.build import config_drive, with_secrets
 from kilonova.compute.journal import Journal
 from kilonova.compute.parts import Parts
+from kilonova.compute.server_volumes import volumes_of
 from kilonova.domain import codec
 from kilonova.domain.errors import NotFound
 from kilonova.domain.messages import Work
@@ -27,7 +28,7 @@ def rescue(parts: Parts, work: Work, journal: Journal, cancel: Cancel) -> PowerS
         for vif in vifs:
             parts.network.plug(vif)
         metadata = config_drive(parts, work, spec, vifs) if spec.config_drive else None
-        driver.rescue(spec, image, vifs, metadata, cancel)
+        driver.rescue(spec, image, vifs, metadata, cancel, volumes_of(parts, work.server_id))
     return PowerState.RUNNING
 
 
@@ -36,5 +37,5 @@ def unrescue(parts: Parts, work: Work, journal: Journal, cancel: Cancel) -> Powe
     with journal.step("unrescue"):
         for vif in vifs:
             parts.network.plug(vif)
-        driver.unrescue(spec, vifs)
+        driver.unrescue(spec, vifs, volumes_of(parts, work.server_id))
     return PowerState.RUNNING

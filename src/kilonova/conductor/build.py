@@ -12,6 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from kilonova import log
+from kilonova.conductor import server_volumes
 from kilonova.conductor.parts import Parts
 from kilonova.domain.clock import now
 from kilonova.domain.errors import KilonovaError, NotFound, NoValidHost, RolledBack, StaleEpoch, Unavailable
@@ -167,7 +168,7 @@ def _claim(parts: Parts, work: Row, spec: BuildSpec, host: str) -> str | None:
         claims.release(conn, work.server_id)
         if not hosts.takes_builds(conn, host, parts.config.compute.service_down_time):
             return None
-        if claims.claim(conn, work.server_id, host, need_of(spec.flavor)) is None:
+        if claims.claim(conn, work.server_id, host, need_of(spec)) is None:
             return None
         return hosts.zone(conn, host)
 
@@ -239,7 +240,7 @@ def try_elsewhere(conn: sa.Connection, parts: Parts, work: Row, message: str) ->
 
 @repeated
 def fail(parts: Parts, work: Row, message: str, details: object, step: StepRecord | None = None) -> None:
-    """The build, which this conductor owns, ends in ERROR with a fault; its place and its ports are free.
+    """The build, which this conductor owns, ends in ERROR with a fault; place, ports and volumes are free.
 
     One transaction: who slept past the lease touches nothing. Who dies here, or finds the network service
     away, leaves an operation that is open and is tried again.
@@ -249,6 +250,7 @@ def fail(parts: Parts, work: Row, message: str, details: object, step: StepRecor
         with parts.db.write() as conn:
             lease.kept(conn, work)
             parts.network.deallocate_for_instance(work.server_id)
+            server_volumes.release_all(conn, parts, work.server_id)
             parts.faults.reach("build.deallocate_networks.after")
             if step is not None:
                 operations.put_steps(conn, work.id, work.epoch, None, [step])

@@ -1,4 +1,5 @@
-"""delete_instance: the host removes the guest, then the records go: ports, claim, quota, in that order.
+"""delete_instance: the host removes the guest, then the records go: ports, volumes, claim, quota, in
+that order.
 
 A server without a host, or on one that is down, is deleted here; the host removes what it still has when it
 comes back and finds no record.
@@ -9,6 +10,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from kilonova import log
+from kilonova.conductor import server_volumes
 from kilonova.conductor.actions import hand_over
 from kilonova.conductor.parts import Parts
 from kilonova.domain.errors import KilonovaError, StaleEpoch
@@ -64,5 +66,6 @@ def finish_records(conn: sa.Connection, parts: Parts, work: Row) -> None:
     """One transaction, which only who has the delete can commit: the operation, the ports, all the rest."""
     lease.close(conn, work, operations.DONE)
     parts.network.deallocate_for_instance(work.server_id)
+    server_volumes.release_all(conn, parts, work.server_id)
     claims.release(conn, work.server_id)
     servers.mark_deleted(conn, work.server_id)

@@ -11,6 +11,7 @@ from kilonova.config import Config
 from kilonova.engine.faults import FaultPoints
 from kilonova.network.base import NetworkService
 from kilonova.store.database import Database
+from kilonova.volume.base import VolumeService
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Parts:
     db: Database
     bus: Bus
     network: NetworkService
+    volumes: VolumeService
     faults: FaultPoints
     hearing: Hearing | None = None
     """None: every host could always be heard."""

@@ -10,8 +10,9 @@ import sqlalchemy as sa
 from msgspec import structs
 
 from kilonova import log
-from kilonova.conductor import actions, build, delete, interfaces
+from kilonova.conductor import actions, build, delete, interfaces, server_volumes
 from kilonova.conductor.parts import Parts
+from kilonova.domain.block_devices import with_disks
 from kilonova.domain.clock import now
 from kilonova.domain.errors import BadRequest, Conflict, NotFound, StaleEpoch
 from kilonova.domain.messages import (
@@ -38,7 +39,7 @@ from kilonova.domain.routers import HostRouters
 from kilonova.domain.servers import GuestMetadata, PowerState, VmState
 from kilonova.domain.servers import guest_metadata as metadata_of
 from kilonova.engine import lease
-from kilonova.store import hosts, operations, server_passwords, servers
+from kilonova.store import block_devices, hosts, operations, server_passwords, servers
 from kilonova.store.database import Row
 from kilonova.store.repeat import repeated
 
@@ -116,6 +117,7 @@ def finished(parts: Parts, message: Finished) -> Nothing:
     """The end of a host's work, good or bad."""
     ends = {"build": _build_finished, "delete": _delete_finished}
     ends |= dict.fromkeys(interfaces.KINDS, _interface_finished)
+    ends |= dict.fromkeys(server_volumes.KINDS, _volume_finished)
     ends.get(message.kind, _action_finished)(parts, message)
     parts.faults.reach(f"{message.kind}.finished.after")
     return Nothing()
@@ -191,6 +193,14 @@ def _interface_finished(parts: Parts, message: Finished) -> None:
         interfaces.end(conn, parts, work, message.error)
 
 
+def _volume_finished(parts: Parts, message: Finished) -> None:
+    with parts.db.write() as conn:
+        work = _owned(conn, message)
+        _check_kind(work, message.kind)
+        _record(conn, work, message.steps)
+        server_volumes.end(conn, parts, work, message.error)
+
+
 @repeated
 def renew_leases(parts: Parts, message: RenewLeases) -> Held:
     """Which of its operations the host still holds; the leases of those are renewed."""
@@ -241,8 +251,11 @@ def guest_metadata(parts: Parts, message: ServerQuery) -> GuestMetadata:
         if server.host != message.host:
             raise NotFound(f"Instance {message.server_id} is not on {message.host}")
         password = server_passwords.get(conn, message.server_id)
+        devices = block_devices.of_server(conn, message.server_id)
     spec = structs.replace(server.spec, name=server.name, hostname=server.hostname)
     told = metadata_of(spec, server.vifs, server.availability_zone, server.metadata)
+    if devices:
+        told = with_disks(told, devices)
     groups = parts.network.security_group_names([message.server_id]).get(message.server_id, [])
     return structs.replace(
         told, password=password, reservation_id=server.reservation_id, security_groups=groups
@@ -264,9 +277,10 @@ def server_record(parts: Parts, message: ServerQuery) -> ServerRecord:
     """For the host that the server is placed on; NotFound for all others."""
     with parts.db.read() as conn:
         server = servers.for_host(conn, message.server_id)
-    if server.host != message.host:
-        raise NotFound(f"Instance {message.server_id} is not on {message.host}")
-    return ServerRecord(spec=server.spec, vifs=server.vifs)
+        if server.host != message.host:
+            raise NotFound(f"Instance {message.server_id} is not on {message.host}")
+        volumes = server_volumes.sizes(parts, conn, message.server_id)
+    return ServerRecord(spec=server.spec, vifs=server.vifs, volumes=volumes)
 
 
 def network_state(parts: Parts, message: NetworkQuery) -> NetworkState:

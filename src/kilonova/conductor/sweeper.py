@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from kilonova import log
-from kilonova.conductor import actions, build, delete, interfaces, volumes
+from kilonova.conductor import actions, build, delete, interfaces, server_volumes, volumes
 from kilonova.conductor.parts import Parts
 from kilonova.conductor.reports import METHOD_OF_KIND
 from kilonova.domain.clock import now
@@ -102,6 +102,9 @@ def _end(parts: Parts, operation_id: str, kind: str) -> None:
         elif work.kind in interfaces.KINDS:
             with parts.db.write() as conn:
                 interfaces.end(conn, parts, work, message)
+        elif work.kind in server_volumes.KINDS:
+            with parts.db.write() as conn:
+                server_volumes.end(conn, parts, work, message)
         elif work.kind in volumes.KINDS:
             volumes.end_in_error(parts, work, message)
         else:
@@ -119,6 +122,7 @@ def _end_build(parts: Parts, work: Row, message: str) -> None:
         with parts.db.write() as conn:
             lease.kept(conn, work)
             parts.network.deallocate_for_instance(work.server_id)
+            server_volumes.release_all(conn, parts, work.server_id)
             build.end_in_error(conn, work, message, details)
     except (StaleEpoch, RolledBack):
         raise
@@ -180,3 +184,4 @@ def _repair(parts: Parts, server_id: str, before: float) -> None:
         servers.change(conn, server_id, **values)
     if building:
         _free_ports(parts, server_id)
+        server_volumes.release_if_possible(parts, server_id)

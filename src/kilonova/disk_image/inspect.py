@@ -47,7 +47,7 @@ class Inspector:
         self._head: bytearray | None = bytearray()
         self._size = 0
 
-    def feed(self, chunk: bytes) -> None:
+    def feed(self, chunk: bytes | memoryview) -> None:
         self._size += len(chunk)
         if self._head is None:
             self._parse(chunk)
@@ -76,10 +76,10 @@ class Inspector:
             # Else the header of a tiny file would go unrecognised, which QEMU recognises.
             self._parse(b"\0" * (HEADER - len(head)))
 
-    def _parse(self, chunk: bytes) -> None:
+    def _parse(self, chunk: bytes | memoryview) -> None:
         for parser in list(self._reading):
             try:
-                parser.eat_chunk(chunk)
+                parser.eat_chunk(chunk)  # type: ignore[arg-type]  # it takes copies of what it keeps
             except Exception:  # noqa: BLE001 - a parser that chokes has not recognised the content
                 self._reading.remove(parser)
 

@@ -1,40 +1,38 @@
-"""One image on its way to this host: it goes on where it broke, and what came is hashed and inspected by a
-thread of its own, beside the reading and the writing.
-
-What is in the file when a transfer begins is read again, as if it came now: nothing is believed.
+"""One image on its way to this host: it goes on where it broke, and what came is hashed and inspected beside
+the copying, as it is in the file: what was there when a transfer began, too. Nothing is believed.
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
-import queue
-import threading
+import stat
+from collections.abc import Callable
 from typing import BinaryIO, Protocol
 
 from kilonova import metrics
 from kilonova.cancel import Cancel
+from kilonova.disk_image.check import Check
 from kilonova.domain.errors import (
     BuildAborted,
     BuildFailed,
     NotFound,
     StaleEpoch,
     Unavailable,
-    UnsupportedMedia,
 )
 from kilonova.domain.servers import ImageRef
 
 _CHUNK = 1 << 20
 _ZEROS = bytes(_CHUNK)
-_AHEAD = 16
-"""Chunks that may wait for the check, in memory."""
-_SYNCED = 64 << 20
-"""Bytes after which the disk is told to begin writing, so that the end need not wait for all of it."""
+_COPIED = 16 << 20
+"""Bytes that the kernel copies at once, between two files of this machine."""
+_SYNCED = 128 << 20
+"""Bytes after which the disk writes them, while the check goes on: the end need not wait for all of it."""
 _TRIES = 3
 """Times that a source may break in a row, with nothing gained."""
 _PAUSE = 1.0
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+_NOT_BETWEEN_THESE = {errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 _bytes = metrics.Counter("image_fetched_bytes", "Bytes of images that came to this host.")
 
 
@@ -67,14 +65,13 @@ def transfer(image: ImageRef, source: ImageSource, target: BinaryIO, cancel: Can
             raise
         target.truncate(0)
         size = _transfer(image, source, target, cancel)
-    os.fsync(target.fileno())
     return size
 
 
 def _transfer(image: ImageRef, source: ImageSource, target: BinaryIO, cancel: Cancel) -> int:
-    check = _Check(image)
-    try:
-        have = _read_again(image, target, check, cancel)
+    have = target.seek(0, os.SEEK_END)
+    with Check(image, target.fileno(), cancel) as check:
+        check.reached(have)
         failures = 0
         while have < image.size:
             begun, broken = have, f"the transfer ended after {have} of {image.size} bytes"
@@ -88,24 +85,14 @@ def _transfer(image: ImageRef, source: ImageSource, target: BinaryIO, cancel: Ca
                 raise Unavailable(f"image {image.id}: {broken}")
             if failures > 1 and cancel.wait(_PAUSE):
                 raise _moved_on(image)
+        os.fsync(target.fileno())  # while the check ends
         return check.verdict()
-    finally:
-        check.close()
-
-
-def _read_again(image: ImageRef, target: BinaryIO, check: _Check, cancel: Cancel) -> int:
-    target.seek(0)
-    while chunk := target.read(_CHUNK):
-        if cancel.is_set():
-            raise _moved_on(image)
-        check.feed(chunk)
-    return target.tell()
 
 
 def _receive(
-    image: ImageRef, source: ImageSource, target: BinaryIO, start: int, check: _Check, cancel: Cancel
+    image: ImageRef, source: ImageSource, target: BinaryIO, start: int, check: Check, cancel: Cancel
 ) -> None:
-    """Write and check what comes until the source ends. Unavailable: it broke before."""
+    """Write what comes until the source ends. Unavailable: it broke before."""
     try:
         stream = source.open(image.id)
     except NotFound as error:
@@ -115,49 +102,76 @@ def _receive(
         with stream:
             if start:
                 stream.seek(start)
-            while chunk := stream.read(_CHUNK):
+            copy = _copying(image, stream, target)
+            while came := copy(have):
+                have += came
                 if cancel.is_set():
                     raise _moved_on(image)
-                have += len(chunk)
                 if have > image.size:
                     raise BuildAborted(f"image {image.id} is longer than the {image.size} bytes that it says")
-                check.feed(chunk)
-                _write(image, target, chunk)
+                check.reached(target.tell())
                 if have - synced >= _SYNCED:
-                    _begin_writing(target, synced, have)
+                    os.fdatasync(target.fileno())
                     synced = have
     except (ConnectionError, TimeoutError) as error:
         raise Unavailable(str(error)) from error
     finally:
         _bytes.add(amount=have - start)
-        # Zeros at the end were only passed over: what is known is what is there.
         _sized(image, target)
 
 
-def _write(image: ImageRef, target: BinaryIO, chunk: bytes) -> None:
-    """A chunk of zeros is a hole."""
+def _copying(image: ImageRef, stream: BinaryIO, target: BinaryIO) -> Callable[[int], int]:
+    """What copies the next bytes, and says how many; given where it is."""
+    descriptor = _file(stream)
+    if descriptor is None or image.disk_format == "raw":
+        return lambda _at: _written(image, stream, target)
+
+    def in_kernel(at: int) -> int:
+        try:
+            came = os.copy_file_range(descriptor, target.fileno(), _COPIED, at, at)
+        except OSError as error:
+            if error.errno not in _NOT_BETWEEN_THESE:
+                raise _write_error(image, error) from error
+            stream.seek(at)
+            return _written(image, stream, target)
+        target.seek(at + came)
+        return came
+
+    return in_kernel
+
+
+def _file(stream: BinaryIO) -> int | None:
+    """The descriptor of a plain file."""
+    try:
+        descriptor = stream.fileno()
+    except (OSError, AttributeError):
+        return None
+    return descriptor if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
+
+
+def _written(image: ImageRef, stream: BinaryIO, target: BinaryIO) -> int:
+    """A chunk of zeros is a hole: raw disks have many."""
+    chunk = stream.read(_CHUNK)
     try:
         if chunk == _ZEROS:
             target.seek(len(chunk), os.SEEK_CUR)
-            return
-        rest = memoryview(chunk)
-        while rest:
-            rest = rest[target.write(rest) :]
+            _sized(image, target)
+        else:
+            rest = memoryview(chunk)
+            while rest:
+                rest = rest[target.write(rest) :]
+            target.flush()
     except OSError as error:
         raise _write_error(image, error) from error
+    return len(chunk)
 
 
 def _sized(image: ImageRef, target: BinaryIO) -> None:
+    """What was passed over is there, and nothing behind it."""
     try:
         target.truncate(target.tell())
     except OSError as error:
         raise _write_error(image, error) from error
-
-
-def _begin_writing(target: BinaryIO, start: int, end: int) -> None:
-    """Linux begins to write dirty pages that it is told not to keep, and waits for nothing; those that are
-    dirty stay in memory, for the guests."""
-    os.posix_fadvise(target.fileno(), start, end - start, os.POSIX_FADV_DONTNEED)
 
 
 def _write_error(image: ImageRef, error: OSError) -> BuildFailed:
@@ -168,50 +182,3 @@ def _write_error(image: ImageRef, error: OSError) -> BuildFailed:
 
 def _moved_on(image: ImageRef) -> StaleEpoch:
     return StaleEpoch(f"image {image.id}: the build moved on while it was fetched")
-
-
-class _Check:
-    """The hash and the inspector, in a thread: sha512 may be slower than a disk, and needs no lock."""
-
-    def __init__(self, image: ImageRef) -> None:
-        from kilonova.disk_image.inspect import Inspector
-
-        self._image = image
-        self._digest = hashlib.sha512()
-        self._inspector = Inspector(image.disk_format, image.container_format)
-        self._chunks: queue.Queue[bytes | None] = queue.Queue(_AHEAD)
-        self._failure: Exception | None = None
-        self._thread = threading.Thread(target=self._run, name="image-check", daemon=True)
-        self._thread.start()
-
-    def feed(self, chunk: bytes) -> None:
-        self._chunks.put(chunk)
-
-    def close(self) -> None:
-        """Safe to call again."""
-        if self._thread.is_alive():
-            self._chunks.put(None)
-            self._thread.join()
-
-    def verdict(self) -> int:
-        """The virtual size. BuildAborted: the bytes are not those that were promised, or not safe."""
-        self.close()
-        if self._failure is not None:
-            raise self._failure
-        image, found = self._image, self._digest.hexdigest()
-        if image.os_hash_value is not None and found != image.os_hash_value:
-            raise BuildAborted(f"image {image.id}: its sha512 is {found}, not {image.os_hash_value}")
-        try:
-            return self._inspector.finish()
-        except UnsupportedMedia as error:
-            raise BuildAborted(f"image {image.id} is not safe to use: {error.message}") from error
-
-    def _run(self) -> None:
-        while (chunk := self._chunks.get()) is not None:
-            if self._failure is not None:
-                continue
-            try:
-                self._digest.update(chunk)
-                self._inspector.feed(chunk)
-            except Exception as error:  # noqa: BLE001 - told to who waits for the verdict
-                self._failure = error

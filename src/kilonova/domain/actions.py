@@ -96,8 +96,12 @@ ACTIONS: dict[str, Action] = {
 """Delete is not here: it may begin in every state, and supersedes whatever is open."""
 
 ATTACH_INTERFACE, DETACH_INTERFACE = "attach_interface", "detach_interface"
+ATTACH_VOLUME, DETACH_VOLUME, SWAP_VOLUME = "attach_volume", "detach_volume", "swap_volume"
 INTERFACES_CHANGE_IN = _states(_V.ACTIVE, _V.PAUSED, _V.STOPPED)
 """NICs come and go without a task state: the server stays what it is, whatever becomes of them."""
+VOLUMES_CHANGE_IN = INTERFACES_CHANGE_IN
+VOLUMES_SWAP_IN = _states(_V.ACTIVE, _V.PAUSED)
+"""So do volumes. One is swapped for another while the guest has it open."""
 
 
 _SHOWN: dict[TaskState, tuple[str, frozenset[VmState]]] = {

@@ -68,12 +68,14 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ImageData(msgspec.Struct, frozen=True, kw_only=True):
-    """What an upload found out about the bytes: md5 as ``checksum``, sha512 as ``os_hash_value``."""
+    """What an upload found out about the bytes: md5 as ``checksum``, sha512 as ``os_hash_value``, and
+    ``tree_hash`` of disk_image/tree_hash.py."""
 
     size: int
     virtual_size: int
     checksum: str
     os_hash_value: str
+    tree_hash: str
 
 
 class ImageMember(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,6 +4,10 @@ conductor   build_instances, perform_action, delete_instance (PerformOperation),
             ask (every message FromHost, checked against the placement of the server)
 scheduler   select_destinations, select_for_many
 volume.N    perform (PerformOperation), connect: the managers of that name
+compute.H   build_and_run_instance, perform_action, delete_instance, change_interfaces, change_volumes
+            (Work), get_console_output, refresh_interfaces, volumes_changed, network_changed, compare
+
+
 compute.H   build_and_run_instance, perform_action, delete_instance, change_interfaces (Work),
             get_console_output, refresh_interfaces, network_changed, compare, cache_images
 """
@@ -14,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from kilonova.domain.block_devices import AttachedVolume, BlockDevice
 from kilonova.domain.bounds import AnyText, Id, Moment, Text16, Text32, Text64, Text255
 from kilonova.domain.hosts import HostReport
 from kilonova.domain.network import NetworkState, Vif
@@ -84,6 +89,10 @@ class ServerRef(Message, frozen=True, kw_only=True):
     server_id: str
 
 
+class VolumesChanged(Message, frozen=True, kw_only=True):
+    """Something that was done to a volume ended: who waits for one asks again."""
+
+
 class CacheImages(Message, frozen=True, kw_only=True):
     """Images that servers will be made of on this host soon."""
 
@@ -141,6 +150,29 @@ class Activate(FromHost, frozen=True, kw_only=True):
     steps: list[StepRecord]
 
 
+class PrepareBlockDevices(FromHost, frozen=True, kw_only=True):
+    """The disks of a build, or the volume that an operation is about, for the host that asks."""
+
+    operation_id: Id
+    epoch: int
+    connector: Connector
+
+
+class BlockDevices(Message, frozen=True, kw_only=True):
+    """``pending``: volumes that are still being made; then the others are not connected yet."""
+
+    devices: list[BlockDevice] = []
+    volumes: list[AttachedVolume] = []
+    pending: list[str] = []
+
+
+class ServerVolumes(FromHost, frozen=True, kw_only=True):
+    """The ways to a server's volumes, whose guest is about to be started."""
+
+    server_id: str
+    connector: Connector
+
+
 class Finished(FromHost, frozen=True, kw_only=True):
     """The end of work on a host. ``error`` None: it went well.
 
@@ -182,10 +214,11 @@ class NetworkQuery(FromHost, frozen=True, kw_only=True):
 
 
 class ServerRecord(Message, frozen=True, kw_only=True):
-    """What a guest is made of, and the NICs that it should have now."""
+    """What a guest is made of, and the NICs and volumes (id → GiB) that it should have now."""
 
     spec: BuildSpec
     vifs: list[Vif]
+    volumes: dict[str, int] = {}
 
 
 class RenewLeases(FromHost, frozen=True, kw_only=True):

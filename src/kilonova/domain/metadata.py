@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from kilonova.domain.network import Vif, VifAddress
-from kilonova.domain.servers import GuestMetadata
+from kilonova.domain.servers import GuestMetadata, TaggedDisk
 
 FOLSOM, GRIZZLY, HAVANA, LIBERTY = "2012-08-10", "2013-04-04", "2013-10-17", "2015-10-15"
 NEWTON_ONE, NEWTON_TWO, OCATA = "2016-06-30", "2016-10-06", "2017-02-22"
@@ -138,7 +138,8 @@ def _meta_data(metadata: GuestMetadata, version: str, dhcp_domain: str, with_pas
     if version >= LIBERTY:
         data["project_id"] = metadata.project_id
     if version >= NEWTON_ONE:
-        data["devices"] = [_tagged_nic(vif, version) for vif in metadata.vifs if vif.tag]
+        nics = [_tagged_nic(vif, version) for vif in metadata.vifs if vif.tag]
+        data["devices"] = nics + [_tagged_disk(disk) for disk in metadata.tagged_disks]
     if version >= VICTORIA:
         data["dedicated_cpus"] = []
     return data
@@ -148,6 +149,12 @@ def _tagged_nic(vif: Vif, version: str) -> Tree:
     # The guest finds it by its MAC; which bus it gets is the hypervisor's business.
     nic: Tree = {"type": "nic", "bus": "none", "address": "none", "mac": vif.mac, "tags": [vif.tag]}
     return nic | {"vf_trusted": False} if version >= ROCKY else nic
+
+
+def _tagged_disk(disk: TaggedDisk) -> Tree:
+    # The guest finds it by its serial number (a volume's id) or its path.
+    found: Tree = {"type": "disk", "bus": "none", "address": "none", "path": disk.path, "tags": [disk.tag]}
+    return found | {"serial": disk.serial} if disk.serial else found
 
 
 def sets_password(path: str) -> bool:

@@ -145,6 +145,32 @@ class BuildSpec(msgspec.Struct, frozen=True, kw_only=True):
     launch_index: int = 0
     security_groups: list[str] = []
     """Of the ports that the build makes: ids, or ``default``; empty means that one too."""
+    boots_from_volume: bool = False
+    """It has no system disk of its own, and no image: only what the volume was made of."""
+    image_properties: dict[str, str] = {}
+    """Of the image that its root volume was made of."""
+    has_block_devices: bool = False
+    """Disks were asked for one by one: the host asks the conductor for what they are."""
+    ephemeral_gbs: list[int] | None = None
+    """Ephemeral disks; None: the flavor's one, if it has one."""
+    swap_mb: int | None = None
+    """None: the flavor's."""
+
+    @property
+    def properties(self) -> dict[str, str]:
+        """Of the image that it boots from, in whatever way."""
+        return self.image.properties if self.image else self.image_properties
+
+    @property
+    def ephemeral_disks(self) -> list[int]:
+        """GiB of each."""
+        if self.ephemeral_gbs is not None:
+            return self.ephemeral_gbs
+        return [self.flavor.ephemeral_gb] if self.flavor.ephemeral_gb else []
+
+    @property
+    def swap_size_mb(self) -> int:
+        return self.flavor.swap_mb if self.swap_mb is None else self.swap_mb
 
 
 class RequestedNetwork(msgspec.Struct, frozen=True, kw_only=True):
@@ -154,6 +180,14 @@ class RequestedNetwork(msgspec.Struct, frozen=True, kw_only=True):
     port_id: str | None = None
     fixed_ip: str | None = None
     tag: str | None = None
+
+
+class TaggedDisk(msgspec.Struct, frozen=True, kw_only=True):
+    """``serial``: what the disk itself says that it is; empty if it says nothing."""
+
+    tag: str
+    path: str
+    serial: str = ""
 
 
 class GuestMetadata(msgspec.Struct, frozen=True, kw_only=True):
@@ -176,6 +210,7 @@ class GuestMetadata(msgspec.Struct, frozen=True, kw_only=True):
     reservation_id: str = ""
     block_devices: dict[str, str] = {}
     """EC2's names → where the guest finds them."""
+    tagged_disks: list[TaggedDisk] = []
     password: str = ""
     """What the guest said that it is; encrypted by the guest."""
     security_groups: list[str] | None = None
@@ -221,7 +256,7 @@ def _block_devices(spec: BuildSpec) -> dict[str, str]:
     """As the hypervisor numbers them: the system disk, then the flavor's others."""
     if spec.image is None or spec.image.disk_format == "iso":
         return {}
-    prefix = _PREFIXES.get(spec.image.properties.get("hw_disk_bus", ""), "vd")
+    prefix = _PREFIXES.get(spec.properties.get("hw_disk_bus", ""), "vd")
     found = {"ami": f"{prefix}a", "root": f"/dev/{prefix}a"}
     others = [("ephemeral0", spec.flavor.ephemeral_gb), ("swap", spec.flavor.swap_mb)]
     for letter, name in zip("bc", [name for name, size in others if size], strict=False):

@@ -17,20 +17,24 @@ from msgspec import structs
 from kilonova.bus.base import Bus
 from kilonova.config import Config
 from kilonova.domain.actions import ACTIONS
+from kilonova.domain.block_devices import BlockDevice
 from kilonova.domain.clock import now
 from kilonova.domain.context import RequestContext
 from kilonova.domain.errors import Conflict
 from kilonova.domain.messages import PerformOperation
 from kilonova.domain.servers import BuildSpec, TaskState, VmState
 from kilonova.engine.faults import NO_FAULTS, FaultPoints
-from kilonova.store import images, operations, servers, usage
+from kilonova.store import block_devices, images, operations, servers, usage
 from kilonova.store.database import Database, Row, after_commit
+from kilonova.volume.base import VolumeService
 
 
 class NewServer(msgspec.Struct, frozen=True, kw_only=True):
     """A server to be: what hosts need (``spec``) and what only the API shows."""
 
     spec: BuildSpec
+    devices: list[BlockDevice] = []
+    """If they were asked for one by one."""
     description: str | None = None
     launch_index: int = 0
     tags: frozenset[str] = frozenset()
@@ -51,18 +55,26 @@ def create_servers(
     new: Sequence[NewServer],
     reservation_id: str,
     quota: dict[str, int],
+    volumes: VolumeService,
     faults: FaultPoints = NO_FAULTS,
 ) -> None:
-    """Write the servers (BUILDING, SCHEDULING) and their operations, take their quota, ring the conductor.
+    """Write the servers (BUILDING, SCHEDULING) and their operations, promise them the volumes that exist,
+    take their quota, ring the conductor.
 
-    QuotaExceeded: nothing was written. ``quota``: limits of instances, cores and ram (MiB) of the project.
+    QuotaExceeded, BadRequest (a volume is taken): nothing was written. ``quota``: limits of instances, cores
+    and ram (MiB) of the project.
     """
     rows = [_server_row(server, reservation_id) for server in new]
     deadline = now() + config.operations.build_timeout
     works = [_build(server.spec, context, deadline) for server in new]
     with db.write(durable=True) as conn:
+        for server in new:
+            for device in server.devices:
+                if device.volume_id and device.attachment_id:
+                    volumes.reserve(context, device.volume_id, server.spec.server_id, device.attachment_id)
         servers.insert(conn, rows)
         servers.insert_tags(conn, {server.spec.server_id: server.tags for server in new})
+        block_devices.insert(conn, {server.spec.server_id: server.devices for server in new})
         operations.insert(conn, works)
         # Last: the project's other requests wait for this row.
         usage.claim(conn, rows[0]["project_id"], [server.spec.flavor for server in new], quota)

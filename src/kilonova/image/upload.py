@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from typing import Protocol
 
+from kilonova.disk_image.tree_hash import TreeHash
 from kilonova.domain.errors import BadRequest
 from kilonova.domain.images import ImageData
 
@@ -35,16 +36,26 @@ class Upload:
         self._expected = expected
         self._md5 = hashlib.md5(usedforsecurity=False)
         self._sha512 = hashlib.sha512()
+        self._tree = TreeHash()
         self._size = 0
         self._virtual_size = 0
+        self._tree_hash = ""
 
     def __iter__(self) -> Iterator[bytes]:
+        try:
+            yield from self._blocks()
+        finally:
+            self._tree.close()
+
+    def _blocks(self) -> Iterator[bytes]:
         while block := self._read():
             self._size += len(block)
+            self._tree.update(block)
             self._md5.update(block)
             self._sha512.update(block)
             self._inspector.feed(block)
             yield block
+        self._tree_hash = self._tree.hexdigest()
         if self._expected is not None and self._size != self._expected:
             raise BadRequest(f"{self._size} bytes of image data came where {self._expected} were announced")
         self._virtual_size = self._inspector.finish()
@@ -56,6 +67,7 @@ class Upload:
             virtual_size=self._virtual_size,
             checksum=self._md5.hexdigest(),
             os_hash_value=self._sha512.hexdigest(),
+            tree_hash=self._tree_hash,
         )
 
     def _read(self) -> bytes:

@@ -15,7 +15,7 @@ from typing import TypeVar
 from kilonova.domain.errors import BadRequest
 from kilonova.domain.hosts import Capacity
 from kilonova.domain.messages import SelectDestinations
-from kilonova.domain.servers import Flavor
+from kilonova.domain.servers import BuildSpec
 from kilonova.scheduler.hosts import HostState
 
 Hosts = Sequence[HostState]
@@ -72,11 +72,16 @@ def _loaded(kind: type[Rule], entry: EntryPoint) -> Rule:
     return rule
 
 
-def need_of(flavor: Flavor) -> Capacity:
-    """What a server of this flavor takes of a host; swap counts as disk, rounded up to GiB."""
+def need_of(spec: BuildSpec) -> Capacity:
+    """What a server takes of a host, which is what its flavor says; swap counts as disk, rounded up to GiB.
+
+    The system disk of one that boots from a volume is elsewhere.
+    """
+    flavor = spec.flavor
     swap_gb = -(-flavor.swap_mb // 1024)
+    root_gb = 0 if spec.boots_from_volume else flavor.root_gb
     return Capacity(
         vcpus=flavor.vcpus,
         memory_mb=flavor.memory_mb,
-        disk_gb=flavor.root_gb + flavor.ephemeral_gb + swap_gb,
+        disk_gb=root_gb + flavor.ephemeral_gb + swap_gb,
     )

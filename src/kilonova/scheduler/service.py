@@ -41,7 +41,7 @@ class Choice:
 
     @property
     def want(self) -> Want:
-        return Want(self.request.spec.server_id, self.host.host, need_of(self.request.spec.flavor))
+        return Want(self.request.spec.server_id, self.host.host, need_of(self.request.spec))
 
 
 class Scheduler:
@@ -110,7 +110,7 @@ class Scheduler:
             candidates = self._among(hosts, request)
         except NoValidHost:
             return None
-        self._hosts.expect(candidates[0], need_of(request.spec.flavor))
+        self._hosts.expect(candidates[0], need_of(request.spec))
         return Choice(request, candidates[0], self._selection(candidates, 0))
 
     def _claim_choices(self, choices: list[Choice]) -> dict[str, Choice]:
@@ -125,7 +125,7 @@ class Scheduler:
         finally:  # before memory holds what the claims left free, which counts none of the others
             for choice in choices:
                 if choice.request.operation_id not in claimed:
-                    self._hosts.expect(choice.host, need_of(choice.request.spec.flavor), -1)
+                    self._hosts.expect(choice.host, need_of(choice.request.spec), -1)
         for row in left:
             self._hosts.claimed(row, expected=True)
         for _ in claimed:
@@ -193,7 +193,7 @@ class Scheduler:
             if not operations.seeks_host(conn, request.operation_id, request.epoch):
                 raise StaleEpoch(f"operation {request.operation_id} moved on, or has its host")
             claims.release(conn, server_id)
-            need = need_of(request.spec.flavor)
+            need = need_of(request.spec)
             row = claims.claim(conn, server_id, candidate.host, need, self._only_enabled)
         if row is not None:
             self._faults.reach("build.claim.after")

@@ -7,15 +7,20 @@ that it could not find again on the host after kill -9.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import BinaryIO, Protocol
 
 import msgspec
 
 from kilonova.cancel import Cancel
+from kilonova.domain.block_devices import AttachedVolume
 from kilonova.domain.hosts import HostReport
 from kilonova.domain.network import Vif
 from kilonova.domain.servers import BuildSpec, GuestMetadata, ImageRef, PowerState
+from kilonova.domain.volumes import Connector
+
+Volumes = Sequence[AttachedVolume]
+"""All that a guest is to have when it starts."""
 
 
 class Guest(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,6 +57,9 @@ class Driver(Protocol):
     def report(self) -> HostReport:
         """What this host is and can hold."""
 
+    def connector(self) -> Connector:
+        """This host, as those know it who keep volumes."""
+
     def guests(self) -> list[Guest]:
         """Every guest of ours on this host, running or not."""
 
@@ -71,7 +79,7 @@ class Driver(Protocol):
     def ensure_config_drive(self, spec: BuildSpec, metadata: GuestMetadata) -> None:
         """The config drive exists (called only if the server has one)."""
 
-    def ensure_paused(self, spec: BuildSpec, vifs: list[Vif]) -> None:
+    def ensure_paused(self, spec: BuildSpec, vifs: list[Vif], volumes: Volumes = ()) -> None:
         """The domain is defined and started, paused: no guest runs before the database agreed."""
 
     def resume_build(self, server_id: str) -> None:
@@ -92,13 +100,15 @@ class Driver(Protocol):
         is based on them."""
 
     # A life afterwards. NotFound if there is no such guest; BuildFailed says what libvirt said.
-    def power_on(self, spec: BuildSpec, vifs: list[Vif]) -> None:
+    def power_on(self, spec: BuildSpec, vifs: list[Vif], volumes: Volumes = ()) -> None:
         """Running, from power off; defines the domain again if it is missing."""
 
     def power_off(self, server_id: str, timeout: float, cancel: Cancel) -> None:
         """Ask by ACPI, wait ``timeout`` seconds (by event), then pull the plug. 0: at once."""
 
-    def reboot(self, spec: BuildSpec, vifs: list[Vif], hard: bool, cancel: Cancel) -> None:
+    def reboot(
+        self, spec: BuildSpec, vifs: list[Vif], hard: bool, cancel: Cancel, volumes: Volumes = ()
+    ) -> None:
         """Soft: ask the guest; hard if it does not answer in time. Hard: destroy and start anew."""
 
     def pause(self, server_id: str) -> None: ...
@@ -108,7 +118,7 @@ class Driver(Protocol):
     def suspend(self, server_id: str) -> None:
         """Memory to disk (managed save); uses no memory after."""
 
-    def resume(self, spec: BuildSpec, vifs: list[Vif]) -> None:
+    def resume(self, spec: BuildSpec, vifs: list[Vif], volumes: Volumes = ()) -> None:
         """From suspend: running where it was."""
 
     # Its NICs, by the names of their taps, which the network part makes before and removes after.
@@ -125,6 +135,23 @@ class Driver(Protocol):
     def set_link(self, server_id: str, tap: str, up: bool) -> None:
         """Plug the cable of a NIC in, or pull it: nothing passes while it is down."""
 
+    # Its volumes, by their ids. What is a volume of a guest that is on is its until it let go of it.
+    def volumes(self, server_id: str) -> set[str]:
+        """What the guest has now, or would start with. Empty: no guest."""
+
+    def attach_volume(self, spec: BuildSpec, volume: AttachedVolume) -> None:
+        """The guest has this volume: at once if it runs or is paused, else when it is started next."""
+
+    def detach_volume(self, server_id: str, volume_id: str, patience: float, cancel: Cancel) -> None:
+        """The guest has no such volume; else as detach_interface()."""
+
+    def swap_volume(self, spec: BuildSpec, volume_id: str, new: AttachedVolume, cancel: Cancel) -> None:
+        """The guest, which is on, goes on with ``new`` in its place, which holds all that the other did.
+        BuildFailed: it goes on with the old one. Nothing if it has the new one already."""
+
+    def resize_volume(self, server_id: str, volume_id: str, size_gb: int) -> None:
+        """The guest sees that the volume has grown. Nothing if it knows, or if it is off."""
+
     # Another disk to boot from, for a while.
     def rescue(
         self,
@@ -133,12 +160,13 @@ class Driver(Protocol):
         vifs: list[Vif],
         metadata: GuestMetadata | None,
         cancel: Cancel,
+        volumes: Volumes = (),
     ) -> None:
         """Running from a disk of that image, which was cached, or from the image if it is a CD; with its own
-        system disk beside it, or all its disks in their places if the image says how it wants to be there
-        (``hw_rescue_device``, ``hw_rescue_bus``). ``metadata``: what the config drive tells meanwhile."""
+        system disk beside it, or all its disks and volumes in their places if the image says how it wants to
+        be there (``hw_rescue_device``, ``hw_rescue_bus``). ``metadata``: for the config drive meanwhile."""
 
-    def unrescue(self, spec: BuildSpec, vifs: list[Vif]) -> None:
+    def unrescue(self, spec: BuildSpec, vifs: list[Vif], volumes: Volumes = ()) -> None:
         """Running from its own disk again; the other one is gone."""
 
     # What it holds, for an image.

@@ -20,11 +20,13 @@ import msgspec
 from kilonova.cancel import Cancel
 from kilonova.config import Config
 from kilonova.domain import codec
+from kilonova.domain.block_devices import AttachedVolume
 from kilonova.domain.errors import BuildAborted, BuildFailed, NotFound, StaleEpoch, Unavailable
 from kilonova.domain.hosts import Capacity, HostReport
 from kilonova.domain.network import Vif
 from kilonova.domain.servers import BuildSpec, GuestMetadata, ImageRef, PowerState
-from kilonova.virt.base import Guest, GuestEvent
+from kilonova.domain.volumes import Connector
+from kilonova.virt.base import Guest, GuestEvent, Volumes
 from kilonova.virt.ids import checked_id
 
 _ACTIVE = (PowerState.RUNNING, PowerState.PAUSED)
@@ -43,6 +45,8 @@ class _Traces(msgspec.Struct, gc=False):
     awaits_start: bool = False
     nics: dict[str, bool] = {}
     """Tap → whether its link is up."""
+    volumes: dict[str, int] = {}
+    """Volume → GiB, as the guest knows it."""
     has_snapshot: bool = False
     rescue_image: str = ""
 
@@ -95,6 +99,9 @@ class FakeDriver:
             disk_available_least=self._total.disk_gb,
         )
 
+    def connector(self) -> Connector:
+        return Connector(host=self.host, ip="127.0.0.1", initiator=f"iqn.2026-01.org.kilonova:{self.host}")
+
     def guests(self) -> list[Guest]:
         with self._changed:
             return [guest for i, had in self._servers.items() if (guest := _guest(i, had)) is not None]
@@ -120,7 +127,7 @@ class FakeDriver:
         self._step("ensure_disks")
         if spec.image is not None and spec.image.id not in self._images:
             raise BuildFailed(f"image {spec.image.id} is not on this host")
-        if spec.image is None and not spec.flavor.root_gb:
+        if spec.image is None and not spec.boots_from_volume and not spec.flavor.root_gb:
             raise BuildAborted("a server without an image needs a flavor with a disk")
         had = self._servers.get(spec.server_id)
         self._update(spec.server_id, has_disks=True)
@@ -130,7 +137,7 @@ class FakeDriver:
         self._step("ensure_config_drive")
         self._update(spec.server_id)
 
-    def ensure_paused(self, spec: BuildSpec, vifs: list[Vif]) -> None:
+    def ensure_paused(self, spec: BuildSpec, vifs: list[Vif], volumes: Volumes = ()) -> None:
         self._step("ensure_paused")
         with self._changed:
             had = self._servers.get(spec.server_id)
@@ -138,7 +145,13 @@ class FakeDriver:
                 return
             if had is None or not had.has_disks:
                 raise BuildFailed(f"guest {spec.server_id} has no disk")
-            self._update(spec.server_id, power_state=PowerState.PAUSED, awaits_start=True, nics=_nics(vifs))
+            self._update(
+                spec.server_id,
+                power_state=PowerState.PAUSED,
+                awaits_start=True,
+                nics=_nics(vifs),
+                volumes=_sizes(volumes),
+            )
 
     def resume_build(self, server_id: str) -> None:
         self._step("resume_build")
@@ -176,21 +189,23 @@ class FakeDriver:
         return image_id in self._images
 
     # --- a life afterwards
-    def power_on(self, spec: BuildSpec, vifs: list[Vif]) -> None:
+    def power_on(self, spec: BuildSpec, vifs: list[Vif], volumes: Volumes = ()) -> None:
         self._step("power_on")
         if not self._is(spec.server_id, PowerState.RUNNING, PowerState.SUSPENDED):
-            self._update(spec.server_id, nics=_nics(vifs))
+            self._update(spec.server_id, nics=_nics(vifs), volumes=_sizes(volumes))
         self._become(spec.server_id, PowerState.RUNNING, create=True)
 
     def power_off(self, server_id: str, timeout: float, cancel: Cancel) -> None:
         self._step("power_off", cancel)
         self._become(server_id, PowerState.SHUTDOWN)
 
-    def reboot(self, spec: BuildSpec, vifs: list[Vif], hard: bool, cancel: Cancel) -> None:
+    def reboot(
+        self, spec: BuildSpec, vifs: list[Vif], hard: bool, cancel: Cancel, volumes: Volumes = ()
+    ) -> None:
         self._step("reboot", cancel)
         with self._changed:
             self._get(spec.server_id)
-            self._update(spec.server_id, nics=_nics(vifs))
+            self._update(spec.server_id, nics=_nics(vifs), volumes=_sizes(volumes))
         self._become(spec.server_id, PowerState.RUNNING)
 
     def pause(self, server_id: str) -> None:
@@ -205,7 +220,7 @@ class FakeDriver:
         self._step("suspend")
         self._become(server_id, PowerState.SUSPENDED, only_if=(*_ACTIVE, PowerState.SUSPENDED))
 
-    def resume(self, spec: BuildSpec, vifs: list[Vif]) -> None:
+    def resume(self, spec: BuildSpec, vifs: list[Vif], volumes: Volumes = ()) -> None:
         self._step("resume")
         self._become(spec.server_id, PowerState.RUNNING)
 
@@ -240,6 +255,51 @@ class FakeDriver:
                 raise NotFound(f"guest {server_id} has no interface {tap}")
             self._update(server_id, nics={**nics, tap: up})
 
+    # --- its volumes
+    def volumes(self, server_id: str) -> set[str]:
+        return set(self.volume_sizes(server_id))
+
+    def volume_sizes(self, server_id: str) -> dict[str, int]:
+        """Volume → GiB that the guest believes it has; 0: as large as it was when it came."""
+        with self._changed:
+            had = self._servers.get(server_id)
+            return {} if had is None or had.power_state is None else dict(had.volumes)
+
+    def attach_volume(self, spec: BuildSpec, volume: AttachedVolume) -> None:
+        self._step("attach_volume")
+        with self._changed:
+            volumes = self._get(spec.server_id).volumes
+            if volume.volume_id not in volumes:
+                self._update(spec.server_id, volumes={**volumes, volume.volume_id: 0})
+
+    def detach_volume(self, server_id: str, volume_id: str, patience: float, cancel: Cancel) -> None:
+        self._step("detach_volume", cancel)
+        with self._changed:
+            volumes = self.volume_sizes(server_id)
+            if volumes.pop(volume_id, None) is None:
+                return
+            if self._is(server_id, PowerState.PAUSED):
+                raise BuildFailed(f"guest {server_id} is paused, and cannot let go of a device")
+            self._update(server_id, volumes=volumes)
+
+    def swap_volume(self, spec: BuildSpec, volume_id: str, new: AttachedVolume, cancel: Cancel) -> None:
+        self._step("swap_volume", cancel)
+        with self._changed:
+            volumes = dict(self._get(spec.server_id).volumes)
+            if new.volume_id in volumes:
+                return
+            if not self._is(spec.server_id, *_ACTIVE) or volume_id not in volumes:
+                raise BuildFailed(f"guest {spec.server_id} has no volume {volume_id} open")
+            del volumes[volume_id]
+            self._update(spec.server_id, volumes={**volumes, new.volume_id: 0})
+
+    def resize_volume(self, server_id: str, volume_id: str, size_gb: int) -> None:
+        self._step("resize_volume")
+        with self._changed:
+            volumes = self.volume_sizes(server_id)
+            if volume_id in volumes and self._is(server_id, *_ACTIVE):
+                self._update(server_id, volumes={**volumes, volume_id: size_gb})
+
     # --- another disk to boot from
     def rescue(
         self,
@@ -248,18 +308,19 @@ class FakeDriver:
         vifs: list[Vif],
         metadata: GuestMetadata | None,
         cancel: Cancel,
+        volumes: Volumes = (),
     ) -> None:
         self._step("rescue", cancel)
         with self._changed:
             self._get(spec.server_id)
-            self._update(spec.server_id, nics=_nics(vifs), rescue_image=image.id)
+            self._update(spec.server_id, nics=_nics(vifs), rescue_image=image.id, volumes=_sizes(volumes))
         self._become(spec.server_id, PowerState.RUNNING)
 
-    def unrescue(self, spec: BuildSpec, vifs: list[Vif]) -> None:
+    def unrescue(self, spec: BuildSpec, vifs: list[Vif], volumes: Volumes = ()) -> None:
         self._step("unrescue")
         with self._changed:
             self._get(spec.server_id)
-            self._update(spec.server_id, nics=_nics(vifs), rescue_image="")
+            self._update(spec.server_id, nics=_nics(vifs), rescue_image="", volumes=_sizes(volumes))
         self._become(spec.server_id, PowerState.RUNNING)
 
     # --- what it holds
@@ -331,6 +392,7 @@ class FakeDriver:
         power_state: PowerState | None = None,
         awaits_start: bool | None = None,
         nics: dict[str, bool] | None = None,
+        volumes: dict[str, int] | None = None,
         has_snapshot: bool | None = None,
         rescue_image: str | None = None,
     ) -> None:
@@ -347,6 +409,8 @@ class FakeDriver:
                 had.awaits_start = awaits_start
             if nics is not None:
                 had.nics = nics
+            if volumes is not None:
+                had.volumes = volumes
             if has_snapshot is not None:
                 had.has_snapshot = has_snapshot
             if rescue_image is not None:
@@ -387,6 +451,10 @@ class FakeDriver:
 
 def _nics(vifs: list[Vif]) -> dict[str, bool]:
     return {vif.tap: vif.admin_state_up for vif in vifs}
+
+
+def _sizes(volumes: Volumes) -> dict[str, int]:
+    return {volume.volume_id: 0 for volume in volumes}
 
 
 def _guest(server_id: str, had: _Traces) -> Guest | None:

@@ -165,6 +165,9 @@ class VolumeService(Protocol):
         """The attachment is no more, and, if so asked and nobody else has it, the volume is deleted. Its
         host's way there is closed. Safe to call again."""
 
+    def discard(self, volume_id: str) -> None:
+        """A volume that a build began to make, and nobody has: deleted, made or not."""
+
     def connection(self, attachment_id: str) -> Connection | None:
         """The way there as it was given last; asks the manager where a secret belongs to it."""
 

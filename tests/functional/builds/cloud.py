@@ -17,6 +17,7 @@ import falcon.testing
 import msgspec
 from msgspec import structs
 from tests.running import CHECKS, until
+from tests.volume_store import MemoryBackend
 
 from kilonova.api import compute as compute_api
 from kilonova.api import image as image_api
@@ -35,6 +36,7 @@ from kilonova.domain.context import RequestContext
 from kilonova.domain.errors import KilonovaError, NotFound, Unavailable
 from kilonova.domain.hosts import builds_topic, topic
 from kilonova.domain.identity import Domain, Project
+from kilonova.domain.messages import VolumeEnded
 from kilonova.domain.servers import ImageRef
 from kilonova.engine.faults import FaultPoints
 from kilonova.engine.interfaces import look_again
@@ -45,9 +47,13 @@ from kilonova.network.builtin.changes import Change
 from kilonova.network.builtin.service import BuiltinNetwork
 from kilonova.network.host import MemoryHost
 from kilonova.scheduler.service import Scheduler
-from kilonova.store import domains, flavors, operations, projects
+from kilonova.store import domains, flavors, operations, projects, volume_types
 from kilonova.store.database import Database
 from kilonova.virt.fake import FakeDriver
+from kilonova.volume.builtin.service import BuiltinVolumes
+from kilonova.volume_manager.parts import Parts as ManagerParts
+from kilonova.volume_manager.parts import Place
+from kilonova.volume_manager.service import Manager
 
 PROJECT = "a" * 32
 IMAGE = "11111111-2222-3333-4444-555555555555"
@@ -284,6 +290,9 @@ class Cloud:
         self.faults = Points()
         self.hearing = Ears(config, self.bus)
         self.network = BuiltinNetwork(self.db, config, self._tell_servers)
+        self.volumes = BuiltinVolumes(self.db, self.bus, config, self.faults.reach)
+        self.store = MemoryBackend()
+        self.manager: Manager | None = None
         self.bytes = Bytes()
         self.images = AnyImages(self.db, self.bytes, config)
         self.scheduler = Scheduler(self.db, config, self.faults)
@@ -297,6 +306,7 @@ class Cloud:
             bus=self.bus,
             network=self.network,
             images=self.images,
+            volumes=self.volumes,
             faults=self.faults,
         )
         services = [
@@ -312,6 +322,28 @@ class Cloud:
         for host, server_id in change.servers:
             look_again(self.bus, host, server_id)
 
+    def keep_volumes(self) -> None:
+        """From now on there is a volume manager, whose volumes are in memory (``store``)."""
+        with self.db.write() as conn:
+            volume_types.seed(conn)
+
+        def ended(message: VolumeEnded) -> None:
+            self.bus.cast("conductor", "volume_ended", message)
+
+        parts = ManagerParts(
+            name="box",
+            owner="volume.box/1",
+            config=self.config,
+            db=self.db,
+            bus=self.bus,
+            places={"memory": Place("memory", "memory", self.store)},
+            uploads=cast(Any, None),
+            faults=self.faults,
+            ended=ended,
+        )
+        self.manager = Manager(parts)
+        self.manager.start()
+
     def conductor_hears(self, method: str, message: Any) -> None:
         """A message that arrives at the conductor now."""
         service.MESSAGES[method](self.conductor, message)
@@ -323,6 +355,7 @@ class Cloud:
             db=self.db,
             bus=self.bus,
             network=self.network,
+            volumes=self.volumes,
             faults=self.faults,
             hearing=self.hearing,
         )
@@ -330,6 +363,8 @@ class Cloud:
     def close(self) -> None:
         if self.sweeping:
             self.sweeping.close()
+        if self.manager:
+            self.manager.close()
         for host in self.hosts.values():
             for gate in host.driver.gates.values():
                 gate.open()

@@ -605,3 +605,15 @@ def test_who_is_cut_off_while_a_guest_follows_its_record_does_the_rest_later(
     links = host.driver.interfaces(nics.id)
     assert links[tap_name(first)]
     assert links.get(tap_name(port), True) == (act != "set_link")
+
+
+def test_a_guest_that_cannot_follow_its_record_keeps_no_other_from_it(cloud: Cloud, network: str) -> None:
+    host = cloud.hosts["h1"]
+    servers = [Nics(cloud, cloud.active(network)) for _ in range(2)]
+    for one in servers:
+        (tap,) = one.of_guest()
+        host.driver.detach_interface(one.id, tap, 1.0, Cancel())
+    host.driver.failures["attach_interface"] = [BuildFailed("no")]
+    host.agent._to_refresh |= {one.id for one in servers}
+    host.agent._refresh_all()
+    assert [len(one.of_guest()) for one in servers] in ([0, 1], [1, 0])

@@ -28,6 +28,7 @@ from kilonova.store import domains, flavors, hosts, projects
 from kilonova.store.database import Database
 from kilonova.store.schema.base import Json
 from kilonova.store.schema.servers import servers
+from kilonova.volume.builtin.service import BuiltinVolumes
 
 PROJECT = "a" * 32
 OTHER_PROJECT = "b" * 32
@@ -107,12 +108,14 @@ def config() -> Config:
 @pytest.fixture
 def state(database: Database, config: Config) -> ComputeAPI:
     """Without images: no resource here asks for them."""
+    bus = LocalBus()
     return ComputeAPI(
         config=config,
         db=database,
-        bus=LocalBus(),
+        bus=bus,
         network=BuiltinNetwork(database, config),
         images=cast(Any, None),
+        volumes=BuiltinVolumes(database, bus, config),
     )
 
 

@@ -32,6 +32,7 @@ from kilonova.api.compute import (
     servers,
     services,
     versions,
+    volume_attachments,
 )
 from kilonova.api.compute.state import ComputeAPI
 from kilonova.api.http import Route, Service
@@ -48,6 +49,7 @@ ROUTES: list[Route] = [
     *server_tags.ROUTES,
     *instance_actions.ROUTES,
     *interfaces.ROUTES,
+    *volume_attachments.ROUTES,
     *addresses.ROUTES,
     *flavors.ROUTES,
     *flavor_access.ROUTES,

@@ -13,8 +13,9 @@ import sqlalchemy as sa
 from msgspec import UNSET, UnsetType
 
 from kilonova.api.compute import create_checks as checks
-from kilonova.api.compute import links, policy
+from kilonova.api.compute import create_devices, links, policy
 from kilonova.api.compute.create_body import LADDER, Body, ServerRequest
+from kilonova.api.compute.create_devices import Devices
 from kilonova.api.compute.create_networks import requested_networks
 from kilonova.api.compute.create_placement import Placement, placement
 from kilonova.api.compute.microversions import pick
@@ -52,16 +53,17 @@ def create(api: ComputeAPI, request: Request) -> Reply:
         place = placement(conn, context, asked)
         count = _affordable(conn, context.project_id, flavor, limits, least, most)
     checks.metadata_quota(asked.metadata, limits)
-    image = _image(api, context, asked)
-    checks.image_fits(context, image, flavor)
-    checks.devices(asked, flavor)
+    devices = create_devices.requested(api, request, asked, flavor)
+    create_devices.check_quota(api, context, devices, count)
     networks = requested_networks(api, context, asked, count)
     groups = api.network.security_groups(context, [group.name for group in asked.security_groups])
     password = asked.admin_pass if asked.admin_pass is not UNSET else random_word(12)
-    spec = _spec(context, asked, flavor, image, networks, groups, place, hints, key, password)
-    servers = [_new_server(asked, spec, index, count) for index in range(count)]
+    spec = _spec(context, asked, flavor, devices, networks, groups, place, hints, key, password)
+    servers = [_new_server(asked, spec, devices, index, count) for index in range(count)]
     reservation_id = f"r-{random_word(8).lower()}"
-    accept.create_servers(api.db, api.bus, api.config, context, servers, reservation_id, limits, api.faults)
+    accept.create_servers(
+        api.db, api.bus, api.config, context, servers, reservation_id, limits, api.volumes, api.faults
+    )
     if asked.return_reservation_id:
         return Reply(202, {"reservation_id": reservation_id})
     return _accepted(request, asked, servers[0].spec.server_id, password)
@@ -124,12 +126,6 @@ def public_key(conn: sa.Connection, context: RequestContext, key_name: str | Uns
         raise BadRequest("Invalid key_name provided.") from error
 
 
-def _image(api: ComputeAPI, context: RequestContext, asked: ServerRequest) -> ImageRef:
-    if not asked.image_ref:
-        raise BadRequest("Missing imageRef attribute: servers boot from images here, not from volumes")
-    return image_to_boot(api, context, asked.image_ref)
-
-
 def image_to_boot(api: ComputeAPI, context: RequestContext, image_id: str) -> ImageRef:
     """BadRequest if there is no such image, or none that could be booted now."""
     try:
@@ -142,7 +138,7 @@ def _spec(
     context: RequestContext,
     asked: ServerRequest,
     flavor: Flavor,
-    image: ImageRef,
+    devices: Devices,
     networks: list[RequestedNetwork] | None,
     groups: list[str],
     place: Placement,
@@ -151,11 +147,13 @@ def _spec(
     password: str,
 ) -> dict[str, Any]:
     """The fields of BuildSpec that all servers of a request share."""
+    properties = devices.image.properties if devices.image else devices.fields["image_properties"]
+    assert isinstance(properties, dict)
     return {
         "project_id": context.project_id,
         "user_id": context.user_id,
         "flavor": flavor,
-        "image": image,
+        "image": devices.image,
         "networks": networks,
         "security_groups": groups,
         "availability_zone": place.availability_zone,
@@ -165,12 +163,15 @@ def _spec(
         "key_name": asked.key_name if asked.key_name is not UNSET else None,
         "public_key": public_key,
         "user_data": asked.user_data if asked.user_data is not UNSET else None,
-        "config_drive": asked.config_drive or image.properties.get("img_config_drive") == "mandatory",
+        "config_drive": asked.config_drive or properties.get("img_config_drive") == "mandatory",
         "admin_password": password,
+        **devices.fields,
     }
 
 
-def _new_server(asked: ServerRequest, shared: dict[str, Any], index: int, count: int) -> NewServer:
+def _new_server(
+    asked: ServerRequest, shared: dict[str, Any], devices: Devices, index: int, count: int
+) -> NewServer:
     server_id = str(uuid.uuid4())
     suffix = f"-{index + 1}" if count > 1 else ""
     name = asked.name[: 255 - len(suffix)] + suffix
@@ -178,6 +179,7 @@ def _new_server(asked: ServerRequest, shared: dict[str, Any], index: int, count:
     return NewServer(
         spec=BuildSpec(server_id=server_id, name=name, hostname=hostname, **shared),
         description=name if asked.description is UNSET else asked.description,
+        devices=create_devices.of_one_server(devices),
         launch_index=index,
         tags=frozenset(asked.tags),
         auto_disk_config=asked.disk_config == "AUTO",

@@ -76,6 +76,28 @@ class TypedDevice(TaggedDevice, forbid_unknown_fields=True, kw_only=True):
     volume_type: Short | None = None
 
 
+class LegacyDevice(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """One disk of block_device_mapping, the first API's."""
+
+    virtual_name: Short | None = None
+    volume_id: str | None = None
+    snapshot_id: str | None = None
+    volume_size: int | str | None = None
+    device_name: Annotated[str, Meta(max_length=255, pattern=r"^[a-zA-Z0-9._/-]*\Z")] | None = None
+    delete_on_termination: bool | str = False
+    no_device: Any = None
+    connection_info: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.volume_id is not None:
+            self.volume_id = fields.uuid("volume_id", self.volume_id)
+        if self.snapshot_id is not None:
+            self.snapshot_id = fields.uuid("snapshot_id", self.snapshot_id)
+        self.delete_on_termination = fields.truth("delete_on_termination", self.delete_on_termination)
+        if self.volume_size is not None and self.volume_size != "":
+            self.volume_size = fields.integer("volume_size", self.volume_size, 1)
+
+
 class SecurityGroup(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     name: Short = ""
 
@@ -98,7 +120,7 @@ class ServerRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     access_ipv4: str | UnsetType = msgspec.field(name="accessIPv4", default=UNSET)
     access_ipv6: str | UnsetType = msgspec.field(name="accessIPv6", default=UNSET)
     availability_zone: str | UnsetType = UNSET
-    block_device_mapping: Sequence[dict[str, Any]] = ()
+    block_device_mapping: Sequence[LegacyDevice] = ()
     block_device_mapping_v2: Sequence[Device] = ()
     config_drive: bool | str = False
     key_name: str | UnsetType = UNSET

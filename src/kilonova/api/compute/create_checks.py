@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import msgspec
-from msgspec import UNSET, Meta
+from msgspec import Meta
 
-from kilonova.api.compute.create_body import Device, ServerRequest
+from kilonova.api.compute.create_body import ServerRequest
 from kilonova.domain import codec
 from kilonova.domain.context import RequestContext
 from kilonova.domain.errors import BadRequest, Forbidden, QuotaExceeded
@@ -29,8 +29,6 @@ def refuse_unavailable(asked: ServerRequest) -> None:
         raise BadRequest("Personality files are not available here: use user_data or a config drive")
     if asked.trusted_image_certificates:
         raise BadRequest("Image signature verification is not available here")
-    if asked.block_device_mapping:
-        raise BadRequest("Block Device Mapping is Invalid: volumes are not available here")
 
 
 def user_data(text: str | None) -> None:
@@ -95,11 +93,8 @@ def _depth(value: Any, level: int = 0) -> int:
 
 def image_fits(context: RequestContext, image: ImageRef, flavor: Flavor) -> None:
     """The flavor has the memory and the disk that the image needs; Nova's messages."""
-    drive = image.properties.get("img_config_drive", "optional")
-    if drive not in {"optional", "mandatory"}:
-        raise BadRequest(f"Image's config drive option '{drive}' is invalid.")
-    if flavor.memory_mb < image.min_ram:
-        raise BadRequest("Flavor's memory is too small for requested image.")
+    config_drive_known(image.properties)
+    memory_fits(image.min_ram, flavor)
     if flavor.root_gb == 0:
         if not context.is_admin:
             raise Forbidden("Only volume-backed servers are allowed for flavors with zero disk.")
@@ -117,60 +112,14 @@ def image_fits(context: RequestContext, image: ImageRef, flavor: Flavor) -> None
         )
 
 
-def devices(asked: ServerRequest, flavor: Flavor) -> None:
-    """block_device_mapping_v2 may describe the disks that the server gets anyway: the image as the local
-    root, the flavor's ephemeral disk and swap. BadRequest for any other."""
-    local = {"root": 0, "ephemeral": 0, "swap": 0}
-    for device in asked.block_device_mapping_v2:
-        if device.no_device:
-            continue
-        local[_kind(device, asked, flavor)] += 1
-    if asked.block_device_mapping_v2 and local["root"] == 0:
-        raise BadRequest(
-            "Block Device Mapping is Invalid: Boot sequence for the instance and image/block device "
-            "mapping combination is not valid."
-        )
-    if any(count > 1 for count in local.values()):
-        raise BadRequest(
-            "Block Device Mapping is Invalid: You specified more local devices than the limit allows"
-        )
+def config_drive_known(properties: dict[str, str]) -> dict[str, str]:
+    """The properties, whose wish for a config drive is one that there is."""
+    drive = properties.get("img_config_drive", "optional")
+    if drive not in {"optional", "mandatory"}:
+        raise BadRequest(f"Image's config drive option '{drive}' is invalid.")
+    return properties
 
 
-def _kind(device: Device, asked: ServerRequest, flavor: Flavor) -> str:
-    """root, ephemeral or swap."""
-    if device.source_type is UNSET:
-        raise _invalid("Some required fields are missing")
-    if device.source_type in {"volume", "snapshot"} or device.destination_type == "volume":
-        raise _invalid("volumes are not available here")
-    if device.volume_type is not None:
-        raise _invalid("Specifying a volume_type with destination_type=local is not supported.")
-    if device.tag is not None:
-        raise _invalid("tags of disks are not available here")
-    if device.source_type == "image":
-        if not device.uuid:
-            raise _invalid("Missing device UUID.")
-        if device.boot_index != 0 or device.uuid != asked.image_ref:
-            raise _invalid("Mapping image to local is not supported.")
-        return "root"
-    if device.uuid:
-        raise _invalid("Invalid device UUID.")
-    return _flavor_disk(device, flavor)
-
-
-def _flavor_disk(device: Device, flavor: Flavor) -> str:
-    swap = device.guest_format == "swap"
-    size, own = device.volume_size or None, flavor.swap_mb if swap else flavor.ephemeral_gb
-    if swap and int(size or 0) > own:
-        raise BadRequest("Swap drive requested is larger than instance type allows.")
-    if not swap and int(size or own) > own:
-        raise BadRequest(
-            "Ephemeral disks requested are larger than the instance type allows. If no size is given in "
-            "one block device mapping, flavor ephemeral size will be used."
-        )
-    if own == 0 or (size is not None and size != own):
-        raise _invalid(f"a {'swap' if swap else 'ephemeral'} disk has the flavor's size here, which is {own}")
-    return "swap" if swap else "ephemeral"
-
-
-def _invalid(details: str) -> BadRequest:
-    return BadRequest(f"Block Device Mapping is Invalid: {details}")
+def memory_fits(min_ram: int, flavor: Flavor) -> None:
+    if flavor.memory_mb < min_ram:
+        raise BadRequest("Flavor's memory is too small for requested image.")

@@ -56,6 +56,10 @@ class OwnView(msgspec.Struct):
     hostname: str | UnsetType = field(default=UNSET, name="OS-EXT-SRV-ATTR:hostname")
     instance_name: str | UnsetType = field(default=UNSET, name="OS-EXT-SRV-ATTR:instance_name")
     launch_index: int | UnsetType = field(default=UNSET, name="OS-EXT-SRV-ATTR:launch_index")
+    volumes: list[dict[str, Any]] | UnsetType = field(
+        default=UNSET, name="os-extended-volumes:volumes_attached"
+    )
+    root_device_name: str | UnsetType = field(default=UNSET, name="OS-EXT-SRV-ATTR:root_device_name")
     reservation_id: str | UnsetType = field(default=UNSET, name="OS-EXT-SRV-ATTR:reservation_id")
     user_data: str | UnsetType | None = field(default=UNSET, name="OS-EXT-SRV-ATTR:user_data")
     server_groups: list[str] | UnsetType = UNSET

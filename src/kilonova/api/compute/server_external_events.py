@@ -2,8 +2,8 @@
 
 network-changed, -vif-plugged, -vif-unplugged: the record is read anew from the ports, and the host compares
 the guest's NICs with it. network-vif-deleted: the port in ``tag`` is none of the server's any more.
-power-update: ``tag`` says POWER_ON or POWER_OFF. What this cloud has not (volumes and accelerators of other
-services) is answered with 422.
+power-update: ``tag`` says POWER_ON or POWER_OFF. volume-extended: the guest sees that the volume in ``tag``
+has grown. What this cloud has not (accelerators of other services) is answered with 422.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from kilonova.api.compute.state import ComputeAPI
 from kilonova.api.http import Reply, Request, Route
 from kilonova.domain.errors import BadRequest, Conflict, Forbidden, NotFound
 from kilonova.domain.servers import VmState
-from kilonova.engine import accept, interfaces
-from kilonova.store import servers
+from kilonova.engine import accept, interfaces, server_volumes
+from kilonova.store import block_devices, servers
 from kilonova.store.database import Row
 
 _log = log.get("api")
@@ -129,12 +129,22 @@ def _power(api: ComputeAPI, request: Request, server: Row, tag: str) -> int:
     return 200
 
 
+def _extended(api: ComputeAPI, _request: Request, server: Row, volume_id: str) -> int:
+    """404 for a volume that the server has not."""
+    with api.db.read() as conn:
+        if block_devices.find(conn, server.id, volume_id) is None:
+            return 404
+    server_volumes.extended(api.server_volumes, server.id)
+    return 200
+
+
 _ACTS: dict[str, Callable[[ComputeAPI, Request, Row, str], int]] = {
     "network-changed": _refresh,
     "network-vif-plugged": _refresh,
     "network-vif-unplugged": _refresh,
     "network-vif-deleted": _forget,
     "power-update": _power,
+    "volume-extended": _extended,
 }
 
 ROUTES = [Route("POST", "/os-server-external-events", create)]

@@ -42,6 +42,8 @@ def rebuild(api: ComputeAPI, request: Request, server_id: str, value: msgspec.Ra
     password = asked.admin_pass if asked.admin_pass is not UNSET else create.random_word(12)
 
     def prepare(conn: sa.Connection, state: Row) -> dict[str, Any]:
+        if servers.spec(conn, server_id).boots_from_volume:
+            raise BadRequest("Unable to rebuild a volume-backed server here.")
         values = _values(asked, servers.get(conn, server_id), servers.spec(conn, server_id), image, key)
         servers.change(conn, server_id, **values)
         goal = VmState.STOPPED if state.vm_state == VmState.STOPPED else VmState.ACTIVE

@@ -14,6 +14,7 @@ from kilonova.api.compute.server_access import find
 from kilonova.api.compute.state import ComputeAPI
 from kilonova.api.http import Reply, Request
 from kilonova.domain.errors import BadRequest
+from kilonova.domain.servers import ImageRef
 from kilonova.engine import accept
 from kilonova.store import servers
 from kilonova.store.database import Row
@@ -38,10 +39,20 @@ def rescue(api: ComputeAPI, request: Request, server_id: str, value: msgspec.Raw
     password = asked.admin_pass if asked.admin_pass is not UNSET else create.random_word(12)
 
     def prepare(conn: sa.Connection, _state: Row) -> dict[str, Any]:
-        image = given or servers.spec(conn, server_id).image
+        spec = servers.spec(conn, server_id)
+        image = given or spec.image
+        if spec.boots_from_volume and not (image and request.at_least(2, 87) and _is_stable(image)):
+            raise BadRequest(
+                f"Instance {server_id} cannot be rescued: Cannot rescue a volume-backed instance"
+            )
         if image is None:
             raise BadRequest(f"Instance {server_id} cannot be rescued: it was not made from an image")
         return {"image": msgspec.to_builtins(image), "admin_password": password}
 
     accept.act(api.db, api.bus, api.config, context, server_id, "rescue", faults=api.faults, prepare=prepare)
     return Reply(200, {"adminPass": password})
+
+
+def _is_stable(image: ImageRef) -> bool:
+    """Whether a guest that is rescued with it keeps its own disks where they are."""
+    return "hw_rescue_device" in image.properties or "hw_rescue_bus" in image.properties

@@ -35,7 +35,7 @@ from kilonova.api.http import Request
 from kilonova.domain.actions import api_status
 from kilonova.domain.clock import iso8601, iso8601_micro, now
 from kilonova.domain.servers import Flavor, ImageRef
-from kilonova.store import server_lists, server_tags
+from kilonova.store import block_devices, server_lists, server_tags
 from kilonova.store.database import Row
 
 _WITH_PROGRESS = frozenset({"ACTIVE", "BUILD"})
@@ -44,6 +44,7 @@ _DISK_NAMES = {"ide": "/dev/hda", "sata": "/dev/sda", "scsi": "/dev/sda", "usb":
 _IMAGE_PROPERTIES = ("hw_", "img_", "os_")
 
 
+_IMAGE = list(Alike.__annotations__).index("image")
 _flavor = msgspec.json.Decoder(Flavor).decode
 _image = msgspec.json.Decoder(ImageRef).decode
 _fault = msgspec.json.Decoder(dict[str, Any]).decode
@@ -61,7 +62,7 @@ def one(api: ComputeAPI, conn: sa.Connection, request: Request, row: Row) -> msg
 
 
 def many(api: ComputeAPI, conn: sa.Connection, request: Request, rows: Sequence[Row]) -> list[msgspec.Raw]:
-    """GET /servers/detail: three statements more, however many rows. Lists do not show server groups."""
+    """GET /servers/detail: four statements more, however many rows. Lists do not show server groups."""
     view = ServerView(api, conn, request, rows)
     return [view.encoded(row) for row in rows]
 
@@ -99,8 +100,10 @@ class ServerView:
         self._has_groups = self._since(2, 71)
         self._has_hostname = self._since(2, 3) if self._admin else self._since(2, 90)
         self._groups = api.network.security_group_names([row.id for row in rows]) if extended else {}
+        ids = list(map(id_of, rows))
+        self._volumes = block_devices.volumes_of(conn, ids) if extended else {}
         if self._since(2, 26):
-            self._tags = server_tags.of(conn, list(map(id_of, rows)))
+            self._tags = server_tags.of(conn, ids)
         if self._admin:
             self._hosts = server_lists.host_states(conn, set(map(host_of, rows)) - {None})
 
@@ -143,6 +146,7 @@ class ServerView:
 
     def _extend(self, view: OwnView, row: Own, all_columns: Row) -> None:
         view.security_groups = [{"name": name} for name in self._groups.get(row.id, [])]
+        view.volumes = self._attached(row.id)
         view.launched_at = iso8601_micro(row.launched_at)
         view.terminated_at = iso8601_micro(row.terminated_at)
         if self._has_hostname:
@@ -153,6 +157,21 @@ class ServerView:
                 view.launch_index = row.launch_index
                 view.reservation_id = row.reservation_id
                 view.user_data = all_columns.user_data
+                view.root_device_name = self._root_device(row.id, all_columns)
+
+    def _attached(self, server_id: str) -> list[dict[str, Any]]:
+        found = self._volumes.get(server_id, [])
+        if not self._since(2, 3):
+            return [{"id": one.volume_id} for one in found]
+        return [
+            {"id": one.volume_id, "delete_on_termination": bool(one.delete_on_termination)} for one in found
+        ]
+
+    def _root_device(self, server_id: str, row: Row) -> str:
+        for one in self._volumes.get(server_id, ()):
+            if one.boot_index == 0:
+                return str(one.device_name)
+        return self._image_facts(alike_of(row)[_IMAGE])[2]
 
     def _addresses(self, row: Own) -> dict[str, list[dict[str, Any]]]:
         """By network. A server that is being built shows none: they may change yet."""
@@ -195,12 +214,10 @@ class ServerView:
             "OS-EXT-STS:power_state": row.power_state,
             "config_drive": "True" if row.config_drive else "",
             "key_name": row.key_name,
-            "os-extended-volumes:volumes_attached": [],
         }
         if self._admin and self._since(2, 3):
             view["OS-EXT-SRV-ATTR:kernel_id"] = properties.get("kernel_id", "")
             view["OS-EXT-SRV-ATTR:ramdisk_id"] = properties.get("ramdisk_id", "")
-            view["OS-EXT-SRV-ATTR:root_device_name"] = disk
         if self._since(2, 96):
             view["pinned_availability_zone"] = row.pinned_availability_zone
         return view

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from kilonova.bus.base import Bus
 from kilonova.config import Config
-from kilonova.engine import interfaces
+from kilonova.engine import interfaces, server_volumes
 from kilonova.engine.faults import NO_FAULTS, FaultPoints
 from kilonova.network.base import NetworkService
 from kilonova.store.database import Database
+from kilonova.volume.base import VolumeService
 
 if TYPE_CHECKING:
     from kilonova.image.service import Images
@@ -25,9 +26,15 @@ class ComputeAPI:
     bus: Bus
     network: NetworkService
     images: Images
+    volumes: VolumeService
     faults: FaultPoints = NO_FAULTS
 
     @property
     def interfaces(self) -> interfaces.Parts:
         """For engine.interfaces."""
         return interfaces.Parts(self.db, self.bus, self.config, self.network, self.faults)
+
+    @property
+    def server_volumes(self) -> server_volumes.Parts:
+        """For engine.server_volumes."""
+        return server_volumes.Parts(self.db, self.bus, self.config, self.volumes, self.faults)

@@ -21,7 +21,6 @@ from kilonova.api.idempotency import Once
 from kilonova.api.public import known_as
 from kilonova.api.volume.state import VolumeAPI
 from kilonova.bus.base import Bus
-from kilonova.cli.parts import volumes as volume_parts
 from kilonova.cli.parts.http import Server
 from kilonova.cli.state import Folder
 from kilonova.config import Config
@@ -39,6 +38,7 @@ from kilonova.network.builtin.announcer import Announcer
 from kilonova.network.builtin.service import BuiltinNetwork
 from kilonova.store import users
 from kilonova.store.database import Database
+from kilonova.volume.builtin.service import BuiltinVolumes
 
 _BURIAL_INTERVAL = 10.0
 """Seconds until the bytes of an image go that others than the image API have deleted."""
@@ -146,8 +146,10 @@ def serve(
     closing.callback(burials.close)
     burials.every(_BURIAL_INTERVAL, images.bury)
     network = BuiltinNetwork(db, config, announcer.tell)
-    volumes = volume_parts.service(config, db, bus, faults)
-    compute = ComputeAPI(config=config, db=db, bus=bus, network=network, images=images, faults=faults)
+    volumes = BuiltinVolumes(db, bus, config, faults.reach)
+    compute = ComputeAPI(
+        config=config, db=db, bus=bus, network=network, images=images, volumes=volumes, faults=faults
+    )
     answer = application(
         [
             identity_api.service(identity),

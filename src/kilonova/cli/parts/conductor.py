@@ -16,6 +16,7 @@ from kilonova.network.builtin.announcer import Announcer
 from kilonova.network.builtin.service import BuiltinNetwork
 from kilonova.scheduler.service import Scheduler
 from kilonova.store.database import Database
+from kilonova.volume.builtin.service import BuiltinVolumes
 
 _THREADS = 4
 
@@ -34,6 +35,7 @@ def start_conductor(config: Config, db: Database, bus: Bus, faults: FaultPoints,
         db=db,
         bus=bus,
         network=BuiltinNetwork(db, config, announcer.tell),
+        volumes=BuiltinVolumes(db, bus, config, faults.reach),
         faults=faults,
         hearing=Hearing(config, bus),
     )

@@ -1,31 +1,26 @@
-"""The volume service of this process, and the manager that works with its backends."""
+"""The volume manager of this process, and the backends that it works with."""
 
 from __future__ import annotations
 
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from kilonova.bus.base import Bus
 from kilonova.cli.parts.agents import own_name
 from kilonova.config import Config, VolumeBackend
 from kilonova.domain.messages import VolumeEnded
-from kilonova.domain.servers import ImageRef
 from kilonova.engine.faults import FaultPoints
 from kilonova.image.base import ImageSource
 from kilonova.image.service import Images
 from kilonova.store.database import Database
 from kilonova.volume.base import Backend
-from kilonova.volume.builtin.service import BuiltinVolumes
 from kilonova.volume_manager.parts import Parts, Place
 from kilonova.volume_manager.service import Manager
 from kilonova.volume_manager.uploads import ImageUploads
 
 _DEFAULT = "file"
 """The backend that there is where none is configured."""
-
-
-def service(config: Config, db: Database, bus: Bus, faults: FaultPoints) -> BuiltinVolumes:
-    return BuiltinVolumes(db, bus, config, faults.reach)
 
 
 def start_manager(
@@ -53,7 +48,7 @@ def start_manager(
         places=places,
         uploads=ImageUploads(images),
         faults=faults,
-        ended=_nobody_waits,
+        ended=partial(_tell, bus),
     )
     manager = Manager(parts)
     closing.callback(manager.close)
@@ -61,8 +56,9 @@ def start_manager(
     return f"{name} ({', '.join(places)})"
 
 
-def _nobody_waits(_word: VolumeEnded) -> None:
-    """Whoever asked for it looks at the volume."""
+def _tell(bus: Bus, word: VolumeEnded) -> None:
+    """For the hosts that wait for it, or whose guests have it. Lost, it costs time: they look themselves."""
+    bus.cast("conductor", "volume_ended", word)
 
 
 def _enabled(config: Config) -> dict[str, VolumeBackend]:
@@ -104,18 +100,12 @@ def _iscsi(options: VolumeBackend, images: ImageSource, state: Path, _closing: E
 
 
 def _ceph(options: VolumeBackend, images: ImageSource, state: Path, closing: ExitStack) -> Backend:
-    from kilonova.rbd import Cluster, Snapshot
+    from kilonova.rbd import Cluster
     from kilonova.volume.backends.rbd import RbdBackend
 
     cluster = Cluster(Path(options.rbd_ceph_conf), options.rbd_user)
     closing.callback(cluster.close)
 
-    def in_cluster(image: ImageRef) -> Snapshot | None:
-        at = image.location
-        if at is None or at.fsid != cluster.fsid:
-            return None
-        return Snapshot(at.pool, at.image, at.snapshot)
-
     spool = state / "spool"
     spool.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return RbdBackend(cluster.pool(options.rbd_pool), images, spool, in_cluster)
+    return RbdBackend(cluster.pool(options.rbd_pool), images, spool)

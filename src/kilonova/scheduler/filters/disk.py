@@ -8,13 +8,13 @@ from kilonova.scheduler.rules import Filter, Hosts, need_of
 
 
 def _passing(request: SelectDestinations, hosts: Hosts) -> list[HostState]:
-    need = need_of(request.spec.flavor).disk_gb
+    need = need_of(request.spec).disk_gb
     return [host for host in hosts if host.free_disk_gb >= need]
 
 
 DISK = Filter(
     "DiskFilter",
     _passing,
-    needed=lambda request: f"{need_of(request.spec.flavor).disk_gb} GiB of disk",
+    needed=lambda request: f"{need_of(request.spec).disk_gb} GiB of disk",
     found=lambda hosts: f"at most {max(0, *(host.free_disk_gb for host in hosts))} GiB of disk free",
 )

@@ -21,7 +21,7 @@ def _passing(request: SelectDestinations, hosts: Hosts) -> list[HostState]:
 
 
 def _wanted(request: SelectDestinations) -> tuple[str, str]:
-    properties = request.spec.image.properties if request.spec.image else {}
+    properties = request.spec.properties
     architecture = properties.get("hw_architecture") or properties.get("architecture") or ""
     hypervisor = properties.get("img_hv_type") or properties.get("hypervisor_type") or ""
     return architecture, hypervisor.lower()

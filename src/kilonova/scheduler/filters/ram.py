@@ -8,13 +8,13 @@ from kilonova.scheduler.rules import Filter, Hosts, need_of
 
 
 def _passing(request: SelectDestinations, hosts: Hosts) -> list[HostState]:
-    need = need_of(request.spec.flavor).memory_mb
+    need = need_of(request.spec).memory_mb
     return [host for host in hosts if host.free_memory_mb >= need]
 
 
 RAM = Filter(
     "RamFilter",
     _passing,
-    needed=lambda request: f"{need_of(request.spec.flavor).memory_mb} MiB of memory",
+    needed=lambda request: f"{need_of(request.spec).memory_mb} MiB of memory",
     found=lambda hosts: f"at most {max(0, *(host.free_memory_mb for host in hosts))} MiB of memory free",
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kilonova.store.schema import aggregates as _aggregates
+from kilonova.store.schema import block_devices as _block_devices
 from kilonova.store.schema import flavors as _flavors
 from kilonova.store.schema import hosts as _hosts
 from kilonova.store.schema import idempotency as _idempotency

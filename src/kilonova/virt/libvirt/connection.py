@@ -125,6 +125,7 @@ class Connection:
         try:
             conn = libvirt.open(self.uri)
             conn.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._lifecycle, None)
+            conn.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_BLOCK_JOB_2, self._block_job, None)
             for event in _OF_DEVICES:
                 conn.domainEventRegisterAny(None, event, self._device, None)
             if not self.is_embedded:
@@ -141,6 +142,11 @@ class Connection:
             self._on_lifecycle(domain.name())
 
     def _device(self, _conn: Any, domain: Any, _what: Any, _opaque: None) -> None:
+        self._on_device(domain.name())
+
+    def _block_job(
+        self, _conn: Any, domain: Any, _disk: str, _kind: int, _status: int, _opaque: None
+    ) -> None:
         self._on_device(domain.name())
 
     def _closed(self, _conn: Any, _reason: int, _opaque: None) -> None:

@@ -9,19 +9,24 @@ from __future__ import annotations
 import re
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote
 
+from msgspec import structs
+
 from kilonova import log
 from kilonova.cancel import Cancel
 from kilonova.config import Config
+from kilonova.domain.block_devices import AttachedVolume
 from kilonova.domain.errors import BadRequest, BuildFailed, KilonovaError, NotFound, Unavailable
 from kilonova.domain.hosts import HostReport
 from kilonova.domain.network import Vif
 from kilonova.domain.servers import BuildSpec, GuestMetadata, ImageRef, PowerState
-from kilonova.virt.base import Guest, GuestEvent
+from kilonova.domain.volumes import Connector
+from kilonova.virt.base import Guest, GuestEvent, Volumes
 from kilonova.virt.libvirt import cached, config_drive, console, disk, embed, host, kvm
 from kilonova.virt.libvirt.connection import Connection
 from kilonova.virt.libvirt.disk.base import Name, is_cdrom
@@ -34,10 +39,12 @@ from kilonova.virt.libvirt.images import ImageCache, ImageSource
 from kilonova.virt.libvirt.rescue import Rescue, way_of_rescue
 from kilonova.virt.libvirt.short_path import ShortPath
 from kilonova.virt.libvirt.snapshot import Snapshots
+from kilonova.virt.libvirt.volumes import GuestVolumes
 from kilonova.virt.libvirt.watch import Watch
 from kilonova.virt.libvirt.xml import interface
 from kilonova.virt.libvirt.xml.build import to_text
 from kilonova.virt.libvirt.xml.domain import domain as domain_xml
+from kilonova.virt.libvirt.xml.volume import VolumeDevice
 
 SOFT_REBOOT_SECONDS = 120.0
 _PRESS_AGAIN_SECONDS = 10.0
@@ -74,6 +81,8 @@ class LibvirtDriver:
         )
         self._guests = Guests(self._connection, self._folder)
         self._snapshots = Snapshots(self._folder, self._disks, self._guests, self._watch)
+        name = config.host or socket.gethostname()
+        self._volumes = GuestVolumes(self._connection, self._guests, self._watch, config.libvirt, name)
         self._keeper = console.Keeper(self._console_logs)
         self._capabilities: str | None = None
         self._cache_mode = _cache_mode(config, self._folder)
@@ -124,6 +133,9 @@ class LibvirtDriver:
             disk_available_least=host.free_disk_gb(self._folder.root),
         )
 
+    def connector(self) -> Connector:
+        return self._volumes.connector()
+
     def guests(self) -> list[Guest]:
         return self._guests.all()
 
@@ -142,7 +154,7 @@ class LibvirtDriver:
 
     def ensure_disks(self, spec: BuildSpec, cancel: Cancel) -> str:
         self._instance(spec)
-        made = self._disks.ensure_system(spec, cancel)
+        made = "" if spec.boots_from_volume else self._disks.ensure_system(spec, cancel)
         self._disks.ensure_ephemeral(spec)
         self._disks.ensure_swap(spec)
         return made
@@ -150,14 +162,15 @@ class LibvirtDriver:
     def ensure_config_drive(self, spec: BuildSpec, metadata: GuestMetadata) -> None:
         self._write_config_drive(self._instance(spec).config_drive, metadata)
 
-    def ensure_paused(self, spec: BuildSpec, vifs: list[Vif]) -> None:
+    def ensure_paused(self, spec: BuildSpec, vifs: list[Vif], volumes: Volumes = ()) -> None:
         view = self._guests.look(spec.server_id)
         if view is not None and view.is_active:
             return
         # Before the domain is started, so that after a crash the pause is known to be ours.
         self._instance(spec).awaits_start.touch()
-        self._define(spec, vifs)
-        self._guests.create(spec.server_id, paused=True, fresh=True)
+        with self._volumes.lent(spec.server_id, volumes) as devices:
+            self._define(spec, vifs, devices)
+            self._guests.create(spec.server_id, paused=True, fresh=True)
 
     def resume_build(self, server_id: str) -> None:
         marker = self._folder.instance(server_id).awaits_start
@@ -185,13 +198,14 @@ class LibvirtDriver:
         self._images.remove_unused(0 if short else rules.remove_unused_original_minimum_age_seconds)
 
     # --- a life afterwards
-    def power_on(self, spec: BuildSpec, vifs: list[Vif]) -> None:
+    def power_on(self, spec: BuildSpec, vifs: list[Vif], volumes: Volumes = ()) -> None:
         view = self._guests.look(spec.server_id)
         if view is not None and view.power_state is PowerState.RUNNING:
             return
-        if view is None or view.power_state is not PowerState.SUSPENDED:
-            self._define(spec, vifs)
-        self._guests.create(spec.server_id)
+        with self._volumes.lent(spec.server_id, volumes) as devices:
+            if view is None or view.power_state is not PowerState.SUSPENDED:
+                self._define(spec, vifs, devices)
+            self._guests.create(spec.server_id)
         self._let_run(spec.server_id)
 
     def power_off(self, server_id: str, timeout: float, cancel: Cancel) -> None:
@@ -199,11 +213,14 @@ class LibvirtDriver:
             return
         self._guests.pull_plug(server_id)
 
-    def reboot(self, spec: BuildSpec, vifs: list[Vif], hard: bool, cancel: Cancel) -> None:
+    def reboot(
+        self, spec: BuildSpec, vifs: list[Vif], hard: bool, cancel: Cancel, volumes: Volumes = ()
+    ) -> None:
         if hard or not self._shut_down(spec.server_id, SOFT_REBOOT_SECONDS, cancel):
             self._guests.pull_plug(spec.server_id)
-        self._define(spec, vifs)
-        self._guests.create(spec.server_id, fresh=True)
+        with self._volumes.lent(spec.server_id, volumes) as devices:
+            self._define(spec, vifs, devices)
+            self._guests.create(spec.server_id, fresh=True)
         self._let_run(spec.server_id)
 
     def pause(self, server_id: str) -> None:
@@ -216,8 +233,9 @@ class LibvirtDriver:
     def suspend(self, server_id: str) -> None:
         self._guests.save(server_id)
 
-    def resume(self, spec: BuildSpec, vifs: list[Vif]) -> None:
-        self._guests.create(spec.server_id)
+    def resume(self, spec: BuildSpec, vifs: list[Vif], volumes: Volumes = ()) -> None:
+        with self._volumes.lent(spec.server_id, volumes):
+            self._guests.create(spec.server_id)
         self._let_run(spec.server_id)
 
     # --- its NICs
@@ -229,13 +247,14 @@ class LibvirtDriver:
         self._guests.get(spec.server_id)
         if vif.tap not in self.interfaces(spec.server_id):
             nic = interface.interface(vif, hardware(spec).vif_model)
-            self._guests.attach(spec.server_id, to_text(nic))
+            self._guests.attach(spec.server_id, to_text(nic), "an interface")
 
     def detach_interface(self, server_id: str, tap: str, patience: float, cancel: Cancel) -> None:
         """A guest that does not answer is asked again, as Nova does: it may have been booting."""
         end = time.monotonic() + patience
         again = min(self._config.libvirt.device_detach_timeout, patience)
-        while self._guests.ask_to_detach(server_id, tap):
+        find = partial(interface.find, tap=tap)
+        while self._guests.ask_to_detach(server_id, find, "an interface"):
             if self._watch.wait(server_id, lambda: self._has_not(server_id, tap), again, cancel):
                 return
             if time.monotonic() >= end:
@@ -243,6 +262,22 @@ class LibvirtDriver:
 
     def set_link(self, server_id: str, tap: str, up: bool) -> None:
         self._guests.set_link(server_id, tap, up)
+
+    # --- its volumes
+    def volumes(self, server_id: str) -> set[str]:
+        return self._volumes.of(server_id)
+
+    def attach_volume(self, spec: BuildSpec, volume: AttachedVolume) -> None:
+        self._volumes.attach(spec, volume)
+
+    def detach_volume(self, server_id: str, volume_id: str, patience: float, cancel: Cancel) -> None:
+        self._volumes.detach(server_id, volume_id, patience, cancel)
+
+    def swap_volume(self, spec: BuildSpec, volume_id: str, new: AttachedVolume, cancel: Cancel) -> None:
+        self._volumes.swap(spec, volume_id, new, cancel)
+
+    def resize_volume(self, server_id: str, volume_id: str, size_gb: int) -> None:
+        self._volumes.resize(server_id, volume_id, size_gb)
 
     # --- another disk to boot from
     def rescue(
@@ -252,6 +287,7 @@ class LibvirtDriver:
         vifs: list[Vif],
         metadata: GuestMetadata | None,
         cancel: Cancel,
+        volumes: Volumes = (),
     ) -> None:
         how = way_of_rescue(image, hardware(spec))
         if not how.cdrom:
@@ -259,16 +295,19 @@ class LibvirtDriver:
         if metadata is not None:
             self._write_config_drive(self._instance(spec).rescue_config_drive, metadata)
         self._guests.pull_plug(spec.server_id)
-        self._define(spec, vifs, how)
-        self._guests.create(spec.server_id, fresh=True)
+        kept = [structs.replace(one, boot_index=None) for one in volumes] if how.stable else []
+        with self._volumes.lent(spec.server_id, kept) as devices:
+            self._define(spec, vifs, devices, how)
+            self._guests.create(spec.server_id, fresh=True)
         self._let_run(spec.server_id)
 
-    def unrescue(self, spec: BuildSpec, vifs: list[Vif]) -> None:
+    def unrescue(self, spec: BuildSpec, vifs: list[Vif], volumes: Volumes = ()) -> None:
         self._guests.pull_plug(spec.server_id)
         self._disks.remove(spec.server_id, Name.RESCUE)
         self._folder.instance(spec.server_id).rescue_config_drive.unlink(missing_ok=True)
-        self._define(spec, vifs)
-        self._guests.create(spec.server_id, fresh=True)
+        with self._volumes.lent(spec.server_id, volumes) as devices:
+            self._define(spec, vifs, devices)
+            self._guests.create(spec.server_id, fresh=True)
         self._let_run(spec.server_id)
 
     # --- what it holds
@@ -314,7 +353,13 @@ class LibvirtDriver:
         if not path.exists():
             config_drive.write(path, config_drive_files(metadata, self._config.network.dhcp_domain))
 
-    def _define(self, spec: BuildSpec, vifs: list[Vif], rescue: Rescue | None = None) -> None:
+    def _define(
+        self,
+        spec: BuildSpec,
+        vifs: list[Vif],
+        volumes: Sequence[VolumeDevice],
+        rescue: Rescue | None = None,
+    ) -> None:
         instance, machine = self._instance(spec), hardware(spec)
         if rescue is None:
             boot_cd = self._images.path(spec.image) if spec.image and is_cdrom(spec) else None
@@ -328,6 +373,7 @@ class LibvirtDriver:
             instance,
             machine,
             disks=list(disks),
+            volumes=volumes,
             virt_type=self._virt_type,
             agent_socket=self._short.path / "instances" / spec.server_id / "ga",
             pcie_ports=self._config.libvirt.num_pcie_ports,

@@ -5,7 +5,9 @@ Errors are ours already: NotFound, Unavailable, or BuildFailed with libvirt's wo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import libvirt
 import msgspec
@@ -37,6 +39,10 @@ def _where(domain: Any) -> int:
     """What a change of devices is to touch."""
     live = libvirt.VIR_DOMAIN_AFFECT_LIVE if domain.isActive() else 0
     return int(live | libvirt.VIR_DOMAIN_AFFECT_CONFIG)
+
+
+Find = Callable[[str], ET.Element | None]
+"""A device in a domain's document."""
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,7 +155,7 @@ class Guests:
             if domain.hasManagedSaveImage():
                 domain.managedSaveRemove(0)
 
-    # --- NICs
+    # --- devices
     def document(self, server_id: str) -> str | None:
         """The domain as it is now, or as it would start; None if there is none."""
         domain = self.find(server_id)
@@ -161,23 +167,23 @@ class Guests:
         except NotFound:
             return None
 
-    def attach(self, server_id: str, device: str) -> None:
+    def attach(self, server_id: str, device: str, what: str) -> None:
         domain = self.get(server_id)
-        with translated(f"attach an interface to guest {server_id}"):
+        with translated(f"attach {what} to guest {server_id}"):
             domain.attachDeviceFlags(device, _where(domain))
 
-    def ask_to_detach(self, server_id: str, tap: str) -> bool:
-        """Off the definition, and the guest, if it is active, is asked; False if it has no such NIC (now).
+    def ask_to_detach(self, server_id: str, find: Find, what: str) -> bool:
+        """Off the definition, and the guest, if it is active, is asked; False if it has no such device (now).
 
         BuildFailed for a paused one: it could not answer.
         """
         domain = self.find(server_id)
         if domain is None:
             return False
-        with translated(f"detach an interface of guest {server_id}"):
+        with translated(f"detach {what} of guest {server_id}"):
             active = bool(domain.isActive())
-            defined = interface.find(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE), tap)
-            live = interface.find(domain.XMLDesc(0), tap) if active else None
+            defined = find(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
+            live = find(domain.XMLDesc(0)) if active else None
             if live is not None and domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED:
                 raise BuildFailed(f"guest {server_id} is paused, and cannot let go of a device")
             if defined is not None:
@@ -199,6 +205,38 @@ class Guests:
             if nic is None:
                 raise NotFound(f"guest {server_id} has no interface {tap}")
             domain.updateDeviceFlags(to_text(interface.with_link(nic, up)), _where(domain))
+
+    # --- disks of a guest that is on, by their names (vdb)
+    def resize(self, server_id: str, name: str, size: int) -> None:
+        """The guest sees that the disk has ``size`` bytes; nothing if it does."""
+        domain = self.get(server_id)
+        with translated(f"resize a disk of guest {server_id}"):
+            if domain.blockInfo(name)[0] < size:
+                domain.blockResize(name, size, libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES)
+
+    def begin_copy(self, server_id: str, name: str, target: str) -> None:
+        """Every byte, and what the guest writes meanwhile, goes to ``target``; which is there already."""
+        domain = self.get(server_id)
+        flags = libvirt.VIR_DOMAIN_BLOCK_COPY_REUSE_EXT | libvirt.VIR_DOMAIN_BLOCK_COPY_TRANSIENT_JOB
+        with translated(f"copy a disk of guest {server_id}"):
+            if not domain.blockJobInfo(name):
+                domain.blockCopy(name, target, {}, flags)
+
+    def is_copied(self, server_id: str, name: str) -> bool:
+        """Whether both have the same. BuildFailed: the copy ended before."""
+        domain = self.get(server_id)
+        with translated(f"look at the copy of a disk of guest {server_id}"):
+            job = domain.blockJobInfo(name)
+            if not job:
+                raise BuildFailed(f"the copy of a disk of guest {server_id} broke off")
+            ready = "ready='yes'" in str(domain.XMLDesc(0))
+            return bool(job["end"]) and job["cur"] == job["end"] and ready
+
+    def end_copy(self, server_id: str, name: str, pivot: bool) -> None:
+        """The guest goes on with the target, or as before."""
+        domain = self.get(server_id)
+        with translated(f"end the copy of a disk of guest {server_id}"):
+            domain.blockJobAbort(name, libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT if pivot else 0)
 
     # --- a copy of a disk, while the guest goes on
     def begin_backup(self, server_id: str, document: str) -> None:

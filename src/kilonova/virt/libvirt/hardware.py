@@ -79,7 +79,7 @@ class Hardware(msgspec.Struct, frozen=True, kw_only=True):
 
 def hardware(spec: BuildSpec) -> Hardware:
     """What this server's machine is made of. BuildAborted names the wish that cannot be met."""
-    wishes: Mapping[str, str] = spec.image.properties if spec.image else {}
+    wishes: Mapping[str, str] = spec.properties
     refused = [name for name in spec.flavor.extra_specs if name.startswith(_PROMISES)]
     if refused:
         raise BuildAborted(f"the flavor asks for what this hypervisor driver has not: {', '.join(refused)}")

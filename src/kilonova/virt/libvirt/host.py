@@ -62,3 +62,12 @@ def supports_direct_io(folder: Path) -> bool:
     finally:
         path.unlink(missing_ok=True)
     return True
+
+
+def supports_direct_reads(path: Path) -> bool:
+    """The same of a file that is there."""
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_DIRECT))
+    except OSError:
+        return False
+    return True

@@ -6,7 +6,7 @@ clone or a copy that a kill cut short has none, and is begun anew. Ceph itself n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -41,17 +41,9 @@ class RbdBackend:
     shared = True
     multiattach = True
 
-    def __init__(
-        self,
-        pool: Pool,
-        images: ImageSource,
-        spool: Path,
-        in_cluster: Callable[[ImageRef], Snapshot | None] = lambda _: None,
-    ) -> None:
-        """``spool``: a folder for images on their way into the pool. ``in_cluster``: where the same cluster
-        has an image, raw."""
+    def __init__(self, pool: Pool, images: ImageSource, spool: Path) -> None:
+        """``spool``: a folder for images on their way into the pool."""
         self._pool = pool
-        self._in_cluster = in_cluster
         self._images = images
         self._spool = spool
 
@@ -205,6 +197,13 @@ class RbdBackend:
         if isinstance(source, FromImage):
             return "copy" if self._in_cluster(source.image) is None else "clone"
         return "clone"
+
+    def _in_cluster(self, image: ImageRef) -> Snapshot | None:
+        """The image's snapshot, which is raw, if the same cluster has it."""
+        there = image.location
+        if there is None or there.fsid != self._pool.cluster.fsid:
+            return None
+        return Snapshot(there.pool, there.image, there.snapshot)
 
     def _remove_clone_snapshot(self, volume_id: str) -> None:
         """Of a clone that was begun, and never was: which volume it was of is not known any more."""

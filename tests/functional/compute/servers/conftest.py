@@ -21,6 +21,7 @@ from kilonova.domain.servers import ImageRef, PowerState, RequestedNetwork, VmSt
 from kilonova.store import operations, servers
 from kilonova.store.database import Database
 from kilonova.store.schema.operations import operations as operations_table
+from kilonova.volume.builtin.service import BuiltinVolumes
 
 IMAGE = "11111111-2222-3333-4444-555555555555"
 BIG_IMAGE = "11111111-2222-3333-4444-666666666666"
@@ -133,7 +134,12 @@ def console(bus: LocalBus) -> list[ConsoleOutput]:
 @pytest.fixture
 def state(database: Database, config: Config, bus: LocalBus, networks: Networks) -> ComputeAPI:
     return ComputeAPI(
-        config=config, db=database, bus=bus, network=cast(Any, networks), images=cast(Any, Images())
+        config=config,
+        db=database,
+        bus=bus,
+        network=cast(Any, networks),
+        images=cast(Any, Images()),
+        volumes=BuiltinVolumes(database, bus, config),
     )
 
 

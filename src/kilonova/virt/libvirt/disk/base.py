@@ -24,8 +24,13 @@ class Name(StrEnum):
 
     SYSTEM = "disk"
     EPHEMERAL = "disk.eph0"
+    EPHEMERAL_1 = "disk.eph1"
+    EPHEMERAL_2 = "disk.eph2"
     SWAP = "disk.swap"
     RESCUE = "disk.rescue"
+
+
+EPHEMERALS = (Name.EPHEMERAL, Name.EPHEMERAL_1, Name.EPHEMERAL_2)
 
 
 class FileSource(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,7 +58,8 @@ class Backend(Protocol):
         """A disk of that image, as large as it is."""
 
     def ensure_ephemeral(self, spec: BuildSpec) -> None:
-        """The flavor's, if it has one: ext4, label ``ephemeral0``, which cloud-init mounts at /mnt."""
+        """What the server was asked for with, mostly the flavor's: ext4, labels ``ephemeral0``, which
+        cloud-init mounts at /mnt, and so on."""
 
     def ensure_swap(self, spec: BuildSpec) -> None:
         """The flavor's, if it has one."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from msgspec import structs
 
 from kilonova.domain.errors import BuildFailed
-from kilonova.virt.libvirt.disk.base import Backend, FileSource, Name
+from kilonova.virt.libvirt.disk.base import EPHEMERALS, Backend, FileSource, Name
 from kilonova.virt.libvirt.folder import Instance
 from kilonova.virt.libvirt.hardware import Hardware
 from kilonova.virt.libvirt.rescue import Rescue
@@ -26,7 +26,7 @@ def own_devices(
     system = backend.find(instance.server_id, Name.SYSTEM)
     if system is not None:
         yield Device(source=system, bus=bus, cache=cache, boot=next(order))
-    for name in (Name.EPHEMERAL, Name.SWAP):
+    for name in (*EPHEMERALS, Name.SWAP):
         found = backend.find(instance.server_id, name)
         if found is not None:
             yield Device(source=found, bus=bus, cache=cache)

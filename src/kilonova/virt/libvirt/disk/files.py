@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +14,7 @@ from kilonova.disk_image import qemu_img
 from kilonova.domain.errors import BuildFailed
 from kilonova.domain.servers import BuildSpec, ImageRef
 from kilonova.virt.libvirt.disk.base import (
+    EPHEMERALS,
     GIB,
     MIB,
     FileSource,
@@ -26,7 +28,7 @@ from kilonova.virt.libvirt.folder import Folder
 from kilonova.virt.libvirt.images import ImageCache, virtual_size
 
 _MKFS_TIMEOUT = 120.0
-_MKFS = ("mkfs.ext4", "-q", "-F", "-L", "ephemeral0", "-E", "lazy_itable_init=1,lazy_journal_init=1")
+_MKFS = ("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=1,lazy_journal_init=1")
 
 
 class Files:
@@ -64,11 +66,12 @@ class Files:
         once(path, lambda part: self._of_image(part, image, size, cancel))
 
     def ensure_ephemeral(self, spec: BuildSpec) -> None:
-        if size := spec.flavor.ephemeral_gb * GIB:
-            once(self._path(spec.server_id, Name.EPHEMERAL), lambda part: formatted(part, size, _MKFS))
+        for number, (name, size_gb) in enumerate(zip(EPHEMERALS, spec.ephemeral_disks, strict=False)):
+            size, command = size_gb * GIB, (*_MKFS, "-L", f"ephemeral{number}")
+            once(self._path(spec.server_id, name), partial(formatted, size=size, command=command))
 
     def ensure_swap(self, spec: BuildSpec) -> None:
-        if size := spec.flavor.swap_mb * MIB:
+        if size := spec.swap_size_mb * MIB:
             once(self._path(spec.server_id, Name.SWAP), lambda part: formatted(part, size, ("mkswap",)))
 
     def find(self, server_id: str, name: Name) -> Source | None:

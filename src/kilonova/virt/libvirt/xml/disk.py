@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from xml.etree import ElementTree as ET
 
 import msgspec
 
+from kilonova.domain.block_devices import free_name
 from kilonova.virt.libvirt.disk.base import Source
 from kilonova.virt.libvirt.xml.build import element
-
-_PREFIXES = {"virtio": "vd", "scsi": "sd", "sata": "sd", "ide": "hd"}
 
 
 class Names:
     """Hands out vda, vdb, …, hda, …: one row of letters for each prefix."""
 
-    def __init__(self) -> None:
-        self._used: dict[str, int] = {}
+    def __init__(self, taken: Iterable[str] = ()) -> None:
+        self._taken = set(taken)
 
     def next(self, bus: str) -> str:
-        prefix = _PREFIXES[bus]
-        index = self._used.get(prefix, 0)
-        self._used[prefix] = index + 1
-        return prefix + "abcdefghijklmnopqrstuvwxyz"[index]
+        name = free_name(self._taken, bus)
+        self._taken.add(name)
+        return name
 
 
 class Device(msgspec.Struct, frozen=True, kw_only=True):

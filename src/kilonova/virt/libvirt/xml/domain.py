@@ -10,9 +10,10 @@ from kilonova.domain.network import Vif
 from kilonova.domain.servers import BuildSpec
 from kilonova.virt.libvirt.folder import Instance, domain_name
 from kilonova.virt.libvirt.hardware import Hardware
-from kilonova.virt.libvirt.xml import cpu, disk, graphics, interface, machine, memory, rng, serial
+from kilonova.virt.libvirt.xml import cpu, disk, graphics, interface, machine, memory, rng, serial, volume
 from kilonova.virt.libvirt.xml.build import element, to_text
 from kilonova.virt.libvirt.xml.disk import Device
+from kilonova.virt.libvirt.xml.volume import VolumeDevice
 
 
 def domain(
@@ -22,6 +23,7 @@ def domain(
     hardware: Hardware,
     *,
     disks: Sequence[Device],
+    volumes: Sequence[VolumeDevice] = (),
     virt_type: str,
     agent_socket: Path,
     pcie_ports: int = 0,
@@ -31,7 +33,7 @@ def domain(
         "devices",
         element("controller", type="usb", model="none"),
         *(machine.root_ports(pcie_ports) if hardware.is_q35 else []),
-        *_disks(disks),
+        *_disks(disks, volumes),
         *(interface.interface(vif, hardware.vif_model) for vif in vifs),
         serial.serial(instance.console),
         serial.guest_agent(agent_socket),
@@ -59,9 +61,16 @@ def domain(
     )
 
 
-def _disks(disks: Sequence[Device]) -> Iterator[ET.Element]:
-    names = disk.Names()
-    if any(one.bus == "scsi" for one in disks):
+def _disks(disks: Sequence[Device], volumes: Sequence[VolumeDevice]) -> Iterator[ET.Element]:
+    """The root first, wherever it is: a guest counts its disks in this order."""
+    names = disk.Names(one.volume.device_name for one in volumes)
+    if "scsi" in {one.bus for one in disks} | {one.volume.disk_bus for one in volumes}:
         yield disk.scsi_controller()
-    for one in disks:
-        yield disk.device(one, names.next(one.bus))
+    roots = [one for one in volumes if one.volume.boot_index == 0]
+    others = [one for one in volumes if one.volume.boot_index != 0]
+    for one in roots:
+        yield volume.device(one, one.volume.device_name)
+    for own in disks:
+        yield disk.device(own, names.next(own.bus))
+    for one in sorted(others, key=lambda other: other.volume.device_name):
+        yield volume.device(one, one.volume.device_name)

@@ -1,0 +1,112 @@
+"""The volumes of guests: those of a build, those that come to a guest and leave it, and those it starts with.
+
+prepare_block_devices: the conductor makes and connects a build's volumes; the host waits for them.
+attach_volume: the way there, then the guest gets its device. detach_volume: the guest lets go of it.
+swap_volume: the guest goes on with another one. Every one looks before it acts. What a host needs to reach a
+volume is asked for each time, and kept nowhere but in what QEMU is told.
+"""
+
+from __future__ import annotations
+
+from kilonova import log
+from kilonova.cancel import Cancel
+from kilonova.compute.journal import Journal
+from kilonova.compute.parts import Parts
+from kilonova.compute.word import wait
+from kilonova.domain.actions import ATTACH_VOLUME, DETACH_VOLUME, SWAP_VOLUME
+from kilonova.domain.block_devices import AttachedVolume
+from kilonova.domain.errors import BuildFailed, NotFound
+from kilonova.domain.messages import BlockDevices, PrepareBlockDevices, ServerRecord, ServerVolumes, Work
+from kilonova.domain.servers import PowerState, TaskState
+
+KINDS = frozenset({ATTACH_VOLUME, DETACH_VOLUME, SWAP_VOLUME})
+_AGAIN = 3.0
+"""Seconds until the conductor is asked again for volumes that were being made: the word that they are there
+may have been lost."""
+_SOON = 5.0
+"""Seconds that a guest has to let go of a volume that is its no more: nobody waits for the answer."""
+
+_log = log.get("compute")
+
+
+def prepare_block_devices(parts: Parts, work: Work, journal: Journal, cancel: Cancel) -> BlockDevices:
+    """The disks that the server was asked for with, one by one; nothing if it was not. What the conductor
+    made of them is undone by it, when the build ends or goes elsewhere."""
+    if not work.spec.has_block_devices:
+        return BlockDevices()
+    with (
+        journal.step("prepare_block_devices", shows=TaskState.BLOCK_DEVICE_MAPPING),
+        parts.volumes_changed.listen() as changed,
+    ):
+        while (found := _ask(parts, work, journal, "prepare_block_devices")).pending:
+            wait(changed, cancel, _AGAIN)
+        return found
+
+
+def _ask(parts: Parts, work: Work, journal: Journal, method: str) -> BlockDevices:
+    message = PrepareBlockDevices(
+        host=parts.host,
+        operation_id=work.operation_id,
+        epoch=work.epoch,
+        connector=parts.driver.connector(),
+    )
+    return journal.ask(method, message, BlockDevices)
+
+
+def volumes_of(parts: Parts, server_id: str) -> list[AttachedVolume]:
+    """What a guest that is about to be started has, connected to this host."""
+    message = ServerVolumes(host=parts.host, server_id=server_id, connector=parts.driver.connector())
+    return parts.ask("server_volumes", message, BlockDevices).volumes
+
+
+def change_volumes(parts: Parts, work: Work, journal: Journal, cancel: Cancel) -> PowerState:
+    """Do it; the guest's power state, which it leaves as it is."""
+    guest = parts.driver.guest(work.server_id)
+    if guest is None:
+        raise NotFound(f"Instance {work.server_id} has no guest on this host.")
+    {ATTACH_VOLUME: _attach, DETACH_VOLUME: _detach, SWAP_VOLUME: _swap}[work.kind](
+        parts, work, journal, cancel
+    )
+    return guest.power_state
+
+
+def _attach(parts: Parts, work: Work, journal: Journal, _cancel: Cancel) -> None:
+    volume = _connected(parts, work, journal)
+
+    def take_back() -> None:
+        parts.driver.detach_volume(work.server_id, volume.volume_id, _SOON, Cancel())
+
+    with journal.step("attach_volume", undo=take_back):
+        parts.driver.attach_volume(work.spec, volume)
+
+
+def _detach(parts: Parts, work: Work, journal: Journal, cancel: Cancel) -> None:
+    rules = parts.config.libvirt
+    patience = rules.device_detach_attempts * rules.device_detach_timeout
+    with journal.step("detach_volume"):
+        parts.driver.detach_volume(work.server_id, str(work.payload["volume_id"]), patience, cancel)
+
+
+def _swap(parts: Parts, work: Work, journal: Journal, cancel: Cancel) -> None:
+    volume = _connected(parts, work, journal)
+    with journal.step("swap_volume"):
+        parts.driver.swap_volume(work.spec, str(work.payload["old_volume_id"]), volume, cancel)
+
+
+def _connected(parts: Parts, work: Work, journal: Journal) -> AttachedVolume:
+    with journal.step("connect_volume"):
+        return _ask(parts, work, journal, "connect_volume").volumes[0]
+
+
+def refresh_volumes(parts: Parts, record: ServerRecord) -> None:
+    """The guest has no volume that the record has not, and sees how large those are that it has."""
+    server_id = record.spec.server_id
+    for volume_id in parts.driver.volumes(server_id):
+        if volume_id in record.volumes:
+            parts.driver.resize_volume(server_id, volume_id, record.volumes[volume_id])
+            continue
+        _log.info("volume_left_its_server", volume=volume_id, server=server_id)
+        try:
+            parts.driver.detach_volume(server_id, volume_id, _SOON, Cancel())
+        except BuildFailed as error:
+            _log.warning("guest_keeps_lost_volume", server=server_id, reason=error.message)

@@ -1,0 +1,330 @@
+"""The volumes of servers, as hosts ask for them: made and promised for builds, connected, and how an attach,
+a detach or a swap ends.
+
+What is asked twice is done once: the ids of volumes and attachments follow from those of the block devices.
+An attach that failed leaves the server as it was, a detach or a swap that failed leaves the volume; none puts
+the server in ERROR, as in Nova.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import sqlalchemy as sa
+from msgspec import structs
+
+from kilonova import log
+from kilonova.conductor.parts import Parts
+from kilonova.domain.actions import ATTACH_VOLUME, DETACH_VOLUME, SWAP_VOLUME
+from kilonova.domain.block_devices import (
+    AttachedVolume,
+    BlockDevice,
+    attachment_id_of,
+    bus_of,
+    volume_id_of,
+)
+from kilonova.domain.context import RequestContext
+from kilonova.domain.errors import (
+    BadRequest,
+    BuildAborted,
+    KilonovaError,
+    NotFound,
+    QuotaExceeded,
+)
+from kilonova.domain.hosts import topic
+from kilonova.domain.messages import (
+    BlockDevices,
+    PrepareBlockDevices,
+    ServerVolumes,
+    VolumeEnded,
+    VolumesChanged,
+)
+from kilonova.domain.servers import BuildSpec
+from kilonova.domain.volumes import Connector, VolumeWork
+from kilonova.engine import lease
+from kilonova.engine.interfaces import look_again
+from kilonova.store import block_devices, operations, servers
+from kilonova.store.database import Row, after_commit
+from kilonova.store.repeat import repeated
+from kilonova.volume.base import NewVolume
+
+KINDS = frozenset({ATTACH_VOLUME, DETACH_VOLUME, SWAP_VOLUME})
+
+_log = log.get("conductor")
+
+
+def prepare_block_devices(parts: Parts, message: PrepareBlockDevices) -> BlockDevices:
+    """The document's _prep_block_device: volumes that the build makes are begun, then promised to the server;
+    when all are there, the ways to them for the host that asks.
+
+    BuildAborted: a volume cannot be made, or is not to be had.
+    """
+    parts.faults.reach("build.prepare_volumes.before")
+    spec, devices, pending = _prepared(parts, message)
+    parts.faults.reach("build.prepare_volumes.after")
+    if pending:
+        return BlockDevices(devices=devices, pending=pending)
+    volumes = _connected(parts, spec, devices, message.connector)
+    _complete(parts, message, devices)
+    parts.faults.reach("build.connect_volumes.after")
+    return BlockDevices(devices=devices, volumes=volumes)
+
+
+@repeated
+def _prepared(parts: Parts, message: PrepareBlockDevices) -> tuple[BuildSpec, list[BlockDevice], list[str]]:
+    """One transaction, while the operation is the host's: nobody deletes the server meanwhile."""
+    with parts.db.write() as conn:
+        work = _owned(conn, message)
+        if work.kind != "build":
+            raise BadRequest(f"operation {work.id} is a {work.kind}, not a build")
+        spec = servers.for_host(conn, work.server_id).spec
+        whole = operations.get(conn, work.id)
+        context = _owner(whole.request_id if whole is not None else "", spec)
+        devices = [_with_volume(conn, device) for device in block_devices.of_server(conn, work.server_id)]
+        made = [device for device in devices if device.is_new_volume]
+        try:
+            parts.volumes.create(context, [_new_volume(device) for device in made])
+            ready = parts.volumes.ready([device.volume_id or "" for device in made])
+            if ready.failed:
+                raise BuildAborted(" ".join(ready.failed.values()))
+            if not ready.pending:
+                devices = [_promised(conn, parts, context, work.server_id, device) for device in devices]
+        except (BadRequest, NotFound, QuotaExceeded) as error:
+            raise BuildAborted(error.message) from error
+        return spec, devices, ready.pending
+
+
+def _with_volume(conn: sa.Connection, device: BlockDevice) -> BlockDevice:
+    """A volume that the build makes has its id from now on."""
+    if not device.is_new_volume or device.volume_id is not None:
+        return device
+    volume_id = volume_id_of(device)
+    block_devices.change(conn, device.id, volume_id=volume_id)
+    return structs.replace(device, volume_id=volume_id)
+
+
+def _new_volume(device: BlockDevice) -> NewVolume:
+    return NewVolume(
+        id=device.volume_id or "",
+        size_gb=device.volume_size or 0,
+        volume_type=device.volume_type,
+        image=device.image,
+        snapshot_id=device.snapshot_id,
+    )
+
+
+def _promised(
+    conn: sa.Connection, parts: Parts, context: RequestContext, server_id: str, device: BlockDevice
+) -> BlockDevice:
+    if device.volume_id is None or device.attachment_id is not None:
+        return device
+    attachment_id = attachment_id_of(device)
+    parts.volumes.reserve(context, device.volume_id, server_id, attachment_id)
+    block_devices.change(conn, device.id, attachment_id=attachment_id)
+    return structs.replace(device, attachment_id=attachment_id)
+
+
+@repeated
+def _complete(parts: Parts, message: PrepareBlockDevices, devices: Sequence[BlockDevice]) -> None:
+    """The volumes are in use, if the build is still the host's."""
+    with parts.db.write() as conn:
+        _owned(conn, message)
+        for device in devices:
+            if device.attachment_id is not None:
+                parts.volumes.complete(device.attachment_id, device.device_name)
+
+
+def server_volumes(parts: Parts, message: ServerVolumes) -> BlockDevices:
+    """Of a server on the host that asks, whose guest is about to be started: the ways are asked for anew."""
+    with parts.db.read() as conn:
+        server = servers.for_host(conn, message.server_id)
+        if server.host != message.host:
+            raise NotFound(f"Instance {message.server_id} is not on {message.host}")
+        devices = block_devices.of_server(conn, message.server_id)
+    volumes = _connected(parts, server.spec, devices, message.connector)
+    return BlockDevices(devices=devices, volumes=volumes)
+
+
+@repeated
+def _volume_of(parts: Parts, message: PrepareBlockDevices) -> tuple[BuildSpec, BlockDevice]:
+    with parts.db.write() as conn:
+        work = _owned(conn, message)
+        found = operations.get(conn, work.id)
+        payload = {} if found is None else found.payload
+        devices = block_devices.of_server(conn, work.server_id)
+        device = next((one for one in devices if one.id == payload.get("device_id")), None)
+        if device is None:
+            raise NotFound("The volume left the server.")
+        spec = servers.for_host(conn, work.server_id).spec
+        return spec, _swapped(device, payload) if work.kind == SWAP_VOLUME else device
+
+
+def connect_volume(parts: Parts, message: PrepareBlockDevices) -> BlockDevices:
+    """The one volume that an attach or a swap brings to the host that asks."""
+    spec, device = _volume_of(parts, message)
+    parts.faults.reach("volume.connect.before")
+    volumes = _connected(parts, spec, [device], message.connector)
+    parts.faults.reach("volume.connect.after")
+    return BlockDevices(devices=[device], volumes=volumes)
+
+
+def _connected(
+    parts: Parts, spec: BuildSpec, devices: Sequence[BlockDevice], connector: Connector
+) -> list[AttachedVolume]:
+    """Not in a transaction: each is asked of its volume's manager."""
+    return [
+        _connect(parts, spec, device, connector)
+        for device in devices
+        if device.attachment_id is not None and device.volume_id is not None
+    ]
+
+
+def _connect(parts: Parts, spec: BuildSpec, device: BlockDevice, connector: Connector) -> AttachedVolume:
+    assert device.attachment_id is not None
+    assert device.volume_id is not None
+    view = parts.volumes.volume(_SYSTEM, device.volume_id)
+    return AttachedVolume(
+        volume_id=device.volume_id,
+        connection=parts.volumes.connect(device.attachment_id, connector),
+        device_name=device.device_name.removeprefix("/dev/"),
+        disk_bus=bus_of(device, spec.properties.get("hw_disk_bus", "virtio")),
+        boot_index=device.boot_index,
+        shareable=view.multiattach,
+    )
+
+
+_SYSTEM = RequestContext(request_id="", user_id="", roles=frozenset({"admin"}))
+"""Who looks at volumes of all projects: the conductor itself."""
+
+
+def sizes(parts: Parts, conn: sa.Connection, server_id: str) -> dict[str, int]:
+    """The volumes that the guest should have now: id → GiB."""
+    found = {}
+    for device in block_devices.of_server(conn, server_id):
+        if device.attachment_id is not None and device.volume_id is not None:
+            found[device.volume_id] = parts.volumes.volume(_SYSTEM, device.volume_id).size_gb
+    return found
+
+
+def volume_ended(parts: Parts, message: VolumeEnded) -> None:
+    """A volume's operation ended: the hosts that wait for it, or whose guests have it, hear of that."""
+    with parts.db.read() as conn:
+        placed = block_devices.hosts_of_volume(conn, message.id)
+    for server_id, host in placed:
+        if message.kind == VolumeWork.EXTEND:
+            look_again(parts.bus, host, server_id)
+        else:
+            parts.bus.cast(topic(host), "volumes_changed", VolumesChanged())
+
+
+# --- ends
+def end(conn: sa.Connection, parts: Parts, work: Row, error: str | None) -> None:
+    """Of an attach, a detach or a swap. Only who has the operation can commit this. ``error`` None: it went
+    well.
+
+    If it did not, the host compares the guest's volumes with the record: it may have done it, or half of it.
+    """
+    found = operations.get(conn, work.id)
+    payload = found.payload if found is not None else {}
+    devices = block_devices.of_server(conn, work.server_id)
+    device = next((one for one in devices if one.id == payload.get("device_id")), None)
+    if device is not None and device.attachment_id is not None:
+        _ENDS[work.kind, error is None](conn, parts, device, device.attachment_id, payload)
+    if error is None:
+        lease.close(conn, work, operations.DONE)
+    else:
+        lease.close(conn, work, operations.FAILED, error)
+        after_commit(conn, partial(look_again, parts.bus, work.host, work.server_id))
+
+
+def _keep(
+    _conn: sa.Connection, parts: Parts, device: BlockDevice, attachment_id: str, _payload: dict[str, str]
+) -> None:
+    parts.volumes.complete(attachment_id, device.device_name)
+
+
+def _drop(
+    conn: sa.Connection, parts: Parts, device: BlockDevice, attachment_id: str, _payload: dict[str, str]
+) -> None:
+    parts.volumes.release(attachment_id)
+    block_devices.delete(conn, device.id)
+
+
+def _stay(
+    _conn: sa.Connection, parts: Parts, _device: BlockDevice, attachment_id: str, _payload: dict[str, str]
+) -> None:
+    parts.volumes.roll_detaching(attachment_id)
+
+
+def _swap(
+    conn: sa.Connection, parts: Parts, device: BlockDevice, attachment_id: str, payload: dict[str, str]
+) -> None:
+    new = _swapped(device, payload)
+    assert new.attachment_id is not None
+    parts.volumes.complete(new.attachment_id, device.device_name)
+    block_devices.change(conn, device.id, volume_id=new.volume_id, attachment_id=new.attachment_id)
+    parts.volumes.release(attachment_id)
+
+
+def _stay_unswapped(
+    conn: sa.Connection, parts: Parts, device: BlockDevice, attachment_id: str, payload: dict[str, str]
+) -> None:
+    parts.volumes.release(payload["attachment_id"])
+    _stay(conn, parts, device, attachment_id, payload)
+
+
+_ENDS = {
+    (ATTACH_VOLUME, True): _keep,
+    (ATTACH_VOLUME, False): _drop,
+    (DETACH_VOLUME, True): _drop,
+    (DETACH_VOLUME, False): _stay,
+    (SWAP_VOLUME, True): _swap,
+    (SWAP_VOLUME, False): _stay_unswapped,
+}
+"""By the kind of the operation, and whether it went well."""
+
+
+def _swapped(device: BlockDevice, payload: dict[str, str]) -> BlockDevice:
+    """As it will be when the guest has the new volume."""
+    return structs.replace(device, volume_id=payload["volume_id"], attachment_id=payload["attachment_id"])
+
+
+def release_all(conn: sa.Connection, parts: Parts, server_id: str) -> None:
+    """The server, which is no more or was never built, has no volumes: those that are to go with it go.
+
+    In the transaction that ends it. Its records stay only to say what was asked for.
+    """
+    goes: dict[str, bool] = {}
+    for device in block_devices.of_server(conn, server_id):
+        if device.attachment_id is not None:
+            goes[device.attachment_id] = device.delete_on_termination
+        elif device.is_new_volume and device.volume_id is not None and device.delete_on_termination:
+            parts.volumes.discard(device.volume_id)
+    for attachment_id in {*goes, *parts.volumes.attached([server_id]).get(server_id, [])}:
+        parts.volumes.release(attachment_id, goes.get(attachment_id, False))
+    block_devices.delete_of_server(conn, server_id)
+
+
+def release_if_possible(parts: Parts, server_id: str) -> None:
+    """Of a server that ends without its volumes being asked first: what cannot be freed now is freed with the
+    server's delete."""
+    try:
+        with parts.db.write() as conn:
+            release_all(conn, parts, server_id)
+    except KilonovaError as error:
+        _log.warning("volumes_stay", server=server_id, error=error.message)
+
+
+def _owned(conn: sa.Connection, message: PrepareBlockDevices) -> Row:
+    return lease.held(conn, message.operation_id, message.epoch, operations.agent(message.host))
+
+
+def _owner(request_id: str, spec: BuildSpec) -> RequestContext:
+    """As whom the build makes its volumes."""
+    return RequestContext(
+        request_id=request_id,
+        user_id=spec.user_id,
+        project_id=spec.project_id,
+        roles=frozenset({"member"}),
+    )

@@ -1,0 +1,112 @@
+"""The volumes of a host's guests: given to one that is on, or off; taken, swapped, grown."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+from kilonova.cancel import Cancel
+from kilonova.config import Libvirt
+from kilonova.domain.block_devices import AttachedVolume, free_name
+from kilonova.domain.errors import BuildFailed, KilonovaError
+from kilonova.domain.servers import BuildSpec
+from kilonova.domain.volumes import Connector
+from kilonova.virt.libvirt import host, secrets
+from kilonova.virt.libvirt.connection import Connection
+from kilonova.virt.libvirt.guests import Guests
+from kilonova.virt.libvirt.watch import Watch
+from kilonova.virt.libvirt.xml import volume as xml
+from kilonova.virt.libvirt.xml.build import to_text
+from kilonova.virt.libvirt.xml.volume import VolumeDevice
+
+_GIB = 1 << 30
+_COPY_TIMEOUT = 24 * 3600.0
+"""Seconds: what bounds a copy is the deadline of who asked for it."""
+
+
+class GuestVolumes:
+    """``name``: this host's."""
+
+    def __init__(
+        self, connection: Connection, guests: Guests, watch: Watch, config: Libvirt, name: str
+    ) -> None:
+        self._connection = connection
+        self._guests = guests
+        self._watch = watch
+        self._config = config
+        # What an iSCSI qualified name may have.
+        self._initiator = f"iqn.2026-01.org.kilonova:{re.sub(r'[^a-z0-9.-]', '-', name.lower())}"
+        self._name = name
+
+    def connector(self) -> Connector:
+        return Connector(host=self._name, ip=host.host_ip(), initiator=self._initiator)
+
+    @contextmanager
+    def lent(self, server_id: str, volumes: Sequence[AttachedVolume]) -> Iterator[list[VolumeDevice]]:
+        """With what libvirt must know of them to start the guest, in the block."""
+        secret = self._config.rbd_secret_uuid
+        with secrets.lent(self._connection, secret, self._initiator, server_id, volumes) as devices:
+            yield devices
+
+    def of(self, server_id: str) -> set[str]:
+        document = self._guests.document(server_id)
+        return set() if document is None else xml.ids(document)
+
+    def attach(self, spec: BuildSpec, volume: AttachedVolume) -> None:
+        server_id = spec.server_id
+        self._guests.get(server_id)
+        document = self._guests.document(server_id) or "<domain/>"
+        if xml.find(document, volume.volume_id) is not None:
+            return
+        taken = xml.names(document)
+        name = volume.device_name
+        if name in taken:  # by a CD, which has its name from us alone
+            name = free_name(taken, volume.disk_bus)
+        with self.lent(server_id, [volume]) as (device,):
+            self._guests.attach(server_id, to_text(xml.device(device, name)), f"volume {volume.volume_id}")
+
+    def detach(self, server_id: str, volume_id: str, patience: float, cancel: Cancel) -> None:
+        """A guest that does not answer is asked again, as Nova does: it may have been booting."""
+        end = time.monotonic() + patience
+        again = min(self._config.device_detach_timeout, patience)
+        find = partial(xml.find, volume_id=volume_id)
+        while self._guests.ask_to_detach(server_id, find, f"volume {volume_id}"):
+            if self._watch.wait(server_id, lambda: self._has_not(server_id, volume_id), again, cancel):
+                return
+            if time.monotonic() >= end:
+                raise BuildFailed(f"guest {server_id} did not let go of its volume in {patience:g} s")
+
+    def swap(self, spec: BuildSpec, volume_id: str, new: AttachedVolume, cancel: Cancel) -> None:
+        server_id = spec.server_id
+        document = self._guests.document(server_id) or "<domain/>"
+        if xml.find(document, new.volume_id) is not None:
+            return
+        disk = xml.find(document, volume_id)
+        if disk is None:
+            raise BuildFailed(f"guest {server_id} has no volume {volume_id}")
+        name = xml.name_of(disk)
+        with self.lent(server_id, [new]) as (device,):
+            self._guests.begin_copy(server_id, name, to_text(xml.target(device)))
+            try:
+                copied = partial(self._is_copied, server_id, name)
+                self._watch.wait(server_id, copied, _COPY_TIMEOUT, cancel)
+            except KilonovaError:
+                self._guests.end_copy(server_id, name, pivot=False)
+                raise
+            self._guests.end_copy(server_id, name, pivot=True)
+
+    def resize(self, server_id: str, volume_id: str, size_gb: int) -> None:
+        view = self._guests.look(server_id)
+        document = self._guests.document(server_id)
+        disk = None if document is None else xml.find(document, volume_id)
+        if view is not None and view.is_active and disk is not None:
+            self._guests.resize(server_id, xml.name_of(disk), size_gb * _GIB)
+
+    def _has_not(self, server_id: str, volume_id: str) -> bool | None:
+        return True if volume_id not in self.of(server_id) else None
+
+    def _is_copied(self, server_id: str, name: str) -> bool | None:
+        return True if self._guests.is_copied(server_id, name) else None

@@ -1,0 +1,395 @@
+"""Volumes of servers: made by builds, attached, swapped, detached, grown, and what becomes of them."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import pytest
+from tests.functional.builds.cloud import IMAGE, PATIENCE, PROJECT, Cloud
+from tests.functional.builds.conftest import MakeCloud
+from tests.running import until
+
+from kilonova.domain.context import RequestContext
+from kilonova.domain.errors import BuildFailed
+from kilonova.domain.servers import ImageRef
+from kilonova.volume.base import NewVolume
+
+SERVERS = "/compute/v2.1/servers"
+ADMIN = RequestContext(request_id="", user_id="f" * 32, project_id=PROJECT, roles=frozenset({"admin"}))
+LATEST = {"OpenStack-API-Version": "compute 2.100"}
+OF_IMAGE = {
+    "uuid": IMAGE,
+    "source_type": "image",
+    "destination_type": "volume",
+    "volume_size": 3,
+    "boot_index": 0,
+    "delete_on_termination": True,
+}
+ROOT = {"uuid": IMAGE, "source_type": "image", "destination_type": "local", "boot_index": 0}
+
+
+class Volumes:
+    """Of a cloud, from all sides."""
+
+    def __init__(self, cloud: Cloud) -> None:
+        self.cloud = cloud
+        self.service = cloud.volumes
+        cloud.keep_volumes()
+
+    def make(self, size_gb: int = 1, **more: Any) -> str:
+        new = NewVolume(id=str(uuid.uuid4()), size_gb=size_gb, **more)
+        self.service.create(ADMIN, [new])
+        until(lambda: not self.service.ready([new.id]).pending, PATIENCE, "the volume")
+        return new.id
+
+    def bootable(self) -> str:
+        return self.make(image=ImageRef(id=IMAGE, disk_format="raw", size=512))
+
+    def status(self, volume_id: str) -> str:
+        return self.service.volume(ADMIN, volume_id).status
+
+    def is_gone(self, volume_id: str) -> bool:
+        return volume_id in self.service.ready([volume_id]).failed and volume_id not in self.cloud.store.made
+
+    def attach(self, server_id: str, volume_id: str, caller: str = "member", **more: Any) -> Any:
+        body = {"volumeAttachment": {"volumeId": volume_id, **more}}
+        return self.cloud.ask("POST", f"{SERVERS}/{server_id}/os-volume_attachments", body, caller, LATEST)
+
+    def attached(self, server_id: str, volume_id: str, **more: Any) -> Any:
+        status, answer = self.attach(server_id, volume_id, **more)
+        assert status == 200, answer
+        self.cloud.settled(server_id)
+        return answer["volumeAttachment"]
+
+    def detach(self, server_id: str, volume_id: str) -> Any:
+        return self.cloud.ask("DELETE", f"{SERVERS}/{server_id}/os-volume_attachments/{volume_id}")
+
+    def put(self, server_id: str, volume_id: str, caller: str = "member", **body: Any) -> Any:
+        path = f"{SERVERS}/{server_id}/os-volume_attachments/{volume_id}"
+        return self.cloud.ask("PUT", path, {"volumeAttachment": body}, caller, LATEST)
+
+    def listed(self, server_id: str) -> list[dict[str, Any]]:
+        path = f"{SERVERS}/{server_id}/os-volume_attachments"
+        status, answer = self.cloud.ask("GET", path, headers=LATEST)
+        assert status == 200
+        found: list[dict[str, Any]] = answer["volumeAttachments"]
+        return found
+
+    def of(self, server_id: str) -> list[str]:
+        return [one["volumeId"] for one in self.listed(server_id)]
+
+    def of_guest(self, server_id: str) -> set[str]:
+        return self.cloud.where(server_id).driver.volumes(server_id)
+
+    def create(self, *devices: dict[str, Any], image: str = "", **more: Any) -> Any:
+        server = {"name": "vm", "imageRef": image, "flavorRef": "42", "networks": "none", **more}
+        server["block_device_mapping_v2"] = list(devices)
+        return self.cloud.ask("POST", SERVERS, {"server": server}, headers=LATEST)
+
+    def created(self, *devices: dict[str, Any], **more: Any) -> str:
+        status, answer = self.create(*devices, **more)
+        assert status == 202, answer
+        return str(answer["server"]["id"])
+
+    def active(self, *devices: dict[str, Any], **more: Any) -> str:
+        server_id = self.created(*devices, **more)
+        until(lambda: not self.cloud._busy(server_id), 3 * PATIENCE, "the build")
+        assert self.cloud.server(server_id)["status"] == "ACTIVE", self.cloud.server(server_id)
+        return server_id
+
+
+@pytest.fixture
+def volumes(cloud: Cloud) -> Volumes:
+    return Volumes(cloud)
+
+
+def test_a_server_boots_from_a_volume_that_its_build_makes(cloud: Cloud, volumes: Volumes) -> None:
+    blank = {"source_type": "blank", "destination_type": "volume", "volume_size": 2, "tag": "data"}
+    server_id = volumes.active(OF_IMAGE, blank)
+    root, data = volumes.listed(server_id)
+    assert (root["device"], data["device"]) == ("/dev/vda", "/dev/vdb")
+    assert (data["tag"], data["delete_on_termination"]) == ("data", False)
+    assert volumes.of_guest(server_id) == {root["volumeId"], data["volumeId"]}
+    assert cloud.store.made[root["volumeId"]] == (3, f"image {IMAGE}")
+    assert {volumes.status(root["volumeId"]), volumes.status(data["volumeId"])} == {"in-use"}
+    shown = cloud.server(server_id)
+    assert shown["image"] == ""
+    assert shown["OS-EXT-SRV-ATTR:root_device_name"] == "/dev/vda"
+    assert shown["os-extended-volumes:volumes_attached"] == [
+        {"id": root["volumeId"], "delete_on_termination": True},
+        {"id": data["volumeId"], "delete_on_termination": False},
+    ]
+    assert "prepare_block_devices" in [step["event"] for step in cloud.actions(server_id)[0]["events"]]
+    assert volumes.detach(server_id, root["volumeId"])[0] == 403
+    cloud.delete(server_id)
+    cloud.gone(server_id)
+    until(lambda: volumes.is_gone(root["volumeId"]), PATIENCE, "the root volume to go")
+    assert volumes.status(data["volumeId"]) == "available"
+    until(lambda: not cloud.unexplained(), PATIENCE, "all to be explained")
+
+
+def test_a_volume_comes_grows_and_goes(cloud: Cloud, volumes: Volumes) -> None:
+    server_id, volume_id = cloud.active(), volumes.make()
+    made = volumes.attached(server_id, volume_id)
+    assert made == {
+        "id": volume_id,
+        "volumeId": volume_id,
+        "serverId": server_id,
+        "device": "/dev/vdb",
+        "tag": None,
+        "delete_on_termination": False,
+    }
+    assert volumes.of_guest(server_id) == {volume_id}
+    assert volumes.status(volume_id) == "in-use"
+    again, _ = volumes.attach(server_id, volume_id)
+    assert again == 400
+    other, _ = volumes.attach(cloud.active(), volume_id)
+    assert other == 400
+    cloud.store.made[volume_id] = (5, "zeros")
+    cloud.sql("UPDATE volumes SET size = 5 WHERE id = ?", volume_id)
+    event = {"name": "volume-extended", "server_uuid": server_id, "tag": volume_id}
+    path = "/compute/v2.1/os-server-external-events"
+    assert cloud.ask("POST", path, {"events": [event]}, "admin")[0] == 200
+    driver = cloud.where(server_id).driver
+    until(lambda: driver.volume_sizes(server_id) == {volume_id: 5}, PATIENCE, "the guest to see it")
+    assert volumes.detach(server_id, volume_id)[0] == 202
+    cloud.settled(server_id)
+    assert volumes.of(server_id) == []
+    assert volumes.of_guest(server_id) == set()
+    assert volumes.status(volume_id) == "available"
+    assert volumes.detach(server_id, volume_id)[0] == 404
+    until(lambda: not cloud.unexplained(), PATIENCE, "all to be explained")
+
+
+def test_a_stopped_server_has_its_volumes_when_it_starts(cloud: Cloud, volumes: Volumes) -> None:
+    server_id, volume_id = cloud.active(), volumes.make()
+    assert cloud.act(server_id, "os-stop") == 202
+    cloud.settled(server_id)
+    volumes.attached(server_id, volume_id)
+    driver = cloud.where(server_id).driver
+    driver._servers[server_id].volumes = {}  # as if its definition were lost
+    for action, value in (("os-start", None), ("reboot", {"type": "HARD"})):
+        cloud.store.ways.clear()
+        assert cloud.act(server_id, action, value) == 202
+        cloud.settled(server_id)
+        assert volumes.of_guest(server_id) == {volume_id}
+        assert cloud.store.ways == {(volume_id, "h1")}
+
+
+def test_a_paused_guest_keeps_its_volume(cloud: Cloud, volumes: Volumes) -> None:
+    server_id, volume_id = cloud.active(), volumes.make()
+    assert cloud.act(server_id, "pause") == 202
+    cloud.settled(server_id)
+    volumes.attached(server_id, volume_id)
+    assert volumes.detach(server_id, volume_id)[0] == 202
+    cloud.settled(server_id)
+    assert volumes.of(server_id) == [volume_id]
+    assert volumes.status(volume_id) == "in-use"
+    assert cloud.actions(server_id)[-1]["action"] == "detach_volume"
+    assert cloud.server(server_id)["status"] == "PAUSED"
+    until(lambda: not cloud.unexplained(), PATIENCE, "all to be explained")
+
+
+def test_one_volume_takes_the_place_of_another(cloud: Cloud, volumes: Volumes) -> None:
+    server_id, old, new, small = cloud.active(), volumes.make(2), volumes.make(3), volumes.make(1)
+    volumes.attached(server_id, old)
+    assert volumes.put(server_id, old, volumeId=new)[0] == 403
+    assert volumes.put(server_id, old, "admin", volumeId=small)[0] == 400
+    assert volumes.put(server_id, old, "admin", volumeId=new)[0] == 202
+    cloud.settled(server_id)
+    assert volumes.of(server_id) == [new]
+    assert volumes.of_guest(server_id) == {new}
+    assert (volumes.status(old), volumes.status(new)) == ("available", "in-use")
+    driver = cloud.where(server_id).driver
+    driver.failures["swap_volume"] = [BuildFailed("no")]
+    assert volumes.put(server_id, new, "admin", volumeId=volumes.make(3))[0] == 202
+    cloud.settled(server_id)
+    assert volumes.of(server_id) == [new]
+    assert volumes.status(new) == "in-use"
+    until(lambda: not cloud.unexplained(), PATIENCE, "all to be explained")
+
+
+def test_what_becomes_of_a_volume_can_be_changed(cloud: Cloud, volumes: Volumes) -> None:
+    server_id, volume_id = cloud.active(), volumes.make()
+    volumes.attached(server_id, volume_id)
+    assert volumes.put(server_id, volume_id, volumeId=volume_id, device="/dev/vdz")[0] == 400
+    assert volumes.put(server_id, volume_id, volumeId=volume_id, delete_on_termination=True)[0] == 202
+    cloud.delete(server_id)
+    cloud.gone(server_id)
+    until(lambda: volumes.is_gone(volume_id), PATIENCE, "the volume to go")
+
+
+def test_an_attach_that_fails_leaves_all_as_it_was(cloud: Cloud, volumes: Volumes) -> None:
+    server_id, volume_id = cloud.active(), volumes.make()
+    cloud.where(server_id).driver.failures["attach_volume"] = [BuildFailed("no room")]
+    assert volumes.attach(server_id, volume_id)[0] == 200
+    assert cloud.settled(server_id)["status"] == "ACTIVE"
+    assert volumes.of(server_id) == []
+    assert volumes.status(volume_id) == "available"
+    (event,) = [one for one in cloud.actions(server_id)[-1]["events"] if one["result"] == "Error"]
+    assert event["event"] == "attach_volume"
+    cloud.store.refuses = "connect"
+    assert volumes.attach(server_id, volume_id)[0] == 200
+    cloud.settled(server_id)
+    assert volumes.status(volume_id) == "available"
+    until(lambda: not cloud.unexplained(), PATIENCE, "all to be explained")
+
+
+def test_a_volume_that_cannot_be_made_ends_its_build(cloud: Cloud, volumes: Volumes) -> None:
+    cloud.store.refuses = "ensure_volume"
+    server_id = volumes.created(OF_IMAGE)
+    server = cloud.settled(server_id)
+    assert server["status"] == "ERROR"
+    assert "prepare_block_devices failed" in server["fault"]["message"]
+    assert server["os-extended-volumes:volumes_attached"] == []
+    until(lambda: not cloud.store.made, PATIENCE, "the store to be empty")
+    until(lambda: not cloud.unexplained(), PATIENCE, "all to be explained")
+
+
+def test_a_server_that_is_deleted_while_its_volume_is_made_leaves_none(
+    cloud: Cloud, volumes: Volumes
+) -> None:
+    cloud.store.hold = "ensure_volume"
+    server_id = volumes.created(OF_IMAGE)
+    assert cloud.store.held.wait(PATIENCE)
+    cloud.delete(server_id)
+    cloud.gone(server_id)
+    cloud.store.hold = ""
+    cloud.store.go.set()
+    until(lambda: not cloud.sql("SELECT 1 FROM volumes"), PATIENCE, "no volume")
+    assert cloud.store.made == {}
+    until(lambda: not cloud.unexplained(), PATIENCE, "all to be explained")
+
+
+def test_a_rescheduled_build_keeps_its_volumes(make_cloud: MakeCloud) -> None:
+    cloud = make_cloud(hosts=2)
+    volumes = Volumes(cloud)
+    failures: list[Exception] = [BuildFailed("bad disk")]
+    for host in cloud.hosts.values():
+        host.driver.failures["ensure_disks"] = failures
+    server_id = volumes.created(OF_IMAGE)
+    until(lambda: cloud.server(server_id)["status"] in ("ACTIVE", "ERROR"), 3 * PATIENCE, "the build")
+    assert cloud.server(server_id)["status"] == "ACTIVE"
+    assert failures == []
+    (volume_id,) = cloud.store.made
+    assert volumes.of_guest(server_id) == {volume_id}
+    assert (volume_id, cloud.where(server_id).name) in cloud.store.ways
+
+
+def test_an_existing_volume_is_promised_when_the_server_is_accepted(cloud: Cloud, volumes: Volumes) -> None:
+    volume_id, bare = volumes.bootable(), volumes.make()
+    device = {"source_type": "volume", "destination_type": "volume", "boot_index": 0}
+    status, answer = volumes.create(device | {"uuid": bare})
+    assert status == 400
+    assert answer["badRequest"]["message"] == f"Block Device {bare} is not bootable."
+    server_id = volumes.active(device | {"uuid": volume_id, "delete_on_termination": True})
+    assert volumes.create(device | {"uuid": volume_id})[0] == 400
+    cloud.delete(server_id)
+    cloud.gone(server_id)
+    until(lambda: volumes.is_gone(volume_id), PATIENCE, "the volume to go")
+    until(lambda: not cloud.unexplained(), PATIENCE, "all to be explained")
+
+
+@pytest.mark.parametrize(
+    ("devices", "image", "said"),
+    [
+        ([{"source_type": "volume", "boot_index": 0}], "", "Missing device UUID."),
+        ([{"source_type": "blank", "uuid": IMAGE}], IMAGE, "Invalid device UUID."),
+        ([OF_IMAGE | {"boot_index": 1}], "", "Boot sequence"),
+        ([OF_IMAGE, OF_IMAGE | {"boot_index": 2}], "", "Boot sequence"),
+        ([OF_IMAGE | {"volume_size": None}], "", "need to have a non-zero size"),
+        ([OF_IMAGE | {"volume_type": "nosuch"}], "", "nosuch could not be found"),
+        ([OF_IMAGE | {"volume_size": 10**6}], "", "quota|exceed"),
+        ([ROOT | {"volume_type": "x"}], IMAGE, "destination_type=local is not supported"),
+        ([{"source_type": "volume", "uuid": str(uuid.uuid4()), "boot_index": 0}], "", "failed to get volume"),
+        (
+            [{"source_type": "snapshot", "uuid": str(uuid.uuid4()), "boot_index": 0}],
+            "",
+            "failed to get snapshot",
+        ),
+        ([OF_IMAGE | {"disk_bus": "xyz"}], "", "disk bus xyz is not valid"),
+        (
+            [ROOT, {"source_type": "blank", "destination_type": "volume"}],
+            IMAGE,
+            "need to have non-zero size",
+        ),
+        ([ROOT, {"source_type": "blank", "volume_size": 1}], IMAGE, "larger than the instance type allows"),
+        ([ROOT] + [OF_IMAGE | {"boot_index": -1, "tag": "a"}] * 2, IMAGE, "tag"),
+    ],
+)
+def test_disks_that_cannot_be(volumes: Volumes, devices: Any, image: str, said: str) -> None:
+    status, answer = volumes.create(*devices, image=image)
+    assert status in (400, 403), answer
+    (fault,) = answer.values()
+    assert any(word in fault["message"] for word in said.split("|")), fault
+
+
+def test_several_servers_have_their_own_volumes_and_no_one_volume(cloud: Cloud, volumes: Volumes) -> None:
+    taken = {"source_type": "volume", "uuid": volumes.bootable(), "boot_index": 0}
+    status, answer = volumes.create(taken, min_count=2)
+    assert status == 400
+    assert answer["badRequest"]["message"] == "Cannot attach one or more volumes to multiple instances"
+    volumes.created(OF_IMAGE, min_count=2)
+    until(lambda: not cloud.sql("SELECT 1 FROM operations WHERE state = 'open'"), 3 * PATIENCE, "builds")
+    ids = [row[0] for row in cloud.sql("SELECT id FROM servers WHERE vm_state = 'active'")]
+    assert len({volume for one in ids for volume in volumes.of(one)}) == len(ids) == 2
+
+
+def test_the_old_form_of_the_mapping(cloud: Cloud, volumes: Volumes) -> None:
+    volume_id = volumes.bootable()
+    server = {"name": "vm", "flavorRef": "42"}
+    server["block_device_mapping"] = [{"device_name": "vda", "volume_id": volume_id}]
+    old = {"OpenStack-API-Version": "compute 2.1"}
+    status, answer = cloud.ask("POST", SERVERS, {"server": server}, headers=old)
+    assert status == 202, answer
+    assert cloud.settled(answer["server"]["id"])["status"] == "ACTIVE"
+    assert volumes.of(answer["server"]["id"]) == [volume_id]
+
+
+def test_since_2_101_an_attach_is_only_accepted(cloud: Cloud, volumes: Volumes) -> None:
+    server_id, volume_id = cloud.active(), volumes.make()
+    body = {"volumeAttachment": {"volumeId": volume_id}}
+    path = f"{SERVERS}/{server_id}/os-volume_attachments"
+    headers = {"OpenStack-API-Version": "compute 2.101"}
+    assert cloud.ask("POST", path, body, headers=headers) == (202, None)
+    cloud.settled(server_id)
+    status, answer = cloud.ask("GET", f"{path}/{volume_id}", headers=headers)
+    assert status == 200
+    assert answer["volumeAttachment"].keys() >= {"attachment_id", "bdm_uuid"}
+    assert "id" not in answer["volumeAttachment"]
+
+
+@pytest.mark.parametrize("kind", ["attach_volume", "detach_volume"])
+def test_what_was_cut_off_is_done_by_the_next_owner(cloud: Cloud, volumes: Volumes, kind: str) -> None:
+    server_id, volume_id = cloud.active(), volumes.make()
+    if kind == "detach_volume":
+        volumes.attached(server_id, volume_id)
+    cloud.bus.refused["change_volumes"] = 1
+    if kind == "attach_volume":
+        assert volumes.attach(server_id, volume_id)[0] == 200
+    else:
+        assert volumes.detach(server_id, volume_id)[0] == 202
+    assert cloud._busy(server_id)
+    cloud.leases_run_out()
+    cloud.sweep()
+    cloud.settled(server_id)
+    has = {volume_id} if kind == "attach_volume" else set()
+    assert volumes.of_guest(server_id) == set(volumes.of(server_id)) == has
+    assert volumes.status(volume_id) == ("in-use" if has else "available")
+    until(lambda: not cloud.unexplained(), PATIENCE, "all to be explained")
+
+
+def test_an_attach_past_its_deadline_leaves_the_guest_without_it(cloud: Cloud, volumes: Volumes) -> None:
+    server_id, volume_id = cloud.active(), volumes.make()
+    driver = cloud.where(server_id).driver
+    cloud.bus.broken["finished"] = 1
+    assert volumes.attach(server_id, volume_id)[0] == 200
+    assert volumes.of_guest(server_id) == {volume_id}
+    cloud.deadlines_pass()
+    cloud.sweep()
+    cloud.settled(server_id)
+    assert volumes.of(server_id) == []
+    until(lambda: driver.volumes(server_id) == set(), PATIENCE, "the guest to let go of it")
+    assert volumes.status(volume_id) == "available"
+    until(lambda: not cloud.unexplained(), PATIENCE, "all to be explained")

@@ -1,0 +1,146 @@
+"""A volume backend that is killed (SIGKILL) before its first step, before its second, and so on, until it
+comes to its end. A process of its own: ``python -m tests.killed_backend <json>`` prints what it began, one id
+a line.
+
+A step is a call of Ceph's bindings, or what Python's audit sees of files, programs and sockets.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from tests.tgt import Tgtd
+from tests.volume_backends import HOST, Place, opened
+
+from kilonova.cancel import Cancel
+from kilonova.domain.volumes import Blank, FromVolume
+from kilonova.rbd import bindings
+from kilonova.volume.base import Backend
+
+_STEPS = {
+    *("open", "os.rename", "os.remove", "os.truncate", "os.mkdir"),
+    *("fcntl.flock", "fcntl.fcntl", "fcntl.ioctl", "socket.connect", "subprocess.Popen"),
+}
+_CALLS = {
+    *("create", "clone", "remove", "trash_move", "trash_remove", "resize", "create_snap", "remove_snap"),
+    *("metadata_set", "metadata_remove", "rollback_to_snap"),
+}
+
+
+class Fuse:
+    def __init__(self) -> None:
+        self.left: int | None = None
+
+    def step(self) -> None:
+        if self.left is not None:
+            self.left -= 1
+            if self.left <= 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Counted:
+    """An object of the bindings, whose calls are steps."""
+
+    def __init__(self, real: Any, fuse: Fuse) -> None:
+        self._real, self._fuse = real, fuse
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _CALLS:
+            self._fuse.step()
+        return getattr(self._real, name)
+
+    def __enter__(self) -> Counted:
+        self._real.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._real.__exit__(*error)
+
+
+def main(place: Place, what: str, source: str) -> None:
+    number = 0
+    while True:
+        number += 1
+        ident = str(uuid4())
+        print(ident, flush=True)
+        child = os.fork()
+        if child == 0:
+            _attempt(place, what, source, ident, number)
+        status = os.waitpid(child, 0)[1]
+        if os.WIFEXITED(status):
+            sys.exit(os.WEXITSTATUS(status))
+
+
+def _attempt(place: Place, what: str, source: str, ident: str, number: int) -> None:
+    status = 1
+    try:
+        fuse = Fuse()
+        rbd, image = bindings.rbd, bindings.image
+        bindings.rbd = lambda: Counted(rbd(), fuse)  # type: ignore[assignment]
+        bindings.image = lambda *args, **more: Counted(image(*args, **more), fuse)  # type: ignore[assignment]
+
+        def hook(event: str, arguments: tuple[Any, ...]) -> None:
+            if event in _STEPS and _is_of(place.folder, event, arguments):
+                fuse.step()
+
+        sys.addaudithook(hook)
+        with opened(place) as backend:
+            work = WORK[what](backend, source, ident)
+            fuse.left = number
+            work()
+            fuse.left = None
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def _is_of(folder: Path, event: str, arguments: tuple[Any, ...]) -> bool:
+    """Not of Python's own modules."""
+    return event != "open" or str(arguments[0]).startswith(str(folder))
+
+
+def _create(backend: Backend, source: str, ident: str) -> Callable[[], object]:
+    return lambda: backend.ensure_volume(ident, 2, FromVolume(volume_id=source), Cancel())
+
+
+def _delete(backend: Backend, source: str, ident: str) -> Callable[[], object]:
+    """Of one with a snapshot, and a way to it."""
+    backend.ensure_volume(ident, 1, Blank(), Cancel())
+    backend.ensure_snapshot(ident, str(uuid4()), Cancel())
+    backend.connect(ident, HOST)
+    return lambda: backend.delete(ident)
+
+
+def _snapshot(backend: Backend, source: str, ident: str) -> Callable[[], object]:
+    return lambda: backend.ensure_snapshot(source, ident, Cancel())
+
+
+def _revert(backend: Backend, source: str, ident: str) -> Callable[[], object]:
+    backend.ensure_volume(ident, 1, FromVolume(volume_id=source), Cancel())
+    backend.ensure_snapshot(ident, ident, Cancel())
+    backend.extend(ident, 2, Cancel())
+    return lambda: backend.revert(ident, ident, Cancel())
+
+
+def _connect(backend: Backend, source: str, ident: str) -> Callable[[], object]:
+    backend.ensure_volume(ident, 1, FromVolume(volume_id=source), Cancel())
+    return lambda: backend.connect(ident, HOST)
+
+
+WORK = {"create": _create, "delete": _delete, "snapshot": _snapshot, "revert": _revert, "connect": _connect}
+
+if __name__ == "__main__":
+    asked = json.loads(sys.argv[1])
+    tgt = None
+    if asked["tgt"]:
+        tgt = Tgtd(Path(asked["folder"]))
+        tgt.portal = asked["tgt"]
+    conf = Path(asked["conf"]) if asked["conf"] else None
+    main(Place(asked["kind"], Path(asked["folder"]), conf, tgt), asked["what"], asked["source"])
