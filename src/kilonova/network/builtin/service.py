@@ -109,6 +109,10 @@ class BuiltinNetwork:
         with self.write() as conn:
             instances.deallocate(conn, server_id)
 
+    def bind_for_instance(self, server_id: str, host: str) -> list[Vif]:
+        with self.write() as conn:
+            return instances.bind_all(conn, server_id, host)
+
     @repeated
     def state(self, host: str, port_ids: Sequence[str], network_ids: Sequence[str] = ()) -> NetworkState:
         """Ports of a release without security groups are given their default one now, and networks of one
