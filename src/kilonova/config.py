@@ -210,6 +210,7 @@ class Network(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     quota_security_group: Limit = 10
     quota_security_group_rule: Limit = 100
     quota_rbac_policy: Limit = 10
+    quota_subnetpool: Limit = -1
     """Of one project; -1 is unlimited (Neutron's section ``quotas`` and its defaults)."""
 
     def __post_init__(self) -> None:
