@@ -27,7 +27,10 @@ def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Calla
         yield lambda: FileStore(tmp_path / "images")
     else:
         cluster = Cluster(request.getfixturevalue("ceph").conf, USER)
-        yield lambda: RbdStore(cluster.pool("images"))
+        pool = cluster.pool("images")
+        yield lambda: RbdStore(pool)
+        for name in pool.names():
+            pool.remove(name)
         cluster.close()
 
 

@@ -34,7 +34,10 @@ AGENT = RequestContext(request_id="", user_id="u", project_id="p", roles=frozens
 @pytest.fixture
 def pool(ceph: Ceph) -> Iterator[Pool]:
     cluster = Cluster(ceph.conf, USER)
-    yield cluster.pool("images")
+    pool = cluster.pool("images")
+    yield pool
+    for name in pool.names():
+        pool.remove(name)
     cluster.close()
 
 
