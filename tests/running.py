@@ -252,7 +252,8 @@ CHECKS = [
        (SELECT count(*) FROM servers
         WHERE deleted_at IS NULL AND servers.project_id = project_usage.project_id)""",
     """SELECT 'port of no server ' || id FROM ports WHERE device_owner LIKE 'compute:%'
-       AND device_id NOT IN (SELECT id FROM servers WHERE deleted_at IS NULL AND host IS NOT NULL)""",
+       AND device_id NOT IN (SELECT id FROM servers WHERE deleted_at IS NULL
+                              AND (host IS NOT NULL OR vm_state = 'shelved_offloaded'))""",
     """SELECT 'port ' || ports.id || ' is elsewhere than its server' FROM ports JOIN servers
        ON servers.id = device_id WHERE deleted_at IS NULL AND servers.host != ports.host""",
     """SELECT 'attachment of no disk ' || a.id FROM volume_attachments a JOIN servers

@@ -123,6 +123,8 @@ class Compute(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     reserved_host_cpus: Count = 0
     max_concurrent_builds: AtLeastOne = 10
     """Builds that one agent works on at once; others wait, and hold up nothing else."""
+    shelved_offload_time: Annotated[int, Meta(ge=-1)] = 0
+    """Seconds until a server that was shelved leaves its host; 0: at once, -1: when an admin says so."""
     max_concurrent_actions: AtLeastOne = 8
     """All else that one agent works on at once: deletes, stops, reboots."""
 
@@ -208,6 +210,7 @@ class Network(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     quota_security_group: Limit = 10
     quota_security_group_rule: Limit = 100
     quota_rbac_policy: Limit = 10
+    quota_subnetpool: Limit = -1
     """Of one project; -1 is unlimited (Neutron's section ``quotas`` and its defaults)."""
 
     def __post_init__(self) -> None:
