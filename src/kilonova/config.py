@@ -210,6 +210,7 @@ class Network(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     quota_security_group: Limit = 10
     quota_security_group_rule: Limit = 100
     quota_rbac_policy: Limit = 10
+    quota_subnetpool: Limit = -1
     """Of one project; -1 is unlimited (Neutron's section ``quotas`` and its defaults)."""
 
     def __post_init__(self) -> None:
@@ -304,6 +305,24 @@ class VolumeBackend(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     driver: Literal["file", "rbd", "iscsi"]
     volume_backend_name: str = ""
     """What volume types choose by; empty: NAME."""
+    path: str = ""
+    """Of ``file`` and ``iscsi``: the folder; empty: ``volumes`` in the state folder."""
+    shared: bool = False
+    """Of ``file``: the folder is the same one on every host."""
+    rbd_pool: str = "volumes"
+    rbd_user: str = "cinder"
+    rbd_ceph_conf: str = "/etc/ceph/ceph.conf"
+    target_ip_address: str = ""
+    """Of ``iscsi``: where hosts reach this machine's tgtd."""
+    target_port: Annotated[int, Meta(ge=1, le=65535)] = 3260
+    target_prefix: str = "iqn.2010-10.org.openstack:"
+    tgt_socket: str = "/run/tgtd/socket.0"
+    """Of ``iscsi``: where tgtd is told what to serve."""
+
+    def __post_init__(self) -> None:
+        """ValueError: an ``iscsi`` that no host could reach."""
+        if self.driver == "iscsi":
+            _check("target_ip_address", ip_address, self.target_ip_address)
 
 
 class Volume(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
