@@ -263,6 +263,19 @@ def _left(cluster: Cluster, server: str) -> None:
         dead.send(signal.SIGCONT)
 
 
+def _unshelve_nowhere(cluster: Cluster, server: str) -> None:
+    """While no host takes it. Not for ever: who has to end it may die of that."""
+    for host in _FIRST:
+        enable(cluster, host, False)
+    try:
+        _action("unshelve")(cluster, server)
+        with suppress(AssertionError):
+            until(lambda: state_of(cluster, server)[-1:] != "*", _LOOK, f"{server} to end")
+    finally:
+        for host in _FIRST:
+            enable(cluster, host, True)
+
+
 def enable(cluster: Cluster, host: str, enabled: bool) -> None:
     """Whether the host takes new builds."""
     _, answer = cluster.ask("GET", f"/compute/v2.1/os-services?binary=nova-compute&host={host}")
@@ -317,6 +330,21 @@ SCENARIOS = [
     Scenario("rebuild-of-what-is-off", "stopped", _rebuild, _stopped),
     Scenario("rescue", "rescued", _rescue, _active),
     Scenario("unrescue", "active", _action("unrescue"), _settled("rescued", _build, _rescue)),
+    Scenario("shelve", "shelved_offloaded", _action("shelve"), _active, finally_=_images_are_clear),
+    Scenario(
+        "unshelve",
+        "active",
+        _action("unshelve"),
+        _settled("shelved_offloaded", _build, _action("shelve")),
+        finally_=_images_are_clear,
+    ),
+    Scenario(
+        "unshelve-fails",
+        "shelved_offloaded",
+        _unshelve_nowhere,
+        _settled("shelved_offloaded", _build, _action("shelve")),
+        finally_=_images_are_clear,
+    ),
     Scenario("attach-interface", "active", _attach, _active),
     Scenario("detach-interface", "active", _detach, _active),
     Scenario("attach-interface-heard-late", "active", _heard_late(_attach), _active),

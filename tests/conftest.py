@@ -31,6 +31,7 @@ _THE_MACHINE = {"contract", "crash", "system"}
 _STATUS = pytest.StashKey[int]()
 DEFAULT_DATABASE = os.environ.get("KILONOVA_TEST_DATABASE", "sqlite")
 ON_BOTH = {
+    "test_auto_allocated_topologies",
     "test_bootstrap",
     "test_database",
     "test_floating_ips",
@@ -54,6 +55,7 @@ ON_BOTH = {
     "test_servers_create",
     "test_servers_list",
     "test_statement",
+    "test_subnetpools",
 }
 """Modules whose subject is not the same on two databases: conditions, orders, patterns, races."""
 

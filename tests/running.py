@@ -100,6 +100,18 @@ class Client:
         (group,) = [one["id"] for one in answer["security_groups"] if one["project_id"] == self._project]
         return str(group)
 
+    def group(self, name: str) -> str:
+        """A security group of that name, which lets nothing in: its id."""
+        status, made = self.ask(
+            "POST", "/networking/v2.0/security-groups", {"security_group": {"name": name}}
+        )
+        assert status == 201, made
+        return str(made["security_group"]["id"])
+
+    def drop(self, rule: str) -> None:
+        """The rule of a security group is no more."""
+        assert self.ask("DELETE", f"/networking/v2.0/security-group-rules/{rule}")[0] == 204
+
     def allow(self, group: str, **rule: Any) -> str:
         """Let this come to ports of the security group; the id of the rule."""
         body = {"security_group_id": group, "direction": "ingress", **rule}
@@ -252,7 +264,8 @@ CHECKS = [
        (SELECT count(*) FROM servers
         WHERE deleted_at IS NULL AND servers.project_id = project_usage.project_id)""",
     """SELECT 'port of no server ' || id FROM ports WHERE device_owner LIKE 'compute:%'
-       AND device_id NOT IN (SELECT id FROM servers WHERE deleted_at IS NULL AND host IS NOT NULL)""",
+       AND device_id NOT IN (SELECT id FROM servers WHERE deleted_at IS NULL
+                              AND (host IS NOT NULL OR vm_state = 'shelved_offloaded'))""",
     """SELECT 'port ' || ports.id || ' is elsewhere than its server' FROM ports JOIN servers
        ON servers.id = device_id WHERE deleted_at IS NULL AND servers.host != ports.host""",
     """SELECT 'attachment of no disk ' || a.id FROM volume_attachments a JOIN servers

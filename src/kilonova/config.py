@@ -123,6 +123,8 @@ class Compute(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     reserved_host_cpus: Count = 0
     max_concurrent_builds: AtLeastOne = 10
     """Builds that one agent works on at once; others wait, and hold up nothing else."""
+    shelved_offload_time: Annotated[int, Meta(ge=-1)] = 0
+    """Seconds until a server that was shelved leaves its host; 0: at once, -1: when an admin says so."""
     max_concurrent_actions: AtLeastOne = 8
     """All else that one agent works on at once: deletes, stops, reboots."""
 
@@ -208,6 +210,7 @@ class Network(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     quota_security_group: Limit = 10
     quota_security_group_rule: Limit = 100
     quota_rbac_policy: Limit = 10
+    quota_subnetpool: Limit = -1
     """Of one project; -1 is unlimited (Neutron's section ``quotas`` and its defaults)."""
 
     def __post_init__(self) -> None:
@@ -302,6 +305,24 @@ class VolumeBackend(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     driver: Literal["file", "rbd", "iscsi"]
     volume_backend_name: str = ""
     """What volume types choose by; empty: NAME."""
+    path: str = ""
+    """Of ``file`` and ``iscsi``: the folder; empty: ``volumes`` in the state folder."""
+    shared: bool = False
+    """Of ``file``: the folder is the same one on every host."""
+    rbd_pool: str = "volumes"
+    rbd_user: str = "cinder"
+    rbd_ceph_conf: str = "/etc/ceph/ceph.conf"
+    target_ip_address: str = ""
+    """Of ``iscsi``: where hosts reach this machine's tgtd."""
+    target_port: Annotated[int, Meta(ge=1, le=65535)] = 3260
+    target_prefix: str = "iqn.2010-10.org.openstack:"
+    tgt_socket: str = "/run/tgtd/socket.0"
+    """Of ``iscsi``: where tgtd is told what to serve."""
+
+    def __post_init__(self) -> None:
+        """ValueError: an ``iscsi`` that no host could reach."""
+        if self.driver == "iscsi":
+            _check("target_ip_address", ip_address, self.target_ip_address)
 
 
 class Volume(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -98,7 +98,9 @@ def test_systemd_understands_them(tmp_path: Path) -> None:
     assert (done.returncode, ours) == (0, []), done.stderr
 
 
-@pytest.mark.parametrize("name", ["kilonova-api", "kilonova-conductor", "kilonova-scheduler"])
+@pytest.mark.parametrize(
+    "name", ["kilonova-api", "kilonova-conductor", "kilonova-scheduler", "kilonova-volume"]
+)
 def test_it_may_take_its_time_to_change_the_schema(name: str) -> None:
     path = next(path for path in FOLDER.glob(f"{name}.service"))
     assert "TimeoutStartSec=10min" in path.read_text().splitlines()

@@ -14,6 +14,7 @@ COMMANDS = {
     "conductor": "kilonova.cli.conductor",
     "scheduler": "kilonova.cli.scheduler",
     "compute": "kilonova.cli.compute",
+    "volume": "kilonova.cli.volume",
     "trace": "kilonova.cli.trace",
     "doctor": "kilonova.cli.doctor",
     "images": "kilonova.cli.images",

@@ -96,8 +96,20 @@ def examine(where: Where) -> list[Finding]:
 @click.option("--port", type=click.IntRange(1, 65535), help="See whether this port is free, too.")
 @config_option(required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
-def doctor(state: Path | None, port: int | None, config_file: Path | None, as_json: bool) -> None:
+@click.option(
+    "--orphans",
+    "only_orphans",
+    is_flag=True,
+    help="Instead, list volumes, images and disks here that no record explains.",
+)
+def doctor(
+    state: Path | None, port: int | None, config_file: Path | None, as_json: bool, only_orphans: bool
+) -> None:
     """Say what this machine lacks to run guests, and how to get it."""
+    if only_orphans:
+        from kilonova.cli import orphans
+
+        sys.exit(orphans.show(state, config_file, as_json))
     try:
         options = config.load(config_file)
     except BadRequest as error:

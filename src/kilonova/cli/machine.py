@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from contextlib import ExitStack
 
-from kilonova.cli.parts import agents, api
+from kilonova.cli.parts import agents, api, volumes
 from kilonova.cli.parts.bus import Say, open_bus
 from kilonova.cli.parts.conductor import start_conductor, start_scheduler, sweep
 from kilonova.cli.parts.database import count_work, keep_alive, open_database
@@ -77,6 +77,7 @@ class Machine:
         neighbour = Neighbour(images, store)
         make = agents.host_maker(self._driver, config, state.folder("hosts"), neighbour, self._say)
         agents.start_agents(config, bus, faults, names, make, self._stop, watch, closing, neighbour)
+        volumes.start_manager(config, db, bus, images, store, state.path, faults, closing)
         sweep(conductor, closing)
         count_work(config, db, watch)
         keep_alive(config, db, ["nova-conductor", "nova-scheduler"], closing)

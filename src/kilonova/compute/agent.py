@@ -22,6 +22,7 @@ from kilonova.compute import (
     rebuild,
     rescue,
     server_volumes,
+    shelve,
     snapshot,
 )
 from kilonova.compute.images import ImageKeeper
@@ -69,6 +70,8 @@ _WITH_STEPS: dict[str, Callable[[Parts, Work, Journal, Cancel], PowerState]] = {
     "rebuild": rebuild.rebuild,
     "rescue": rescue.rescue,
     "unrescue": rescue.unrescue,
+    "shelve": shelve.shelve,
+    "shelve_offload": shelve.shelve_offload,
 }
 """Actions that are more than one step."""
 
@@ -218,6 +221,10 @@ class Agent:
             self._worker.do(
                 work,
                 lambda task, journal: interfaces.change_interfaces(parts, work, journal, task.cancel, learn),
+            )
+        elif work.kind == "unshelve":
+            self._worker.do(
+                work, lambda task, journal: shelve.unshelve(parts, work, journal, task.cancel, learn)
             )
         elif work.kind in server_volumes.KINDS:
             self._worker.do(

@@ -21,6 +21,9 @@ from kilonova.engine.ticker import Ticker
 
 _log = log.get("compute")
 
+_TAKES = snapshot.KINDS | {"shelve"}
+"""Work that keeps a copy of a disk until it ends."""
+
 Perform = Callable[[Task, Journal], PowerState]
 Ended = Callable[[str, PowerState | None], None]
 """Work on that server has ended; the power state that the conductor was told, None if it was told none."""
@@ -142,9 +145,9 @@ class Worker:
         (which finds and uses it, or deletes it) or still has the server by the records."""
         work = task.work
         _log.info("work_moved_on", kind=work.kind, epoch=work.epoch)
-        if work.kind in snapshot.KINDS and not self._running.superseded(task):
+        if work.kind in _TAKES and not self._running.superseded(task):
             self._undo(journal)
-        if work.kind != "build" or self._running.superseded(task):
+        if work.kind not in ("build", "unshelve") or self._running.superseded(task):
             return
         try:
             if not is_placed_here(self._parts, work.server_id):

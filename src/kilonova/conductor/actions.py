@@ -7,16 +7,17 @@ from typing import Any
 import sqlalchemy as sa
 
 from kilonova import log
+from kilonova.conductor import shelve
 from kilonova.conductor.parts import Parts
 from kilonova.domain.actions import ACTIONS
 from kilonova.domain.clock import now
-from kilonova.domain.errors import StaleEpoch
+from kilonova.domain.errors import KilonovaError, StaleEpoch, Unavailable
 from kilonova.domain.hosts import builds_topic, topic
 from kilonova.domain.images import ImageStatus
 from kilonova.domain.messages import PerformOperation, Work
 from kilonova.domain.servers import PowerState, VmState
 from kilonova.engine import lease
-from kilonova.store import images, operations, servers
+from kilonova.store import block_devices, images, operations, servers
 from kilonova.store.database import Row
 from kilonova.store.repeat import repeated
 
@@ -30,9 +31,29 @@ def perform_action(parts: Parts, message: PerformOperation) -> None:
         return
     with log.bound(operation=work.id, server=work.server_id):
         try:
-            hand_over(parts, work, "perform_action")
+            if work.host is None:
+                _place(parts, work)
+            else:
+                hand_over(parts, work, "perform_action")
         except StaleEpoch:
             _log.info("action_moved_on")
+
+
+def _place(parts: Parts, work: Row) -> None:
+    """Of a server that is on no host: to one, or to its end."""
+    try:
+        tell(parts, shelve.place(parts, work), "perform_action")
+    except StaleEpoch:
+        raise
+    except Unavailable as error:
+        _log.warning("action_postponed", error=error.message)
+        with parts.db.write() as conn:
+            lease.postpone(conn, work, error.message)
+    except KilonovaError as error:
+        _log.warning("action_failed", error=error.message)
+        parts.faults.reach(f"{work.kind}.end_in_error.before")
+        with parts.db.write() as conn:
+            end_in_error(conn, parts, work, error.message, error.details)
 
 
 @repeated
@@ -41,8 +62,15 @@ def hand_over(parts: Parts, work: Row, method: str) -> None:
     parts.faults.reach(f"{work.kind}.hand_over.before")
     with parts.db.write() as conn:
         lease.hand_to_host(conn, work, work.host, parts.config.operations.lease)
-        server = servers.for_host(conn, work.server_id)
+    tell(parts, work, method)
+
+
+def tell(parts: Parts, work: Row, method: str) -> None:
+    """The host that has the operation. If the word is lost, its lease runs out."""
     parts.faults.reach(f"{work.kind}.hand_over.after")
+    with parts.db.read() as conn:
+        server = servers.for_host(conn, work.server_id)
+        has_volumes = bool(block_devices.volumes_of(conn, [work.server_id]))
     rule = ACTIONS.get(work.kind)
     parts.bus.cast(
         builds_topic(work.host) if rule is not None and rule.moves_disks else topic(work.host),
@@ -57,6 +85,7 @@ def hand_over(parts: Parts, work: Row, method: str) -> None:
             lease=parts.config.operations.lease,
             spec=server.spec,
             vifs=server.vifs,
+            has_volumes=has_volumes,
             payload=work.payload,
         ),
     )
@@ -71,12 +100,18 @@ def end(conn: sa.Connection, parts: Parts, work: Row, power_state: PowerState) -
         values["vm_state"] = goal
     if work.kind == "rebuild":
         values["launched_at"] = now()
+    if work.kind == "shelve":
+        values |= {"shelved_image_id": payload["image_id"], "shelved_at": now()}
+    if goal == VmState.SHELVED_OFFLOADED:
+        values |= shelve.left(conn, parts, work.server_id)
+    if work.kind == "unshelve":
+        values |= shelve.came_back(conn, parts, work.server_id)
     if work.kind == "create_backup":
         _rotate(conn, work, payload)
     servers.change(conn, work.server_id, **values)
 
 
-def end_in_error(conn: sa.Connection, work: Row, message: str, details: object = None) -> None:
+def end_in_error(conn: sa.Connection, parts: Parts, work: Row, message: str, details: object = None) -> None:
     """An action that failed: the server keeps its place. What does no harm leaves it as it was; else it is in
     ERROR, with a fault that says what happened."""
     payload = _payload(conn, work)
@@ -84,6 +119,8 @@ def end_in_error(conn: sa.Connection, work: Row, message: str, details: object =
     if image_id := payload.get("image_id"):
         images.give_up(conn, image_id)
     values: dict[str, Any] = {"task_state": None}
+    if work.kind == "unshelve" and "image" in payload:
+        values |= shelve.left(conn, parts, work.server_id)
     rule = ACTIONS.get(work.kind)
     if rule is None or not rule.harmless:
         fault = {"code": 500, "message": message, "details": details, "created": now()}

@@ -180,7 +180,7 @@ def _action_finished(parts: Parts, message: Finished) -> None:
         _check_kind(work, message.kind)
         _record(conn, work, message.steps)
         if message.error is not None:
-            actions.end_in_error(conn, work, message.error, message.details)
+            actions.end_in_error(conn, parts, work, message.error, message.details)
         else:
             actions.end(conn, parts, work, message.power_state)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from kilonova import log
-from kilonova.conductor import actions, build, delete, interfaces, server_volumes, volumes
+from kilonova.conductor import actions, build, delete, interfaces, server_volumes, shelve, volumes
 from kilonova.conductor.parts import Parts
 from kilonova.conductor.reports import METHOD_OF_KIND
 from kilonova.domain.clock import now
@@ -51,6 +51,7 @@ def sweep(parts: Parts) -> None:
             idempotency.purge(conn, _oldest_key(parts))
     volumes.repair(parts, before)
     parts.network.rehome_routers(parts.silence)
+    shelve.offload_due(parts)
 
 
 def _give_again(parts: Parts, row: Row) -> None:
@@ -109,7 +110,7 @@ def _end(parts: Parts, operation_id: str, kind: str) -> None:
             volumes.end_in_error(parts, work, message)
         else:
             with parts.db.write() as conn:
-                actions.end_in_error(conn, work, message)
+                actions.end_in_error(conn, parts, work, message)
     except KilonovaError as error:
         _log.warning("overdue_operation_stays", operation=work.id, error=error.message)
 

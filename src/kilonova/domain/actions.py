@@ -23,6 +23,8 @@ class Action(msgspec.Struct, frozen=True, kw_only=True):
     """Task states that do not stop it from beginning."""
     moves_disks: bool = False
     """It takes as long as whole disks take: it has a time limit of its own, and a host's builders do it."""
+    needs_host: bool = True
+    """It is done where the server is."""
     harmless: bool = False
     """If it fails the server is what it was, and no more than the action's record tells of it."""
 
@@ -88,6 +90,30 @@ ACTIONS: dict[str, Action] = {
         task_state=_T.RESCUING,
         goal=_V.RESCUED,
         moves_disks=True,
+    ),
+    "shelve": Action(
+        record="shelve",
+        vm_states=_WITH_DISK,
+        task_state=_T.SHELVING,
+        goal=_V.SHELVED,
+        moves_disks=True,
+        harmless=True,
+    ),
+    "shelve_offload": Action(
+        record="shelveOffload",
+        vm_states=_states(_V.SHELVED),
+        task_state=_T.SHELVING_OFFLOADING,
+        goal=_V.SHELVED_OFFLOADED,
+        harmless=True,
+    ),
+    "unshelve": Action(
+        record="unshelve",
+        vm_states=_states(_V.SHELVED, _V.SHELVED_OFFLOADED),
+        task_state=_T.UNSHELVING,
+        goal=_V.ACTIVE,
+        needs_host=False,
+        moves_disks=True,
+        harmless=True,
     ),
     "unrescue": Action(
         record="unrescue", vm_states=_states(_V.RESCUED), task_state=_T.UNRESCUING, goal=_V.ACTIVE

@@ -194,6 +194,8 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     """Leads to the outside: routers have their gateways on it, floating IPs are of it. None: no."""
     external_restricted: bool | None = None
     """It does so for the projects alone that a policy names. None: no."""
+    is_default: bool | None = None
+    """Auto-allocated topologies lead there. None: no."""
     segmentation_id: int | None = None
     """Its VXLAN identifier, of no other network. None: of a release without them; no host has asked yet."""
     revision_number: int = 0
@@ -241,6 +243,28 @@ class Subnet(msgspec.Struct, Ipv6Modes, frozen=True, kw_only=True):
     ipv6_ra_mode: str | None = None
     ipv6_address_mode: str | None = None
     dhcp_address: str | None = None
+    subnetpool_id: str | None = None
+
+
+class SubnetPool(msgspec.Struct, frozen=True, kw_only=True):
+    """Ranges that subnets take their CIDRs of. ``default_quota``: what those of one project may take in all:
+    addresses of IPv4, /64s of IPv6; None: as much as there is."""
+
+    id: str
+    project_id: str
+    name: str
+    description: str
+    ip_version: int
+    prefixes: list[str]
+    min_prefixlen: int
+    max_prefixlen: int
+    default_prefixlen: int
+    default_quota: int | None
+    shared: bool
+    is_default: bool
+    revision_number: int = 0
+    created_at: float
+    updated_at: float
 
 
 class Port(msgspec.Struct, frozen=True, kw_only=True):

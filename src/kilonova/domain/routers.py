@@ -24,6 +24,8 @@ class Router(msgspec.Struct, frozen=True, kw_only=True):
     gateway_port_id: str | None = None
     routes: list[HostRoute] = []
     host: str = ""
+    availability_zone_hints: list[str] | None = None
+    """The zones that its host may be in. None or empty: any."""
     revision_number: int = 0
     created_at: float
     updated_at: float

@@ -109,7 +109,7 @@ def act(
         server = servers.state(conn, server_id, for_update=True)
         refuse_locked(context, server_id, server)
         busy = server.task_state is not None and server.task_state not in rule.while_busy
-        if busy or server.vm_state not in rule.vm_states or server.host is None:
+        if busy or server.vm_state not in rule.vm_states or (server.host is None and rule.needs_host):
             raise wrong_state(server_id, rule.record, server)
         refuse_busy(conn, server_id, rule.record)
         more = {} if prepare is None else prepare(conn, server)

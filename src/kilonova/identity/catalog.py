@@ -32,6 +32,8 @@ DEFAULT_SERVICES = (
     CatalogService("compute", "nova", "/compute/v2.1"),
     CatalogService("image", "glance", "/image"),
     CatalogService("network", "neutron", "/networking"),
+    CatalogService("block-storage", "cinder", "/volume/v3"),
+    CatalogService("volumev3", "cinderv3", "/volume/v3"),
 )
 
 

@@ -76,6 +76,10 @@ class NetworkService(Protocol):
     def deallocate_for_instance(self, server_id: str) -> None:
         """Ports that the build made are gone; ports of the user are unbound. Safe to call again."""
 
+    def bind_for_instance(self, server_id: str, host: str) -> list[Vif]:
+        """All the ports that the server has are on that host now, where they are not plugged yet; on none, if
+        that is empty. Safe to call again."""
+
     def state(self, host: str, port_ids: Sequence[str], network_ids: Sequence[str] = ()) -> NetworkState:
         """What that host must know of those of the ports that are bound to it, and where else the networks of
         these, and those networks, are."""

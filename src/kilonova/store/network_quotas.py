@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from kilonova.store import dialect
 from kilonova.store.schema.network_rbac import network_rbac, security_group_rbac
 from kilonova.store.schema.networks import network_quotas as quotas
-from kilonova.store.schema.networks import networks, ports, subnets
+from kilonova.store.schema.networks import networks, ports, subnet_pools, subnets
 from kilonova.store.schema.routers import floating_ips, routers
 from kilonova.store.schema.security_groups import security_group_rules, security_groups
 from kilonova.store.subnets import DHCP_OWNER
@@ -86,6 +86,7 @@ _COUNTS = {
     "floatingip": _count(floating_ips),
     "security_group": _count(security_groups),
     "security_group_rule": _count(security_group_rules),
+    "subnetpool": _count(subnet_pools),
     "rbac_policy": _count(network_rbac) + _count(security_group_rbac),
 }
 _ROOM = {name: sa.select(_limit(name), count) for name, count in _COUNTS.items()}

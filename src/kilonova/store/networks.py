@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from kilonova.domain.clock import now
 from kilonova.domain.network import EXTERNAL, EXTERNAL_PHYSICAL_NETWORK, SHARED, Network
-from kilonova.store import network_rbac
+from kilonova.store import dialect, network_rbac
 from kilonova.store.network_lists import Condition, Listing, Page
 from kilonova.store.schema.networks import networks, subnets
 
@@ -32,6 +32,7 @@ ATTRIBUTES = {
     },
     "tenant_id": networks.c.project_id,
     "router:external": _EXTERNAL,
+    "is_default": sa.func.coalesce(networks.c.is_default, sa.false()),
     "provider:network_type": sa.case((_EXTERNAL, "flat"), else_="vxlan"),
     "provider:physical_network": sa.case((_EXTERNAL, EXTERNAL_PHYSICAL_NETWORK), else_=None),
     "provider:segmentation_id": sa.case((_EXTERNAL, None), else_=networks.c.segmentation_id),
@@ -96,6 +97,17 @@ def by_id(conn: sa.Connection, network_ids: Sequence[str], to_use: bool = False)
         return {}
     rows = conn.execute(_BY_ID_TO_USE if to_use else _BY_ID, {"ids": network_ids})
     return {row.id: _network(row) for row in rows}
+
+
+def default_external(conn: sa.Connection) -> Network | None:
+    """The one that auto-allocated topologies lead to."""
+    row = conn.execute(sa.select(networks).where(networks.c.is_default.is_(sa.true()), _EXTERNAL)).first()
+    return None if row is None else _network(row)
+
+
+def lock_default(conn: sa.Connection) -> None:
+    """Nobody else says which external network is the default until the transaction ends."""
+    dialect.lock(conn, "default-external-network")
 
 
 def visible(conn: sa.Connection, network_ids: Sequence[str], project_id: str | None) -> set[str]:

@@ -24,10 +24,8 @@ from kilonova.store.subnets import DHCP_OWNER
 
 
 def _status() -> sa.ColumnElement[str]:
-    """As it is written, but for a router's: that works as the router does, which is up and on a host."""
-    works = sa.exists().where(
-        routers.c.id == ports.c.device_id, routers.c.admin_state_up, routers.c.host != ""
-    )
+    """As it is written, but for a router's: that is wired where the router is, be it up or down."""
+    works = sa.exists().where(routers.c.id == ports.c.device_id, routers.c.host != "")
     return sa.case(
         (ports.c.device_owner.not_in(ROUTER_OWNERS), ports.c.status), (works, "ACTIVE"), else_="DOWN"
     )

@@ -166,8 +166,9 @@ def routed_gateways(conn: sa.Connection, network_ids: Sequence[str] | None = Non
 
 
 # Their hosts
-def pick_host(conn: sa.Connection, service_down_time: float) -> str:
-    """The host, of those that are up, with the fewest routers; empty if none is up. One whose network is not
+def pick_host(conn: sa.Connection, service_down_time: float, zones: Sequence[str] = ()) -> str:
+    """The host, of those that are up and in one of these zones (none: in any), with the fewest routers; empty
+    if none is. One whose network is not
     told of changes (a fake one, or of a release that knew no routers) is the last choice."""
     follows = sa.exists().where(hosts.c.service_id == services.c.id, hosts.c.follows_network.is_(sa.true()))
     load = sa.select(sa.func.count()).where(routers.c.host == services.c.host).scalar_subquery()
@@ -177,6 +178,7 @@ def pick_host(conn: sa.Connection, service_down_time: float) -> str:
             services.c.binary == "nova-compute",
             sa.not_(services.c.forced_down),
             services.c.last_seen > now() - service_down_time,
+            services.c.availability_zone.in_(zones) if zones else sa.true(),
         )
         .order_by(sa.case((follows, 0), else_=1), load, services.c.host)
         .limit(1)

@@ -59,8 +59,9 @@ def as_text(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
     return sa.type_coerce(column, sa.Text).label(column.name) if isinstance(column.type, Json) else column
 
 
+_UNSHOWN = {"spec", "user_data", "shelved_image_id", "shelved_at"}
 BRIEF = [servers.c.id, servers.c.name]
-DETAIL = [as_text(column) for column in servers.c if column.name not in {"spec", "user_data"}]
+DETAIL = [as_text(column) for column in servers.c if column.name not in _UNSHOWN]
 DETAIL_AND_USER_DATA = [*DETAIL, servers.c.user_data]
 OWNER = [servers.c.id, servers.c.project_id]
 ADDRESSES = [as_text(servers.c.vifs)]

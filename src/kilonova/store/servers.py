@@ -252,6 +252,18 @@ def on_host(conn: sa.Connection, host: str, only: Sequence[str] | None = None) -
     return conn.execute(_THESE_ON_HOST, {"on": host, "only": only}).all()
 
 
+def shelved_before(conn: sa.Connection, before: float) -> Sequence[str]:
+    """Servers that were shelved before that, are on their hosts still, and idle."""
+    query = sa.select(servers.c.id).where(
+        servers.c.vm_state == VmState.SHELVED,
+        servers.c.deleted_at.is_(None),
+        servers.c.host.is_not(None),
+        servers.c.task_state.is_(None),
+        servers.c.shelved_at < before,
+    )
+    return conn.execute(query).scalars().all()
+
+
 _ON_HOSTS = sa.select(servers.c.host, servers.c.id, servers.c.power_state, servers.c.vifs).where(
     servers.c.host.in_(given("names", expanding=True)), servers.c.deleted_at.is_(None)
 )

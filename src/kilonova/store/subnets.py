@@ -33,6 +33,7 @@ ATTRIBUTES = {
             "enable_dhcp",
             "ipv6_ra_mode",
             "ipv6_address_mode",
+            "subnetpool_id",
             "revision_number",
         )
     },

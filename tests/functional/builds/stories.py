@@ -148,6 +148,17 @@ def other_disks(cloud: Cloud) -> None:
     _does(cloud, server_id, "rebuild", image)
 
 
+def away_for_a_while(cloud: Cloud) -> None:
+    server_id = cloud.active(cloud.make_network(), config_drive=True)
+    _does(cloud, server_id, "shelve")
+    cloud.sql("UPDATE hosts SET vcpus_limit = 0")
+    cloud.conductor_forgets_liveness()
+    _does(cloud, server_id, "unshelve")
+    cloud.sql("UPDATE hosts SET vcpus_limit = 64")
+    cloud.conductor_forgets_liveness()
+    _does(cloud, server_id, "unshelve")
+
+
 STORIES: list[Story] = [
     a_whole_life,
     a_build_that_fails_on_every_host,
@@ -160,6 +171,7 @@ STORIES: list[Story] = [
     nics_that_do_not_come_nor_go,
     disks_that_become_images,
     other_disks,
+    away_for_a_while,
     ports_that_go_and_change,
 ]
 

@@ -9,7 +9,7 @@ import pytest
 from tests.statements import sent
 
 from kilonova.network.builtin.service import BuiltinNetwork
-from kilonova.store import network_rbac, networks, ports, routers, security_groups, subnets
+from kilonova.store import network_rbac, networks, ports, routers, security_groups, subnetpools, subnets
 
 from .conftest import ALICE, Caller
 
@@ -125,6 +125,7 @@ _SORTED = [
     for plural, listing in {
         "networks": {**networks.ATTRIBUTES, "shared": None},
         "subnets": {**subnets.ATTRIBUTES, "shared": None},
+        "subnetpools": subnetpools.ATTRIBUTES,
         "ports": ports.ATTRIBUTES,
         "routers": routers.ATTRIBUTES,
         "security-groups": {**security_groups.ATTRIBUTES, "shared": None},
@@ -142,6 +143,7 @@ def test_every_attribute_leads_from_page_to_page(admin: Caller) -> None:
         admin.create("port", network_id=net, admin_state_up=number == 1)
         admin.create("router", admin_state_up=number == 1)
         admin.create("security_group", name=f"group{number}")
+        admin.create("subnetpool", prefixes=["10.0.0.0/8"], shared=number == 1, is_default=number == 2)
     for plural, name in _SORTED:
         kind = plural.replace("-", "_")
         whole = admin.get(f"/{plural}", sort_key=name, sort_dir="desc")[kind]

@@ -16,6 +16,7 @@ DEFAULTS = {
     "security_group": 10,
     "security_group_rule": 100,
     "rbac_policy": 10,
+    "subnetpool": -1,
 }
 
 
@@ -71,14 +72,14 @@ def test_extensions_say_the_truth(alice: Caller) -> None:
     aliases = [item["alias"] for item in alice.get("/extensions")["extensions"]]
     for alias in aliases:
         assert alice.get(f"/extensions/{alias}")["extension"]["alias"] == alias
-    missing = {"stateful-security-group", "dvr", "l3-ha", "agent", "subnet_allocation"}
+    missing = {"stateful-security-group", "dvr", "l3-ha", "agent", "qos"}
     assert not missing & set(aliases)
     assert alice.refused("GET", "/extensions/dvr")[0] == 404
 
 
 @pytest.mark.parametrize(
     "path",
-    ["address-groups", "subnetpools", "address-scopes", "agents", "nothing"],
+    ["address-groups", "address-scopes", "agents", "nothing"],
 )
 def test_what_is_not_offered_is_not_found(alice: Caller, path: str) -> None:
     assert alice.refused("GET", f"/{path}")[0] == 404

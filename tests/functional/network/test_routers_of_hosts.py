@@ -91,7 +91,7 @@ def test_a_router_gets_the_host_that_is_up_and_goes_elsewhere_when_it_is_not(
     assert [router.id for router in network.host_routers("b").routers] == [made["id"]]
 
 
-def test_a_router_and_its_ports_work_where_it_is_up_and_on_a_host(
+def test_a_router_works_where_it_is_up_and_on_a_host_and_its_ports_on_a_host(
     alice: Caller, admin: Caller, network: BuiltinNetwork, external: str, subnet: dict[str, Any]
 ) -> None:
     router = str(alice.create("router")["id"])
@@ -116,7 +116,7 @@ def test_a_router_and_its_ports_work_where_it_is_up_and_on_a_host(
     assert statuses() == {"router": {"ACTIVE"}, "ports": {"ACTIVE"}}
     assert len(admin.ids("ports", device_id=router, sort_key="status")) == 2
     alice.update("router", router, admin_state_up=False)
-    assert statuses() == {"router": {"DOWN"}, "ports": {"DOWN"}}
+    assert statuses() == {"router": {"DOWN"}, "ports": {"ACTIVE"}}
 
 
 def test_hosts_with_any_plug_have_routers(alice: Caller, network: BuiltinNetwork, external: str) -> None:
@@ -236,3 +236,36 @@ def test_the_hosts_of_a_network_hear_that_its_router_came_or_is_down(
     told.networks.clear()
     alice.update("router", router, name="other")
     assert told.networks == set()
+
+
+def test_a_router_is_in_the_zones_that_were_asked_for(alice: Caller, network: BuiltinNetwork) -> None:
+    with network.db.write() as conn:
+        for host, zone in (("a", "west"), ("b", "east"), ("c", "north")):
+            hosts.seen(conn, "nova-compute", host, zone)
+    gone = network.config.compute.service_down_time + 1
+    with network.db.write() as conn:
+        conn.exec_driver_sql(f"UPDATE services SET last_seen = last_seen - {gone} WHERE host = 'c'")
+    zones = alice.get("/availability_zones")["availability_zones"]
+    assert [(zone["name"], zone["state"]) for zone in zones] == [
+        ("east", "available"),
+        ("north", "unavailable"),
+        ("west", "available"),
+    ]
+    assert alice.get("/availability_zones", name="west", state="available", fields="resource") == {
+        "availability_zones": [{"resource": "router"}]
+    }
+    assert alice.refused("GET", "/availability_zones?nonsense=1")[0] == 400
+    cases = ((["west"], ["west"]), (["north"], []), (["north", "east"], ["east"]))
+    for number, (asked, wanted) in enumerate(cases):
+        router = alice.create("router", availability_zone_hints=asked)
+        assert (router["availability_zone_hints"], router["availability_zones"]) == (asked, [])
+        net = alice.create("network")["id"]
+        subnet = alice.create("subnet", network_id=net, cidr=f"10.{number}.0.0/24")["id"]
+        alice("PUT", f"/routers/{router['id']}/add_router_interface", {"subnet_id": subnet})
+        assert alice.get(f"/routers/{router['id']}")["router"]["availability_zones"] == wanted
+    with network.db.write() as conn:
+        hosts.seen(conn, "nova-compute", "c", "north")
+    network.rehome_routers(network.config.compute.service_down_time)
+    assert all(router["availability_zones"] for router in alice.get("/routers")["routers"])
+    refused = alice.refused_create("router", availability_zone_hints=["nowhere"])
+    assert refused == (404, "AvailabilityZoneNotFound")

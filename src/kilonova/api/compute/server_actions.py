@@ -20,6 +20,7 @@ from kilonova.api.compute import (
     server_rebuild,
     server_rescue,
     server_security_groups,
+    server_shelve,
 )
 from kilonova.api.compute import server_fields as fields
 from kilonova.api.compute.server_access import find
@@ -129,6 +130,9 @@ ACTIONS: Mapping[str, Perform] = {
     "rebuild": server_rebuild.rebuild,
     "rescue": server_rescue.rescue,
     "unrescue": _operation("unrescue", "os-unrescue"),
+    "shelve": server_shelve.shelve,
+    "shelveOffload": server_shelve.offload,
+    "unshelve": server_shelve.unshelve,
     "addFixedIp": fixed_ips.add,
     "removeFixedIp": fixed_ips.remove,
     "forceDelete": _force_delete,
@@ -152,9 +156,6 @@ _ELSEWHERE: dict[str, Any] = {
             "os-migrateLive",
             "resize",
             "revertResize",
-            "shelve",
-            "shelveOffload",
-            "unshelve",
         ),
         (2, 1),
     ),

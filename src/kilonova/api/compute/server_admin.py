@@ -17,7 +17,7 @@ from kilonova.domain.servers import VmState
 from kilonova.engine import accept
 from kilonova.store import operations, servers
 
-_NOT_TO_BE_LEFT = frozenset({"build", "delete", ATTACH_INTERFACE, DETACH_INTERFACE})
+_NOT_TO_BE_LEFT = frozenset({"build", "delete", "unshelve", ATTACH_INTERFACE, DETACH_INTERFACE})
 """Operations that would leave a place on a host, a port, or half a server, if nobody ended them."""
 
 

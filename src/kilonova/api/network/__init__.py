@@ -1,6 +1,6 @@
 """The Networking API v2.0 (Neutron's), under /networking: its table of URLs.
 
-What is not in this table is not offered and answers 404: subnet pools, address scopes, agents.
+What is not in this table is not offered and answers 404: address scopes, agents, QoS.
 ``extensions`` says the same to a client that asks first.
 """
 
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from kilonova.api.http import Route, Service
 from kilonova.api.network import (
+    auto_allocated_topologies,
+    availability_zones,
     extensions,
     faults,
     ip_availability,
@@ -22,11 +24,12 @@ from kilonova.api.network.networks import NETWORKS
 from kilonova.api.network.ports import PORTS
 from kilonova.api.network.rbac import RBAC_POLICIES
 from kilonova.api.network.security_groups import RULES, SECURITY_GROUPS
+from kilonova.api.network.subnetpools import SUBNETPOOLS
 from kilonova.api.network.subnets import SUBNETS
 from kilonova.network.builtin.service import BuiltinNetwork
 
-RESOURCES = (NETWORKS, SUBNETS, PORTS, SECURITY_GROUPS, RULES, routers.ROUTERS, FLOATING_IPS, RBAC_POLICIES)
-TAGGED = (NETWORKS, SUBNETS, PORTS, SECURITY_GROUPS, routers.ROUTERS, FLOATING_IPS)
+TAGGED = (NETWORKS, SUBNETS, SUBNETPOOLS, PORTS, SECURITY_GROUPS, routers.ROUTERS, FLOATING_IPS)
+RESOURCES = (*TAGGED, RULES, RBAC_POLICIES)
 _QUOTA = "/v2.0/quotas/{project_id}"
 
 ROUTES = [
@@ -38,6 +41,8 @@ ROUTES = [
     *(route for resource in TAGGED for route in tags.routes(resource)),
     *routers.ROUTES,
     *ip_availability.ROUTES,
+    *availability_zones.ROUTES,
+    *auto_allocated_topologies.ROUTES,
     Route("GET", "/v2.0/quotas", quotas.index),
     Route("GET", _QUOTA, quotas.show),
     Route("PUT", _QUOTA, quotas.update),

@@ -9,8 +9,11 @@ from kilonova.domain.errors import NotFound
 
 _EXTENSIONS = {
     "allowed-address-pairs": ("Allowed Address Pairs", "Addresses that a port may use beside its own"),
+    "auto-allocated-topology": ("Auto Allocated Topology Services", "A network with a way out, on demand"),
+    "availability_zone": ("Availability Zone", "The zones of the hosts"),
     "binding": ("Port Binding", "The host that a port is plugged on, and how, for admins"),
     "empty-string-filtering": ("Empty String Filtering", "A filter with an empty value finds empty values"),
+    "default-subnetpools": ("Default Subnetpools", "The pool for who names none"),
     "ext-gw-mode": ("Neutron L3 Configurable external gateway mode", "SNAT of a router can be switched off"),
     "external-net": ("Neutron external network", "Networks that lead outside"),
     "extraroute": ("Neutron Extra Route", "Routes of a router beside its own networks"),
@@ -41,11 +44,13 @@ _EXTENSIONS = {
         "Add security_group type to network RBAC",
         "Security groups shared with projects",
     ),
+    "router_availability_zone": ("Router Availability Zone", "Routers in the zones that were asked for"),
     "router": ("Neutron L3 Router", "Routers between networks and to the outside, floating IPs"),
     "sorting": ("Sorting support", "sort_key and sort_dir"),
     "standard-attr-description": ("standard-attr-description", "Descriptions"),
     "standard-attr-revisions": ("Resource revision numbers", "Every change counts a revision"),
     "standard-attr-tag": ("Tag support for resources with standard attribute", "Tags"),
+    "subnet_allocation": ("Subnet Allocation", "Subnet pools"),
     "standard-attr-timestamp": ("Resource timestamps", "created_at, updated_at and changed_since"),
     "tag-creation": ("Tag creation", "Tags are added by POST"),
 }

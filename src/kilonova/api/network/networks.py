@@ -41,6 +41,7 @@ def _view(network: Network, shared: bool, subnets: list[str], tags: list[str]) -
         "status": "ACTIVE",
         "shared": shared,
         "router:external": bool(network.external),
+        "is_default": bool(network.is_default),
         "mtu": network.mtu,
         "port_security_enabled": network.port_security_enabled,
         "availability_zone_hints": [],

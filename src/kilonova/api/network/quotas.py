@@ -26,6 +26,7 @@ class Quota(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     security_group: Limit | UnsetType = UNSET
     security_group_rule: Limit | UnsetType = UNSET
     rbac_policy: Limit | UnsetType = UNSET
+    subnetpool: Limit | UnsetType = UNSET
     check_limit: bool = False
     """Refuse a limit below what is used; ``force`` is the contrary, and what happens without either."""
     force: bool = False

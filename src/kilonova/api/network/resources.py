@@ -6,6 +6,7 @@ open one transaction for each request, so that a bulk create is all or nothing.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,8 @@ from kilonova.network.builtin.service import BuiltinNetwork
 from kilonova.store.network_lists import Page
 
 View = dict[str, Any]
+
+_UNKNOWN = re.compile(r"Object contains unknown field `([^`]+)`")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +152,8 @@ def _decode(raw: msgspec.Raw, kind: Any) -> Any:
     try:
         return codec.from_json(raw, kind, strict=False)
     except msgspec.ValidationError as error:
+        if unknown := _UNKNOWN.search(str(error)):  # Neutron's words for what is of no extension that is here
+            raise BadRequest(f"Unrecognized attribute(s) '{unknown[1]}'") from error
         raise BadRequest(f"Invalid input: {error}") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadRequest("Malformed request body: it is not valid JSON") from error

@@ -19,7 +19,7 @@ from kilonova.domain.routers import Router
 from kilonova.network.builtin import router_interfaces, router_routes, routers
 from kilonova.network.builtin.router_requests import ExtraRoutes, InterfaceRequest, RouterCreate, RouterUpdate
 from kilonova.network.builtin.service import BuiltinNetwork
-from kilonova.store import network_tags
+from kilonova.store import network_tags, network_zones
 from kilonova.store import routers as store
 
 
@@ -30,10 +30,16 @@ def _views(conn: sa.Connection, _context: RequestContext, items: Sequence[Router
         store.gateways(conn, items),
         store.statuses(conn, ids),
     )
-    return [_view(item, statuses[item.id], gateways.get(item.id), tags.get(item.id, [])) for item in items]
+    zones = network_zones.of_hosts(conn, sorted({item.host for item in items if item.host}))
+    return [
+        _view(item, statuses[item.id], gateways.get(item.id), zones.get(item.host), tags.get(item.id, []))
+        for item in items
+    ]
 
 
-def _view(router: Router, status: str, gateway: Port | None, tags: list[str]) -> dict[str, Any]:
+def _view(
+    router: Router, status: str, gateway: Port | None, zone: str | None, tags: list[str]
+) -> dict[str, Any]:
     return {
         "id": router.id,
         "name": router.name,
@@ -44,6 +50,8 @@ def _view(router: Router, status: str, gateway: Port | None, tags: list[str]) ->
         "status": status,
         "external_gateway_info": _gateway_view(router, gateway),
         "routes": router.routes,
+        "availability_zone_hints": router.availability_zone_hints or [],
+        "availability_zones": [zone] if zone else [],
         "tags": tags,
         "revision_number": router.revision_number,
         "created_at": iso8601(router.created_at),

@@ -9,6 +9,7 @@ from kilonova.api.http import Reply, Request
 _COLLECTIONS = {
     "network": "networks",
     "subnet": "subnets",
+    "subnetpool": "subnetpools",
     "port": "ports",
     "router": "routers",
     "floatingip": "floatingips",

@@ -18,6 +18,7 @@ CONTROL = (
     "kilonova-api.service",
     "kilonova-conductor.service",
     "kilonova-scheduler.service",
+    "kilonova-volume.service",
 )
 COMPUTE = ("kilonova-compute.service",)
 TARGET = "kilonova.target"

@@ -14,10 +14,12 @@ from kilonova.api import health
 from kilonova.api import identity as identity_api
 from kilonova.api import image as image_api
 from kilonova.api import network as network_api
+from kilonova.api import volume as volume_api
 from kilonova.api.compute.state import ComputeAPI
 from kilonova.api.http import application
 from kilonova.api.idempotency import Once
 from kilonova.api.public import known_as
+from kilonova.api.volume.state import VolumeAPI
 from kilonova.bus.base import Bus
 from kilonova.cli.parts.http import Server
 from kilonova.cli.state import Folder
@@ -153,6 +155,8 @@ def serve(
             identity_api.service(identity),
             image_api.service(images),
             network_api.service(network),
+            volume_api.service(VolumeAPI(volumes, images)),
+            volume_api.versions_service(),
             compute_api.versions_service(),
             compute_api.service(compute),
             *health.services(watch),

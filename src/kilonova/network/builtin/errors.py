@@ -290,3 +290,64 @@ class RbacPolicyInUse(Conflict):
 
 class DuplicateRbacPolicy(Conflict):
     pass
+
+
+class SubnetPoolNotFound(NotFound):
+    pass
+
+
+class SubnetPoolDeleteError(BadRequest):
+    pass
+
+
+class IllegalSubnetPoolPrefixBounds(BadRequest):
+    pass
+
+
+class IllegalSubnetPoolUpdate(BadRequest):
+    pass
+
+
+class UnsupportedMinSubnetPoolPrefix(BadRequest):
+    pass
+
+
+class PrefixVersionMismatch(BadRequest):
+    pass
+
+
+class EmptySubnetPoolPrefixList(BadRequest):
+    pass
+
+
+class MinPrefixSubnetAllocationError(BadRequest):
+    pass
+
+
+class MaxPrefixSubnetAllocationError(BadRequest):
+    pass
+
+
+class NetworkSubnetPoolAffinityError(BadRequest):
+    pass
+
+
+class SubnetAllocationError(Conflict):
+    pass
+
+
+class SubnetPoolQuotaExceeded(OverQuota):
+    pass
+
+
+class DefaultExternalNetworkExists(Conflict):
+    pass
+
+
+class AvailabilityZoneNotFound(NotFound):
+    pass
+
+
+class AutoAllocationFailure(Conflict):
+    def __init__(self, reason: str, details: object = None) -> None:
+        super().__init__(f"Deployment error: {reason}.", details)

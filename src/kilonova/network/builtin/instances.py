@@ -51,6 +51,14 @@ def deallocate(conn: sa.Connection, server_id: str) -> None:
     let_go(conn, ports)
 
 
+def bind_all(conn: sa.Connection, server_id: str, host: str) -> list[Vif]:
+    """The server keeps its ports, and is on that host; or on none."""
+    store.lock_server(conn, server_id)
+    have = port_groups.adopted(conn, store.of_servers(conn, [server_id]))
+    _rebind(conn, have, host)
+    return vifs.of_ports(conn, have)
+
+
 def let_go(conn: sa.Connection, ports: Sequence[Port]) -> None:
     """Of ports that a server has: those made for it are gone, with their addresses; a user's is free."""
     made = [port.id for port in ports if port.made_by_build]
@@ -206,10 +214,11 @@ def bind(conn: sa.Connection, seat: Seat, port: Port, nic: int, ask: RequestedNe
 
 
 def _rebind(conn: sa.Connection, ports: Sequence[Port], host: str) -> None:
-    """The ports belong to another host now, where they are not plugged yet."""
+    """The ports belong to another host now, where they are not plugged yet; or to none."""
     moved = [port for port in ports if port.host != host]
     if moved:
-        tunnels.come(conn, host, {port.network_id for port in moved})
+        if host:
+            tunnels.come(conn, host, {port.network_id for port in moved})
         store.update(conn, [port.id for port in moved], {"host": host, "status": "DOWN"})
         store.refresh_dhcp_status(conn, sorted({port.network_id for port in moved}))
         tunnels.gone(conn, moved)

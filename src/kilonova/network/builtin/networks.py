@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 
 import sqlalchemy as sa
-from msgspec import UNSET
+from msgspec import UNSET, structs
 
 from kilonova.config import Config
 from kilonova.domain.clock import now
@@ -13,6 +13,7 @@ from kilonova.domain.context import RequestContext
 from kilonova.domain.network import EXTERNAL, SHARED, VXLAN_OVERHEAD, Network
 from kilonova.network.builtin import ipv6_modes, placement, policy, quotas, segments, sharing, vifs
 from kilonova.network.builtin.errors import (
+    DefaultExternalNetworkExists,
     ExternalNetworkInUse,
     InvalidInput,
     InvalidSharedSetting,
@@ -47,9 +48,10 @@ def find(
 
 def create(conn: sa.Connection, config: Config, context: RequestContext, body: NetworkCreate) -> Network:
     project_id = policy.project_of_new(context, body.project_id, body.tenant_id, "rule:create_network")
-    _check_offered(body)
     if body.availability_zone_hints:
-        raise InvalidInput("availability_zone_hints: networks have no availability zones")
+        raise InvalidInput("availability_zone_hints: a network is where its guests are, in any zone")
+    if body.is_default is not UNSET:
+        policy.admin_only(context, "rule:create_network:is_default")
     if body.shared is True:
         policy.admin_only(context, "rule:create_network:shared")
     if body.router_external is True:
@@ -66,10 +68,12 @@ def create(conn: sa.Connection, config: Config, context: RequestContext, body: N
         mtu=_mtu(config, body.mtu or 0, body.router_external is True),
         port_security_enabled=body.port_security_enabled is not False,
         external=body.router_external is True,
+        is_default=body.is_default is True,
         segmentation_id=segments.of_new(conn, config, context, body),
         created_at=made,
         updated_at=made,
     )
+    _check_default(conn, network)
     store.insert(conn, network)
     sharing.adopt(conn, network)
     return network
@@ -80,7 +84,6 @@ def update(
 ) -> Network:
     network = find(conn, context, network_id, for_update=True)
     policy.owner_only(context, "rule:update_network", network.project_id)
-    _check_offered(body)
     segments.refuse(body)
     changes = said(body, "name", "description", "admin_state_up", "shared", "mtu", "port_security_enabled")
     if "mtu" in changes:
@@ -93,7 +96,11 @@ def update(
     if body.router_external is not UNSET and body.router_external != bool(network.external):
         check_external(conn, context, network)
         sharing.set_for_everybody(conn, network, EXTERNAL, body.router_external)
-        changes |= {"external": body.router_external, "external_restricted": None}
+        changes |= {"external": body.router_external, "external_restricted": None, "is_default": None}
+    if body.is_default is not UNSET:
+        policy.admin_only(context, "rule:update_network:is_default")
+        changes["is_default"] = body.is_default
+        _check_default(conn, structs.replace(network, **changes))
     if changes:
         store.update(conn, network.id, changes)
     if _differs(network, changes, *_OF_NICS):
@@ -134,10 +141,16 @@ def _drop_free(conn: sa.Connection, network: Network) -> list[str]:
     return [*free, *free.values()]
 
 
-def _check_offered(body: NetworkUpdate) -> None:
-    """What the built-in service does not have (yet) is refused in words, never ignored."""
-    if body.is_default is True:
-        raise InvalidInput("is_default: there is no default external network")
+def _check_default(conn: sa.Connection, network: Network) -> None:
+    """There is one default external network at most."""
+    if not network.is_default:
+        return
+    if not network.external:
+        raise InvalidInput("is_default: only an external network can be the default one")
+    store.lock_default(conn)
+    other = store.default_external(conn)
+    if other is not None and other.id != network.id:
+        raise DefaultExternalNetworkExists(f"A default external network already exists: {other.id}.")
 
 
 def _check_sharing(conn: sa.Connection, context: RequestContext, network: Network) -> None:

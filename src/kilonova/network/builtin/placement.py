@@ -1,6 +1,7 @@
 """Which host a router is on, and which hosts are told when it changes.
 
-A router gets a host with its first port: one that is up, with the fewest routers. It stays there while that
+A router gets a host with its first port: one that is up, with the fewest routers, in one of the zones that
+were asked for. It stays there while that
 is up.
 """
 
@@ -21,7 +22,7 @@ def place(conn: sa.Connection, config: Config, router: Router) -> None:
     """The router, which has its first port now, has a host, if there is one."""
     if router.host:
         return
-    host = store.pick_host(conn, config.compute.service_down_time)
+    host = store.pick_host(conn, config.compute.service_down_time, router.availability_zone_hints or ())
     if host and store.move(conn, router.id, "", host):
         tell_inside(conn, router.id)
 
@@ -34,7 +35,7 @@ def homeless(conn: sa.Connection, silence: float) -> list[Router]:
 def rehome(conn: sa.Connection, config: Config, silence: float) -> None:
     """They have a host, if one is up. The old one, should it live, hears that it has them no more."""
     for router in homeless(conn, silence):
-        host = store.pick_host(conn, config.compute.service_down_time)
+        host = store.pick_host(conn, config.compute.service_down_time, router.availability_zone_hints or ())
         if host and host != router.host and store.move(conn, router.id, router.host, host):
             _tell(conn, {router.host, host})
             tell_inside(conn, router.id)

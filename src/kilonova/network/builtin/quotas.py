@@ -17,6 +17,7 @@ RESOURCES = (
     "security_group",
     "security_group_rule",
     "rbac_policy",
+    "subnetpool",
 )
 
 

@@ -87,7 +87,9 @@ def delete(conn: sa.Connection, context: RequestContext, policy_id: str) -> None
     store.delete(conn, [gone])
     if isinstance(shared, Network) and gone.action == EXTERNAL and not _left(conn, shared, EXTERNAL):
         networks.check_external(conn, context, shared)
-        network_store.update(conn, shared.id, {"external": False, "external_restricted": None})
+        network_store.update(
+            conn, shared.id, {"external": False, "external_restricted": None, "is_default": None}
+        )
     else:
         _follow(conn, shared, gone.action)
 

@@ -19,6 +19,7 @@ Address = Annotated[str, Meta(max_length=64)]
 Mac = Annotated[str, Meta(pattern=r"\A[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}\Z")]
 DnsName = Annotated[str, Meta(pattern=r"\A([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)?\Z")]
 Vni = Annotated[int, Meta(ge=1, le=MAX_VNI)]
+PrefixLength = Annotated[int, Meta(ge=0, le=128)]
 Mtu = Annotated[int, Meta(ge=0, le=65535)]
 
 
@@ -71,8 +72,26 @@ class SubnetCreate(SubnetUpdate, frozen=True, kw_only=True):
     ipv6_ra_mode: Ipv6Mode = UNSET
     ipv6_address_mode: Ipv6Mode = UNSET
     subnetpool_id: str | UnsetType | None = UNSET
-    prefixlen: int | UnsetType = UNSET
+    prefixlen: PrefixLength | UnsetType = UNSET
     use_default_subnetpool: bool | UnsetType = UNSET
+
+
+class SubnetPoolUpdate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    name: Text | UnsetType = UNSET
+    description: Text | UnsetType = UNSET
+    prefixes: Annotated[list[Address], Meta(max_length=1000)] | UnsetType = UNSET
+    min_prefixlen: PrefixLength | UnsetType = UNSET
+    max_prefixlen: PrefixLength | UnsetType = UNSET
+    default_prefixlen: PrefixLength | UnsetType = UNSET
+    default_quota: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] | UnsetType | None = UNSET
+    is_default: bool | UnsetType = UNSET
+    address_scope_id: Text | UnsetType | None = UNSET
+
+
+class SubnetPoolCreate(SubnetPoolUpdate, frozen=True, kw_only=True):
+    shared: bool | UnsetType = UNSET
+    project_id: Project | UnsetType = UNSET
+    tenant_id: Project | UnsetType = UNSET
 
 
 class FixedIpRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -34,6 +34,7 @@ class RouterUpdate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 class RouterCreate(RouterUpdate, frozen=True, kw_only=True):
     project_id: Project | UnsetType = UNSET
     tenant_id: Project | UnsetType = UNSET
+    availability_zone_hints: Annotated[list[Text], Meta(max_length=10)] | UnsetType = UNSET
 
 
 class InterfaceRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -15,10 +15,16 @@ from kilonova.domain.clock import now
 from kilonova.domain.context import RequestContext
 from kilonova.domain.routers import Router
 from kilonova.network.builtin import placement, policy, quotas, router_gateway, router_routes
-from kilonova.network.builtin.errors import InvalidInput, RouterInUse, RouterNotFound
+from kilonova.network.builtin.errors import (
+    AvailabilityZoneNotFound,
+    InvalidInput,
+    RouterInUse,
+    RouterNotFound,
+)
 from kilonova.network.builtin.requests import said
 from kilonova.network.builtin.router_requests import RouterCreate, RouterUpdate
 from kilonova.store import network_tags as tags
+from kilonova.store import network_zones
 from kilonova.store import routers as store
 
 
@@ -48,6 +54,7 @@ def create(conn: sa.Connection, config: Config, context: RequestContext, body: R
         name=body.name or "",
         description=body.description or "",
         admin_state_up=body.admin_state_up is not False,
+        availability_zone_hints=_zones(conn, config, body),
         created_at=made,
         updated_at=made,
     )
@@ -96,6 +103,16 @@ def delete(conn: sa.Connection, context: RequestContext, router_id: str) -> None
 
 def owners(_conn: sa.Connection, router: Router) -> list[str]:
     return [router.project_id]
+
+
+def _zones(conn: sa.Connection, config: Config, body: RouterCreate) -> list[str]:
+    """The zones that its host may be in; none: any."""
+    asked = [] if body.availability_zone_hints is UNSET else body.availability_zone_hints
+    known = network_zones.zones(conn, config.compute.service_down_time) if asked else {}
+    for zone in asked:
+        if zone not in known:
+            raise AvailabilityZoneNotFound(f"AvailabilityZone {zone} could not be found.")
+    return list(dict.fromkeys(asked))
 
 
 def _check_offered(body: RouterUpdate) -> None:

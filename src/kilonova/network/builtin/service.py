@@ -16,6 +16,7 @@ from kilonova.domain.routers import HostRouters
 from kilonova.domain.servers import RequestedNetwork
 from kilonova.network.base import Seat, ServerGroup
 from kilonova.network.builtin import (
+    auto_allocated_topologies,
     host_routers,
     host_state,
     instances,
@@ -29,6 +30,7 @@ from kilonova.network.builtin import (
     vifs,
 )
 from kilonova.network.builtin.changes import Tell, heard_by
+from kilonova.network.builtin.errors import AutoAllocationFailure, OverQuota
 from kilonova.network.builtin.requested import validate
 from kilonova.store import networks, port_security, ports
 from kilonova.store.database import Database
@@ -67,17 +69,24 @@ class BuiltinNetwork:
             return validate(conn, self.config, context, requested, count)
 
     def auto(self, context: RequestContext) -> list[RequestedNetwork]:
-        """The only network that the project can use. Conflict if there are several, BadRequest if none."""
+        """The only network that the project can use, or one made for it. Conflict if there are several,
+        BadRequest if none can be made."""
         with self.db.read() as conn:
             found = networks.usable(conn, context.project_id or "")
         if len(found) > 1:
             raise Conflict("Multiple possible networks found, use a Network ID to be more specific.")
-        if not found:
+        network_id = found[0].id if found else self._auto_allocated(context)
+        return [RequestedNetwork(network_id=network_id)]
+
+    def _auto_allocated(self, context: RequestContext) -> str:
+        try:
+            with self.write() as conn:
+                return auto_allocated_topologies.ensure(conn, self.config, context, context.project_id or "")
+        except (AutoAllocationFailure, OverQuota) as error:
             raise BadRequest(
                 f"Unable to automatically allocate a network for project {context.project_id}: "
-                "it has no network with a subnet"
-            )
-        return [RequestedNetwork(network_id=found[0].id)]
+                f"it has no network with a subnet, and none can be made. {error.message}"
+            ) from error
 
     @repeated
     def allocate_for_instance(
@@ -108,6 +117,10 @@ class BuiltinNetwork:
     def deallocate_for_instance(self, server_id: str) -> None:
         with self.write() as conn:
             instances.deallocate(conn, server_id)
+
+    def bind_for_instance(self, server_id: str, host: str) -> list[Vif]:
+        with self.write() as conn:
+            return instances.bind_all(conn, server_id, host)
 
     @repeated
     def state(self, host: str, port_ids: Sequence[str], network_ids: Sequence[str] = ()) -> NetworkState:

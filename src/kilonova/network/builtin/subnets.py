@@ -7,7 +7,7 @@ from ipaddress import IPv4Network
 from typing import Any
 
 import sqlalchemy as sa
-from msgspec import UNSET
+from msgspec import UNSET, structs
 
 from kilonova.config import Config
 from kilonova.domain.addresses import Address, address_at, number_of, parse, parse_network
@@ -24,9 +24,16 @@ from kilonova.network.builtin import (
     placement,
     policy,
     quotas,
+    subnetpools,
     vifs,
 )
-from kilonova.network.builtin.errors import GatewayIpInUse, InvalidInput, SubnetInUse, SubnetNotFound
+from kilonova.network.builtin.errors import (
+    GatewayIpInUse,
+    InvalidInput,
+    NetworkSubnetPoolAffinityError,
+    SubnetInUse,
+    SubnetNotFound,
+)
 from kilonova.network.builtin.requests import SubnetCreate, SubnetUpdate, said
 from kilonova.store import network_tags as tags
 from kilonova.store import networks as network_store
@@ -46,15 +53,20 @@ def find(conn: sa.Connection, context: RequestContext, subnet_id: str) -> Subnet
 
 def create(conn: sa.Connection, config: Config, context: RequestContext, body: SubnetCreate) -> Subnet:
     project_id = policy.project_of_new(context, body.project_id, body.tenant_id, "rule:create_subnet")
+    if body.ip_version not in (4, 6):
+        raise InvalidInput("ip_version must be 4 or 6")
+    pool = subnetpools.asked(conn, context, body)
     network = networks.find(conn, context, body.network_id, for_update=True)
     policy.owner_only(context, "rule:create_subnet", network.project_id)
+    if pool is not None:
+        body = structs.replace(body, cidr=subnetpools.take(conn, pool, project_id, body))
     cidr = _cidr(config, body)
     ipv6_modes.check(body, cidr)
     if cidr.version == 6:
         _check_network(network)
     ports = automatic.those_to_come(conn, network.id) if ipv6_modes.automatic(body) else []
     quotas.check(conn, config, project_id, "subnet")
-    _check_overlap(conn, network, cidr)
+    _check_others(conn, network, cidr, None if pool is None else pool.id)
     gateway = _gateway(cidr, body)
     if body.allocation_pools is UNSET:
         pools = addressing.default_pools(cidr, gateway)
@@ -77,6 +89,7 @@ def create(conn: sa.Connection, config: Config, context: RequestContext, body: S
         next_number=addressing.hosts(cidr).first,
         ipv6_ra_mode=ipv6_modes.of(body.ipv6_ra_mode),
         ipv6_address_mode=ipv6_modes.of(body.ipv6_address_mode),
+        subnetpool_id=None if pool is None else pool.id,
         created_at=made,
         updated_at=made,
     )
@@ -170,12 +183,8 @@ def _network(conn: sa.Connection, subnet: Subnet) -> Network:
 
 
 def _cidr(config: Config, body: SubnetCreate) -> Cidr:
-    if body.ip_version not in (4, 6):
-        raise InvalidInput("ip_version must be 4 or 6")
-    if body.subnetpool_id or body.use_default_subnetpool or body.prefixlen is not UNSET:
-        raise InvalidInput("subnet pools are not offered; cidr says the addresses")
     if body.cidr is UNSET:
-        raise InvalidInput("a subnet needs a cidr")
+        raise InvalidInput("a subnet needs a cidr, or a subnet pool to take one of")
     return addressing.parse_cidr(body.cidr, body.ip_version, [IPv4Network(config.network.transit_cidr)])
 
 
@@ -196,11 +205,16 @@ def _gateway(cidr: Cidr, body: SubnetCreate) -> Address | None:
     return addressing.parse_gateway(body.gateway_ip, cidr)
 
 
-def _check_overlap(conn: sa.Connection, network: Network, cidr: Cidr) -> None:
+def _check_others(conn: sa.Connection, network: Network, cidr: Cidr, pool_id: str | None) -> None:
+    """The network's subnets do not overlap, and those of an IP version are all of one pool, or of none."""
     for other in store.of_networks(conn, [network.id], for_update=True).get(network.id, []):
         if cidr.overlaps(parse_network(other.cidr)):
             raise InvalidInput(
                 f"Requested subnet with cidr: {cidr} for network: {network.id} overlaps with another subnet"
+            )
+        if other.ip_version == cidr.version and other.subnetpool_id != pool_id:
+            raise NetworkSubnetPoolAffinityError(
+                "Subnets hosted on the same network must be allocated from the same subnet pool."
             )
 
 

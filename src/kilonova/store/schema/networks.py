@@ -36,6 +36,8 @@ networks = sa.Table(
     sa.Column("external", sa.Boolean),
     # True: not for everybody, only for whom network_rbac names.
     sa.Column("external_restricted", sa.Boolean),
+    # Of the external networks, the one that auto-allocated topologies lead to; NULL: it is not.
+    sa.Column("is_default", sa.Boolean),
     # Its VXLAN identifier. NULL is what a release without tunnels goes on to write: it gets one when a host
     # asks for it.
     sa.Column("segmentation_id", sa.Integer),
@@ -60,7 +62,34 @@ subnets = sa.Table(
     sa.Column("next_number", sa.BigInteger, nullable=False),
     sa.Column("ipv6_ra_mode", text(16)),
     sa.Column("ipv6_address_mode", text(16)),
+    # The pool that its addresses are of. No foreign key: who makes a subnet of a pool locks the pool.
+    uuid_column("subnetpool_id", index=True),
     sa.Index(None, "project_id"),
+)
+
+subnet_pools = sa.Table(
+    "subnet_pools",
+    metadata,
+    uuid_column("id", primary_key=True),
+    *_standard(),
+    sa.Column("ip_version", sa.Integer, nullable=False),
+    sa.Column("prefixes", Json(list[str]), nullable=False),
+    sa.Column("min_prefixlen", sa.Integer, nullable=False),
+    sa.Column("max_prefixlen", sa.Integer, nullable=False),
+    sa.Column("default_prefixlen", sa.Integer, nullable=False),
+    # What subnets of one project may take of it: addresses of IPv4, /64s of IPv6. NULL: all.
+    sa.Column("default_quota", sa.BigInteger),
+    sa.Column("shared", sa.Boolean, nullable=False),
+    sa.Column("is_default", sa.Boolean, nullable=False),
+    sa.Index(None, "project_id"),
+)
+
+auto_allocated_topologies = sa.Table(
+    "auto_allocated_topologies",
+    metadata,
+    sa.Column("project_id", text(64), primary_key=True),
+    uuid_column("network_id", sa.ForeignKey("networks.id", ondelete="CASCADE"), nullable=False, unique=True),
+    uuid_column("router_id", sa.ForeignKey("routers.id", ondelete="SET NULL"), index=True),
 )
 
 ports = sa.Table(

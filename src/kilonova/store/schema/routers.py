@@ -27,6 +27,8 @@ routers = sa.Table(
     sa.Column("routes", Json(list[HostRoute]), nullable=False),
     # The one host that it is on; empty: none.
     sa.Column("host", text(255), nullable=False, index=True),
+    # The zones that it may be in. NULL, what a release without them goes on to write: any.
+    sa.Column("availability_zone_hints", Json(list[str])),
 )
 
 floating_ips = sa.Table(

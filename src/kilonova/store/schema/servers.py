@@ -17,7 +17,7 @@ servers = sa.Table(
     sa.Column("name", text(255), nullable=False),
     sa.Column("hostname", text(255), nullable=False),
     sa.Column("description", text(255)),
-    sa.Column("vm_state", text(16), nullable=False),
+    sa.Column("vm_state", text(32), nullable=False),
     sa.Column("task_state", text(32)),
     sa.Column("power_state", sa.Integer, nullable=False, default=0),
     sa.Column("host", text(255)),
@@ -45,6 +45,9 @@ servers = sa.Table(
     sa.Column("launched_at", sa.Float),
     sa.Column("terminated_at", sa.Float),
     sa.Column("deleted_at", sa.Float),  # NULL while it exists
+    # What it was on its disk when it was shelved; NULL: it is not.
+    uuid_column("shelved_image_id"),
+    sa.Column("shelved_at", sa.Float),
     # base64, for who may see it: also part of the spec, which is what hosts get.
     sa.Column("user_data", text()),
     # All that a host needs to build it. Big: never read by a list.
