@@ -1,4 +1,4 @@
-"""`kilonova up` as a whole: a server boots from a volume that its build makes; volumes leave and come back."""
+"""`kilonova up` as a whole: a server boots from a volume of its build; volumes leave it and come back."""
 
 from __future__ import annotations
 
