@@ -7,11 +7,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from kilonova import log
-from kilonova.conductor import shelve
+from kilonova.conductor import build, shelve
 from kilonova.conductor.parts import Parts
 from kilonova.domain.actions import ACTIONS
 from kilonova.domain.clock import now
-from kilonova.domain.errors import KilonovaError, StaleEpoch, Unavailable
+from kilonova.domain.errors import KilonovaError, NoValidHost, StaleEpoch, Unavailable
 from kilonova.domain.hosts import builds_topic, topic
 from kilonova.domain.images import ImageStatus
 from kilonova.domain.messages import PerformOperation, Work
@@ -41,15 +41,17 @@ def perform_action(parts: Parts, message: PerformOperation) -> None:
 
 def _place(parts: Parts, work: Row) -> None:
     """Of a server that is on no host: to one, or to its end."""
+    began = now()
     try:
         tell(parts, shelve.place(parts, work), "perform_action")
     except StaleEpoch:
         raise
     except Unavailable as error:
-        _log.warning("action_postponed", error=error.message)
-        with parts.db.write() as conn:
-            lease.postpone(conn, work, error.message)
+        build.postpone(parts, work, error)
     except KilonovaError as error:
+        if isinstance(error, NoValidHost) and build.may_report_soon(parts, error, began):
+            build.postpone(parts, work, error)
+            return
         _log.warning("action_failed", error=error.message)
         parts.faults.reach(f"{work.kind}.end_in_error.before")
         with parts.db.write() as conn:

@@ -86,7 +86,7 @@ def _place(parts: Parts, work: Row, spec: BuildSpec | None) -> None:
     except Unavailable as error:
         postpone(parts, work, error)
     except KilonovaError as error:
-        if isinstance(error, NoValidHost) and _may_report_soon(parts, error, started):
+        if isinstance(error, NoValidHost) and may_report_soon(parts, error, started):
             postpone(parts, work, error)
             return
         message = error.message if work.message is None else f"{error.message} Before that: {work.message}"
@@ -96,12 +96,12 @@ def _place(parts: Parts, work: Row, spec: BuildSpec | None) -> None:
 
 def postpone(parts: Parts, work: Row, error: KilonovaError) -> None:
     """It is taken up again in a moment, by whoever is quickest."""
-    _log.warning("build_postponed", error=error.message)
+    _log.warning("operation_postponed", kind=work.kind, error=error.message)
     with parts.db.write() as conn:
         lease.postpone(conn, work, error.message)
 
 
-def _may_report_soon(parts: Parts, error: NoValidHost, asked: float) -> bool:
+def may_report_soon(parts: Parts, error: NoValidHost, asked: float) -> bool:
     """Whether there are hosts that seemed down only because nobody could hear them. Some may have reported
     since the scheduler was ``asked``, or since it last looked who lives."""
     if parts.silence == math.inf and turned_away(error, COMPUTE):

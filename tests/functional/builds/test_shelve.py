@@ -163,6 +163,24 @@ def test_no_place_to_come_back_to(cloud: Cloud) -> None:
     assert cloud.unexplained() == []
 
 
+def test_hosts_that_nobody_could_hear_are_waited_for(cloud: Cloud) -> None:
+    """After a conductor's absence every host seems down."""
+    server_id = cloud.active()
+    shelved(cloud, server_id)
+    cloud.sql("UPDATE services SET last_seen = 1 WHERE host = 'h1'")
+    cloud.conductor_forgets_liveness()
+    cloud.hearing.after_break = True
+    assert cloud.act(server_id, "unshelve") == 202
+    until(lambda: cloud.open_operation(server_id).message, PATIENCE, "the first try")
+    cloud.hosts["h1"].reports.tick()
+    cloud.hearing.after_break = False
+    cloud.conductor_forgets_liveness()
+    cloud.leases_run_out()
+    cloud.sweep()
+    assert cloud.settled(server_id)["status"] == "ACTIVE"
+    assert cloud.unexplained() == []
+
+
 def test_where_it_comes_back_may_be_said(two: Cloud) -> None:
     server_id = two.active()
     for host in ("h2", "h1"):
