@@ -23,7 +23,7 @@ from kilonova.domain.security_groups import IPV4, Filter
 if TYPE_CHECKING:
     from kilonova.network.host.perimeter import Perimeter
 
-_PORTS, _MEMBERS, _ROUNDS = 200, 500, 9
+PORTS, MEMBERS, _ROUNDS = 200, 500, 9
 _TRACKED, _ZONE, _OTHER_ZONE = 50_000, 1, 2
 _SUBNET = VifSubnet(id=str(uuid.uuid4()), cidr="10.200.0.0/16", dhcp_address="10.200.255.2")
 _OUT = Filter(direction="egress", ethertype=IPV4)
@@ -46,7 +46,7 @@ def _measured() -> list[Figure]:
     from kilonova.network.host.plug.bridge import BridgePlug
 
     group, remote, network = (str(uuid.uuid4()) for _ in range(3))
-    vifs = [_vif(network, number, group) for number in range(_PORTS)]
+    vifs = [vif_of(network, number, group) for number in range(PORTS)]
     with tempfile.TemporaryDirectory(prefix="kilonova-bench-") as folder:
         knowledge = Knowledge(Path(folder))
         known = {vif.port_id: vif for vif in vifs}
@@ -72,32 +72,32 @@ def _measured() -> list[Figure]:
             perimeter.refresh()
             return time.perf_counter() - began
 
-        change(vifs, [_rule(1)], [])
-        of_rule = [change(vifs, [_rule(n + 2)], []) for n in range(_ROUNDS)]
-        with_members = [_rule(1), _rule(2, remote)]
-        of_members = [change(vifs, with_members, _addresses(n)) for n in range(_ROUNDS)]
+        change(vifs, [rule(1)], [])
+        of_rule = [change(vifs, [rule(n + 2)], []) for n in range(_ROUNDS)]
+        with_members = [rule(1), rule(2, remote)]
+        of_members = [change(vifs, with_members, addresses(n)) for n in range(_ROUNDS)]
         other = [structs.replace(vif, security_groups=[]) for vif in vifs]
-        of_ports = [change(vifs if n % 2 else other, with_members, _addresses(1)) for n in range(_ROUNDS)]
+        of_ports = [change(vifs if n % 2 else other, with_members, addresses(1)) for n in range(_ROUNDS)]
         connections.track(_TRACKED, _OTHER_ZONE, "10.0.0.1")
-        beside_others = [change(vifs, [_OUT, _rule(n + 2)], []) for n in range(_ROUNDS)]
+        beside_others = [change(vifs, [_OUT, rule(n + 2)], []) for n in range(_ROUNDS)]
         connections.track(_TRACKED, _ZONE, vifs[0].addresses[0].ip)
-        waited = [_waited(perimeter, lambda n=n: change(vifs, [_OUT, _rule(n)], [])) for n in range(2, 5)]  # type: ignore[misc]
+        waited = [_waited(perimeter, lambda n=n: change(vifs, [_OUT, rule(n)], [])) for n in range(2, 5)]  # type: ignore[misc]
         nft.apply([{"flush": {"ruleset": None}}])
     return [
         Figure(
-            f"a rule changed in the group of {_PORTS} ports of a host",
+            f"a rule changed in the group of {PORTS} ports of a host",
             statistics.median(of_rule) * 1000,
             "ms",
             at_most=200,
         ),
         Figure(
-            f"{_PORTS} ports of a host go to another group",
+            f"{PORTS} ports of a host go to another group",
             statistics.median(of_ports) * 1000,
             "ms",
             at_most=200,
         ),
         Figure(
-            f"the {_MEMBERS} members of a remote group changed",
+            f"the {MEMBERS} members of a remote group changed",
             statistics.median(of_members) * 1000,
             "ms",
             at_most=100,
@@ -129,7 +129,7 @@ def _waited(perimeter: Perimeter, work: Callable[[], object]) -> float:
     return longest
 
 
-def _vif(network: str, number: int, group: str) -> Vif:
+def vif_of(network: str, number: int, group: str) -> Vif:
     mac = f"fa:16:3e:00:{number // 256:02x}:{number % 256:02x}"
     address = VifAddress(ip=f"10.200.{number // 250}.{number % 250 + 1}", subnet=_SUBNET)
     return Vif(
@@ -137,11 +137,11 @@ def _vif(network: str, number: int, group: str) -> Vif:
     )
 
 
-def _rule(port: int, remote: str | None = None) -> Filter:
+def rule(port: int, remote: str | None = None) -> Filter:
     more = {"port_min": port, "port_max": port, "remote_group": remote}
     return Filter(direction="ingress", ethertype=IPV4, protocol=6, **more)  # type: ignore[arg-type]
 
 
-def _addresses(first: int) -> list[str]:
+def addresses(first: int) -> list[str]:
     """Far enough from each other that none becomes a range."""
-    return [f"10.{first}.{n // 100}.{n % 100 * 2 + 1}" for n in range(_MEMBERS)]
+    return [f"10.{first}.{n // 100}.{n % 100 * 2 + 1}" for n in range(MEMBERS)]

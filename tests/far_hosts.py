@@ -22,6 +22,7 @@ from msgspec import structs
 from tests.host_oracle import own_host
 from tests.openvswitch import OpenVSwitch
 from tests.plugs import PlugLab
+from tests.running import until
 from tests.system.host_network.lab import eventually, run, snapshot
 
 from kilonova.domain.network import PlugKind
@@ -157,6 +158,10 @@ def _seen() -> dict[str, object]:
 
 
 # The underlay
+_MARK = 0xFFFFFE
+"""An identifier of no network."""
+
+
 class Wire:
     """All frames that tunnels carried over the underlay while it was open."""
 
@@ -173,6 +178,16 @@ class Wire:
     def __enter__(self) -> Wire:
         self._thread.start()
         return self
+
+    @contextmanager
+    def unheeded(self, address: str) -> Iterator[None]:
+        """What is on the wire meanwhile is forgotten. ``address``: a host's, to which a mark is sent."""
+        before = list(self.frames)
+        yield
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
+            out.sendto(encapsulated(_MARK, b""), (address, PORT))
+        until(lambda: any(vni == _MARK for vni, _ in self.frames), 30, "the mark on the wire")
+        self.frames[:] = before
 
     def __exit__(self, *_error: object) -> None:
         self._open = False

@@ -100,6 +100,18 @@ class Client:
         (group,) = [one["id"] for one in answer["security_groups"] if one["project_id"] == self._project]
         return str(group)
 
+    def group(self, name: str) -> str:
+        """A security group of that name, which lets nothing in: its id."""
+        status, made = self.ask(
+            "POST", "/networking/v2.0/security-groups", {"security_group": {"name": name}}
+        )
+        assert status == 201, made
+        return str(made["security_group"]["id"])
+
+    def drop(self, rule: str) -> None:
+        """The rule of a security group is no more."""
+        assert self.ask("DELETE", f"/networking/v2.0/security-group-rules/{rule}")[0] == 204
+
     def allow(self, group: str, **rule: Any) -> str:
         """Let this come to ports of the security group; the id of the rule."""
         body = {"security_group_id": group, "direction": "ingress", **rule}

@@ -357,12 +357,11 @@ def vifs(host: Host) -> Iterator[list[Vif]]:
         return
     from kilonova.network.host import linux
 
-    with linux.netlink() as ip:
-        for vif in made:
-            linux.ensure_tap(ip, vif.tap)
-        yield made
-        for vif in made:
-            linux.delete_link(ip, vif.tap)
+    for vif in made:
+        linux.ensure_tap(vif.tap)
+    yield made
+    for vif in made:
+        linux.delete_link(vif.tap)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
@@ -37,10 +37,12 @@ from tests.system.host_network.lab import (
 )
 from tests.system.host_network.test_host_routers import FLOATING, HOST_SIDE, gateway, interface
 
+from kilonova.domain.errors import BuildFailed
 from kilonova.domain.network import NetworkState, NetworkTunnel, PlugKind, PortSecurity, Vif, VifAddress
 from kilonova.domain.routers import HostRouters, RouterAddress, RouterFloatingIp, RouterState
 from kilonova.domain.security_groups import IPV4, Filter
 from kilonova.network.host import look, names
+from kilonova.network.host.segment import Segment
 
 pytestmark = [
     pytest.mark.system,
@@ -244,7 +246,7 @@ def test_a_network_on_two_hosts(hosts: list[FarHost]) -> None:
             assert one.call(answers, a, address) == set()
         check_what_crosses(one, two, a, b)
         check_others(one, two, a, b)
-        check_repair(one, two, a, b)
+        check_repair(one, two, a, b, wire)
         two.call(unplug, b)
         assert two.call(devices) == []
         one.call(learn, NET, VNI, [])
@@ -306,18 +308,46 @@ def check_others(one: FarHost, two: FarHost, a: Vif, b: Vif) -> None:
     two.call(unplug, far)
 
 
-def check_repair(one: FarHost, two: FarHost, a: Vif, b: Vif) -> None:
+def check_repair(one: FarHost, two: FarHost, a: Vif, b: Vif, wire: Wire) -> None:
     one.call(repair)
     for how in ("device", "hosts", "rules"):
         assert one.call(wrong) == []
-        one.call(damage, NET, how)
-        assert one.call(wrong), how
-        assert one.call(repair), how
+        with wire.unheeded(two.address) if how == "rules" else nullcontext():
+            # What crosses while others have deleted the rules is theirs to answer for.
+            one.call(damage, NET, how)
+            assert one.call(wrong), how
+            assert one.call(repair), how
         assert one.call(pings, a, b.addresses[0].ip), how
     one.call(repair)
     assert one.call(repair) == []
     one.call(restart)
     assert one.call(pings, a, b.addresses[0].ip)
+
+
+def rules_of_a_start_that_mends_nothing(lab: FarLab) -> str:
+    lab.host.stop()
+    with pytest.MonkeyPatch.context() as patched:
+
+        def fails(*_: object) -> list[str]:
+            raise BuildFailed("no")
+
+        patched.setattr(Segment, "ensure", fails)
+        lab.start()
+        return run("nft", "list", "table", *tunnel_table("bridge"))
+
+
+def tunnel_table(family: str) -> tuple[str, str]:
+    lines = run("nft", "list", "tables", family).splitlines()
+    (name,) = [line.split()[2] for line in lines if "kilonova-tunnels" in line]
+    return family, name
+
+
+def test_a_tunnel_is_ruled_from_the_first_moment_of_a_start() -> None:
+    """Also what is said of the namespace's addresses: not only when the network was looked at."""
+    with far_hosts("bridge") as (one,):
+        one.call(plug, vif(10))
+        one.call(learn, NET, VNI, PEERS)
+        assert str(SUBNET.gateway_ip) in one.call(rules_of_a_start_that_mends_nothing)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -390,9 +420,38 @@ def test_a_router_serves_guests_of_other_hosts(kinds: tuple[PlugKind, PlugKind])
         one.call(damage, NET, "device")
         assert one.call(repair)
         assert two.call(pings, b, str(SUBNET.gateway_ip))
+        check_metadata_without_dhcp(one, two, state, gateways)
         one.call(route, [], {})
         assert one.call(devices) == []
         internet.close()
+
+
+def check_metadata_without_dhcp(
+    one: FarHost, two: FarHost, state: RouterState, gateways: dict[str, list[str]]
+) -> None:
+    """Nobody told the guest a way to the metadata service, so it asks its router, which is on another host
+    and knows nothing of it: its own host answers all the same. So it does one without port security."""
+    plain = subnet("10.81.0.0/24", enable_dhcp=False)
+    plain = structs.replace(plain, dhcp_address=None)
+    guests = [make_vif(plain, 12 + n, OTHER, mtu=MTU, port_security=n == 0) for n in range(2)]
+    third = structs.replace(interface(OTHER, plain), mac="fa:16:3e:10:00:03", mtu=MTU)
+    gateways = gateways | {OTHER: [str(plain.gateway_ip)]}
+    for guest in guests:
+        two.call(plug, guest)
+    join([one, two], OTHER, OTHER_VNI)
+    one.call(route, [structs.replace(state, interfaces=[*state.interfaces, third])], gateways)
+    two.call(route, [], gateways)
+    for guest in guests:
+        assert two.call(metadata_by_router, guest) == 404
+        two.call(unplug, guest)
+
+
+def metadata_by_router(lab: FarLab, vif: Vif) -> int:
+    guest = guest_of(lab, vif)
+    guest.run("ip", "link", "set", "eth0", "mtu", str(MTU))
+    guest.set_address()
+    assert eventually(lambda: guest.inside(lambda: ping(str(vif.addresses[0].subnet.gateway_ip))), 20)
+    return guest.get("/nothing")[0]
 
 
 def speaks(lab: FarLab, vif: Vif, address: str, ports: list[int]) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,37 @@ def is_mended_by_itself(cloud: Cloud, guest: Guest, network: str, switch: OpenVS
         assert [line for line in told if what in line], (what, told)
 
 
+def is_ruled(cloud: Cloud, guest: Guest, network: str) -> None:
+    """By flows in the switch: ssh comes in and ping does not, until a rule lets it, then again not; who was
+    connected stays so. (By nftables: test_security_groups.py.)"""
+    other = cloud.boot("other", [network], "k")
+    for one in (guest, other):
+        one.awaits_boot()
+    group = cloud.up.group("web")
+    cloud.up.allow(group, protocol="tcp", port_range_min=22, port_range_max=22)
+    guest.act(addSecurityGroup={"name": "web"})
+    guest.act(removeSecurityGroup={"name": "default"})
+
+    def reached_by(command: str) -> bool:
+        return other.run(f"{command} >/dev/null 2>&1 && echo yes || echo no") == "yes"
+
+    ping, ssh = f"ping -c 1 -W 1 {guest.address}", f"nc -w 5 {guest.address} 22 </dev/null | grep -q SSH"
+    until(lambda: not reached_by(ping), 20, "the ping to be refused")
+    assert reached_by(ssh)
+    said: list[object] = []
+    session = threading.Thread(target=lambda: said.append(guest.run("sleep 8; echo awake", within=90)))
+    session.start()
+    rule = cloud.up.allow(group, protocol="icmp")
+    until(lambda: reached_by(ping), 20, "the ping to be let in")
+    cloud.up.drop(rule)
+    until(lambda: not reached_by(ping), 20, "the ping to be refused again")
+    assert reached_by(ssh)
+    session.join()
+    assert said == ["awake"]
+    guest.act(addSecurityGroup={"name": "default"})
+    cloud.delete(other)
+
+
 @pytest.mark.parametrize("plug", ["ovs-hybrid", "ovs"])
 def test_a_guest_boots_and_the_switch_restarts_under_it(plug: str, guest_image: Path) -> None:
     with real_machine() as (up, oracle):
@@ -77,6 +109,8 @@ def test_a_guest_boots_and_the_switch_restarts_under_it(plug: str, guest_image: 
             kind = "qvo" if plug == "ovs-hybrid" else "tap"
             assert switch.ports() == {f"{kind}{port['id'][:11]}", f"knb{network[:11]}"}
 
+            if plug == "ovs":
+                is_ruled(cloud, guest, network)
             guest.awaits_boot()
             assert guest.run("hostname") == "plugged"  # by the metadata service
             assert f" {guest.address}/24" in guest.run("ip -4 -o addr")

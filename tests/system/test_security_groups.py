@@ -18,7 +18,7 @@ from tests.system.cloud import SERVERS, Cloud, Guest, real_cloud
 
 pytestmark = pytest.mark.system
 
-GROUPS, RULES = "/networking/v2.0/security-groups", "/networking/v2.0/security-group-rules"
+RULES = "/networking/v2.0/security-group-rules"
 
 
 @dataclass
@@ -29,9 +29,6 @@ class Pair:
     other: Guest
     """In the default group."""
     group: str
-
-    def drop(self, rule: str) -> None:
-        assert self.cloud.up.ask("DELETE", f"{RULES}/{rule}")[0] == 204
 
     def between(self, guest: Guest, command: str) -> bool:
         """Whether the command, run in the other guest, reaches this one."""
@@ -45,9 +42,7 @@ def pair(guest_image: Path) -> Iterator[Pair]:
         up = cloud.up
         cloud.key("k")
         network = up.network("10.92.1.0/24")
-        status, made = up.ask("POST", GROUPS, {"security_group": {"name": "web"}})
-        assert status == 201
-        group = made["security_group"]["id"]
+        group = up.group("web")
         up.allow(group, protocol="tcp", port_range_min=22, port_range_max=22)
         other = cloud.boot("other", [network], "k")
         web = cloud.boot("web", [network], "k", security_groups=[{"name": "web"}])
@@ -66,7 +61,7 @@ def test_what_is_allowed_comes_in_and_nothing_else(pair: Pair) -> None:
 def test_changed_live(pair: Pair) -> None:
     rule = pair.cloud.up.allow(pair.group, protocol="icmp")
     until(lambda: pair.between(pair.web, "ping -c 1 -W 1"), 20, "the ping to be let in")
-    pair.drop(rule)
+    pair.cloud.up.drop(rule)
     until(lambda: not pair.between(pair.web, "ping -c 1 -W 1"), 20, "the ping to be refused")
 
 
@@ -83,7 +78,7 @@ def test_members_of_a_group(pair: Pair) -> None:
     assert names == {"default", "web"}
     _, shown = pair.cloud.up.ask("GET", f"{SERVERS}/{pair.other.id}/os-security-groups")
     assert {group["name"] for group in shown["security_groups"]} == names
-    pair.drop(rule)
+    pair.cloud.up.drop(rule)
 
 
 def test_a_connection_outlives_what_does_not_concern_it_and_no_more(pair: Pair) -> None:
@@ -101,14 +96,14 @@ def test_a_connection_outlives_what_does_not_concern_it_and_no_more(pair: Pair) 
     session = threading.Thread(target=long, args=(5,))
     session.start()
     for port in (80, 81, 82):
-        pair.drop(up.allow(pair.group, protocol="tcp", port_range_min=port, port_range_max=port))
+        up.drop(up.allow(pair.group, protocol="tcp", port_range_min=port, port_range_max=port))
     session.join()
     assert said == ["awake"]
 
     cut = threading.Thread(target=long, args=(60,))
     cut.start()
     until(pair.web.is_reached, 20, "ssh")
-    pair.drop(rule)
+    pair.cloud.up.drop(rule)
     until(lambda: not pair.web.is_reached(2), 20, "ssh to be refused")
     cut.join()
     assert isinstance(said[1], AssertionError)
@@ -122,7 +117,7 @@ def test_rules_that_change_while_nobody_enforces_them(pair: Pair) -> None:
     up.kill()
     up.start()
     until(lambda: pair.between(pair.web, "ping -c 1 -W 1"), 20, "the ping to be let in")
-    pair.drop(rule)
+    pair.cloud.up.drop(rule)
     up.kill()  # perhaps before the host was told
     up.start()
     until(lambda: not pair.between(pair.web, "ping -c 1 -W 1"), 20, "the ping to be refused")

@@ -36,7 +36,7 @@ from kilonova.domain.routers import (
     RouterInterface,
     RouterState,
 )
-from kilonova.network.host import LinuxHost, linux, names, records, tunnel_device
+from kilonova.network.host import LinuxHost, linux, names, records, rtnl, tunnel_device
 
 OWN, PEERS = "192.0.2.1", ["192.0.2.2", "192.0.2.3"]
 folder, verb = Path(sys.argv[1]), sys.argv[3]
@@ -102,6 +102,11 @@ def arm(at: int) -> None:
     for place, name in (
         (subprocess, "run"),
         (records, "write"),
+        (rtnl, "change"),
+        (rtnl, "change_bridge"),
+        (rtnl, "remove"),
+        (rtnl, "remove_group"),
+        (rtnl, "make_tap"),
         (linux, "ensure_namespace"),
         (linux, "delete_namespace"),
         (Path, "unlink"),
@@ -171,8 +176,7 @@ def are_joined(peers: list[str]) -> None:
     name = names.tunnel(vif.network_id)
     assert (name in devices()) is bool(peers)
     if peers:
-        with linux.netlink() as ip:
-            assert tunnel_device.peers_of(ip, name) == set(peers)
+        assert tunnel_device.peers_of(name) == set(peers)
 
 
 def after() -> None:
@@ -217,9 +221,8 @@ def are_prepared() -> None:
 
 
 def is_up(name: str) -> bool:
-    with linux.netlink() as ip:
-        link = linux.find(ip, name)
-        return link is not None and link.up
+    link = linux.find(name)
+    return link is not None and link.up
 
 
 def left() -> list[str]:

@@ -18,7 +18,7 @@ from tests.system.host_network.six import DHCP, dual_vif, own, subnet6
 from kilonova.cli import doctor as module
 from kilonova.cli.doctor import CHECKS, doctor
 from kilonova.domain.network import VifAddress
-from kilonova.network.host import findings, names
+from kilonova.network.host import findings, linux, names, rtnl
 
 pytestmark = pytest.mark.system
 
@@ -102,9 +102,31 @@ def test_ipv6(lab: Lab, state: Path) -> None:
     assert now(state) == ("missing", f"network {network}: {DHCP}/64 is missing in its namespace")
     lab.host.repair()
     assert now(state) == ("ok", "as recorded")
+    run("ip", "netns", "exec", space, "nft", "delete", "table", "ip", "kilonova")
+    learns_without_end(names.bridge(network))
+    _, found = now(state)
+    assert "firewall table ip kilonova is missing" in found, "how often the metadata service is asked"
+    limited = f"bridge {names.bridge(network)} does not learn 16384 MACs at most"
+    assert (limited in found) is has_limit(names.bridge(network))
+    assert lab.host.repair()
+    assert now(state) == ("ok", "as recorded")
     for port_id in lab.host.plugged():
         lab.host.unplug(port_id)
     forwarding.write_text(before)
+
+
+_MOST_LEARNED = 49
+"""linux/if_link.h: IFLA_BR_FDB_MAX_LEARNED."""
+
+
+def has_limit(bridge: str) -> bool:
+    link = rtnl.link(bridge)
+    return link is not None and _MOST_LEARNED in link.data
+
+
+def learns_without_end(bridge: str) -> None:
+    if has_limit(bridge):
+        rtnl.change_bridge(linux.index_of(bridge), {_MOST_LEARNED: bytes(4)})
 
 
 def now(state: Path) -> tuple[str, str]:

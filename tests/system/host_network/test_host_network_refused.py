@@ -9,17 +9,19 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from msgspec import structs
 from structlog.testing import capture_logs
 from tests.plugs import plug_lab
 from tests.system.host_network.lab import Guest, Lab, make_vif, run
 from tests.system.host_network.test_host_network_security import CLIENTS, WEB, Two, tcp, two_in
 from tests.system.host_network.test_host_routers import interface
 
+from kilonova.config import Config
 from kilonova.domain.errors import BuildFailed
 from kilonova.domain.network import AddressPair, NetworkState, PortSecurity, Vif
 from kilonova.domain.routers import HostRouters, RouterState
 from kilonova.domain.security_groups import IPV4, Filter
-from kilonova.network.host import firewall, nft
+from kilonova.network.host import findings, firewall, nft
 
 pytestmark = pytest.mark.system
 
@@ -153,3 +155,34 @@ def test_without_rules_no_router_is_joined(lab: Lab, broken: Callable[[bool], No
     lab.host.repair()
     assert "knr" in run("ip", "-br", "link")
     lab.host.apply_routers(HostRouters())
+
+
+def test_a_host_without_nft_starts_says_so_and_tries_again(
+    make_lab: Callable[..., Lab], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = structs.replace(Config().network, tunnel_address="192.0.2.1")
+    lab = make_lab(Config(network=network))
+    guest = lab.guest(5)
+    lab.host.stop()
+    run("nft", "flush", "ruleset")
+    with monkeypatch.context() as without:
+        without.setenv("PATH", "/nowhere")
+        lab.start()
+        assert lab.host.repair() == []
+        told = [one.what for one in findings.read(lab.folder / "network" / findings.FILE) if not one.mended]
+        assert any("nft" in what for what in told)
+    assert lab.host.repair()
+    loaded = run("nft", "list", "ruleset")
+    assert guest.vif.tap in loaded
+    assert "guests do not speak VXLAN" in loaded
+    lab.host.repair()
+    assert lab.host.repair() == []
+    lab.host.unplug(guest.vif.port_id)
+    lab.host.stop()
+    with monkeypatch.context() as without:  # nor does it forget what it should remove
+        without.setenv("PATH", "/nowhere")
+        lab.config = Config()
+        lab.start()
+    assert "table" in run("nft", "list", "ruleset")
+    lab.host.repair()
+    assert run("nft", "list", "ruleset") == ""

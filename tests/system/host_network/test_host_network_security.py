@@ -171,11 +171,10 @@ def test_a_port_is_never_open_while_its_rules_change(two: Two) -> None:
     two.tell(tcp(1))
     tries = 0
     end = time.monotonic() + 1.5
-    while time.monotonic() < end:
+    while tries < 6 or time.monotonic() < end:
         two.tell(tcp(1 + tries % 3))
         assert two.client.reaches(two.web.ip, two.service.port, 0.02) is None
         tries += 1
-    assert tries > 5
 
 
 def test_flushed_or_changed_rules_are_loaded_again(two: Two) -> None:

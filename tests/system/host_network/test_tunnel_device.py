@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from kilonova.network.host import forwarding_table, linux, tunnel_device
+from kilonova.network.host import bridge_settings, forwarding_table, linux, rtnl, tunnel_device
 
 pytestmark = [
     pytest.mark.system,
@@ -26,7 +28,7 @@ def ip() -> Iterator[linux.Netlink]:
             yield one
         finally:
             for name in ("knvtest0", "knvtest1"):
-                linux.delete_link(one, name)
+                linux.delete_link(name)
 
 
 def ensure(ip: linux.Netlink, number: int, peers: list[str]) -> list[str]:
@@ -50,7 +52,7 @@ def test_what_it_learns_has_an_end(ip: linux.Netlink, monkeypatch: pytest.Monkey
     ensure(ip, 0, PEERS)
     assert "No space left" in fill("knvtest0", 21)
     assert ensure(ip, 0, PEERS) == []
-    assert tunnel_device.peers_of(ip, "knvtest0") == set(PEERS)
+    assert tunnel_device.peers_of("knvtest0") == set(PEERS)
 
 
 def test_a_device_of_before_that_learns_without_end_is_replaced(ip: linux.Netlink) -> None:
@@ -65,14 +67,37 @@ def test_only_its_own_table_is_read(ip: linux.Netlink, monkeypatch: pytest.Monke
     ensure(ip, 1, PEERS[:1])
     assert fill("knvtest1", 300) == ""
     read = []
-    attributes = forwarding_table._attributes
+    ask = rtnl.ask
 
-    def counted(body: bytes) -> dict[int, bytes]:
-        read.append(body)
-        return attributes(body)
+    def counted(*asked: Any, **more: Any) -> Iterator[bytes]:
+        for body in ask(*asked, **more):
+            read.append(body)
+            yield body
 
-    monkeypatch.setattr(forwarding_table, "_attributes", counted)
-    assert tunnel_device.peers_of(ip, "knvtest0") == set(PEERS)
+    def peers_of(name: str) -> set[str]:
+        index = linux.index_of(name)
+        with monkeypatch.context() as counting:
+            counting.setattr(rtnl, "ask", counted)
+            return forwarding_table.destinations(index, bytes(6))
+
+    assert peers_of("knvtest0") == set(PEERS)
     assert len(read) == len(PEERS)
-    assert tunnel_device.peers_of(ip, "knvtest1") == set(PEERS[:1])
+    assert peers_of("knvtest1") == set(PEERS[:1])
     assert len(read) == len(PEERS) + 301
+
+
+def test_what_a_bridge_learns_has_an_end(ip: linux.Netlink, monkeypatch: pytest.MonkeyPatch) -> None:
+    def most() -> int | None:
+        link = linux.find("knvtest0")
+        assert link is not None
+        said = link.data.get(49)
+        return said and int.from_bytes(said, sys.byteorder)
+
+    assert linux.ensure_bridge(ip, "knvtest0", 1500, tracked=False)
+    if most() is None:
+        pytest.skip("this kernel has no such limit")
+    assert most() == bridge_settings.MOST_MACS
+    assert linux.ensure_bridge(ip, "knvtest0", 1500, tracked=False) == []
+    monkeypatch.setattr(bridge_settings, "MOST_MACS", 20)
+    assert linux.ensure_bridge(ip, "knvtest0", 1500, tracked=False) != []
+    assert most() == 20

@@ -61,6 +61,8 @@ def _content(listed: list[dict[str, Any]]) -> Content:
 
 
 def _text(thing: dict[str, Any]) -> str:
+    if "timeout" in thing.get("flags", ()):  # what rules put in is no content
+        thing = {name: value for name, value in thing.items() if name != "elem"}
     kept = {name: _ordered(name, value) for name, value in thing.items() if name not in _NOT_CONTENT}
     return json.dumps(kept, sort_keys=True)
 

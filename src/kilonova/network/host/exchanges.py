@@ -16,7 +16,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from socket import SHUT_WR, socket
 from typing import NamedTuple
 
@@ -47,7 +47,7 @@ class _Exchange:
     asker: Asker
     port_id: str | None
     """Whose places it has; None: an address that is no port's own. Those share one guest's places."""
-    came: bytes = b""
+    came: http_request.Incoming = field(default_factory=http_request.Incoming)
     left: bytes = b""
     """Of the answer."""
     waits_for_guest: bool = True
@@ -138,11 +138,10 @@ class Exchanges:
             return
         except OSError:
             more = b""
-        one.came += more
-        request = http_request.read(one.came)
+        request = one.came.add(more)
         if request is not None:
             self._loop.discard(one.connection.fileno())
-            one.came, one.waits_for_guest = b"", False
+            one.came, one.waits_for_guest = http_request.Incoming(), False
             self._ready.append((one, request))
             self._hand_out()
         elif not more or len(one.came) > http_request.LONGEST:

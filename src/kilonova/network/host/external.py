@@ -42,7 +42,7 @@ class External:
         name = self.bridge(gateway.network_id)
         with linux.netlink() as ip:
             done = linux.ensure_bridge(ip, name, gateway.mtu)
-            master = linux.find(ip, name)
+            master = linux.find(name)
             assert master is not None, f"made before: {name}"
             if self._config.external_interface:
                 return done + self._ensure_interface(ip, master.index)
@@ -63,8 +63,8 @@ class External:
         self._forwarding.expect(_OWNER)
 
     def remove_bridge(self, name: str) -> None:
-        with linux.netlink() as ip, linux.making(f"removing {name}"):
-            linux.delete_link(ip, name)
+        with linux.making(f"removing {name}"):
+            linux.delete_link(name)
 
     def ensure_rules(self, gateways: list[RouterGateway], inner: list[str], look: bool) -> list[str]:
         """The host's tables are right for these gateways, and for these ends of routers' interfaces."""
@@ -98,7 +98,7 @@ class External:
 
     def _ensure_interface(self, ip: linux.Netlink, bridge: int) -> list[str]:
         name = self._config.external_interface
-        link = linux.find(ip, name)
+        link = linux.find(name)
         if link is None:
             raise BuildFailed(f"[network] external_interface: there is no {name}")
         if link.master not in (None, bridge):
@@ -107,7 +107,7 @@ class External:
             raise BuildFailed(
                 f"[network] external_interface: {name} has addresses, which it would lose on a bridge"
             )
-        return linux.ensure_set(ip, name, mtu=link.mtu, master=bridge)
+        return linux.ensure_set(name, mtu=link.mtu, master=bridge)
 
 
 def _ensure_addresses(ip: linux.Netlink, name: str, index: int, wanted: list[str]) -> list[str]:

@@ -5,7 +5,8 @@
     inet kilonova-…    on the host: NAT to the outside, the host's own protection, no traffic between
                        networks, and which bridged packets belong to a connection
     ip kilonova        in a network's namespace: NAT from the guests' addresses, which other networks may have
-                       too, to the network's own transit address
+                       too, to the network's own transit address; how often they may ask the metadata service,
+                       by a router or not
 
 The host's tables are named from the state folder, so that two agents on a machine do not undo each other.
 A rule for a port is in a chain of its own, so that a plug changes nothing else.
@@ -31,16 +32,24 @@ from kilonova.network.host.nft import (
     Table,
     concat,
     ct,
+    each,
     mark,
     match,
     meta,
     one_of,
+    over,
     payload,
     prefix,
+    send_to,
     set_ct_mark,
     zone,
 )
+from kilonova.network.host.plan import METADATA_ADDRESS
 
+_FOR_METADATA = [
+    match(payload("ip", "daddr"), METADATA_ADDRESS),
+    match(payload("tcp", "dport"), 80),
+]
 _UNSET = IPv4Address(0)
 """The sender's address of who has none yet: asking for DHCP, or whether an address is free (RFC 5227)."""
 _ETHER = payload("ether", "saddr")
@@ -79,12 +88,14 @@ def bridge_table(
         for direction in ("ingress", "egress")
     )
     six = {vif.tap: ipv6_guard.chain_name(vif.port_id) for vif in guarded if _has_six(vif, chains)}
+    asking = {vif.tap: f"metadata-{vif.network_id}" for vif in vifs}
     return Table(
         "bridge",
         name,
         sets=[
             Set("guards", {vif.tap: _chain_name(vif.port_id) for vif in guarded}, verdicts=True),
             Set("ports", dict.fromkeys(own)),
+            Set("asking", dict[str, str | None](asking), verdicts=True),
             *security.base_sets(inward, outward, six, gates),
             *members,
         ],
@@ -93,9 +104,13 @@ def bridge_table(
                 "prerouting",
                 [
                     Rule(
+                        "who asks for metadata asks the service of its network",
+                        [*_FOR_METADATA, {"vmap": {"key": meta("iifname"), "data": "@asking"}}],
+                    ),
+                    Rule(
                         "each guarded port has its chain",
                         [{"vmap": {"key": meta("iifname"), "data": "@guards"}}],
-                    )
+                    ),
                 ],
                 Hook("filter", "prerouting", -300),
             ),
@@ -112,9 +127,15 @@ def bridge_table(
             ),
             *security.base_chains(),
             *(chain for chains in (groups or {}).values() for chain in chains),
+            *map(_metadata_chain, sorted({vif.network_id for vif in vifs})),
             *(chain for vif in guarded for chain in chains[vif.port_id]),
         ],
     )
+
+
+def _metadata_chain(network_id: str) -> Chain:
+    """Whom nobody told a way to it asks its router, which may be on another host."""
+    return Chain(f"metadata-{network_id}", [Rule("it is here", [send_to(names.guests_mac(network_id))])])
 
 
 def port_chains(vif: Vif) -> list[Chain]:
@@ -345,13 +366,31 @@ def _askers(zone_number: int, owners: Mapping[str, str]) -> Chain:
     return Chain(f"askers-{zone_number}", rules)
 
 
+_ASKERS = "askers"
+_OF_ONE, _OF_ALL = (20, 100), (200, 400)
+"""Connections a second to the metadata service, and at once: of an address; of all on a network. Who starts
+makes some sixty, one after another."""
+
+
 def namespace_table() -> Table:
     leaves = match(meta("oifname"), names.UPLINK)
+    begins = match({"&": [payload("tcp", "flags"), ["syn", "ack"]]}, "syn")
+    asks = [begins, match(payload("tcp", "dport"), 80)]
+    often = each(payload("ip", "saddr"), _ASKERS, over(*_OF_ONE))
     return Table(
         "ip",
         "kilonova",
-        sets=[],
+        sets=[Set(_ASKERS, {}, kind="ipv4_addr", fades=60)],
         chains=[
+            # Each costs the agent, which answers, some of its time.
+            Chain(
+                "input",
+                [
+                    Rule("who asks the metadata service so often waits", [*asks, often, DROP]),
+                    Rule("so do all, where many ask so often", [*asks, over(*_OF_ALL), DROP]),
+                ],
+                Hook("filter", "input", 0),
+            ),
             Chain(
                 "forward",
                 [Rule("nothing leaves untranslated", [leaves, INVALID, DROP])],

@@ -96,10 +96,7 @@ class LinuxHost:
     def start(self, metadata: MetadataLookup, deeds: MetadataDeeds = NO_DEEDS) -> None:
         self._running = _Running(metadata, self._port_of, self._config.dhcp_domain, deeds)
         dhcp.open_way(self._folder, self._top)
-        self._change_plug()
-        self._tunnels.start()
         self._routers.start()
-        self._perimeter.start()
         self._mended.extend(self.repair())
 
     def stop(self) -> None:
@@ -136,8 +133,7 @@ class LinuxHost:
             self._knowledge.forget(port_id)
             return
         with self._segment(vif.network_id) as segment:
-            with linux.netlink() as ip:
-                linux.silence(ip, vif.tap)
+            linux.silence(vif.tap)
             linux.together(
                 lambda: self._remove_port(port_id),
                 lambda: self._perimeter.end_connections(vif, _ips(vif)),
@@ -152,7 +148,7 @@ class LinuxHost:
         plan = self._plan(vif.network_id, without=vif.port_id)
         folder = self._records.folder(vif.network_id)
         if plan:
-            segment.ensure(plan, folder)
+            segment.follow(plan, folder)
             segment.release(vif, folder)
         else:
             self._leave(vif.network_id)
@@ -206,14 +202,18 @@ class LinuxHost:
             elif network_id in led:
                 done = self._tunnels.ensure(ip, network_id, led[network_id], [])
             else:
-                done = self._tunnels.remove(ip, network_id)
+                done = self._tunnels.remove(network_id)
         return [f"network {network_id}: {line}" for line in done]
+
+    def _addresses_of(self, network_id: str) -> list[str]:
+        """The namespace's own."""
+        plan = self._plan(network_id)
+        return plan.addresses if plan else []
 
     def _leave(self, network_id: str) -> None:
         """The last guest leaves: without a router here, so does the network."""
         if self._tunnels.concerns(network_id) and network_id not in self._routers.networks():
-            with linux.netlink() as ip:
-                self._tunnels.remove(ip, network_id)
+            self._tunnels.remove(network_id)
 
     def networks(self) -> set[str]:
         return {vif.network_id for vif in self._records.vifs().values()} | self._routers.networks().keys()
@@ -248,7 +248,10 @@ class LinuxHost:
 
     def _repair(self) -> list[str]:
         changed = any([self._require_running().changes.any(), self._plug.changed()])
-        mended = self._attempt(self._tidy)
+        mended = self._attempt(self._change_plug)
+        # What a tunnel may have left open is ruled first.
+        mended += self._attempt(lambda: self._tunnels.begin(self._addresses_of))
+        mended += self._attempt(self._tidy)
         mended += self._attempt(lambda: self._perimeter.ensure(rules=changed))
         for network_id in sorted({vif.network_id for vif in self._records.vifs().values()}):
             mended += self._attempt(lambda one=network_id: self._mend(one, changed))  # type: ignore[misc]
@@ -319,7 +322,7 @@ class LinuxHost:
 
     def _join(self, vif: Vif) -> list[str]:
         with linux.netlink() as ip:
-            done = linux.ensure_tap(ip, vif.tap)
+            done = linux.ensure_tap(vif.tap)
             return done + self._plug.ensure_port(ip, self._knowledge.now.applied(vif))
 
     def _join_again(self, port_id: str) -> list[str]:
@@ -333,29 +336,29 @@ class LinuxHost:
 
     def _remove_port(self, port_id: str) -> None:
         devices = self._plug.remove_port(port_id)
-        with linux.netlink() as ip, linux.making(f"removing {names.tap(port_id)}"):
-            linux.delete_links(ip, [*devices, names.tap(port_id)])
+        with linux.making(f"removing {names.tap(port_id)}"):
+            linux.delete_links([*devices, names.tap(port_id)])
 
-    def _change_plug(self) -> None:
-        """Another plug was chosen since the last run: what it joined is parted, and joined anew by repair().
+    def _change_plug(self) -> list[str]:
+        """Another plug was chosen since the last run: what it joined is parted, and joined anew after that.
         The taps and routers stay, so running guests hardly notice."""
         file, now = self._folder / "plug", self._config.plug
         before = (records.read(file) or b"bridge").decode()
         if before == now:
-            return
+            return []
         old = self._make_plug(_PLUGS[before])
         try:
-            with linux.netlink() as ip:
-                for port_id in self._records.vifs():
-                    linux.delete_links(ip, old.remove_port(port_id))
-                for network_id in self._tunnels.networks():
-                    old.remove_tunnel(ip, network_id)
-                old.keep_routers([])
-                for network_id in self._records.networks() | self._routers.used():
-                    old.remove_network(ip, network_id)
+            for port_id in self._records.vifs():
+                linux.delete_links(old.remove_port(port_id))
+            for network_id in self._tunnels.networks():
+                old.remove_tunnel(network_id)
+            old.keep_routers([])
+            for network_id in self._records.networks() | self._routers.used():
+                old.remove_network(network_id)
         finally:
             old.stop()
         records.write(file, now.encode())
+        return []
 
     def _tidy(self) -> list[str]:
         """What a crash left of networks without ports, and of ports without records."""
@@ -364,8 +367,8 @@ class LinuxHost:
         for network_id in self._records.networks():
             self._remove_if_empty(network_id)
         for network_id in self._tunnels.networks() - self.networks():
-            with self._segment(network_id), linux.netlink() as ip:
-                self._tunnels.remove(ip, network_id)
+            with self._segment(network_id):
+                self._tunnels.remove(network_id)
         self._plug.sweep(
             lambda: self._records.networks() | self.networks(), self._records.vifs, self._routers.links
         )
@@ -405,8 +408,7 @@ class LinuxHost:
 
     @staticmethod
     def _is_free(transit_cidr: str, index: int) -> bool:
-        with linux.netlink() as ip:
-            return links.is_free(ip, transit_link(transit_cidr, index))
+        return links.is_free(transit_link(transit_cidr, index))
 
     @contextmanager
     def _segment(self, network_id: str) -> Iterator[Segment]:

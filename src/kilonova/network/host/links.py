@@ -9,12 +9,10 @@ from pathlib import Path
 
 from pyroute2.netlink.exceptions import NetlinkError
 
-from kilonova.network.host import linux, names, records
+from kilonova.network.host import linux, names, records, rtnl
 from kilonova.network.host.plan import NetworkPlan, Transit
 
 _IP_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
-_RT_TABLE_MAIN = 254
-_RTN_UNICAST = 1
 
 
 def ensure(ip: linux.Netlink, plan: NetworkPlan) -> list[str]:
@@ -22,9 +20,9 @@ def ensure(ip: linux.Netlink, plan: NetworkPlan) -> list[str]:
     already."""
     if plan.transit:
         return _ensure_transit(ip, plan)
-    if linux.find(ip, names.transit(plan.network_id)) is None:
+    if linux.find(names.transit(plan.network_id)) is None:
         return []
-    remove(ip, plan.network_id)
+    remove(plan.network_id)
     return ["way out removed: a router is it"]
 
 
@@ -33,9 +31,8 @@ def _ensure_transit(ip: linux.Netlink, plan: NetworkPlan) -> list[str]:
     name, space = names.transit(plan.network_id), names.namespace(plan.network_id)
     done = linux.ensure_veth(ip, name, names.UPLINK, space, mtu=plan.mtu)
     with linux.making(f"addresses of {name}"):
-        device = linux.index_of(ip, name)
-        present = {m.get_attr("IFA_LOCAL") for m in ip.get_addr(family=2, index=device)}
-        if plan.transit.host not in present:
+        device = linux.index_of(name)
+        if plan.transit.host not in rtnl.addresses(device):
             ip.addr("add", index=device, address=plan.transit.host, prefixlen=31)
             done.append(f"address of {name} set")
         done += _ensure_routes(ip, device, plan)
@@ -45,7 +42,7 @@ def _ensure_transit(ip: linux.Netlink, plan: NetworkPlan) -> list[str]:
 def _ensure_routes(ip: linux.Netlink, device: int, plan: NetworkPlan) -> list[str]:
     """The operator reaches guests from the host, where nothing else claims their addresses."""
     assert plan.transit is not None
-    routes = _routes(ip)
+    routes = rtnl.routes()
     own = {network for network, oif in routes if oif == device}
     taken = [network for network, oif in routes if oif != device and network.prefixlen]
     done = []
@@ -71,26 +68,17 @@ def _add_route(ip: linux.Netlink, destination: str, gateway: str, device: int) -
     return True
 
 
-def is_free(ip: linux.Netlink, link: Transit) -> bool:
+def is_free(link: Transit) -> bool:
     """Nothing on the host has a route into this link's range; one over a wider range does no harm."""
     wanted = IPv4Network(f"{link.host}/31")
-    return not any(network.subnet_of(wanted) for network, _ in _routes(ip))
+    return not any(network.subnet_of(wanted) for network, _ in rtnl.routes())
 
 
-def _routes(ip: linux.Netlink) -> list[tuple[IPv4Network, int | None]]:
-    """Destination and device of every unicast route of the main table."""
-    return [
-        (IPv4Network(f"{m.get_attr('RTA_DST') or '0.0.0.0'}/{m['dst_len']}"), m.get_attr("RTA_OIF"))  # noqa: S104
-        for m in ip.get_routes(family=2, table=_RT_TABLE_MAIN)
-        if m["type"] == _RTN_UNICAST
-    ]
-
-
-def remove(ip: linux.Netlink, network_id: str) -> None:
+def remove(network_id: str) -> None:
     """The way out is gone; the namespace's end goes with its pair."""
     name = names.transit(network_id)
     with linux.making(f"removing {name}"):
-        linux.delete_link(ip, name)
+        linux.delete_link(name)
 
 
 def ensure_forwarding(remembered: Path) -> list[str]:

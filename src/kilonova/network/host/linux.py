@@ -1,7 +1,8 @@
 """Links, namespaces and kernel settings: the few netlink calls that the host part is made of.
 
 Each ``ensure_…`` looks first, does what is missing, and returns a line for each thing it did.
-Uses one netlink socket a call: pyroute2's sockets are not for several threads at once.
+Uses one netlink socket a call: pyroute2's sockets are not for several threads at once. Opened when it is
+first used; what is asked often is asked without it (rtnl.py).
 """
 
 from __future__ import annotations
@@ -16,18 +17,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-import msgspec
 import pyroute2
 from pyroute2 import netns
 from pyroute2.netlink.exceptions import NetlinkError
 
 from kilonova.domain.errors import BuildFailed
+from kilonova.network.host import bridge_settings, rtnl
+from kilonova.network.host.rtnl import Link
 
 NETNS_FOLDER = Path("/run/netns")
 """Where iproute2 looks too: ``ip netns`` shows our namespaces."""
-
-_TRACKING = Path("/proc/sys/net/bridge")
-"""There if the kernel has br_netfilter."""
 
 T = TypeVar("T")
 
@@ -35,15 +34,6 @@ Netlink = Any
 """An open pyroute2.IPRoute; its methods are made at run time, out of a type checker's sight."""
 
 _CLONE_NEWNET = 0x40000000
-_IFF_UP = 1
-
-
-class Link(msgspec.Struct, frozen=True, kw_only=True):
-    index: int
-    kind: str | None
-    master: int | None
-    mtu: int
-    up: bool
 
 
 @contextmanager
@@ -57,67 +47,61 @@ def making(what: str) -> Iterator[None]:
         raise BuildFailed(f"{what}: {error.strerror or error}") from error
 
 
+class _Socket:
+    """pyroute2's, from its first use on: most often there is none."""
+
+    def __init__(self) -> None:
+        self._opened: Any = None
+
+    def __enter__(self) -> Netlink:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        if self._opened is not None:
+            self._opened.close()
+
+    def __getattr__(self, name: str) -> Any:
+        if self._opened is None:
+            self._opened = pyroute2.IPRoute()  # type: ignore[no-untyped-call, attr-defined]
+        return getattr(self._opened, name)
+
+
 def netlink() -> Netlink:
-    """A netlink socket in the caller's namespace, for a ``with``."""
-    return pyroute2.IPRoute()  # type: ignore[no-untyped-call, attr-defined]
+    """A netlink socket for a ``with``, in the namespace in which it is first used."""
+    return _Socket()
 
 
-def find(ip: Netlink, name: str) -> Link | None:
-    try:
-        message = ip.link("get", ifname=name)[0]
-    except NetlinkError as error:
-        if error.code == errno.ENODEV:
-            return None
-        raise
-    info = message.get_attr("IFLA_LINKINFO")
-    return Link(
-        index=message["index"],
-        kind=info.get_attr("IFLA_INFO_KIND") if info else None,
-        master=message.get_attr("IFLA_MASTER"),
-        mtu=message.get_attr("IFLA_MTU"),
-        up=bool(message["flags"] & _IFF_UP),
-    )
+def find(name: str) -> Link | None:
+    return rtnl.link(name)
 
 
-def index_of(ip: Netlink, name: str) -> int:
-    link = find(ip, name)
+def index_of(name: str) -> int:
+    link = find(name)
     if link is None:
         raise BuildFailed(f"device {name} is gone")
     return link.index
 
 
 def ensure_bridge(ip: Netlink, name: str, mtu: int, tracked: bool = True) -> list[str]:
-    """A bridge that forwards at once, floods multicast, and speaks no spanning tree. ``tracked``: what passes
-    is seen by the host's rules for connections."""
+    """A bridge that forwards at once, floods multicast, speaks no spanning tree and learns so many MACs.
+    ``tracked``: what passes is seen by the host's rules for connections."""
     options = {"br_forward_delay": 0, "br_stp_state": 0, "br_mcast_snooping": 0}
     done = _ensure_link(
-        ip,
         name,
         mtu=mtu,
         master=None,
         add=lambda: ip.link("add", ifname=name, kind="bridge", **options),
     )
-    return done + (_ensure_tracked(ip, name) if tracked else [])
+    with making(f"device {name}"):
+        bridge = find(name)
+        assert bridge is not None, "made before"
+        told = bridge_settings.ensure(bridge, tracked)
+    return done or [f"device {name}: {line}" for line in told]
 
 
-def _ensure_tracked(ip: Netlink, name: str) -> list[str]:
-    """What the bridge passes on comes by the host's inet rules: that is where its connections are known."""
-    with making(f"connection tracking of bridge {name}"):
-        if is_tracked(ip, name):
-            return []
-        if not _TRACKING.exists():
-            raise BuildFailed(
-                "the kernel has no br_netfilter, which security groups need: modprobe br_netfilter"
-            )
-        flags = {"br_nf_call_iptables": 1, "br_nf_call_ip6tables": 1}
-        ip.link("set", index=index_of(ip, name), kind="bridge", **flags)
-    return [f"connection tracking of bridge {name} switched on"]
-
-
-def is_tracked(ip: Netlink, bridge: str) -> bool:
-    data = ip.link("get", ifname=bridge)[0].get_attr("IFLA_LINKINFO").get_attr("IFLA_INFO_DATA")
-    kinds = ("IFLA_BR_NF_CALL_IPTABLES", "IFLA_BR_NF_CALL_IP6TABLES")
-    return all(data.get_attr(kind) for kind in kinds)
+def is_tracked(bridge: str) -> bool:
+    link = find(bridge)
+    return link is not None and bridge_settings.is_tracked(link)
 
 
 def ensure_veth(
@@ -138,7 +122,7 @@ def ensure_veth(
     if peer_mac is not None:
         end["address"] = peer_mac
     return _ensure_link(
-        ip, name, mtu=mtu, master=master, add=lambda: ip.link("add", ifname=name, kind="veth", peer=end)
+        name, mtu=mtu, master=master, add=lambda: ip.link("add", ifname=name, kind="veth", peer=end)
     )
 
 
@@ -155,7 +139,6 @@ def ensure_vxlan(
         "vxlan_limit": most_macs,
     }
     return _ensure_link(
-        ip,
         name,
         mtu=mtu,
         master=None,
@@ -163,31 +146,29 @@ def ensure_vxlan(
     )
 
 
-def ensure_tap(ip: Netlink, name: str) -> list[str]:
+def ensure_tap(name: str) -> list[str]:
     """A persistent tap, down and on no bridge yet. A device of that name made by others is taken as it is."""
-    if find(ip, name):
+    if find(name):
         return []
     with making(f"tap {name}"):
-        ip.link("add", ifname=name, kind="tuntap", mode="tap")
+        rtnl.make_tap(name)
     return [f"tap {name} made"]
 
 
-def ensure_set(ip: Netlink, name: str, *, mtu: int, master: int | None = None) -> list[str]:
+def ensure_set(name: str, *, mtu: int, master: int | None = None) -> list[str]:
     """An existing device is up and, with ``master``, a port of that bridge."""
-    return _ensure_link(ip, name, mtu=mtu, master=master, add=None)
+    return _ensure_link(name, mtu=mtu, master=master, add=None)
 
 
-def _ensure_link(
-    ip: Netlink, name: str, *, mtu: int, master: int | None, add: Callable[[], Any] | None
-) -> list[str]:
+def _ensure_link(name: str, *, mtu: int, master: int | None, add: Callable[[], Any] | None) -> list[str]:
     done = []
     with making(f"device {name}"):
-        link = find(ip, name)
+        link = find(name)
         if link is None:
             if add is None:
                 raise BuildFailed(f"device {name} is not there")
             add()
-            link = find(ip, name)
+            link = find(name)
             assert link is not None
             done.append(f"device {name} made")
         wanted: dict[str, Any] = {}
@@ -198,44 +179,44 @@ def _ensure_link(
         if not link.up:
             # Before it is up: no router solicitation, no address of the host on a guest's network.
             disable_ipv6(name)
-            wanted["state"] = "up"
+            wanted["up"] = True
         if wanted:
-            ip.link("set", index=link.index, **wanted)
+            rtnl.change(link.index, **wanted)
             done = done or [f"device {name} set right: {', '.join(sorted(wanted))}"]
     return done
 
 
-def silence(ip: Netlink, name: str) -> None:
+def silence(name: str) -> None:
     """The device, if it is there, passes nothing any more (0.5 ms; removing it takes the kernel 25)."""
-    link = find(ip, name)
+    link = find(name)
     if link:
         with making(f"device {name}"):
-            ip.link("set", index=link.index, state="down")
+            rtnl.change(link.index, up=False)
 
 
-def delete_link(ip: Netlink, name: str) -> None:
-    delete_links(ip, [name])
+def delete_link(name: str) -> None:
+    delete_links([name])
 
 
-def delete_links(ip: Netlink, names: Iterable[str]) -> None:
+def delete_links(names: Iterable[str]) -> None:
     """These devices are gone, in one step: the kernel waits once for its CPUs (25 ms), not for each."""
-    links = [link for name in names if (link := find(ip, name))]
+    links = [link for name in names if (link := find(name))]
     if len(links) < 2:
         for link in links:
-            _unless_gone(lambda one=link: ip.link("del", index=one.index))  # type: ignore[misc]
+            _unless_gone(lambda one=link: rtnl.remove(one.index))  # type: ignore[misc]
         return
     # A group of their own: never 0, which every device is in, nor a small number, as people give.
     group = 1 << 31 | links[0].index
     for link in links:
-        _unless_gone(lambda one=link: ip.link("set", index=one.index, group=group))  # type: ignore[misc]
-    _unless_gone(lambda: ip.link("del", index=0, group=group))
+        _unless_gone(lambda one=link: rtnl.change(one.index, group=group))  # type: ignore[misc]
+    _unless_gone(lambda: rtnl.remove_group(group))
 
 
 def _unless_gone(act: Callable[[], object]) -> None:
     try:
         act()
-    except NetlinkError as error:
-        if error.code != errno.ENODEV:
+    except OSError as error:
+        if error.errno != errno.ENODEV:
             raise
 
 

@@ -18,7 +18,7 @@ from kilonova.config import Network
 from kilonova.domain import codec
 from kilonova.domain.errors import KilonovaError
 from kilonova.domain.network import NetworkState, PlugKind, Vif
-from kilonova.network.host import dhcp, firewall, linux, names, nft, records
+from kilonova.network.host import bridge_settings, dhcp, firewall, linux, names, nft, records
 from kilonova.network.host.external import External
 from kilonova.network.host.forwarding import Forwarding
 from kilonova.network.host.knowledge import Known
@@ -181,16 +181,16 @@ def _of(path: Path, kind: type[T]) -> T | None:
 
 
 def _bridge(name: str, mtu: int) -> list[str]:
-    found = _device(name, mtu)
-    with linux.netlink() as ip:
-        if not found and not linux.is_tracked(ip, name):
-            found.append(f"connection tracking of bridge {name} is off")
+    found, bridge = _device(name, mtu), linux.find(name)
+    if bridge is not None and not bridge_settings.is_tracked(bridge):
+        found.append(f"connection tracking of bridge {name} is off")
+    if bridge is not None and not bridge_settings.is_limited(bridge):
+        found.append(f"bridge {name} does not learn {bridge_settings.MOST_MACS} MACs at most")
     return found
 
 
 def _device(name: str, mtu: int, master: str | None = None) -> list[str]:
-    with linux.netlink() as ip:
-        link, bridge = linux.find(ip, name), linux.find(ip, master) if master else None
+    link, bridge = linux.find(name), linux.find(master) if master else None
     if link is None:
         return [f"device {name} is missing"]
     found = [] if link.up else [f"device {name} is down"]
@@ -215,7 +215,7 @@ def _inside(plan: NetworkPlan) -> list[str]:
         found += _device(names.UPLINK, plan.mtu)
         if gateways != [plan.transit.host]:
             found.append("its way out is missing")
-        found += rule_problems([firewall.namespace_table()])
+    found += rule_problems([firewall.namespace_table()])
     if not _metadata_listens():
         found.append("its metadata service does not listen (does Kilonova run?)")
     return found

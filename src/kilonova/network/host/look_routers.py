@@ -29,8 +29,7 @@ def _bridge(device: Device, kind: PlugKind) -> str | None:
 
 
 def _on_host(device: Device, name: str | None) -> list[str]:
-    with linux.netlink() as ip:
-        link, bridge = linux.find(ip, device.link), linux.find(ip, name) if name else None
+    link, bridge = linux.find(device.link), linux.find(name) if name else None
     if link is None:
         return [f"device {device.link} is missing"]
     found = [] if link.up else [f"device {device.link} is down"]
@@ -43,7 +42,7 @@ def _on_host(device: Device, name: str | None) -> list[str]:
 
 def _missing(ip: linux.Netlink, name: str, wanted: list[str]) -> list[str]:
     """Of a device's addresses."""
-    link = linux.find(ip, name)
+    link = linux.find(name)
     if link is None:
         return [f"device {name} is missing"]
     have = {f"{m.get_attr('IFA_ADDRESS')}/{m['prefixlen']}" for m in ip.get_addr(index=link.index)}
@@ -55,7 +54,7 @@ def _inside(plan: RouterPlan) -> list[str]:
     found = []
     with linux.netlink() as ip:
         for device in plan.devices:
-            link = linux.find(ip, device.name)
+            link = linux.find(device.name)
             if link is None or not link.up:
                 found.append(f"device {device.name} is {'missing' if link is None else 'down'}")
                 continue

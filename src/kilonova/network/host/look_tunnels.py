@@ -27,17 +27,16 @@ def tunnel_problems(folder: Path, config: Network, plug: Plug, here: Mapping[str
     if not there or not config.tunnels:
         return []
     found = []
-    with linux.netlink() as ip:
-        for network_id, tunnel in sorted(there.items()):
-            name = names.tunnel(network_id)
-            link = linux.find(ip, name)
-            if link is None:
-                found.append(f"device {name} is missing: network {network_id} is on this host alone")
-                continue
-            if not link.up or link.master is None or link.mtu != here[network_id].mtu:
-                found.append(f"device {name} is not as it should be")
-            if tunnel_device.peers_of(ip, name) != set(tunnel.peers):
-                found.append(f"device {name} does not lead to the hosts that network {network_id} is on")
+    for network_id, tunnel in sorted(there.items()):
+        name = names.tunnel(network_id)
+        link = linux.find(name)
+        if link is None:
+            found.append(f"device {name} is missing: network {network_id} is on this host alone")
+            continue
+        if not link.up or link.master is None or link.mtu != here[network_id].mtu:
+            found.append(f"device {name} is not as it should be")
+        if tunnel_device.peers_of(name) != set(tunnel.peers):
+            found.append(f"device {name} does not lead to the hosts that network {network_id} is on")
     guarded = {key: tunnels.guarded(plug, key, tunnel, here[key].addresses) for key, tunnel in there.items()}
     tables = tunnel_rules.tables(
         tunnels.table_name(folder), config.tunnel_port, guarded, plug.kind != "bridge"

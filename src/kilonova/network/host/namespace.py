@@ -19,9 +19,9 @@ _QUIET = {"accept_ra": "0", "autoconf": "0", "router_solicitations": "0", "accep
 
 
 def ensure(plan: NetworkPlan) -> list[str]:
-    """Addresses, way out and NAT are there; a line for each thing that was not."""
+    """Addresses, way out, NAT and limits are there; a line for each thing that was not."""
     with linux.netlink() as ip, linux.making(f"namespace of network {plan.network_id}"):
-        return _ensure_guests_side(ip, plan) + _ensure_uplink(ip, plan)
+        return _ensure_guests_side(ip, plan) + _ensure_uplink(ip, plan) + _ensure_rules()
 
 
 def prepare() -> None:
@@ -68,7 +68,7 @@ def _ensure_ipv6(ip: linux.Netlink, plan: NetworkPlan) -> list[str]:
 
 
 def _ensure_uplink(ip: linux.Netlink, plan: NetworkPlan) -> list[str]:
-    link = linux.find(ip, names.UPLINK)
+    link = linux.find(names.UPLINK)
     if plan.transit is None or link is None:
         return []
     done = _ensure_up(ip, names.UPLINK, plan.mtu)
@@ -80,15 +80,19 @@ def _ensure_uplink(ip: linux.Netlink, plan: NetworkPlan) -> list[str]:
     forwarding = Path("/proc/sys/net/ipv4/ip_forward")
     if forwarding.read_text().strip() != "1":
         forwarding.write_text("1")
-    table = firewall.namespace_table()
-    if problems := audit.problems(table):
-        nft.apply(nft.replace(table))
-        done += problems
     return done
 
 
+def _ensure_rules() -> list[str]:
+    table = firewall.namespace_table()
+    if problems := audit.problems(table):
+        nft.apply(nft.replace(table))
+        return problems
+    return []
+
+
 def _ensure_up(ip: linux.Netlink, name: str, mtu: int) -> list[str]:
-    link = linux.find(ip, name)
+    link = linux.find(name)
     assert link is not None, f"made with its pair before: {name}"
     if link.up and link.mtu == mtu:
         return []

@@ -14,6 +14,8 @@ import msgspec
 
 from kilonova.domain.errors import BuildFailed
 
+_MOST_FADING = 4096
+
 Expression = dict[str, Any]
 Command = dict[str, Any]
 
@@ -45,7 +47,8 @@ class Set(msgspec.Struct, frozen=True):
     """A named set of device names; with ``verdicts`` a map of each to the chain it jumps to.
 
     ``kind``: nft's type of the elements; of several, each element is those with `` . `` between them.
-    ``ranges``: they are networks' addresses (10.0.0.0/8).
+    ``ranges``: they are networks' addresses (10.0.0.0/8). ``fades``: rules put elements in, 4096 at most;
+    each goes when no rule has named it for so many seconds.
     """
 
     name: str
@@ -53,6 +56,7 @@ class Set(msgspec.Struct, frozen=True):
     verdicts: bool = False
     kind: str | list[str] = "ifname"
     ranges: bool = False
+    fades: int | None = None
 
 
 class Table(msgspec.Struct, frozen=True):
@@ -109,9 +113,25 @@ def mark(value: int) -> Expression:
     return {"mangle": {"key": meta("mark"), "value": value}}
 
 
+def send_to(mac: str) -> Expression:
+    """A statement: the frame goes to that MAC, whoever it was for."""
+    return {"mangle": {"key": payload("ether", "daddr"), "value": mac}}
+
+
 def set_ct_mark(value: Any) -> Expression:
     """A statement: its connection has this mark from here on."""
     return {"mangle": {"key": ct("mark"), "value": value}}
+
+
+def over(rate: int, burst: int) -> Expression:
+    """A match: more than so many a second come here, after so many at once."""
+    return {"limit": {"rate": rate, "burst": burst, "per": "second", "inv": True}}
+
+
+def each(key: Expression, named: str, test: Expression) -> Expression:
+    """A match: ``test`` fits, for the packets with this key alone. The set of that name, one that fades,
+    holds the keys; where it is full, it fits none that is not in it."""
+    return {"set": {"op": "update", "elem": key, "set": f"@{named}", "stmt": [test]}}
 
 
 def zone(number: int) -> Expression:
@@ -231,6 +251,8 @@ def _add_set(table: Table, named: Set) -> Command:
     at: dict[str, Any] = {"family": table.family, "table": table.name, "name": named.name, "type": named.kind}
     if named.ranges:
         at["flags"] = ["interval"]
+    if named.fades:
+        at |= {"flags": ["timeout"], "timeout": named.fades, "size": _MOST_FADING}
     return {"add": {"map": at | {"map": "verdict"}}} if named.verdicts else {"add": {"set": at}}
 
 

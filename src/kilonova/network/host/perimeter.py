@@ -18,6 +18,7 @@ from kilonova.network.host import audit, nft, tracked
 from kilonova.network.host.endings import Rights, View
 from kilonova.network.host.forwarding import Forwarding
 from kilonova.network.host.knowledge import Knowledge
+from kilonova.network.host.leaving import Leaving
 from kilonova.network.host.plug import Plug
 from kilonova.network.host.wanted import Tables, Wanted
 
@@ -52,9 +53,12 @@ class Perimeter:
         """What this process has loaded, or seen loaded."""
         self._cutting = threading.Lock()
         """Taken before ``_lock``, by who reads what the kernel tracks: that may take a second."""
+        self._leaving = Leaving()
         self._held: dict[str, Rights] = {}
         """By what the connections of each port have been looked through; so none is here after a kill -9."""
         self._wanted = Wanted(config, self._table, zone_of, plug)
+        self._begun = False
+        """Nothing is left of what an earlier run needed and this one does not."""
 
     def admit(self, vif: Vif) -> None:
         """The port's rules are loaded, and its network's."""
@@ -96,22 +100,24 @@ class Perimeter:
         with self._lock:
             vifs = [vif, *(one for one in self._vifs.values() if one.network_id == vif.network_id)]
             zones = set(self._wanted.zones(vifs).values())
-        if zones and addresses:
-            tracked.end(list(tracked.connections(zones, addresses)))
+        self._leaving.end(zones, addresses)
 
-    def start(self) -> None:
+    def _begin(self) -> None:
         """Nothing is left of an earlier run if there is no port any more, nor what another plug needed."""
-        with self._lock:
-            if not self._vifs:
-                self._remove()
-                return
+        if self._begun:
+            return
+        if self._vifs:
             unused = [] if self._wanted.guards else ["bridge"]
             unused += ["arp"] if self._wanted.switched(()) is None else []
             nft.apply([c for family in unused for c in nft.delete_table(family, self._table)])
+        else:
+            self._remove()
+        self._begun = True
 
     def ensure(self, *, rules: bool) -> list[str]:
         """All is as it should be, the rules too if asked; a line for each thing that was not."""
         with self._lock:
+            self._begin()
             done = self._ensure_forwarding()
             if not self._vifs or not rules:
                 return done

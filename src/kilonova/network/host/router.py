@@ -97,19 +97,18 @@ class Router:
 
     def _remove_device(self, name: str) -> None:
         def remove() -> None:
-            with linux.netlink() as ip, linux.making(f"removing {name}"):
-                linux.delete_link(ip, name)
+            with linux.making(f"removing {name}"):
+                linux.delete_link(name)
 
         linux.inside(self._namespace, remove)
 
     def _ensure_device(self, device: Device) -> list[str]:
         """The veth pair is there, and joined."""
-        with linux.netlink() as ip:
-            here = linux.find(ip, device.link) is not None
+        here = linux.find(device.link) is not None
         if here and device.name not in linux.inside(self._namespace, router_space.present):
             # Its other end is in a namespace that only lost its name, with a router of that life.
-            with linux.netlink() as ip, linux.making(f"removing {device.link}"):
-                linux.delete_link(ip, device.link)
+            with linux.making(f"removing {device.link}"):
+                linux.delete_link(device.link)
         with linux.netlink() as ip:
             done = linux.ensure_veth(
                 ip, device.link, device.name, self._namespace, mtu=device.mtu, peer_mac=device.mac

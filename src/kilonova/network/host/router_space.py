@@ -104,7 +104,7 @@ def _ensure_rules(plan: RouterPlan) -> list[str]:
 
 
 def _ensure_device(ip: linux.Netlink, device: Device) -> list[str]:
-    link = linux.find(ip, device.name)
+    link = linux.find(device.name)
     assert link is not None, f"made with its pair before: {device.name}"
     done = []
     if not link.up or link.mtu != device.mtu:

@@ -198,8 +198,7 @@ class Routers:
         for network_id in sorted(set(record.networks) - set(kept.networks)):
             with self._network(network_id) as needed:
                 if not needed and not any(network_id in other.networks for other in others):
-                    with linux.netlink() as ip:
-                        self._plug.remove_network(ip, network_id)
+                    self._plug.remove_network(network_id)
         for name in sorted(set(record.external) - set(kept.external)):
             if not any(name in other.external for other in others):
                 self._external.remove_bridge(name)
@@ -213,7 +212,7 @@ class Routers:
         """The device's end on the host is where it should be."""
         with linux.netlink() as ip:
             if device.bridge:
-                return _on_external(ip, device.link, device.mtu, device.bridge)
+                return _on_external(device.link, device.mtu, device.bridge)
             with self._network(device.network_id):
                 return self._plug.ensure_router(ip, space, device)
 
@@ -233,11 +232,11 @@ class Routers:
         self._tell_failed(error.message)
 
 
-def _on_external(ip: linux.Netlink, link: str, mtu: int, bridge: str) -> list[str]:
-    master = linux.find(ip, bridge)
+def _on_external(link: str, mtu: int, bridge: str) -> list[str]:
+    master = linux.find(bridge)
     if master is None:
         return []  # the next look makes it
-    return linux.ensure_set(ip, link, mtu=mtu, master=master.index)
+    return linux.ensure_set(link, mtu=mtu, master=master.index)
 
 
 def _links(states: Iterable[RouterState]) -> list[str]:

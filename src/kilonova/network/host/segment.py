@@ -51,16 +51,22 @@ class Segment:
             self._shape = None
         return self._shape is None
 
+    def follow(self, plan: NetworkPlan, folder: Path) -> list[str]:
+        """After a port left: ensure(), which looks at nothing that is to be as it was."""
+        if _shape_of(plan) != self._shape:
+            return self.ensure(plan, folder)
+        self._plan = plan
+        return self._ensure_services(plan, folder)
+
     def ensure(self, plan: NetworkPlan, folder: Path) -> list[str]:
         """The network works on this host; a line for each thing that had to be made."""
         with linux.netlink() as ip:
-            done = self._ensure_namespace(ip, folder)
+            done = self._ensure_namespace(folder)
             done += self._plug.ensure_network(ip, plan)
             done += links.ensure(ip, plan)
-        shape = (plan.mtu, plan.subnets, plan.transit, plan.addresses, plan.addresses6)
-        if self.changed() or shape != self._shape:
+        if self.changed() or _shape_of(plan) != self._shape:
             done += linux.inside(self._namespace, lambda: namespace.ensure(plan))
-            self._shape = shape
+            self._shape = _shape_of(plan)
         self._plan = plan
         done += self._ensure_services(plan, folder)
         return done
@@ -77,10 +83,9 @@ class Segment:
     def remove(self, folder: Path, routed: bool = False) -> None:
         """Nothing of the network is left on the host, but for what a router on it needs."""
         self.close()
-        with linux.netlink() as ip:
-            dhcp.stop(folder)
-            self._plug.remove_network(ip, self.network_id, routed)
-            links.remove(ip, self.network_id)
+        dhcp.stop(folder)
+        self._plug.remove_network(self.network_id, routed)
+        links.remove(self.network_id)
         with linux.making(f"removing {self._namespace}"):
             linux.delete_namespace(self._namespace)
 
@@ -93,14 +98,14 @@ class Segment:
         self._changes = None
         self._shape = None
 
-    def _ensure_namespace(self, ip: linux.Netlink, folder: Path) -> list[str]:
+    def _ensure_namespace(self, folder: Path) -> list[str]:
         if linux.namespace_exists(self._namespace):
             return []
         # One that only lost its name lives on in its server and devices: those go first.
         self.close()
         dhcp.stop(folder)
         for name in (names.gate(self.network_id), names.transit(self.network_id)):
-            linux.delete_link(ip, name)
+            linux.delete_link(name)
         return linux.ensure_namespace(self._namespace, namespace.prepare)
 
     def _ensure_services(self, plan: NetworkPlan, folder: Path) -> list[str]:
@@ -139,3 +144,8 @@ class Segment:
         """In the loop's thread, without the lock: only tell."""
         dhcp.reap(pid)
         self._on_dhcp_end(self.network_id)
+
+
+def _shape_of(plan: NetworkPlan) -> object:
+    """All of the network that is the same whatever ports it has."""
+    return (plan.mtu, plan.subnets, plan.transit, plan.addresses, plan.addresses6)

@@ -23,9 +23,9 @@ def ensure(
 ) -> list[str]:
     """The device is there, up, and sends to those; a line for each thing that was not so."""
     done = []
-    if linux.find(ip, name) and not _is_right(ip, name, vni, local, port):
+    if linux.find(name) and not _is_right(ip, name, vni, local, port):
         with linux.making(f"removing {name}"):
-            linux.delete_link(ip, name)
+            linux.delete_link(name)
         done.append(f"device {name} was another")
     done += linux.ensure_vxlan(ip, name, mtu=mtu, vni=vni, local=local, port=port, most_macs=_MOST_MACS)
     return done + ensure_peers(ip, name, peers)
@@ -33,8 +33,8 @@ def ensure(
 
 def ensure_peers(ip: linux.Netlink, name: str, peers: list[str]) -> list[str]:
     with linux.making(f"hosts of {name}"):
-        index = linux.index_of(ip, name)
-        present = peers_of(ip, name)
+        index = linux.index_of(name)
+        present = peers_of(name)
         for address in sorted(set(peers) - present):
             ip.fdb("append", ifindex=index, lladdr=_EVERYBODY, dst=address)
         for address in sorted(present - set(peers)):
@@ -42,9 +42,9 @@ def ensure_peers(ip: linux.Netlink, name: str, peers: list[str]) -> list[str]:
     return [f"hosts of {name} set right"] if present != set(peers) else []
 
 
-def peers_of(ip: linux.Netlink, name: str) -> set[str]:
+def peers_of(name: str) -> set[str]:
     """Where the device, which is there, sends what is for everybody."""
-    index = linux.index_of(ip, name)
+    index = linux.index_of(name)
     try:
         return forwarding_table.destinations(index, bytes.fromhex(_EVERYBODY.replace(":", "")))
     except OSError as error:

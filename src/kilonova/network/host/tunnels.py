@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from ipaddress import IPv4Address
 from pathlib import Path
 from zlib import crc32
@@ -47,18 +48,25 @@ class Tunnels:
         """Networks whose tunnel is, or may be, there."""
         self._open: dict[str, Guarded] = {}
         self._loaded: tuple[nft.Table, ...] | None = None
+        self._begun = False
 
-    def start(self) -> None:
-        """A host that takes no tunnels has no rules for them. What an earlier run may have left open is ruled
-        from the first moment; what of it should not be, the host removes."""
+    def begin(self, addresses_of: Callable[[str], list[str]]) -> list[str]:
+        """Once, again if it failed: a host that takes no tunnels has no rules for them. What an earlier run
+        may have left open is ruled from the first moment, as ensure() rules it; what of it should not be, the
+        host removes."""
         with self._lock:
+            if self._begun:
+                return []
             if self.address is None:
                 self._unload()
-                return
-            for network_id, tunnel in self._known.items():
-                if tunnel.peers:
-                    self._open[network_id] = guarded(self._plug, network_id, tunnel, [])
-            self._load_rules()
+            else:
+                for network_id, tunnel in self._known.items():
+                    if tunnel.peers:
+                        own = guarded(self._plug, network_id, tunnel, addresses_of(network_id))
+                        self._open.setdefault(network_id, own)
+                self._load_rules()
+            self._begun = True
+        return []
 
     def networks(self) -> set[str]:
         """Those whose tunnel is, or may be, there."""
@@ -70,8 +78,9 @@ class Tunnels:
         return network_id in self._there or (tunnel is not None and bool(tunnel.peers))
 
     def learn(self, told: dict[str, NetworkTunnel], asked: float, here: set[str]) -> set[str]:
-        """Keep what is newer than what is known; of which networks that was. ``here``: they are on this
-        host. What cannot be is left out, and what was known of that network stays."""
+        """Keep what is newer than what is known; the networks whose tunnel is not, or may not be, as was
+        told. ``here``: they are on this host. What cannot be is left out, and what was known of that network
+        stays."""
         told = {network_id: tunnel for network_id, tunnel in told.items() if _is_sound(network_id, tunnel)}
         with self._lock:
             newer = {key for key in told if self._asked.get(key, 0.0) <= asked}
@@ -84,14 +93,19 @@ class Tunnels:
                     del self._known[key]
             if before != self._known:
                 records.write(self._path, msgspec.json.encode(self._known))
-            return newer
+            return {key for key in newer if before.get(key) != told[key] or self._is_behind(key, here)}
+
+    def _is_behind(self, network_id: str, here: set[str]) -> bool:
+        """What was done for it before is not what is known; or it failed."""
+        wanted = self.address is not None and network_id in here and bool(self._known[network_id].peers)
+        return wanted != (network_id in self._there)
 
     def ensure(self, ip: linux.Netlink, network_id: str, mtu: int, addresses: list[str]) -> list[str]:
         """The network, which is here, is joined to its other hosts, if there are any; a line for each thing
         that had to be made. ``addresses``: the namespace's own."""
         tunnel = self._known.get(network_id)
         if self.address is None or tunnel is None or not tunnel.peers:
-            return self.remove(ip, network_id)
+            return self.remove(network_id)
         name = names.tunnel(network_id)
         self._there.add(network_id)
         self._guard(network_id, tunnel, addresses)
@@ -106,15 +120,15 @@ class Tunnels:
         )
         return done + self._plug.ensure_tunnel(ip, network_id, name, mtu)
 
-    def remove(self, ip: linux.Netlink, network_id: str) -> list[str]:
+    def remove(self, network_id: str) -> list[str]:
         """Nothing of the network's tunnel is left; a line if there was one."""
         if network_id not in self._there:
             return []
         name = names.tunnel(network_id)
-        was = linux.find(ip, name) is not None
+        was = linux.find(name) is not None
         with linux.making(f"removing {name}"):
-            linux.delete_link(ip, name)
-        self._plug.remove_tunnel(ip, network_id)
+            linux.delete_link(name)
+        self._plug.remove_tunnel(network_id)
         self._there.discard(network_id)
         with self._lock:
             if self._open.pop(network_id, None) is not None:
@@ -132,11 +146,22 @@ class Tunnels:
                 done += [line for table in wanted for line in audit.problems(table)]
                 if done:
                     self._replace(wanted)
-            with linux.netlink() as ip:
-                for network_id, one in self._open.items():
-                    if linux.find(ip, names.tunnel(network_id)):
-                        done += tunnel_device.ensure_peers(ip, names.tunnel(network_id), one.peers)
+            opened = dict(self._open)
+        # Not under the lock, for which plugs wait: any guest may make such a table long.
+        for network_id in sorted(opened):
+            done += self._repair_peers(network_id, opened[network_id])
         return done
+
+    def _repair_peers(self, network_id: str, seen: Guarded) -> list[str]:
+        name = names.tunnel(network_id)
+        if linux.find(name) is None or tunnel_device.peers_of(name) == set(seen.peers):
+            return []
+        with self._lock:  # it may have been told others meanwhile
+            now = self._open.get(network_id)
+            if now is None:
+                return []
+            with linux.netlink() as ip:
+                return tunnel_device.ensure_peers(ip, name, now.peers)
 
     def _guard(self, network_id: str, tunnel: NetworkTunnel, addresses: list[str]) -> None:
         """Its rules are loaded."""

@@ -18,7 +18,7 @@ from kilonova import log
 from kilonova.config import Network
 from kilonova.domain.network import Vif
 from kilonova.domain.security_groups import Filter
-from kilonova.network.host import firewall, linux, names, nft, past_switch, security
+from kilonova.network.host import faults, firewall, linux, names, nft, past_switch, security
 from kilonova.network.host.endings import Rights, View
 from kilonova.network.host.knowledge import Known
 from kilonova.network.host.plug import Filters, Plug, on_switch
@@ -188,7 +188,7 @@ class Wanted:
                 return str(error)
             return None
 
-        found = linux.aside(lambda: None if loads([]) else _faults(suspects, loads))
+        found = linux.aside(lambda: None if loads([]) else faults.find(suspects, loads))
         for part, reason in (found or {}).items():
             _log.error("left_closed", what=" ".join(part), reason=reason)
             self._refused[part] = told[part]
@@ -206,17 +206,6 @@ class Wanted:
         }
         members = [one for both in sets.values() for one in both]
         return firewall.bridge_table(self._name, ports, {}, groups, members)
-
-
-def _faults(parts: Sequence[Part], loads: Callable[[Sequence[Part]], str | None]) -> dict[Part, str]:
-    """Those of these parts that ``loads`` tells a reason against, each with it."""
-    reason = loads(parts)
-    if reason is None:
-        return {}
-    if len(parts) == 1:
-        return {parts[0]: reason}
-    middle = len(parts) // 2
-    return _faults(parts[:middle], loads) | _faults(parts[middle:], loads)
 
 
 def _groups_of(vifs: Collection[Vif]) -> list[str]:

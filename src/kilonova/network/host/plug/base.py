@@ -58,7 +58,7 @@ class Plug(Protocol):
         """Nothing of ensure_port() is left but the tap, which is the host's, and these devices: whoever asks
         removes them, the tap at the same time if it goes too."""
 
-    def remove_network(self, ip: Netlink, network_id: str, routed: bool = False) -> None:
+    def remove_network(self, network_id: str, routed: bool = False) -> None:
         """Nothing of ensure_network() is left. Its ports are gone, or go at this moment. ``routed``: a router
         is on the network, and what its device there needs stays."""
 
@@ -77,7 +77,7 @@ class Plug(Protocol):
         """The device, which leads to the network's other hosts, is joined to the network by a Linux bridge
         of the host's: rules see what passes between the two."""
 
-    def remove_tunnel(self, ip: Netlink, network_id: str) -> None:
+    def remove_tunnel(self, network_id: str) -> None:
         """Nothing of ensure_tunnel() is left. The device is gone."""
 
     def tunnel_bridge(self, network_id: str) -> str | None:

@@ -20,29 +20,29 @@ class BridgePlug:
         bridge, space = names.bridge(plan.network_id), names.namespace(plan.network_id)
         done = linux.ensure_bridge(ip, bridge, plan.mtu)
         gate, mac = names.gate(plan.network_id), names.guests_mac(plan.network_id)
-        master = linux.index_of(ip, bridge)
+        master = linux.index_of(bridge)
         return done + linux.ensure_veth(
             ip, gate, names.GUESTS, space, mtu=plan.mtu, master=master, peer_mac=mac
         )
 
     def ensure_port(self, ip: Netlink, vif: Vif) -> list[str]:
-        master = linux.index_of(ip, vif.bridge)
-        return linux.ensure_set(ip, vif.tap, mtu=vif.mtu, master=master)
+        master = linux.index_of(vif.bridge)
+        return linux.ensure_set(vif.tap, mtu=vif.mtu, master=master)
 
     def remove_port(self, port_id: str) -> list[str]:
         return []  # the tap is all there is
 
-    def remove_network(self, ip: Netlink, network_id: str, routed: bool = False) -> None:
+    def remove_network(self, network_id: str, routed: bool = False) -> None:
         gate, bridge = names.gate(network_id), names.bridge(network_id)
         for name in [gate] if routed else [gate, bridge]:
             with linux.making(f"removing {name}"):
-                linux.delete_link(ip, name)
+                linux.delete_link(name)
 
     def ensure_router(self, ip: Netlink, space: str, device: Device) -> list[str]:
         bridge = names.bridge(device.network_id)
         done = linux.ensure_bridge(ip, bridge, device.mtu)
-        master = linux.index_of(ip, bridge)
-        return done + linux.ensure_set(ip, device.link, mtu=device.mtu, master=master)
+        master = linux.index_of(bridge)
+        return done + linux.ensure_set(device.link, mtu=device.mtu, master=master)
 
     def keep_routers(self, links: Collection[str]) -> None:
         """On a bridge are no ends without their devices."""
@@ -51,9 +51,9 @@ class BridgePlug:
         """Its rules are the perimeter's."""
 
     def ensure_tunnel(self, ip: Netlink, network_id: str, device: str, mtu: int) -> list[str]:
-        return linux.ensure_set(ip, device, mtu=mtu, master=linux.index_of(ip, names.bridge(network_id)))
+        return linux.ensure_set(device, mtu=mtu, master=linux.index_of(names.bridge(network_id)))
 
-    def remove_tunnel(self, ip: Netlink, network_id: str) -> None:
+    def remove_tunnel(self, network_id: str) -> None:
         """The device is all there was."""
 
     def tunnel_bridge(self, network_id: str) -> None:

@@ -20,7 +20,7 @@ def ensure_gate(ip: Netlink, switch: Switch, plan: NetworkPlan) -> list[str]:
     done = linux.ensure_veth(ip, gate, names.GUESTS, space, mtu=plan.mtu, peer_mac=mac)
     if switch.in_userspace():
         done += linux.inside(space, lambda: offload.ensure_off(names.GUESTS))
-    done += switch.ensure_port(gate, linux.index_of(ip, gate), plan.network_id, of_gate(plan.network_id))
+    done += switch.ensure_port(gate, linux.index_of(gate), plan.network_id, of_gate(plan.network_id))
     return done
 
 
@@ -28,7 +28,7 @@ def gates(networks: Known) -> set[str]:
     return {names.gate(network_id) for network_id in networks()}
 
 
-def remove_gate(ip: Netlink, switch: Switch, network_id: str, routed: bool) -> None:
+def remove_gate(switch: Switch, network_id: str, routed: bool) -> None:
     """``routed``: the network's tag stays."""
     gate = names.gate(network_id)
     if routed:
@@ -36,15 +36,15 @@ def remove_gate(ip: Netlink, switch: Switch, network_id: str, routed: bool) -> N
     else:
         switch.remove_network(gate, network_id)
     with linux.making(f"removing {gate}"):
-        linux.delete_link(ip, gate)
+        linux.delete_link(gate)
 
 
-def ensure_router(ip: Netlink, switch: Switch, space: str, device: Device) -> list[str]:
+def ensure_router(switch: Switch, space: str, device: Device) -> list[str]:
     """A port of the network's tag and of no other."""
-    done = linux.ensure_set(ip, device.link, mtu=device.mtu)
+    done = linux.ensure_set(device.link, mtu=device.mtu)
     if switch.in_userspace():
         done += linux.inside(space, lambda: offload.ensure_off(device.name))
-    index = linux.index_of(ip, device.link)
+    index = linux.index_of(device.link)
     return done + switch.ensure_port(device.link, index, device.network_id, of_gate(device.network_id))
 
 

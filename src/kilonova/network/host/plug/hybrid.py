@@ -38,24 +38,24 @@ class HybridPlug:
     def ensure_port(self, ip: Netlink, vif: Vif) -> list[str]:
         bridge, inner, outer = (make(vif.port_id) for make in (names.qbr, names.qvb, names.qvo))
         done = linux.ensure_bridge(ip, bridge, vif.mtu)
-        master = linux.index_of(ip, bridge)
-        done += linux.ensure_set(ip, vif.tap, mtu=vif.mtu, master=master)
+        master = linux.index_of(bridge)
+        done += linux.ensure_set(vif.tap, mtu=vif.mtu, master=master)
         done += linux.ensure_veth(ip, inner, outer, None, mtu=vif.mtu, master=master)
-        done += linux.ensure_set(ip, outer, mtu=vif.mtu)
+        done += linux.ensure_set(outer, mtu=vif.mtu)
         if self._switch.in_userspace():
             done += offload.ensure_off(inner)
-        done += self._switch.ensure_port(outer, linux.index_of(ip, outer), vif.network_id, of_port(vif))
+        done += self._switch.ensure_port(outer, linux.index_of(outer), vif.network_id, of_port(vif))
         return done
 
     def remove_port(self, port_id: str) -> list[str]:
         self._switch.remove_port(names.qvo(port_id))
         return [names.qvb(port_id), names.qbr(port_id)]
 
-    def remove_network(self, ip: Netlink, network_id: str, routed: bool = False) -> None:
-        remove_gate(ip, self._switch, network_id, routed)
+    def remove_network(self, network_id: str, routed: bool = False) -> None:
+        remove_gate(self._switch, network_id, routed)
 
     def ensure_router(self, ip: Netlink, space: str, device: Device) -> list[str]:
-        return ensure_router(ip, self._switch, space, device)
+        return ensure_router(self._switch, space, device)
 
     def keep_routers(self, links: Collection[str]) -> None:
         keep_routers(self._switch, links)
@@ -66,8 +66,8 @@ class HybridPlug:
     def ensure_tunnel(self, ip: Netlink, network_id: str, device: str, mtu: int) -> list[str]:
         return ensure_tunnel(ip, self._switch, network_id, device, mtu)
 
-    def remove_tunnel(self, ip: Netlink, network_id: str) -> None:
-        remove_tunnel(ip, self._switch, network_id)
+    def remove_tunnel(self, network_id: str) -> None:
+        remove_tunnel(self._switch, network_id)
 
     def tunnel_bridge(self, network_id: str) -> str:
         return names.tunnel_bridge(network_id)

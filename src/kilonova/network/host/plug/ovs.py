@@ -48,24 +48,24 @@ class OvsPlug:
                 "Open vSwitch works without its kernel module here, and so must take over checksums:"
                 " ovs-vsctl set Open_vSwitch . other_config:userspace-tso-enable=true, then restart it"
             )
-        device = linux.index_of(ip, vif.tap)
+        device = linux.index_of(vif.tap)
         done = self._switch.ensure_port(
             vif.tap, device, vif.network_id, of_port(vif), closed=vif.port_security
         )
         self._guard.load()
-        return done + linux.ensure_set(ip, vif.tap, mtu=vif.mtu)
+        return done + linux.ensure_set(vif.tap, mtu=vif.mtu)
 
     def remove_port(self, port_id: str) -> list[str]:
         self._switch.remove_port(names.tap(port_id))
         self._guard.dismiss(port_id)
         return []
 
-    def remove_network(self, ip: Netlink, network_id: str, routed: bool = False) -> None:
-        remove_gate(ip, self._switch, network_id, routed)
+    def remove_network(self, network_id: str, routed: bool = False) -> None:
+        remove_gate(self._switch, network_id, routed)
         self._guard.load()
 
     def ensure_router(self, ip: Netlink, space: str, device: Device) -> list[str]:
-        done = ensure_router(ip, self._switch, space, device)
+        done = ensure_router(self._switch, space, device)
         self._guard.load()
         return done
 
@@ -81,8 +81,8 @@ class OvsPlug:
         self._guard.load()
         return done
 
-    def remove_tunnel(self, ip: Netlink, network_id: str) -> None:
-        remove_tunnel(ip, self._switch, network_id)
+    def remove_tunnel(self, network_id: str) -> None:
+        remove_tunnel(self._switch, network_id)
         self._guard.load()
 
     def tunnel_bridge(self, network_id: str) -> str:

@@ -18,20 +18,20 @@ def ensure_tunnel(ip: Netlink, switch: Switch, network_id: str, device: str, mtu
         make(network_id) for make in (names.tunnel_bridge, names.tunnel_inner, names.tunnel_outer)
     )
     done = linux.ensure_bridge(ip, bridge, mtu, tracked=False)
-    master = linux.index_of(ip, bridge)
-    done += linux.ensure_set(ip, device, mtu=mtu, master=master)
+    master = linux.index_of(bridge)
+    done += linux.ensure_set(device, mtu=mtu, master=master)
     done += linux.ensure_veth(ip, inner, outer, None, mtu=mtu, master=master)
-    done += linux.ensure_set(ip, outer, mtu=mtu)
+    done += linux.ensure_set(outer, mtu=mtu)
     if switch.in_userspace():
         done += offload.ensure_off(inner)
-    return done + switch.ensure_port(outer, linux.index_of(ip, outer), network_id, of_gate(network_id))
+    return done + switch.ensure_port(outer, linux.index_of(outer), network_id, of_gate(network_id))
 
 
-def remove_tunnel(ip: Netlink, switch: Switch, network_id: str) -> None:
+def remove_tunnel(switch: Switch, network_id: str) -> None:
     switch.remove_port(names.tunnel_outer(network_id))
     with linux.making(f"removing {names.tunnel_bridge(network_id)}"):
-        linux.delete_link(ip, names.tunnel_inner(network_id))
-        linux.delete_link(ip, names.tunnel_bridge(network_id))
+        linux.delete_link(names.tunnel_inner(network_id))
+        linux.delete_link(names.tunnel_bridge(network_id))
 
 
 def tunnels(networks: Known) -> set[str]:

@@ -5,6 +5,7 @@
     SENT        the sender's groups, after its zone of connections was asked
     LEAVING     what they let pass is a connection from now on
     FORWARD     by its destination: to guarded ports here, each by way of its own groups
+    MANY        called: some of these ports, where there are many: what a flow does has an end at 64 KiB
     REST        and to all others as a switch does it, with VLANs and learning
     COMING      a guarded port: what needs no rule, and a look into its zone
     ARRIVED     the receiver's groups
@@ -14,6 +15,7 @@
     MEMBERS     called: whether the address in ADDRESS is of the group in REMOTE
     RULES       called: the rules of a group
     MARKER      nobody comes here: a change of it is one of nothing (cache.py)
+    TRIAL       nor here, where the switch is asked whether it takes a flow at all (guard.py)
 
 SENT and ARRIVED hold every packet of a connection, whichever way it goes, against the rules of the way that
 the first one went, and by the addresses and ports of the first one: the switch knows them (ct_nw_src,
@@ -28,12 +30,14 @@ from uuid import UUID
 
 CLASSIFY = 0
 GUARD, SENT, LEAVING, FORWARD, REST = 110, 111, 112, 113, 114
-COMING, ARRIVED, ENTERING = 115, 116, 117
-PORT, GROUP, MEMBERS, RULES, MARKER = 120, 121, 122, 123, 124
+COMING, ARRIVED, ENTERING, MANY = 115, 116, 117, 118
+PORT, GROUP, MEMBERS, RULES, MARKER, TRIAL = 120, 121, 122, 123, 124, 125
 """Neutron's agent has tables up to 94."""
 
 TAG, ZONE, SEAT, FLAGS = "reg0", "reg1", "reg2", "reg3"
 """The network's local tag; whose rules are asked: its zone of connections, and its number on the bridge."""
+PART = "reg13"
+"""Which of the flows in MANY."""
 OUR_GROUP, REMOTE, ADDRESS, ADDRESS6 = "xxreg1", "xxreg2", "reg12", "xxreg3"
 
 GUARDED, GATE, INWARDS, UNTRACKED, ACCEPTED, MEMBER = (1 << bit for bit in range(6))

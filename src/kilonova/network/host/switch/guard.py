@@ -7,17 +7,24 @@ bridge, and the difference to what was loaded is one bundle: no packet meets hal
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import TypeVar
 
+from kilonova import log
 from kilonova.domain.errors import BuildFailed, Unavailable
 from kilonova.domain.network import INTEGRATION_BRIDGE
+from kilonova.network.host import faults
 from kilonova.network.host.ruleset import Rules
 from kilonova.network.host.switch import cache, flows, openflow, pipeline
-from kilonova.network.host.switch.flows import Flow
-from kilonova.network.host.switch.made import Flows, Made
+from kilonova.network.host.switch.flows import MARKER, TRIAL, Flow
+from kilonova.network.host.switch.made import NETWORK, Flows, Made, Part
 from kilonova.network.host.switch.port_flows import Guarded
 from kilonova.network.host.switch.switch import Switch
+
+_log = log.get("network.host")
+
+T = TypeVar("T")
 
 
 class Guard:
@@ -49,10 +56,19 @@ class Guard:
             if not self._to_await:
                 return
             # The look that ends first may have begun before the change. The next has not.
-            marker, folder = pipeline.marker(), self._switch.folder()
-            cache.await_look(folder, lambda: self._delete([], [marker]))
-            cache.await_look(folder, lambda: self._delete([marker.place]))
+            folder = self._switch.folder()
+            cache.await_look(folder, self._disturb)
+            cache.await_look(folder, self._disturb)
             self._to_await = False
+
+    def _disturb(self) -> None:
+        """A change by which nothing is changed: the switch looks through what it remembers."""
+        self._try([pipeline.marker()], MARKER)
+
+    def _try(self, tried: Iterable[Flow], table: int) -> None:
+        """In one bundle they come, into a table where no packet does, and go."""
+        gone = f"delete cookie={flows.cookie(self._switch.owner)}/-1,table={table}"
+        self._change([], tried, [gone])
 
     @contextmanager
     def _unless_gone(self) -> Iterator[None]:
@@ -69,6 +85,40 @@ class Guard:
         if bridge is None:
             self._loaded, self._to_await = None, False
             return
+        self._heeding(lambda: self._load_into(bridge))
+
+    def _heeding(self, load: Callable[[], T]) -> T:
+        """``load()``; while the switch refuses flows, again, with what is at fault left closed."""
+        while True:
+            try:
+                return load()
+            except openflow.Refused:
+                if not self._close_faults():
+                    raise
+
+    def _close_faults(self) -> bool:
+        """Whether something was at fault, which is left closed from now on, and named in the log."""
+        parts = {part: flows_ for part, flows_ in self._made.parts().items() if flows_}
+
+        def takes(some: Sequence[Part]) -> str | None:
+            tried = [flow._replace(table=TRIAL) for part in some for flow in parts[part].values()]
+            try:
+                self._try(tried, TRIAL)
+            except openflow.Refused as error:
+                return error.message
+            return None
+
+        if takes([]) is not None:  # it is not the flows
+            return False
+        # The way to a port says its MAC too: without what is wrong with a port it may be right.
+        found = faults.find([part for part in parts if part[0] != NETWORK], takes)
+        found = found or faults.find([part for part in parts if part[0] == NETWORK], takes)
+        for part, reason in found.items():
+            _log.error("left_closed", what=" ".join(map(str, part)), reason=reason)
+            self._made.close(part)
+        return bool(found)
+
+    def _load_into(self, bridge: object) -> None:
         wanted = self._wanted()
         if self._loaded is None or self._loaded[0] != bridge:
             self._replace_all(wanted)
@@ -95,15 +145,18 @@ class Guard:
     def ensure(self) -> list[str]:
         """Exactly these flows are ours."""
         with self._lock:
-            bridge, wanted = self._switch.identity(), self._wanted()
-            if bridge is None or not wanted:
-                return []
-            wrong = not self._are(wanted)
-            if wrong:
-                self._replace_all(wanted)
-                self._to_await = True
-            self._loaded = bridge, wanted
-            return [f"flows of {INTEGRATION_BRIDGE} were not as they should be"] if wrong else []
+            return self._heeding(self._ensure)
+
+    def _ensure(self) -> list[str]:
+        bridge, wanted = self._switch.identity(), self._wanted()
+        if bridge is None or not wanted:
+            return []
+        wrong = not self._are(wanted)
+        if wrong:
+            self._replace_all(wanted)
+            self._to_await = True
+        self._loaded = bridge, wanted
+        return [f"flows of {INTEGRATION_BRIDGE} were not as they should be"] if wrong else []
 
     def look(self) -> list[str]:
         """What ensure() would find, with nothing changed."""
@@ -129,7 +182,7 @@ class Guard:
         ]
         guarded.sort(key=lambda port: port.seat)  # of the same ports always the same flows
         base = {flow.place: flow for flow in ([pipeline.base()] if ours else [])}
-        return base | self._made.flows(seats, guarded, rules) if guarded else base
+        return base | self._made.flows(seats, guarded, rules)
 
     def _replace_all(self, wanted: Flows) -> None:
         self._change([f"delete cookie={flows.cookies(self._switch.owner)}"], wanted.values())
@@ -138,6 +191,6 @@ class Guard:
         cookie = flows.cookie(self._switch.owner)
         self._change([f"delete_strict cookie={cookie}/-1,{place}" for place in places], new)
 
-    def _change(self, deletions: list[str], new: Iterable[Flow]) -> None:
+    def _change(self, deletions: list[str], new: Iterable[Flow], last: Sequence[str] = ()) -> None:
         additions = [f"add {flows.text(self._switch.owner, flow)}" for flow in new]
-        openflow.change(self._switch.control(), [*deletions, *additions])
+        openflow.change(self._switch.control(), [*deletions, *additions, *last])

@@ -20,7 +20,10 @@ Flows = dict[str, Flow]
 
 _log = log.get("network.host")
 
-_Key = tuple[str, object]
+Part = tuple[str, object]
+"""What flows are made of: its kind and its id."""
+NETWORK = "network"
+"""The kind of the ways to a network's ports."""
 
 
 class Made:
@@ -29,7 +32,9 @@ class Made:
     def __init__(self) -> None:
         self._from: object = None
         self._flows: Flows = {}
-        self._parts: dict[_Key, tuple[object, Flows]] = {}
+        self._parts: dict[Part, tuple[object, Flows]] = {}
+        self._refused: dict[Part, object] = {}
+        """What the switch did not take."""
 
     def flows(self, seats: list[Seat], guarded: list[Guarded], rules: Ruleset) -> Flows:
         """``seats``: of all ports of ours, the guarded ones too."""
@@ -42,7 +47,9 @@ class Made:
 
         def part(kind: str, of: object, source: T, make: Callable[[T], list[Flow]]) -> Flows:
             known = before.get((kind, of))
-            if known is None or known[0] != source:
+            if (kind, of) in self._refused and self._refused[kind, of] == source:
+                known = source, {}
+            elif known is None or known[0] != source:
                 known = source, _or_none(f"{kind} {of}", source, make)
             self._parts[kind, of] = known
             return known[1]
@@ -54,15 +61,27 @@ class Made:
                 found |= part("open", seat.name, seat, port_flows.open_port)
         for port in guarded:
             found |= part("port", port.vif.port_id, port, port_flows.guarded_port)
-        for tag in sorted({port.seat.tag for port in guarded}):
-            there = [port for port in guarded if port.seat.tag == tag]
-            found |= part("network", tag, there, partial(port_flows.network, tag))
+        led = [port for port in guarded if self._parts["port", port.vif.port_id][1]]
+        for tag in sorted({port.seat.tag for port in led}):
+            there = [port for port in led if port.seat.tag == tag]
+            found |= part(NETWORK, tag, there, partial(port_flows.network, tag))
         for group, told in filters.items():
             found |= part("security group", group, told, partial(group_flows.group, group))
         for group, addresses in members.items():
             found |= part("members of security group", group, addresses, partial(group_flows.members, group))
+        self._refused = {one: self._refused[one] for one in self._refused.keys() & self._parts.keys()}
         self._from, self._flows = sources, found
         return found
+
+    def parts(self) -> dict[Part, Flows]:
+        """Those that the last flows() were made of."""
+        return {part: flows for part, (_, flows) in self._parts.items()}
+
+    def close(self, part: Part) -> None:
+        """Until another word comes of it, it has no flows: the port passes nothing, the group lets nothing
+        pass, it has no members."""
+        self._refused[part] = self._parts[part][0]
+        self._from = None
 
 
 def _or_none(what: str, source: T, make: Callable[[T], list[Flow]]) -> Flows:

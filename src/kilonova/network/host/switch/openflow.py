@@ -13,10 +13,18 @@ from pathlib import Path
 from kilonova.domain.errors import BuildFailed, Unavailable
 
 _TIMEOUT = 10
+_NOT_REACHED = (b"failed to connect", b": connecting to ")
+"""What ovs-ofctl says when nobody listens."""
+
+
+class Refused(BuildFailed):
+    """The switch, or ovs-ofctl, does not take these flows; nothing of them was done."""
 
 
 def change(control: Path, commands: list[str]) -> None:
-    """All of it at once: ``add FLOW``, ``delete MATCH`` and ``delete_strict``, in ovs-ofctl(8)'s words."""
+    """All of it at once: ``add FLOW``, ``delete MATCH`` and ``delete_strict``, in ovs-ofctl(8)'s words.
+
+    Refused if it is not taken; BuildFailed if there is no telling; Unavailable if nobody answers."""
     if not commands:
         return
     text = "".join(f"{line}\n" for line in commands)
@@ -54,9 +62,9 @@ def _file(content: bytes) -> int:
 def _run(arguments: list[str], control: Path, text: bytes = b"") -> bytes:
     done = _start(arguments, text)
     if done.returncode:
-        if not control.exists() or b"failed to connect" in done.stderr:
+        if not control.exists() or any(words in done.stderr for words in _NOT_REACHED):
             raise Unavailable(f"Open vSwitch does not answer at {control}: does ovs-vswitchd run?")
-        raise BuildFailed(f"ovs-ofctl: {_reason(done)}")
+        raise Refused(f"ovs-ofctl: {_reason(done)}")
     return done.stdout
 
 

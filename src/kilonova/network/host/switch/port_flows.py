@@ -5,13 +5,14 @@ What may be in a Vif is checked before (plan.check), so nothing of a user's can 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import count
 from typing import NamedTuple
 
 from kilonova.domain.network import Vif
 from kilonova.network.host import ipv6_guard
 from kilonova.network.host.firewall import allowed
-from kilonova.network.host.plan import DHCPV6_SERVERS
+from kilonova.network.host.plan import DHCPV6_SERVERS, METADATA_ADDRESS
 from kilonova.network.host.switch.flows import (
     ACCEPTED,
     CLASSIFY,
@@ -23,8 +24,10 @@ from kilonova.network.host.switch.flows import (
     GUARD,
     GUARDED,
     INWARDS,
+    MANY,
     MEMBER,
     OUR_GROUP,
+    PART,
     PORT,
     REST,
     SEAT,
@@ -51,6 +54,10 @@ _NO_PORT = "load:0xffff->NXM_OF_IN_PORT[]"
 """What NORMAL does not take for an access port of that tag, and learns nothing from."""
 
 
+_AT_ONCE = 256
+"""Ports that one flow leads to, 104 octets each."""
+
+
 class Seat(NamedTuple):
     """A port of ours on the bridge."""
 
@@ -58,7 +65,8 @@ class Seat(NamedTuple):
     number: int
     tag: int
     """Its network's."""
-    gate: bool
+    gate: str | None = None
+    """The MAC behind it, if it is its network's gate."""
 
 
 class Guarded(NamedTuple):
@@ -70,10 +78,15 @@ class Guarded(NamedTuple):
 
 
 def open_port(seat: Seat) -> list[Flow]:
-    """What comes from a gate, a router, a guest without port security."""
+    """What comes from a gate, a router, a guest without port security; and what asks for metadata, which is
+    behind the gate, whatever router the guest asks."""
     flags = f",{put(GATE, GATE)}" if seat.gate else ""
     actions = f"{load(seat.tag, TAG)}{flags},{call(FORWARD)}"
-    return [Flow(CLASSIFY, 100, f"in_port={seat.number},{UNTAGGED}", actions)]
+    comes = Flow(CLASSIFY, 100, f"in_port={seat.number},{UNTAGGED}", actions)
+    if seat.gate is None:
+        return [comes]
+    asking = f"{TAG}={seat.tag},tcp,nw_dst={METADATA_ADDRESS},tp_dst=80"
+    return [comes, Flow(FORWARD, 110, asking, f"mod_dl_dst:{seat.gate},output:{seat.number}")]
 
 
 def guarded_port(port: Guarded) -> list[Flow]:
@@ -189,12 +202,24 @@ def network(tag: int, ports: Iterable[Guarded]) -> list[Flow]:
         return []
     for mac in by_mac.keys() - own:
         by_mac[mac].append(call(REST))
-    there = f"{TAG}={tag}"
+    there, parts = f"{TAG}={tag}", count()
+    ways = [(100, f"dl_dst={mac}", to) for mac, to in by_mac.items()]
+    ways.append((50, _MULTICAST, [*everyone, call(REST)]))
     return [
-        *(Flow(FORWARD, 100, f"{there},dl_dst={mac}", ",".join(to)) for mac, to in by_mac.items()),
-        Flow(FORWARD, 50, f"{there},{_MULTICAST}", ",".join([*everyone, call(REST)])),
+        *(flow for priority, match, to in ways for flow in _to_all(there, priority, match, to, parts)),
         Flow(REST, 10, f"{there},{is_set(GUARDED)}", f"mod_vlan_vid:{tag},{_NO_PORT},NORMAL"),
     ]
+
+
+def _to_all(there: str, priority: int, match: str, to: list[str], parts: Iterator[int]) -> Iterator[Flow]:
+    """What fits goes all these ways. ``parts``: numbers that no other flow of the network has."""
+    if len(to) > _AT_ONCE:
+        some = [to[first : first + _AT_ONCE] for first in range(0, len(to), _AT_ONCE)]
+        to = []
+        for ways, number in zip(some, parts, strict=False):
+            yield Flow(MANY, 10, f"{there},{PART}={number}", ",".join(ways))
+            to.append(f"{load(number, PART)},{call(MANY)}")
+    yield Flow(FORWARD, priority, f"{there},{match}", ",".join(to))
 
 
 def _to(port: Guarded) -> str:

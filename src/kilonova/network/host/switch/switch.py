@@ -118,7 +118,8 @@ class Switch:
                 network_id = port.external_ids.get(words.NETWORK)
                 numbers = [number for one in port.interfaces for number in one.ofport if number > 0]
                 if self._is_our_port(port) and network_id in tags and numbers:
-                    gate = port.name == names.gate(network_id)
+                    is_gate = port.name == names.gate(network_id)
+                    gate = names.guests_mac(network_id) if is_gate else None
                     found.append(Seat(port.name, int(numbers[0]), tags[network_id], gate))
             return sorted(found)
 
