@@ -5,61 +5,79 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from tests.running import Up, until
 
-SCRIPT = """\
+SESSIONS = (
+    """\
 volume type create --property volume_backend_name=file files
 volume create --size 1 --type files --property a=b one
-volume set --size 2 --description text one
-volume snapshot create --volume one snap
-volume create --snapshot snap two
-volume create --source one --size 2 three
 volume list --long
-volume snapshot list
-volume transfer request create --name gift two
-volume transfer request list
-volume transfer request delete gift
+""",
+    """\
+volume set --name uno --description text --property c=d one
+volume snapshot create --volume uno snap
+volume create --source uno --size 2 two
 volume service list
 volume attachment list
 quota show --volume
-volume delete three
 volume type list --long
-"""
+""",
+    """\
+volume create --snapshot snap three
+volume set --size 3 two
+volume transfer request create --name gift uno
+volume transfer request list
+volume snapshot list
+""",
+)
 
 
 def test_the_unmodified_client(tmp_path: Path) -> None:
-    """Commands of one session of the client: the volumes are blank, and there when the next command comes or
-    soon after, so each is tried until it is taken."""
+    """Sessions of the client, many commands each: what one has begun, the next one finds ended."""
     up = Up(tmp_path / "state").start()
+
+    def volumes() -> dict[str, Any]:
+        found = up.ask("GET", "/volume/v3/volumes/detail")[1]["volumes"]
+        return {volume["name"]: volume for volume in found}
+
+    def settled() -> bool:
+        snapshots = up.ask("GET", "/volume/v3/snapshots")[1]["snapshots"]
+        return not any(one["status"].endswith("ing") for one in [*volumes().values(), *snapshots])
+
     try:
-        client = Path(sys.executable).parent / "openstack"
-        environment = {
-            "OS_CLIENT_CONFIG_FILE": str(tmp_path / "state/clouds.yaml"),
-            "OS_CLOUD": "kilonova",
-            "PATH": "/usr/bin:/bin",
-            "HOME": str(tmp_path),
-        }
-        waits = SCRIPT.replace("volume snapshot create", "volume list\nvolume snapshot create")
-        done = subprocess.run(
-            [str(client)],
-            input=waits,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=240,
-            check=False,
-        )
-        assert "Traceback" not in done.stderr
-        shown = up.ask("GET", "/volume/v3/volumes/detail")[1]["volumes"]
-        sizes = {volume["name"]: (volume["size"], volume["volume_type"]) for volume in shown}
-        assert sizes["one"] == (2, "files"), done.stdout + done.stderr
-        assert sizes["two"][1] == "files"
-        assert "gift" in done.stdout
-        assert "cinder-volume" in done.stdout
-        assert "gigabytes" in done.stdout
+        said = ""
+        for session in SESSIONS:
+            said += _client(tmp_path, session)
+            until(settled, 60, "volumes that are there")
+        sizes = {name: (one["size"], one["status"]) for name, one in volumes().items()}
+        waits = (1, "awaiting-transfer")
+        assert sizes == {"uno": waits, "two": (3, "available"), "three": (1, "available")}, said
+        assert volumes()["uno"]["metadata"] == {"a": "b", "c": "d"}
+        assert {one["volume_type"] for one in volumes().values()} == {"files"}
+        assert all(word in said for word in ("gift", "cinder-volume", "gigabytes", "snap"))
     finally:
         assert up.stop() == 0
+
+
+def _client(folder: Path, session: str) -> str:
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "openstack")],
+        input=session,
+        env={
+            "OS_CLIENT_CONFIG_FILE": str(folder / "state/clouds.yaml"),
+            "OS_CLOUD": "kilonova",
+            "PATH": "/usr/bin:/bin",
+            "HOME": str(folder),
+        },
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert not done.stderr.strip(), done.stderr
+    return done.stdout
 
 
 def test_a_kill_at_any_step_loses_and_leaves_nothing(tmp_path: Path) -> None:
