@@ -20,9 +20,11 @@ import pytest
 
 from kilonova.cancel import Cancel
 from kilonova.config import Config, Fake, Libvirt
+from kilonova.domain.block_devices import AttachedVolume
 from kilonova.domain.errors import BuildAborted, BuildFailed, NotFound, StaleEpoch
 from kilonova.domain.network import Vif
 from kilonova.domain.servers import BuildSpec, Flavor, GuestMetadata, ImageRef, PowerState
+from kilonova.domain.volumes import FileConnection
 from kilonova.virt.base import Driver, Guest, GuestEvent
 from kilonova.virt.fake import FakeDriver
 
@@ -439,6 +441,68 @@ def test_a_link_goes_down_and_up(host: Host, running: BuildSpec, vif: Vif) -> No
         assert host.driver.interfaces(running.server_id) == {vif.tap: up}
     host.driver.reboot(running, [msgspec.structs.replace(vif, admin_state_up=False)], True, GO_ON)
     assert host.driver.interfaces(running.server_id) == {vif.tap: False}
+
+
+@pytest.fixture
+def volume(host: Host, request: pytest.FixtureRequest) -> Iterator[AttachedVolume]:
+    """With its file where guests are real."""
+    volume_id = str(uuid.uuid4())
+    path = Path("/nowhere") / f"volume-{volume_id}"
+    if not isinstance(host.driver, FakeDriver):
+        path = request.getfixturevalue("embed_folder") / path.name
+        path.write_bytes(b"\0" * (1 << 20))
+    yield AttachedVolume(
+        volume_id=volume_id,
+        connection=FileConnection(path=str(path)),
+        device_name="vdb",
+        disk_bus="virtio",
+    )
+    path.unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("state", ["running", "paused"])
+def test_a_volume_comes_to_a_guest_that_is_on(
+    host: Host, running: BuildSpec, volume: AttachedVolume, state: str
+) -> None:
+    if state == "paused":
+        host.driver.pause(running.server_id)
+    for _ in range(2):
+        host.driver.attach_volume(running, volume)
+        assert host.driver.volumes(running.server_id) == {volume.volume_id}
+    assert host.state(running.server_id) is PowerState[state.upper()]
+    if state == "paused":
+        with pytest.raises(BuildFailed, match="paused"):
+            host.driver.detach_volume(running.server_id, volume.volume_id, 1.0, GO_ON)
+        assert host.driver.volumes(running.server_id) == {volume.volume_id}
+
+
+def test_a_guest_starts_with_the_volumes_it_is_given(
+    host: Host, running: BuildSpec, volume: AttachedVolume
+) -> None:
+    server_id = running.server_id
+    host.driver.reboot(running, [], True, GO_ON, [volume])
+    assert host.driver.volumes(server_id) == {volume.volume_id}
+    host.driver.power_off(server_id, 0, GO_ON)
+    for _ in range(2):
+        host.driver.detach_volume(server_id, volume.volume_id, 1.0, GO_ON)
+        assert host.driver.volumes(server_id) == set()
+    host.driver.attach_volume(running, volume)
+    assert host.driver.volumes(server_id) == {volume.volume_id}
+    host.driver.resize_volume(server_id, volume.volume_id, 1)  # off: nothing
+    host.driver.power_on(running, [], [])
+    assert host.driver.volumes(server_id) == set()
+
+
+def test_volumes_of_nobody(host: Host, running: BuildSpec, volume: AttachedVolume) -> None:
+    nobody = make_spec()
+    assert host.driver.volumes(nobody.server_id) == set()
+    host.driver.detach_volume(nobody.server_id, volume.volume_id, 1.0, GO_ON)
+    host.driver.detach_volume(running.server_id, volume.volume_id, 1.0, GO_ON)
+    host.driver.resize_volume(nobody.server_id, volume.volume_id, 1)
+    with pytest.raises(NotFound):
+        host.driver.attach_volume(nobody, volume)
+    with pytest.raises(BuildFailed):
+        host.driver.swap_volume(running, str(uuid.uuid4()), volume, GO_ON)
 
 
 def test_nics_of_nobody(host: Host, running: BuildSpec, vif: Vif) -> None:

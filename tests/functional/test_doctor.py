@@ -2,6 +2,7 @@
 
 import json
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -110,3 +111,14 @@ def test_nothing_is_said_of_what_was_not_asked() -> None:
 def test_this_machine_has_all_that_the_system_tests_need() -> None:
     lacking = [name for name, finding in findings().items() if finding["state"] == "missing"]
     assert lacking == []
+
+
+@pytest.mark.usefixtures("no_kvm_probe")
+def test_ceph_is_looked_for_where_it_is_configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tmp_path / "kilonova.toml"
+    config.write_text('[volume.backends.ceph]\ndriver = "rbd"\n')
+    monkeypatch.setitem(sys.modules, "rbd", None)
+    found = findings("--config", str(config))["Ceph's Python bindings"]
+    assert found["state"] == "missing"
+    assert "no module rbd" in found["found"]
+    assert "Ceph's Python bindings" not in findings()

@@ -30,7 +30,7 @@ _where = [
 
 
 @contextmanager
-def _opened(state: Path | None, config_file: Path | None) -> Iterator[Database]:
+def opened(state: Path | None, config_file: Path | None) -> Iterator[Database]:
     """The database, to work with. ClickException says what went wrong with it."""
     try:
         with closing(_database(state, config_file)) as found:
@@ -57,7 +57,7 @@ def _database(state: Path | None, config_file: Path | None) -> Database:
 @_where[1]
 def current(state: Path | None, config_file: Path | None) -> None:
     """Print the revision of the database, and the one that this program needs."""
-    with _opened(state, config_file) as found:
+    with opened(state, config_file) as found:
         print(f"{migrate.current(found) or 'empty'} (this program needs {HEAD})")
 
 
@@ -66,7 +66,7 @@ def current(state: Path | None, config_file: Path | None) -> None:
 @_where[1]
 def upgrade(state: Path | None, config_file: Path | None) -> None:
     """Bring the database to the revision that this program needs."""
-    with _opened(state, config_file) as found:
+    with opened(state, config_file) as found:
         migrate.upgrade(found)
         print(f"at {migrate.current(found)}")
 
@@ -88,7 +88,7 @@ def purge(state: Path | None, config_file: Path | None, older_than: int) -> None
     """
     before = now() - older_than * 86400
     servers = images = 0
-    with _opened(state, config_file) as found:
+    with opened(state, config_file) as found:
         while True:
             batch = rows.purge(found, before)
             servers, images = servers + batch[0], images + batch[1]

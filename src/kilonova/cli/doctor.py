@@ -27,7 +27,7 @@ from rich.table import Table
 from kilonova import config, passage
 from kilonova.cli import network_checks, switch_checks
 from kilonova.cli.parts.process import config_option
-from kilonova.domain.errors import BadRequest
+from kilonova.domain.errors import BadRequest, Unavailable
 from kilonova.virt.libvirt import kvm
 from kilonova.virt.libvirt.embed import EXAMPLE, QEMU_USER
 from kilonova.virt.libvirt.needs import APT, NEEDS, Lacking, Need
@@ -39,6 +39,8 @@ class Where(NamedTuple):
     state: Path | None
     port: int | None
     network: config.Network = config.Network()
+    ceph: bool = False
+    """It is configured."""
 
 
 class NotAsked(Exception):
@@ -96,13 +98,25 @@ def examine(where: Where) -> list[Finding]:
 @click.option("--port", type=click.IntRange(1, 65535), help="See whether this port is free, too.")
 @config_option(required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
-def doctor(state: Path | None, port: int | None, config_file: Path | None, as_json: bool) -> None:
+@click.option(
+    "--orphans",
+    "only_orphans",
+    is_flag=True,
+    help="Instead, list volumes, images and disks here that no record explains.",
+)
+def doctor(
+    state: Path | None, port: int | None, config_file: Path | None, as_json: bool, only_orphans: bool
+) -> None:
     """Say what this machine lacks to run guests, and how to get it."""
+    if only_orphans:
+        from kilonova.cli import orphans
+
+        sys.exit(orphans.show(state, config_file, as_json))
     try:
         options = config.load(config_file)
     except BadRequest as error:
         raise click.ClickException(error.message) from error
-    findings = examine(Where(state, port, options.network))
+    findings = examine(Where(state, port, options.network, _has_ceph(options)))
     lately = _lately(state) if state else []
     if as_json:
         click.echo(json.dumps(msgspec.to_builtins(findings + lately), indent=2))
@@ -111,6 +125,12 @@ def doctor(state: Path | None, port: int | None, config_file: Path | None, as_js
         _print_lately(lately, Console())
     if any(finding.state == "missing" for finding in findings):
         sys.exit(1)
+
+
+def _has_ceph(options: config.Config) -> bool:
+    return options.image.backend == "rbd" or any(
+        backend.driver == "rbd" for backend in options.volume.backends.values()
+    )
 
 
 _STYLES = {"ok": "green", "missing": "bold red", "lesser": "yellow", "mended": "cyan", "failed": "bold red"}
@@ -249,6 +269,18 @@ def _switched(look: Callable[[Where], str], *kinds: str) -> Callable[[Where], st
     return asked
 
 
+def _ceph(where: Where) -> str:
+    if not where.ceph:
+        raise NotAsked
+    from kilonova.rbd import bindings
+
+    try:
+        bindings.check()
+    except Unavailable as error:
+        raise Lacking(error.message) from error
+    return "can be imported"
+
+
 def _switch_ports(where: Where) -> str:
     if where.state is None:
         raise NotAsked
@@ -368,6 +400,12 @@ CHECKS = (
         "modprobe br_netfilter",
     ),
     Check("NAT", _rules(_NAT_RULES), f"guests would not reach the outside: {_KERNEL}", ""),
+    Check(
+        "Ceph's Python bindings",
+        _ceph,
+        "images and volumes in Ceph cannot be reached",
+        _apt("python3-rados", "python3-rbd"),
+    ),
     Check(
         "Open vSwitch",
         _switched(lambda _: _version(_run("ovs-ofctl", "--version")), *_BOTH),

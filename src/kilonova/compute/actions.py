@@ -32,7 +32,7 @@ def perform_action(parts: Parts, work: Work, journal: Journal, cancel: Cancel) -
 
 def _start(parts: Parts, work: Work, _cancel: Cancel) -> None:
     _plug(parts, work)
-    parts.driver.power_on(work.spec, work.vifs, volumes_of(parts, work.server_id))
+    parts.driver.power_on(work.spec, work.vifs, volumes_of(parts, work))
 
 
 def _stop(parts: Parts, work: Work, cancel: Cancel) -> None:
@@ -40,13 +40,13 @@ def _stop(parts: Parts, work: Work, cancel: Cancel) -> None:
 
 
 def _reboot_soft(parts: Parts, work: Work, cancel: Cancel) -> None:
-    volumes = volumes_of(parts, work.server_id)
+    volumes = volumes_of(parts, work)
     parts.driver.reboot(work.spec, work.vifs, hard=False, cancel=cancel, volumes=volumes)
 
 
 def _reboot_hard(parts: Parts, work: Work, cancel: Cancel) -> None:
     _plug(parts, work)
-    volumes = volumes_of(parts, work.server_id)
+    volumes = volumes_of(parts, work)
     parts.driver.reboot(work.spec, work.vifs, hard=True, cancel=cancel, volumes=volumes)
 
 
@@ -64,7 +64,7 @@ def _suspend(parts: Parts, work: Work, _cancel: Cancel) -> None:
 
 def _resume(parts: Parts, work: Work, _cancel: Cancel) -> None:
     _plug(parts, work)
-    parts.driver.resume(work.spec, work.vifs, volumes_of(parts, work.server_id))
+    parts.driver.resume(work.spec, work.vifs, volumes_of(parts, work))
 
 
 def _plug(parts: Parts, work: Work) -> None:

@@ -32,7 +32,7 @@ def rebuild(parts: Parts, work: Work, journal: Journal, cancel: Cancel) -> Power
             for vif in vifs:
                 parts.network.plug(vif)
     with journal.step("create_domain"):
-        driver.ensure_paused(spec, vifs, volumes_of(parts, work.server_id))
+        driver.ensure_paused(spec, vifs, volumes_of(parts, work))
     if work.payload.get("goal") == VmState.STOPPED:
         with journal.step("power_off"):
             driver.power_off(spec.server_id, 0, cancel)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from kilonova import log
-from kilonova.compute import interfaces
+from kilonova.compute import interfaces, server_volumes
 from kilonova.compute.delete import remove
 from kilonova.compute.parts import Parts
 from kilonova.compute.refresh import Learn, learn_of_new
@@ -112,7 +112,7 @@ def _adopt_in_turn(
         parts.driver.resume_build(server_id)
         state = PowerState.RUNNING
     parts.driver.drop_snapshot(server_id)
-    if interfaces.differ(parts, server_id, vifs):
+    if interfaces.differ(parts, server_id, vifs) or server_volumes.differ(parts, server_id, record.volumes):
         refresh(server_id)
     message = PowerStates(host=parts.host, states={server_id: state}, observed_at=seen)
     parts.bus.cast("conductor", "power_states", message)

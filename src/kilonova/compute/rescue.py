@@ -28,7 +28,7 @@ def rescue(parts: Parts, work: Work, journal: Journal, cancel: Cancel) -> PowerS
         for vif in vifs:
             parts.network.plug(vif)
         metadata = config_drive(parts, work, spec, vifs) if spec.config_drive else None
-        driver.rescue(spec, image, vifs, metadata, cancel, volumes_of(parts, work.server_id))
+        driver.rescue(spec, image, vifs, metadata, cancel, volumes_of(parts, work))
     return PowerState.RUNNING
 
 
@@ -37,5 +37,5 @@ def unrescue(parts: Parts, work: Work, journal: Journal, cancel: Cancel) -> Powe
     with journal.step("unrescue"):
         for vif in vifs:
             parts.network.plug(vif)
-        driver.unrescue(spec, vifs, volumes_of(parts, work.server_id))
+        driver.unrescue(spec, vifs, volumes_of(parts, work))
     return PowerState.RUNNING

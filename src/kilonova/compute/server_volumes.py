@@ -53,9 +53,11 @@ def _ask(parts: Parts, work: Work, journal: Journal, method: str) -> BlockDevice
     return journal.ask(method, message, BlockDevices)
 
 
-def volumes_of(parts: Parts, server_id: str) -> list[AttachedVolume]:
+def volumes_of(parts: Parts, work: Work) -> list[AttachedVolume]:
     """What a guest that is about to be started has, connected to this host."""
-    message = ServerVolumes(host=parts.host, server_id=server_id, connector=parts.driver.connector())
+    if not work.has_volumes:
+        return []
+    message = ServerVolumes(host=parts.host, server_id=work.server_id, connector=parts.driver.connector())
     return parts.ask("server_volumes", message, BlockDevices).volumes
 
 
@@ -98,9 +100,16 @@ def _connected(parts: Parts, work: Work, journal: Journal) -> AttachedVolume:
         return _ask(parts, work, journal, "connect_volume").volumes[0]
 
 
+def differ(parts: Parts, server_id: str, volumes: list[str] | None) -> bool:
+    """Whether the guest has a volume that the record has not."""
+    return volumes is not None and bool(parts.driver.volumes(server_id) - set(volumes))
+
+
 def refresh_volumes(parts: Parts, record: ServerRecord) -> None:
     """The guest has no volume that the record has not, and sees how large those are that it has."""
     server_id = record.spec.server_id
+    if record.volumes is None:
+        return
     for volume_id in parts.driver.volumes(server_id):
         if volume_id in record.volumes:
             parts.driver.resize_volume(server_id, volume_id, record.volumes[volume_id])

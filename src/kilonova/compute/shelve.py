@@ -53,7 +53,7 @@ def unshelve(parts: Parts, work: Work, journal: Journal, cancel: Cancel, learn: 
         with journal.step("power_on"):
             for vif in vifs:
                 parts.network.plug(vif)
-            driver.power_on(spec, vifs, volumes_of(parts, work.server_id))
+            driver.power_on(spec, vifs, volumes_of(parts, work))
         return PowerState.RUNNING
     image = codec.convert(work.payload["image"], ImageRef)
     with journal.step("fetch_image"):
@@ -69,7 +69,7 @@ def unshelve(parts: Parts, work: Work, journal: Journal, cancel: Cancel, learn: 
             for vif in vifs:
                 parts.network.plug(vif)
     with journal.step("create_domain"):
-        driver.ensure_paused(spec, vifs, volumes_of(parts, work.server_id))
+        driver.ensure_paused(spec, vifs, volumes_of(parts, work))
     # Told at once, so that it is asked for: no guest runs of an operation that moved on.
     with journal.step("wait_for_boot", shows=TaskState.UNSHELVING):
         driver.resume_build(spec.server_id)

@@ -17,7 +17,7 @@ from kilonova.domain.images import ImageStatus
 from kilonova.domain.messages import PerformOperation, Work
 from kilonova.domain.servers import PowerState, VmState
 from kilonova.engine import lease
-from kilonova.store import images, operations, servers
+from kilonova.store import block_devices, images, operations, servers
 from kilonova.store.database import Row
 from kilonova.store.repeat import repeated
 
@@ -70,6 +70,7 @@ def tell(parts: Parts, work: Row, method: str) -> None:
     parts.faults.reach(f"{work.kind}.hand_over.after")
     with parts.db.read() as conn:
         server = servers.for_host(conn, work.server_id)
+        has_volumes = bool(block_devices.volumes_of(conn, [work.server_id]))
     rule = ACTIONS.get(work.kind)
     parts.bus.cast(
         builds_topic(work.host) if rule is not None and rule.moves_disks else topic(work.host),
@@ -84,6 +85,7 @@ def tell(parts: Parts, work: Row, method: str) -> None:
             lease=parts.config.operations.lease,
             spec=server.spec,
             vifs=server.vifs,
+            has_volumes=has_volumes,
             payload=work.payload,
         ),
     )

@@ -13,7 +13,7 @@ from kilonova.domain.messages import (
     Ready,
     Report,
 )
-from kilonova.store import hosts, operations, servers
+from kilonova.store import block_devices, hosts, operations, servers
 from kilonova.store.repeat import repeated
 
 _log = log.get("conductor")
@@ -44,10 +44,15 @@ def host_servers(parts: Parts, message: FromHost) -> HostServers:
     with parts.db.read() as conn:
         rows = servers.on_host(conn, message.host)
         busy = operations.busy_on_host(conn, message.host)
+        volumes = block_devices.volumes_of(conn, [row.id for row in rows])
     return HostServers(
         servers={
             row.id: PlacedServer(
-                vm_state=row.vm_state, task_state=row.task_state, vifs=row.vifs, busy=row.id in busy
+                vm_state=row.vm_state,
+                task_state=row.task_state,
+                vifs=row.vifs,
+                busy=row.id in busy,
+                volumes=[one.volume_id for one in volumes.get(row.id, ())],
             )
             for row in rows
         }

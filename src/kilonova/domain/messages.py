@@ -77,6 +77,8 @@ class Work(Message, frozen=True, kw_only=True):
     spec: BuildSpec
     vifs: list[Vif] = []
     availability_zone: str | None = None
+    has_volumes: bool = False
+    """Who starts the guest asks for the ways to its volumes (server_volumes)."""
     payload: dict[str, Any] = {}
 
 
@@ -218,7 +220,8 @@ class ServerRecord(Message, frozen=True, kw_only=True):
 
     spec: BuildSpec
     vifs: list[Vif]
-    volumes: dict[str, int] = {}
+    volumes: dict[str, int] | None = None
+    """None: whoever says it knows of none."""
 
 
 class RenewLeases(FromHost, frozen=True, kw_only=True):
@@ -267,6 +270,8 @@ class PlacedServer(Message, frozen=True, kw_only=True):
     vifs: list[Vif]
     busy: bool
     """An operation is open: leave it to that."""
+    volumes: list[str] | None = None
+    """Ids of those that the guest may have; None: not said."""
 
 
 class ServerQuery(FromHost, frozen=True, kw_only=True):

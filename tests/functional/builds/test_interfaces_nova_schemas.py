@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from tests.functional.builds.cloud import Cloud
 from tests.functional.builds.conftest import MakeCloud
+from tests.functional.builds.test_server_volumes import Volumes
 from tests.functional.compute.test_nova_schemas import NOVA, judged
 
 pytestmark = pytest.mark.skipif(not NOVA, reason="KILONOVA_NOVA_PYTHON names no Python with nova")
@@ -68,3 +69,42 @@ def _exchange(cloud: Cloud, server_id: str, network: str, version: str, exchange
         ask("POST", "/os-server-external-events", {"events": [{"name": name, "server_uuid": server_id}]})
     event = {"name": "network-changed", "server_uuid": server_id, "status": "completed", "tag": port}
     ask("POST", "/os-server-external-events", {"events": [event]})
+
+
+VOLUME_MINORS = (1, 48, 49, 69, 70, 74, 75, 78, 79, 84, 85, 88, 89, 100, 101, 102, 104)
+
+
+def test_what_volume_attachments_take_and_answer(make_cloud: MakeCloud) -> None:
+    cloud = make_cloud()
+    volumes = Volumes(cloud)
+    server_id, first, second = cloud.active(), volumes.make(), volumes.make()
+    exchanges: list[dict[str, Any]] = []
+    for minor in VOLUME_MINORS:
+        _exchange_volumes(cloud, server_id, first, second, f"2.{minor}", exchanges)
+    assert sum(exchange["status"] < 400 for exchange in exchanges) > 5 * len(VOLUME_MINORS)
+    assert judged(exchanges) == []
+
+
+def _exchange_volumes(
+    cloud: Cloud, server_id: str, first: str, second: str, version: str, exchanges: list[Any]
+) -> None:
+    def ask(method: str, path: str, body: Any = None) -> None:
+        headers = {"OpenStack-API-Version": f"compute {version}"}
+        status, answer = cloud.ask(method, f"/compute/v2.1{path}", body, "admin", headers)
+        told = {"method": method, "path": path.partition("?")[0], "version": version, "request": body}
+        if (method, status) == ("POST", 202):  # since 2.101; Nova's declaration says 200
+            status = 200
+        exchanges.append(told | {"status": status, "response": answer})
+        cloud.settled(server_id)
+
+    every = f"/servers/{server_id}/os-volume_attachments"
+    one = f"{every}/{first}"
+    ask("POST", every, {"volumeAttachment": {"volumeId": first, "device": "/dev/vdx"}})
+    ask("POST", every, {"volumeAttachment": {"volumeId": first, "tag": "t"}})
+    ask("POST", every, {"volumeAttachment": {"volumeId": second, "delete_on_termination": True}})
+    for path in (every, f"{every}?limit=1&offset=0", f"{every}?nonsense=1", one, f"{one}?nonsense=1"):
+        ask("GET", path)
+    ask("PUT", one, {"volumeAttachment": {"volumeId": first, "delete_on_termination": False}})
+    ask("DELETE", one)
+    ask("DELETE", f"{every}/{second}")
+    ask("DELETE", one)

@@ -380,6 +380,17 @@ def test_what_was_cut_off_is_done_by_the_next_owner(cloud: Cloud, volumes: Volum
     until(lambda: not cloud.unexplained(), PATIENCE, "all to be explained")
 
 
+def test_a_volume_that_left_while_the_agent_was_away_leaves_the_guest(cloud: Cloud, volumes: Volumes) -> None:
+    server_id, volume_id = cloud.active(), volumes.make()
+    volumes.attached(server_id, volume_id)
+    host = cloud.where(server_id)
+    host.agent.stop()
+    cloud.sql("DELETE FROM block_device_mappings")
+    cloud.sql("DELETE FROM volume_attachments")
+    host.start()
+    until(lambda: host.driver.volumes(server_id) == set(), PATIENCE, "the guest to let go of it")
+
+
 def test_an_attach_past_its_deadline_leaves_the_guest_without_it(cloud: Cloud, volumes: Volumes) -> None:
     server_id, volume_id = cloud.active(), volumes.make()
     driver = cloud.where(server_id).driver

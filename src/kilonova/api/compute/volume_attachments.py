@@ -40,7 +40,6 @@ class Attachment(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
     def __post_init__(self) -> None:
         self.volume_id = fields.uuid("volumeId", self.volume_id)
-        self.delete_on_termination = fields.truth("delete_on_termination", self.delete_on_termination)
 
 
 class TaggedAttachment(Attachment, forbid_unknown_fields=True, kw_only=True):
@@ -53,6 +52,10 @@ class EndingAttachment(TaggedAttachment, forbid_unknown_fields=True, kw_only=Tru
     """Since 2.79."""
 
     delete_on_termination: bool | str = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.delete_on_termination = fields.truth("delete_on_termination", self.delete_on_termination)
 
 
 class Update(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):

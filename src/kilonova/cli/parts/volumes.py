@@ -38,7 +38,7 @@ def start_manager(
     ``source``: the images' bytes; ``state``: the folder for what is kept here.
     """
     name = config.volume.name or own_name(config)
-    places = {one: _place(one, options, source, state, closing) for one, options in _enabled(config).items()}
+    places = open_places(config, source, state, closing)
     parts = Parts(
         name=name,
         owner=f"volume.{name}/{own_name(config)}",
@@ -54,6 +54,11 @@ def start_manager(
     closing.callback(manager.close)
     manager.start()
     return f"{name} ({', '.join(places)})"
+
+
+def open_places(config: Config, images: ImageSource, state: Path, closing: ExitStack) -> dict[str, Place]:
+    """The backends of that configuration, by name; nothing is asked of them yet."""
+    return {one: _place(one, options, images, state, closing) for one, options in _enabled(config).items()}
 
 
 def _tell(bus: Bus, word: VolumeEnded) -> None:
@@ -105,7 +110,4 @@ def _ceph(options: VolumeBackend, images: ImageSource, state: Path, closing: Exi
 
     cluster = Cluster(Path(options.rbd_ceph_conf), options.rbd_user)
     closing.callback(cluster.close)
-
-    spool = state / "spool"
-    spool.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return RbdBackend(cluster.pool(options.rbd_pool), images, spool)
+    return RbdBackend(cluster.pool(options.rbd_pool), images, state / "spool")

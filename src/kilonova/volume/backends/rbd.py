@@ -63,11 +63,13 @@ class RbdBackend:
             if self._pool.marked(name):
                 self._pool.resize(name, size_gb * GIB)
             else:
-                self._pool.remove(name)
+                if self._pool.exists(name):
+                    self._pool.remove(name)
                 copying.stop_if(cancel)
                 self._try_to_make(name, volume_id, size_gb, source, cancel)
                 copying.stop_if(cancel)
-                self._pool.mark(name)
+                with _still_there():
+                    self._pool.mark(name)
             if isinstance(source, FromVolume):
                 self._pool.remove_snapshot(names.volume_name(source.volume_id), _CLONE + volume_id)
         return how
@@ -140,8 +142,13 @@ class RbdBackend:
             with _refusals():
                 self._make(name, volume_id, size_gb, source, cancel)
         except VolumeFailed:  # for good: nobody makes it again
-            self._pool.remove(name)
-            self._remove_clone_snapshot(volume_id)
+            if not self._pool.marked(name):
+                self._pool.remove(name)
+                self._remove_clone_snapshot(volume_id)
+            raise
+        except Unavailable:
+            if not self._pool.exists(name):
+                self._pool.remove(name)  # what cannot be opened, and had its name, was in the way
             raise
 
     def _make(self, name: str, volume_id: str, size_gb: int, source: Source, cancel: Cancel) -> None:
@@ -159,12 +166,14 @@ class RbdBackend:
             self._pool.snapshot(parent.image, parent.snapshot)
         copying.stop_if(cancel)
         self._pool.clone(parent, name)
-        size = self._pool.size(name)
+        with _still_there():
+            size = self._pool.size(name)
         if size > size_gb * GIB:
             raise VolumeFailed(
                 f"the source has {size / GIB:.2f} GiB, more than the {size_gb} GiB of the volume"
             )
-        self._pool.resize(name, size_gb * GIB)
+        with _still_there():
+            self._pool.resize(name, size_gb * GIB)
 
     def _copy(self, image: ImageRef, name: str, size_gb: int, cancel: Cancel) -> None:
         self._spool.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -219,6 +228,15 @@ class RbdBackend:
                 continue  # it is gone by now, or half-made
             for snapshot in found:
                 yield name, snapshot
+
+
+@contextmanager
+def _still_there() -> Iterator[None]:
+    """Unavailable: somebody else, who began the same, has removed it as half-made."""
+    try:
+        yield
+    except NotFound as error:
+        raise Unavailable(error.message) from error
 
 
 @contextmanager

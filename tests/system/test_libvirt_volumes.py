@@ -1,0 +1,142 @@
+"""Volumes of a real guest: it boots from one; another comes, grows, is swapped and goes while it runs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.running import until
+from tests.system.test_libvirt_guest import BOOT_SECONDS, GuestHost
+
+from kilonova.cancel import Cancel
+from kilonova.domain.block_devices import AttachedVolume
+from kilonova.domain.errors import BuildFailed
+from kilonova.domain.servers import BuildSpec, Flavor, GuestMetadata
+from kilonova.domain.volumes import FileConnection, IscsiConnection
+
+pytestmark = pytest.mark.system
+GIB = 1 << 30
+SECTORS = GIB // 512
+
+WATCH_DISKS = b"""#!/bin/sh
+echo root: $(cat /sys/block/vda/serial) $(cat /sys/block/vda/size)
+(
+    last=
+    while true; do
+        now=$(for d in /sys/block/vd[b-z]; do
+            [ -e $d/size ] && echo $(basename $d) $(head -c 10 /dev/$(basename $d)) $(cat $d/size)
+        done)
+        [ "$now" = "$last" ] || echo "disks: [$(echo $now)]" > /dev/console
+        last=$now
+        sleep 0.3
+    done
+) &
+echo seen: all
+"""
+
+
+@pytest.fixture(scope="module")
+def host(embed_folder: Path, guest_image: Path) -> Iterator[GuestHost]:
+    host = GuestHost(embed_folder, guest_image)
+    yield host
+    host.driver.stop()
+
+
+@pytest.fixture
+def spec(host: GuestHost) -> Iterator[BuildSpec]:
+    spec = BuildSpec(
+        server_id=str(uuid.uuid4()),
+        name="vm1",
+        hostname="of-a-volume",
+        project_id="p1",
+        user_id="u1",
+        flavor=Flavor(id="1", name="tiny", vcpus=1, memory_mb=128, root_gb=0),
+        image=None,
+        boots_from_volume=True,
+        has_block_devices=True,
+    )
+    yield spec
+    host.driver.destroy(spec.server_id)
+
+
+def volume(folder: Path, name: str, holds: bytes = b"", size: int = GIB, **more: object) -> AttachedVolume:
+    volume_id = str(uuid.uuid4())
+    path = folder / f"volume-{volume_id}"
+    path.write_bytes(holds)
+    os.truncate(path, size)
+    connection = FileConnection(path=str(path))
+    given: dict[str, object] = {"volume_id": volume_id, "connection": connection, "device_name": name}
+    return AttachedVolume(**given | {"disk_bus": "virtio"} | more)  # type: ignore[arg-type]
+
+
+def path_of(one: AttachedVolume) -> Path:
+    assert isinstance(one.connection, FileConnection)
+    return Path(one.connection.path)
+
+
+def test_a_guest_lives_with_its_volumes(
+    host: GuestHost, spec: BuildSpec, guest_image: Path, embed_folder: Path
+) -> None:
+    driver, server_id = host.driver, spec.server_id
+    folder = embed_folder / "volumes"  # QEMU may run as another user, who must pass through
+    folder.mkdir(mode=0o711)
+    root = volume(folder, "vda", boot_index=0)
+    subprocess.run(
+        ["qemu-img", "convert", "-n", "-f", "qcow2", "-O", "raw", str(guest_image), str(path_of(root))],
+        check=True,
+        timeout=60,
+    )
+    metadata = GuestMetadata(
+        server_id=server_id, name="vm1", hostname="of-a-volume", project_id="p1", user_data=WATCH_DISKS
+    )
+    driver.ensure_disks(spec, Cancel())
+    driver.ensure_config_drive(spec, metadata)
+    driver.ensure_paused(spec, [], [root])
+    driver.resume_build(server_id)
+    driver.wait_for_running(server_id, 10.0)
+    assert driver.volumes(server_id) == {root.volume_id}
+    said = host.await_console(server_id, "seen: all")
+    assert f"root: {root.volume_id[:20]} {SECTORS}" in said
+
+    data = volume(folder, "vdb", b"first data")
+    driver.attach_volume(spec, data)
+    driver.attach_volume(spec, data)  # again: nothing
+    host.await_console(server_id, f"disks: [vdb first data {SECTORS}]", BOOT_SECONDS)
+
+    os.truncate(path_of(data), 2 * GIB)
+    driver.resize_volume(server_id, data.volume_id, 2)
+    host.await_console(server_id, f"disks: [vdb first data {2 * SECTORS}]", BOOT_SECONDS)
+
+    other = volume(folder, "vdb", size=2 * GIB)
+    driver.swap_volume(spec, data.volume_id, other, Cancel())
+    assert driver.volumes(server_id) == {root.volume_id, other.volume_id}
+    with path_of(other).open("rb") as file:
+        assert file.read(10) == b"first data"
+
+    driver.pause(server_id)
+    with pytest.raises(BuildFailed, match="paused"):
+        driver.detach_volume(server_id, other.volume_id, 1.0, Cancel())
+    driver.unpause(server_id)
+    driver.detach_volume(server_id, other.volume_id, BOOT_SECONDS, Cancel())
+    assert driver.volumes(server_id) == {root.volume_id}
+    host.await_console(server_id, "disks: []", BOOT_SECONDS)
+
+    behind_password = AttachedVolume(
+        volume_id=str(uuid.uuid4()),
+        connection=IscsiConnection(portal="127.0.0.1:3260", iqn="iqn.x:y", lun=1, username="u", password="p"),
+        device_name="vdb",
+        disk_bus="virtio",
+    )
+    with pytest.raises(BuildFailed, match="needs a libvirtd"):
+        driver.attach_volume(spec, behind_password)
+
+    driver.power_off(server_id, 0, Cancel())
+    driver.attach_volume(spec, data)
+    assert driver.volumes(server_id) == {root.volume_id, data.volume_id}
+    driver.detach_volume(server_id, data.volume_id, 1.0, Cancel())
+    driver.power_on(spec, [], [root])
+    until(lambda: driver.volumes(server_id) == {root.volume_id}, 10, "the guest with its root")
