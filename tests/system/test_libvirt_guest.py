@@ -12,12 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+import msgspec
 import pytest
 
 from kilonova.cancel import Cancel
 from kilonova.config import Config, Libvirt
 from kilonova.domain.servers import BuildSpec, Flavor, GuestMetadata, ImageRef, PowerState
 from kilonova.virt.base import GuestEvent
+from kilonova.virt.libvirt import config_drive
 from kilonova.virt.libvirt.driver import LibvirtDriver
 
 pytestmark = pytest.mark.system
@@ -152,3 +154,38 @@ def test_a_killed_qemu_is_told_within_2_seconds(host: GuestHost, spec: BuildSpec
     guest = host.driver.guest(spec.server_id)
     assert guest is not None
     assert guest.power_state is PowerState.RUNNING
+
+
+def test_images_stay_while_a_disk_or_a_cd_drive_has_them(
+    host: GuestHost, spec: BuildSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The guest of an overlay has no CD, and that of a CD no overlay."""
+    cd = tmp_path / "cd"
+    config_drive.write(cd, {"x": b"y"})
+    data = cd.read_bytes()
+    digest = hashlib.sha512(data).hexdigest()
+    image = ImageRef(id=str(uuid.uuid4()), disk_format="iso", size=len(data), os_hash_value=digest)
+    with_cd = msgspec.structs.replace(spec, server_id=str(uuid.uuid4()), image=image)
+    driver, base = host.driver, host.folder / "_base"
+    assert spec.image is not None
+
+    def old() -> set[str]:
+        """All that is cached was asked for long ago; what of it stays."""
+        for path in base.iterdir():
+            os.utime(path, (1, 1))
+        driver.tidy_images()
+        return {path.name for path in base.iterdir() if not path.suffix}
+
+    try:
+        for one, source in ((spec, host._image), (with_cd, cd)):
+            monkeypatch.setattr(host, "_image", source)
+            driver.ensure_base_image(one, Cancel())
+            driver.ensure_disks(one, Cancel())
+            driver.ensure_paused(one, [])
+        unused = base / ("0" * 128)
+        unused.touch()
+        assert old() == {spec.image.os_hash_value, digest}
+        driver.destroy(with_cd.server_id)
+        assert old() == {spec.image.os_hash_value}
+    finally:
+        driver.destroy(with_cd.server_id)
