@@ -18,6 +18,7 @@ from rich.table import Table
 from bench import (
     cluster,
     control_plane,
+    disks,
     firewall,
     flows,
     guests,
@@ -49,6 +50,7 @@ MEASURES: dict[str, Callable[[], list[Figure]]] = {
     "network": networks.part_of_builds,
     "fetch": guests.one_fetch,
     "image_pull": image_pull.image_pull,
+    "disks": disks.disks,
 }
 
 

@@ -251,6 +251,42 @@ def test_stop_while_it_boots(servers: Servers) -> None:
     servers.all_is_well()
 
 
+def test_its_disk_becomes_an_image_of_which_it_is_rebuilt(servers: Servers) -> None:
+    guest, up = servers.running(servers.second), servers.cloud.up
+    guest.run("echo kept > kept; sync")
+    path = f"{SERVERS}/{guest.id}/action"
+    before = guest.uptime()
+    status, answer = up.ask("POST", path, {"createImage": {"name": "of-second"}})
+    assert status == 202, answer
+    guest.becomes("ACTIVE", 120)
+    assert guest.uptime() > before, "it went on"
+    _, image = up.ask("GET", f"/image/v2/images/{answer['image_id']}")
+    assert (image["status"], image["disk_format"], image["instance_uuid"]) == ("active", "qcow2", guest.id)
+
+    guest.run("echo lost > lost; sync")
+    guest.act(rebuild={"imageRef": image["id"]})
+    guest.becomes("ACTIVE", 120)
+    guest.awaits_boot()
+    assert guest.run("cat kept; ls lost 2>&1 | grep -c 'No such'") == "kept\n1"
+    servers.all_is_well()
+
+    assert up.ask("DELETE", f"/image/v2/images/{image['id']}")[0] == 204
+
+
+def test_rescue_from_another_image_and_back(servers: Servers) -> None:
+    guest = servers.running(servers.second)
+    guest.run("echo here > here; sync")
+    guest.act(rescue={"rescue_image_ref": servers.cloud.image})
+    guest.becomes("RESCUE", 120)
+    guest.awaits_boot()
+    assert guest.run("grep -c 'vdb$' /proc/partitions") == "1", "its own disk, beside the other"
+    guest.act(unrescue=None)
+    guest.becomes("ACTIVE", 120)
+    guest.awaits_boot()
+    assert guest.run("cat here; grep -c 'vdb$' /proc/partitions || true") == "here\n0"
+    servers.all_is_well()
+
+
 def test_delete_leaves_nothing(servers: Servers) -> None:
     cloud = servers.cloud
     servers.all_is_well()

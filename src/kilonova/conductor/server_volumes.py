@@ -9,6 +9,7 @@ the server in ERROR, as in Nova.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 
 import sqlalchemy as sa
@@ -203,7 +204,8 @@ def sizes(parts: Parts, conn: sa.Connection, server_id: str) -> dict[str, int]:
     found = {}
     for device in block_devices.of_server(conn, server_id):
         if device.attachment_id is not None and device.volume_id is not None:
-            found[device.volume_id] = parts.volumes.volume(_SYSTEM, device.volume_id).size_gb
+            with suppress(NotFound):  # an admin forced it away: the guest is to let go of it
+                found[device.volume_id] = parts.volumes.volume(_SYSTEM, device.volume_id).size_gb
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -41,8 +42,7 @@ def bus() -> LocalBus:
 
 @pytest.fixture
 def state(state: ComputeAPI, bus: LocalBus) -> ComputeAPI:
-    values = {name: getattr(state, name) for name in ("config", "db", "network")}
-    return ComputeAPI(**values, bus=bus, images=Images())  # type: ignore[arg-type]
+    return replace(state, bus=bus, images=Images())  # type: ignore[arg-type]
 
 
 @pytest.fixture
