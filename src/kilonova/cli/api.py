@@ -32,7 +32,7 @@ from kilonova.monitoring.watch import Watch
     help="Port to listen on; 0 takes a free one.",
 )
 def api(options: process.Options, config_file: Path, address: str, port: int) -> None:
-    """Answer Compute, Identity, Image and Network API requests until Ctrl-C. As many as wanted may run."""
+    """Answer requests of every API until Ctrl-C. As many as wanted may run."""
     start = partial(_start, address=address, port=port)
     process.run("api", config_file, options, ("database",), start)
 

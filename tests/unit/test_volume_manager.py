@@ -1,0 +1,156 @@
+"""A volume manager's operations: cut off, taken up again, overtaken, late."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from tests.running import until
+from tests.volume_store import Volumes
+
+from kilonova.conductor import sweeper
+from kilonova.conductor import volumes as conductor_volumes
+from kilonova.conductor.parts import Parts as ConductorParts
+from kilonova.domain.context import RequestContext
+from kilonova.domain.messages import PerformOperation
+from kilonova.engine import lease
+from kilonova.store import operations, volumes
+from kilonova.store.database import Database, Row
+from kilonova.store.schema.volumes import volume_messages
+from kilonova.volume.base import NewVolume
+from kilonova.volume.builtin import volumes as rules
+from kilonova.volume_manager.service import Manager
+
+ALICE = RequestContext(request_id="r", user_id="u", project_id="alice", roles=frozenset({"member"}))
+
+
+@pytest.fixture
+def cloud(new_database: Callable[[], Database], tmp_path: Path) -> Iterator[Volumes]:
+    made = Volumes(new_database(), tmp_path / "images").start()
+    yield made
+    made.close()
+
+
+def begin(cloud: Volumes) -> str:
+    wanted = NewVolume(id=str(uuid.uuid4()), size_gb=1)
+    cloud.service.create(ALICE, [wanted])
+    return wanted.id
+
+
+def volume(cloud: Volumes, volume_id: str) -> Row:
+    with cloud.db.read() as conn:
+        found = volumes.get(conn, volume_id)
+    assert found is not None
+    return found
+
+
+def operation(cloud: Volumes, volume_id: str) -> Row:
+    with cloud.db.read() as conn:
+        found = operations.open_of_server(conn, volume_id)
+    assert found is not None
+    return found
+
+
+def available(cloud: Volumes, volume_id: str) -> None:
+    until(lambda: volume(cloud, volume_id).status == "available", 30, "a volume that is there")
+
+
+def test_who_starts_takes_up_what_the_one_before_left(cloud: Volumes) -> None:
+    cloud.backend.hold = "ensure_volume"
+    made = begin(cloud)
+    assert cloud.backend.held.wait(30)
+    assert cloud.manager is not None
+    cloud.manager.close()
+    assert volume(cloud, made).status == "creating"
+    assert operation(cloud, made).owner == cloud.parts.owner
+    cloud.backend.hold = ""
+    cloud.manager = Manager(cloud.parts)
+    cloud.manager.start()
+    available(cloud, made)
+    assert cloud.backend.made == {made: (1, "zeros")}
+
+
+def test_what_is_past_its_deadline_ends_in_error_and_leaves_nothing(cloud: Volumes) -> None:
+    cloud.backend.hold = "ensure_volume"
+    made = begin(cloud)
+    assert cloud.backend.held.wait(30)
+    cloud.backend.made[made] = (1, "half")
+    with cloud.db.write() as conn:
+        operations.expire_lease(conn, operation(cloud, made).id)
+    work = lease.take(cloud.db, operation(cloud, made).id, "conductor", 30.0)
+    assert work is not None
+    parts = cast(ConductorParts, cloud.parts)  # it has the database, which is all that is asked for
+    conductor_volumes.end_in_error(parts, work, "It did not end.")
+    shown = volume(cloud, made)
+    assert (shown.status, shown.message) == ("error", "It did not end.")
+    assert cloud.manager is not None
+    cloud.manager._running.renew(cloud.db, cloud.parts.owner, 30.0)
+    until(lambda: not cloud.backend.made, 30, "nothing left")
+    assert volume(cloud, made).status == "error"
+    with cloud.db.read() as conn:
+        told = conn.execute(volume_messages.select()).all()
+    assert [one.text for one in told] == ["It did not end."]
+
+
+def test_a_store_that_is_away_is_waited_for(cloud: Volumes) -> None:
+    cloud.backend.away = True
+    made = begin(cloud)
+    until(lambda: operation(cloud, made).message, 30, "an operation that says why it waits")
+    assert operation(cloud, made).message == "the store does not answer"
+    assert operation(cloud, made).owner is None
+    cloud.backend.away = False
+    with cloud.db.write() as conn:
+        operations.expire_lease(conn, operation(cloud, made).id)
+    message = PerformOperation(operation_id=operation(cloud, made).id)
+    cloud.bus.cast("volume.box", "perform", message)
+    cloud.bus.cast("volume.box", "perform", message)
+    available(cloud, made)
+
+
+def test_the_sweeper_gives_them_to_their_managers(cloud: Volumes) -> None:
+    cloud.backend.away = True
+    made = begin(cloud)
+    until(lambda: operation(cloud, made).message, 30, "an operation that waits")
+    told: list[tuple[Any, ...]] = []
+
+    class Bus:
+        def cast(self, *said: Any) -> None:
+            told.append(said)
+
+    class Parts:
+        bus = Bus()
+
+    work = operation(cloud, made)
+    sweeper._give_again(cast(ConductorParts, Parts()), work)
+    assert told == [("volume.box", "perform", PerformOperation(operation_id=work.id))]
+
+
+def test_a_state_that_nothing_explains_is_repaired(cloud: Volumes) -> None:
+    made = begin(cloud)
+    available(cloud, made)
+    with cloud.db.write() as conn:
+        volumes.change(conn, made, status="extending", new_size=5, updated_at=1.0)
+    conductor_volumes.repair(cast(ConductorParts, cloud.parts), 2.0)
+    shown = volume(cloud, made)
+    assert (shown.status, shown.new_size) == ("error", None)
+    conductor_volumes.repair(cast(ConductorParts, cloud.parts), 2.0)
+
+
+def test_another_managers_work_is_left_alone(cloud: Volumes) -> None:
+    made = begin(cloud)
+    available(cloud, made)
+    with cloud.db.write() as conn:
+        volumes.change(conn, made, host="other@memory#memory")
+        rules.delete(conn, cloud.service.parts, ALICE, made)
+    work = operation(cloud, made)
+    cloud.bus.cast("volume.box", "perform", PerformOperation(operation_id=work.id))
+    other = cloud.parts_of("other", {"memory": cloud.backend})
+    manager = Manager(other)
+    manager.start()
+    try:
+        until(lambda: made in cloud.service.ready([made]).failed, 30, "a volume that is gone")
+    finally:
+        manager.close()
