@@ -206,3 +206,24 @@ def test_a_router_by_the_command_line(cli: Callable[..., Any], sdk: Any) -> None
     cli("router", "remove", "subnet", "r", "sub")
     cli("router", "delete", "r")
     assert list(sdk.routers()) == []
+
+
+def test_pools_and_topologies_by_the_command_line(cli: Callable[..., Any], sdk: Any) -> None:
+    outside = sdk.create_network(name="public", is_router_external=True, is_default=True)
+    sdk.create_subnet(network_id=outside.id, ip_version=4, cidr="198.51.100.0/24")
+    made = cli(
+        *("subnet", "pool", "create", "p", "--pool-prefix", "10.64.0.0/16", "--default-prefix-length", "24"),
+        *("--min-prefix-length", "20", "--max-prefix-length", "28", "--default-quota", "4096", "--tag", "t"),
+    )
+    assert (made["default_prefixlen"], made["default_quota"], made["tags"]) == (24, 4096, ["t"])
+    cli("subnet", "pool", "set", "p", "--pool-prefix", "10.65.0.0/16", "--no-address-scope", "--name", "q")
+    assert cli("subnet", "pool", "show", "q")["prefixes"] == ["10.64.0.0/15"]
+    assert [item["Name"] for item in cli("subnet", "pool", "list", "--no-share", "--no-default")] == ["q"]
+    cli("network", "create", "n")
+    sub = cli("subnet", "create", "s", "--network", "n", "--subnet-pool", "q", "--prefix-length", "26")
+    assert (sub["cidr"], sub["subnetpool_id"]) == ("10.64.0.0/26", made["id"])
+    assert "existing allocations" in cli("subnet", "pool", "delete", "q", fails=True)
+    assert "service_types" in cli("subnet", "set", "s", "--service-type", "compute:nova", fails=True)
+    sdk.create_subnet_pool(name="default", prefixes=["10.0.0.0/16"], default_prefixlen=24, is_default=True)
+    found = sdk.get_auto_allocated_topology(ADMIN)
+    assert [item.cidr for item in sdk.subnets(network_id=found.id)] == ["10.0.0.0/24"]

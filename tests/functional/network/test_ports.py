@@ -157,6 +157,8 @@ def test_update(alice: Caller, net: str, subnet: dict[str, Any]) -> None:
     assert [fixed["ip_address"] for fixed in changed["fixed_ips"]] == ["10.0.0.3", "10.0.0.4"]
     assert changed["revision_number"] == 1
     assert alice.update("port", port["id"], fixed_ips=changed["fixed_ips"])["revision_number"] == 1
+    by_subnet = [{"subnet_id": subnet["id"]}, {"ip_address": "10.0.0.4"}]
+    assert alice.update("port", port["id"], fixed_ips=by_subnet)["fixed_ips"] == changed["fixed_ips"]
     moved = alice.update("port", port["id"], fixed_ips=[{"ip_address": "10.0.0.50"}], device_id="mine")
     assert [fixed["ip_address"] for fixed in moved["fixed_ips"]] == ["10.0.0.50"]
     again = alice.create("port", network_id=net, fixed_ips=[{"ip_address": "10.0.0.3"}])

@@ -315,10 +315,14 @@ def _manual(conn: sa.Connection, port: Port) -> list[FixedIpRequest]:
 
 
 def _same_addresses(port: Port, wanted: list[FixedIpRequest]) -> bool:
-    """Whether the port has exactly what is asked, so that a client may send back what it read."""
-    have = {(fixed.subnet_id, fixed.ip_address) for fixed in port.fixed_ips}
-    return (
-        len(wanted) == len(have)
-        and {(ask.subnet_id, ask.ip_address and addresses.canonical(ask.ip_address)) for ask in wanted}
-        == have
-    )
+    """Whether the port has just what is asked: the very addresses that a client sends back as it read them,
+    and any of a subnet for who names no more than that."""
+    left = {fixed.ip_address: fixed.subnet_id for fixed in port.fixed_ips}
+    for ask in sorted(wanted, key=lambda ask: ask.ip_address is None):
+        named = None if ask.ip_address is None else addresses.canonical(ask.ip_address)
+        fits = (ip for ip, subnet in left.items() if named in (None, ip) and ask.subnet_id in (None, subnet))
+        found = next(fits, None)
+        if found is None or ask == FixedIpRequest():
+            return False
+        del left[found]
+    return not left
