@@ -14,10 +14,11 @@ from tests.volume_store import Volumes
 from kilonova.conductor import sweeper
 from kilonova.conductor import volumes as conductor_volumes
 from kilonova.conductor.parts import Parts as ConductorParts
+from kilonova.domain.clock import now
 from kilonova.domain.context import RequestContext
 from kilonova.domain.messages import PerformOperation
 from kilonova.engine import lease
-from kilonova.store import operations, volumes
+from kilonova.store import operations, purge, volumes
 from kilonova.store.database import Database, Row
 from kilonova.store.schema.volumes import volume_messages
 from kilonova.volume.base import NewVolume
@@ -154,3 +155,12 @@ def test_another_managers_work_is_left_alone(cloud: Volumes) -> None:
         until(lambda: made in cloud.service.ready([made]).failed, 30, "a volume that is gone")
     finally:
         manager.close()
+
+
+def test_ended_operations_are_forgotten_in_time(cloud: Volumes) -> None:
+    made = begin(cloud)
+    available(cloud, made)
+    assert purge.forget_volume_work(cloud.db, 1.0) == 0
+    assert purge.forget_volume_work(cloud.db, now() + 1) == 1
+    assert purge.forget_volume_work(cloud.db, now() + 1) == 0
+    assert volume(cloud, made).status == "available"

@@ -36,6 +36,7 @@ class Purge:
             return
         store.forget_expired_revocations(self._db)
         if self._days:
+            store.forget_volume_work(self._db, now() - self._days * DAY)
             while any(count == store.BATCH for count in self._batch()):
                 if time.monotonic() - began > _SECONDS:
                     return

@@ -10,6 +10,8 @@ import sqlalchemy as sa
 
 from kilonova.domain.clock import now
 from kilonova.domain.images import ImageStatus
+from kilonova.domain.volumes import VolumeWork
+from kilonova.store import volume_messages
 from kilonova.store.database import Database
 from kilonova.store.repeat import repeated
 from kilonova.store.schema.identity import revoked_tokens
@@ -35,6 +37,19 @@ def forget_expired_revocations(db: Database) -> None:
     """Of tokens that are void by now anyhow: DELETE FROM revoked_tokens WHERE expires_at < now."""
     with db.write() as conn:
         conn.execute(sa.delete(revoked_tokens).where(revoked_tokens.c.expires_at < now()))
+
+
+@repeated
+def forget_volume_work(db: Database, before: float, limit: int = BATCH) -> int:
+    """Operations of volumes that ended before that time: how many; and what nobody is to be told any more."""
+    ended = operations.c.finished_at < before
+    with db.write() as conn:
+        volume_messages.forget_expired(conn)
+        query = sa.select(operations.c.id).where(operations.c.kind.in_(list(VolumeWork)), ended)
+        ids = list(conn.execute(query.order_by(operations.c.finished_at).limit(limit)).scalars())
+        conn.execute(sa.delete(steps).where(steps.c.operation_id.in_(ids)))
+        conn.execute(sa.delete(operations).where(operations.c.id.in_(ids)))
+        return len(ids)
 
 
 def _purge_servers(conn: sa.Connection, before: float, limit: int) -> int:

@@ -61,5 +61,11 @@ def give(conn: sa.Connection, volume_id: str, project_id: str, user_id: str) -> 
     conn.execute(query.values(project_id=project_id, user_id=user_id, updated_at=now()))
 
 
+def retype(conn: sa.Connection, volume_id: str, volume_type_id: str) -> None:
+    """All of a volume's are of its new type."""
+    query = sa.update(table).where(table.c.volume_id == volume_id)
+    conn.execute(query.values(volume_type_id=volume_type_id))
+
+
 def delete(conn: sa.Connection, snapshot_id: str) -> None:
     conn.execute(sa.delete(table).where(table.c.id == snapshot_id))

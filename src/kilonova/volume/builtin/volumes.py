@@ -251,6 +251,7 @@ def retype(conn: sa.Connection, parts: Parts, context: RequestContext, volume_id
     more = {name: amount for name, amount in own.items() if name not in quotas.COUNTED}
     quotas.check(conn, parts.config, volume.project_id, more)
     store.change(conn, volume_id, volume_type_id=kind.id, multiattach=multiattach)
+    volume_snapshots.retype(conn, volume_id, kind.id)
 
 
 def set_metadata(
