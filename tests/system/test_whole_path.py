@@ -298,4 +298,6 @@ def test_delete_leaves_nothing(servers: Servers) -> None:
     assert cloud.up.ask("DELETE", f"/image/v2/images/{cloud.image}")[0] == 204
     assert cloud.up.stop() == 0
     assert cloud.oracle.left() == []
-    assert [path.name for path in cloud.up.state.glob("images/*") if path.name != ".lock"] == []
+    assert [
+        path for path in cloud.up.state.glob("images/**/*") if path.is_file() and path.name != ".lock"
+    ] == []
