@@ -14,7 +14,7 @@ from tests.running import Client, until
 from tests.systemd_box import ADDRESS, Box, unavailable
 
 pytestmark = pytest.mark.system
-CONTROL = ("kilonova-api", "kilonova-conductor", "kilonova-scheduler")
+CONTROL = ("kilonova-api", "kilonova-conductor", "kilonova-scheduler", "kilonova-volume")
 
 
 @pytest.fixture

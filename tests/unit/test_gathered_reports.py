@@ -74,7 +74,7 @@ def moves() -> Moves:
 @pytest.fixture
 def reports(flaky: Flaky, moves: Moves) -> Iterator[Reports]:
     db, nothing, network = cast(Database, flaky), cast(Any, None), cast(Any, moves)
-    parts = Parts("c", Config(), db, bus=nothing, network=network, faults=NO_FAULTS)
+    parts = Parts("c", Config(), db, bus=nothing, network=network, volumes=nothing, faults=NO_FAULTS)
     made = Reports(parts)
     yield made
     made.close()

@@ -8,7 +8,7 @@ import string
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from kilonova.api.compute.create import _random, host_name
+from kilonova.api.compute.create import host_name, random_word
 from kilonova.api.compute.server_view import host_id
 
 LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
@@ -25,7 +25,7 @@ def test_a_host_name_is_one_label_or_nothing(name: str, suffix: str) -> None:
 
 
 def test_random_text() -> None:
-    made = {_random(12) for _ in range(1000)}
+    made = {random_word(12) for _ in range(1000)}
     assert len(made) == 1000
     assert set("".join(made)) == set(string.ascii_letters + string.digits)
 
