@@ -14,14 +14,17 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
+from msgspec import structs
 from tests.ceph import USER, Ceph, installed
 
 from bench.figure import Figure
 from kilonova.cancel import Cancel
+from kilonova.config import Config, Libvirt
 from kilonova.domain.servers import BuildSpec, Flavor, ImageRef
+from kilonova.image.rbd import RbdStore
 from kilonova.rbd.cluster import Cluster
-from kilonova.rbd.pool import Snapshot
-from kilonova.virt.libvirt.disk.files import Files
+from kilonova.virt.libvirt import disk
+from kilonova.virt.libvirt.disk.base import Backend
 from kilonova.virt.libvirt.disk.qcow2 import Qcow2
 from kilonova.virt.libvirt.disk.raw import Raw
 from kilonova.virt.libvirt.folder import Folder
@@ -51,8 +54,8 @@ def disks() -> list[Figure]:
                 backend = kind(folder, cache)
                 took[name][mib] = _times(_ROUNDS[name], lambda b=backend, f=folder, i=image: _disk(b, f, i))
             folder.image(image.id, None).unlink()
-    if installed():
-        took["clone"] = _clones(sizes)
+        if installed():
+            took["clone"] = _clones(sizes, Path(temporary) / "ceph")
     return [figure for name, found in took.items() for figure in _figures(name, found)]
 
 
@@ -82,7 +85,7 @@ def _cached(folder: Folder, mib: int) -> ImageRef:
     return image
 
 
-def _disk(backend: Files, folder: Folder, image: ImageRef) -> float:
+def _disk(backend: Backend, folder: Folder, image: ImageRef) -> float:
     """Seconds until it is there. As in a build, nobody waits for the storage."""
     spec = BuildSpec(
         server_id=str(uuid.uuid4()),
@@ -101,37 +104,30 @@ def _disk(backend: Files, folder: Folder, image: ImageRef) -> float:
     return took
 
 
-def _clones(sizes: list[int]) -> dict[int, float]:
+def _clones(sizes: list[int], top: Path) -> dict[int, float]:
+    """As a host makes them that has its disks in Ceph."""
     ceph = Ceph(store="bluestore")
+    folder = Folder(top)
+    folder.make()
+    options = Libvirt(images_type="rbd", rbd_user=USER, images_rbd_ceph_conf=str(ceph.conf))
+    backend = disk.backend(Config(libvirt=options), folder, ImageCache(folder, _NoSource()), "bench")
     try:
         ceph.start()
         cluster = Cluster(ceph.conf, USER)
         try:
-            return {mib: _clone(cluster, mib) for mib in sizes}
+            store = RbdStore(cluster.pool("images"))
+            return {mib: _clone(backend, folder, store, mib) for mib in sizes}
         finally:
+            backend.close()
             cluster.close()
     finally:
         ceph.remove()
 
 
-def _clone(cluster: Cluster, mib: int) -> float:
-    images, vms = cluster.pool("images"), cluster.pool("vms")
-    name = str(uuid.uuid4())
-    images.create(name, mib << 20)
-    with images.writing(name) as writer:
-        for _ in range((mib << 20) // _PIECE):
-            writer.write(os.urandom(_PIECE))
-    images.snapshot(name, "snap", protect=True)
-
-    def once() -> float:
-        disk = f"{uuid.uuid4()}_disk"
-        began = time.perf_counter()
-        vms.clone(Snapshot("images", name, "snap"), disk)
-        took = time.perf_counter() - began
-        vms.remove(disk)
-        return took
-
-    took = _times(_ROUNDS["clone"], once)
-    images.remove_snapshot(name, "snap")
-    images.remove(name)
+def _clone(backend: Backend, folder: Folder, store: RbdStore, mib: int) -> float:
+    image = ImageRef(id=str(uuid.uuid4()), disk_format="raw", size=mib << 20)
+    store.put(image.id, (os.urandom(_PIECE) for _ in range(image.size // _PIECE)), image.size)
+    image = structs.replace(image, location=store.location(image.id))
+    took = _times(_ROUNDS["clone"], lambda: _disk(backend, folder, image))
+    store.delete(image.id)
     return took

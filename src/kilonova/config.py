@@ -249,8 +249,10 @@ class Libvirt(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     virt_type: str = "auto"
     """``auto`` probes KVM with a real guest; ``kvm`` or ``qemu`` decide."""
     disk_cachemode: str = "none"
-    images_type: Literal["qcow2", "raw"] = "qcow2"
-    """What a server's disk is: an overlay on the host's cached image, or a copy of it."""
+    images_type: Literal["qcow2", "raw", "rbd"] = "qcow2"
+    """What a server's disk is: an overlay on the host's cached image, a copy of it, or a clone in Ceph."""
+    images_rbd_pool: str = "vms"
+    """Where those are."""
     images_rbd_ceph_conf: str = "/etc/ceph/ceph.conf"
     """Names the monitors, and the keyring of whom this host's guests reach Ceph as."""
     rbd_user: str = ""
@@ -266,9 +268,11 @@ class Libvirt(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """How long it has each time."""
 
     def __post_init__(self) -> None:
-        """ValueError: libvirt would not take it."""
+        """ValueError: libvirt would not take it, or nobody is said to reach the pool."""
         if self.rbd_secret_uuid:
             _check("rbd_secret_uuid", UUID, self.rbd_secret_uuid)
+        if self.images_type == "rbd" and not self.rbd_user:
+            raise ValueError("images_type = 'rbd' needs rbd_user, a user of Ceph's")
 
 
 class Fake(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from tests.ceph import USER, Ceph
 
 from kilonova.cli import doctor as module
 from kilonova.cli.doctor import CHECKS, Check, doctor
@@ -122,3 +123,20 @@ def test_ceph_is_looked_for_where_it_is_configured(tmp_path: Path, monkeypatch: 
     assert found["state"] == "missing"
     assert "no module rbd" in found["found"]
     assert "Ceph's Python bindings" not in findings()
+
+
+@pytest.mark.usefixtures("no_kvm_probe")
+def test_guests_disks_in_ceph_are_looked_for(tmp_path: Path, ceph: Ceph) -> None:
+    config = tmp_path / "kilonova.toml"
+    options = f'[libvirt]\nimages_type = "rbd"\nrbd_user = "{USER}"\nimages_rbd_ceph_conf = "{ceph.conf}"\n'
+    config.write_text(options)
+    found = findings("--config", str(config))
+    assert found["Ceph for QEMU"]["state"] == "ok"
+    assert found["guests' disks in Ceph"]["state"] == "ok"
+    assert found["guests' disks in Ceph"]["found"].startswith("pool vms: ")
+    for wrong, says in (('images_rbd_pool = "none"', "no pool none"), ('rbd_user = "x"', "no key of Ceph's")):
+        name = wrong.partition(" ")[0]
+        lines = [line for line in options.splitlines() if not line.startswith(name)]
+        config.write_text("\n".join([*lines, wrong]))
+        lacking = findings("--config", str(config))["guests' disks in Ceph"]
+        assert (lacking["state"], says in lacking["found"]) == ("missing", True), lacking

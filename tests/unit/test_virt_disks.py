@@ -8,14 +8,13 @@ import subprocess
 import uuid
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from kilonova.cancel import Cancel
 from kilonova.disk_image import qemu_img
-from kilonova.domain.errors import BuildAborted, BuildFailed, StaleEpoch
+from kilonova.domain.errors import BuildFailed, StaleEpoch
 from kilonova.domain.servers import BuildSpec, Flavor, ImageRef
-from kilonova.virt.libvirt.disk.base import Name, is_cdrom
+from kilonova.virt.libvirt.disk.base import Name
 from kilonova.virt.libvirt.disk.files import Files
 from kilonova.virt.libvirt.disk.qcow2 import Qcow2
 from kilonova.virt.libvirt.disk.raw import Raw
@@ -38,13 +37,6 @@ def cache(folder: Folder) -> ImageCache:
 @pytest.fixture
 def qcow2(folder: Folder, cache: ImageCache) -> Qcow2:
     return Qcow2(folder, cache)
-
-
-@pytest.fixture(params=[Qcow2, Raw])
-def disks(request: pytest.FixtureRequest, folder: Folder, cache: ImageCache) -> Files:
-    """Each backend of files."""
-    made: Files = request.param(folder, cache)
-    return made
 
 
 GO_ON = Cancel()
@@ -137,49 +129,16 @@ def test_a_copy_that_nobody_wants_any_more_ends(folder: Folder, cache: ImageCach
     assert list(path.parent.iterdir()) == []
 
 
-def test_a_flavor_without_disk_takes_the_images_size(folder: Folder, disks: Files) -> None:
-    spec = make_spec(folder, root_gb=0)
-    path = path_of(folder, spec)
-    disks.ensure_system(spec, GO_ON)
-    assert info(path)["virtual-size"] == 3 << 20
-
-
-def test_an_image_larger_than_the_flavor_is_refused_everywhere(
-    folder: Folder, cache: ImageCache, disks: Files
+@pytest.mark.parametrize("kind", [Qcow2, Raw])
+def test_half_a_disk_of_a_killed_process_is_made_anew(
+    folder: Folder, cache: ImageCache, kind: type[Files]
 ) -> None:
-    spec = make_spec(folder, "qcow2", root_gb=1)
-    assert spec.image is not None
-    base = cache.path(spec.image)
-    base.unlink()
-    qemu_img.create_empty(base, size=(1 << 30) + 512)
-    path_of(folder, spec)
-    with pytest.raises(BuildAborted, match="1 GiB"):
-        disks.ensure_system(spec, GO_ON)
-
-
-def test_a_disk_that_is_there_is_left_alone(folder: Folder, disks: Files) -> None:
-    spec = make_spec(folder)
-    path = path_of(folder, spec)
-    path.write_text("the guest's")
-    assert disks.ensure_system(spec, GO_ON) == ""
-    assert path.read_text() == "the guest's"
-
-
-def test_half_a_disk_of_a_killed_process_is_made_anew(folder: Folder, disks: Files) -> None:
-    spec = make_spec(folder)
+    disks, spec = kind(folder, cache), make_spec(folder)
     path = path_of(folder, spec)
     path.with_name("disk.part").write_text("half")
     disks.ensure_system(spec, GO_ON)
     assert info(path)["format"] == disks.format
     assert [path.name for path in path.parent.iterdir()] == ["disk"]
-
-
-def test_an_iso_is_a_cd_and_has_no_overlay(folder: Folder, disks: Files) -> None:
-    spec = make_spec(folder, "iso")
-    path_of(folder, spec)
-    assert disks.ensure_system(spec, GO_ON) == ""
-    assert is_cdrom(spec)
-    assert disks.find(spec.server_id, Name.SYSTEM) is None
 
 
 def test_ephemeral_and_swap_are_formatted(folder: Folder, qcow2: Qcow2) -> None:
@@ -197,33 +156,6 @@ def test_ephemeral_and_swap_are_formatted(folder: Folder, qcow2: Qcow2) -> None:
     assert swap.read_bytes()[4086:4096] == b"SWAPSPACE2"
 
 
-def test_none_asked_none_made(folder: Folder, disks: Files) -> None:
-    spec = make_spec(folder)
-    path = path_of(folder, spec)
-    disks.ensure_ephemeral(spec)
-    disks.ensure_swap(spec)
-    assert list(path.parent.iterdir()) == []
-
-
-def test_a_flattened_disk_needs_no_other_file(folder: Folder, cache: ImageCache, disks: Files) -> None:
-    spec = make_spec(folder, "qcow2")
-    write(cache.path(spec.image), "qcow2", 0)  # type: ignore[arg-type]
-    path = path_of(folder, spec)
-    disks.ensure_system(spec, GO_ON)
-    write(path, disks.format, 1 << 20)
-    source = disks.find(spec.server_id, Name.SYSTEM)
-    assert source is not None
-    taken = path.with_name("taken")
-    disks.flatten(source, taken, GO_ON)
-    seen = info(taken)
-    assert (seen["format"], seen["virtual-size"]) == ("qcow2", 1 << 30)
-    assert "backing-filename" not in seen
-    for at in (0, 1 << 20):
-        check = f"read -q -P 0x5a {at} 4096"
-        said = subprocess.check_output(["qemu-io", "-f", "qcow2", "-c", check, str(taken)], text=True)
-        assert "failed" not in said, said
-
-
 def test_qemu_img_says_why_it_failed(tmp_path: Path) -> None:
     with pytest.raises(BuildFailed, match=r"qemu-img create: .*No such file"):
         qemu_img.create_empty(tmp_path / "no" / "such", size=1 << 20)
@@ -237,15 +169,6 @@ def test_a_missing_tool_is_named(
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(BuildFailed, match="not installed"):
         qcow2.ensure_system(spec, GO_ON)
-
-
-def test_a_server_without_image_gets_an_empty_disk(folder: Folder, disks: Files) -> None:
-    spec = msgspec.structs.replace(make_spec(folder), image=None)
-    path = path_of(folder, spec)
-    assert disks.ensure_system(spec, GO_ON) == "blank"
-    seen = info(path)
-    assert "backing-filename" not in seen
-    assert seen["virtual-size"] == 1 << 30
 
 
 def test_the_base_of_an_overlay_is_read_from_the_overlay(tmp_path: Path) -> None:

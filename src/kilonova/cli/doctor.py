@@ -27,10 +27,13 @@ from rich.table import Table
 from kilonova import config, passage
 from kilonova.cli import network_checks, switch_checks
 from kilonova.cli.parts.process import config_option
-from kilonova.domain.errors import BadRequest, Unavailable
+from kilonova.domain.errors import BadRequest, KilonovaError, Unavailable
 from kilonova.virt.libvirt import kvm
 from kilonova.virt.libvirt.embed import EXAMPLE, QEMU_USER
 from kilonova.virt.libvirt.needs import APT, NEEDS, Lacking, Need
+
+_CEPH_ANSWERS = 10
+"""Seconds that a cluster has."""
 
 
 class Where(NamedTuple):
@@ -41,6 +44,7 @@ class Where(NamedTuple):
     network: config.Network = config.Network()
     ceph: bool = False
     """It is configured."""
+    guests: config.Libvirt = config.Libvirt()
 
 
 class NotAsked(Exception):
@@ -116,7 +120,7 @@ def doctor(
         options = config.load(config_file)
     except BadRequest as error:
         raise click.ClickException(error.message) from error
-    findings = examine(Where(state, port, options.network, _has_ceph(options)))
+    findings = examine(Where(state, port, options.network, _has_ceph(options), options.libvirt))
     lately = _lately(state) if state else []
     if as_json:
         click.echo(json.dumps(msgspec.to_builtins(findings + lately), indent=2))
@@ -128,9 +132,8 @@ def doctor(
 
 
 def _has_ceph(options: config.Config) -> bool:
-    return options.image.backend == "rbd" or any(
-        backend.driver == "rbd" for backend in options.volume.backends.values()
-    )
+    in_volumes = any(backend.driver == "rbd" for backend in options.volume.backends.values())
+    return in_volumes or options.image.backend == "rbd" or options.libvirt.images_type == "rbd"
 
 
 _STYLES = {"ok": "green", "missing": "bold red", "lesser": "yellow", "mended": "cyan", "failed": "bold red"}
@@ -281,6 +284,35 @@ def _ceph(where: Where) -> str:
     return "can be imported"
 
 
+def _ceph_of_qemu(where: Where) -> str:
+    if not where.ceph:
+        raise NotAsked
+    for places in ("lib/*/qemu", "lib/qemu", "lib64/qemu-kvm", "lib64/qemu"):
+        if any(Path("/usr").glob(f"{places}/block-rbd.so")):
+            return "installed"
+    raise Lacking("no block-rbd.so")
+
+
+def _disks_in_ceph(where: Where) -> str:
+    options = where.guests
+    if options.images_type != "rbd":
+        raise NotAsked
+    from kilonova.rbd import Cluster
+    from kilonova.rbd.keyring import key_of
+
+    conf = Path(options.images_rbd_ceph_conf)
+    cluster = Cluster(conf, options.rbd_user, timeout=_CEPH_ANSWERS)
+    try:
+        if not options.rbd_secret_uuid:
+            key_of(conf, options.rbd_user)
+        total, free = cluster.pool(options.images_rbd_pool).capacity()
+    except KilonovaError as error:
+        raise Lacking(error.message) from error
+    finally:
+        cluster.close()
+    return f"pool {options.images_rbd_pool}: {free >> 30} of {total >> 30} GiB free"
+
+
 def _switch_ports(where: Where) -> str:
     if where.state is None:
         raise NotAsked
@@ -405,6 +437,19 @@ CHECKS = (
         _ceph,
         "images and volumes in Ceph cannot be reached",
         _apt("python3-rados", "python3-rbd"),
+    ),
+    Check(
+        "Ceph for QEMU",
+        _ceph_of_qemu,
+        "guests cannot have disks in Ceph, nor can images be copied there",
+        _apt("qemu-block-extra"),
+    ),
+    Check(
+        "guests' disks in Ceph",
+        _disks_in_ceph,
+        "no server can be built here: ceph.conf, the user's keyring and the pool must be there, see"
+        " docs/how-to/keep-disks-in-ceph.md",
+        "",
     ),
     Check(
         "Open vSwitch",

@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from kilonova import config
 from kilonova.cli.db import opened
 from kilonova.cli.parts import volumes
-from kilonova.config import Config, Image
+from kilonova.config import Config, Image, Libvirt
 from kilonova.domain.errors import KilonovaError, NotFound
 from kilonova.store import orphans as records
 from kilonova.store.database import Database
@@ -102,6 +102,8 @@ def _places(
     yield _Place("image", str(folder), partial(_files, folder), records.known_images)
     if options.image.backend == "rbd":
         yield _images_in_ceph(options.image, closing)
+    if options.libvirt.images_type == "rbd":
+        yield _disks_in_ceph(options.libvirt, closing)
     for host in sorted(path for path in (state / "hosts").glob("*") if path.is_dir()):
         known = partial(_on_host, host.name)
         yield _Place("disks of a server", str(host), partial(_files, host / "instances"), known)
@@ -111,7 +113,7 @@ def _keys(listed: Callable[[], dict[str, str]]) -> set[str]:
     return set(listed())
 
 
-def _on_host(host: str, conn: sa.Connection, ids: Collection[str]) -> set[str]:
+def _on_host(host: str | None, conn: sa.Connection, ids: Collection[str]) -> set[str]:
     return records.known_servers(conn, host, ids)
 
 
@@ -144,3 +146,17 @@ def _images_in_ceph(options: Image, closing: ExitStack) -> _Place:
         return _ids(iter(pool.names() | pool.trashed()))
 
     return _Place("image", f"Ceph's pool {pool.name}", listed, records.known_images)
+
+
+def _disks_in_ceph(options: Libvirt, closing: ExitStack) -> _Place:
+    """Of all hosts: which of them a server is on, its record says."""
+    from kilonova.rbd import Cluster
+
+    cluster = Cluster(Path(options.images_rbd_ceph_conf), options.rbd_user)
+    closing.callback(cluster.close)
+    pool = cluster.pool(options.images_rbd_pool)
+
+    def listed() -> set[str]:
+        return _ids(name.partition("_")[0] for name in pool.names() | pool.trashed())
+
+    return _Place("disks of a server", f"Ceph's pool {pool.name}", listed, partial(_on_host, None))

@@ -17,6 +17,8 @@ from kilonova.cancel import Cancel
 from kilonova.domain.errors import BuildFailed, StaleEpoch
 
 _ADDRESS_SPACE = 1 << 30  # bytes; as Nova's limit for qemu-img
+_ADDRESS_SPACE_IN_CEPH = 4 << 30  # whose client has dozens of threads, each with a stack and an arena
+_CEPH = "rbd:"
 _CPU_SECONDS = 30
 _TIMEOUT = 60.0
 _CONVERT_CPU_SECONDS = 1800
@@ -62,11 +64,14 @@ def flatten(source: Path | str, source_format: str, target: Path, cancel: Cancel
 def _run(
     *arguments: str, cpu: int = _CPU_SECONDS, timeout: float = _TIMEOUT, cancel: Cancel | None = None
 ) -> str:
-    limits = ("prlimit", f"--as={_ADDRESS_SPACE}", f"--cpu={cpu}", "--")
+    in_ceph = any(argument.startswith(_CEPH) for argument in arguments)
+    space = _ADDRESS_SPACE_IN_CEPH if in_ceph else _ADDRESS_SPACE
+    limits = ("prlimit", f"--as={space}", f"--cpu={cpu}", "--")
     try:
         process = subprocess.Popen(
             [*limits, "qemu-img", *arguments],
-            env={**os.environ, "LC_ALL": "C"},
+            # Its threads share what they allocate from: an arena of each would be most of its address space.
+            env={**os.environ, "LC_ALL": "C", "MALLOC_ARENA_MAX": "1"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

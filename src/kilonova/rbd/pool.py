@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from kilonova.rbd.cluster import Cluster
 
 _MARK = "kilonova.whole"
+_OWNER = "kilonova.owner"
 _SIZE = "kilonova.size"
 """While it is rolled back."""
 BLOCK = 4 << 20
@@ -53,9 +54,12 @@ class Pool:
     def exists(self, name: str) -> bool:
         return self._found(name) is not None
 
-    def size(self, name: str) -> int:
-        """Bytes. NotFound."""
-        with self._image(name, read_only=True) as image:
+    def size(self, name: str, snapshot: str | None = None) -> int:
+        """Bytes, now or when that was taken. NotFound."""
+        with (
+            self._translated(name),
+            bindings.image(self.io(), name, snapshot=snapshot, read_only=True) as image,
+        ):
             return image.size()
 
     def create(self, name: str, size: int, *, features: int = bindings.FEATURES) -> None:
@@ -75,14 +79,22 @@ class Pool:
             if image.size() < size:
                 image.resize(size)
 
-    def mark(self, name: str) -> None:
-        """It is whole."""
+    def mark(self, name: str, owner: str = "") -> None:
+        """It is whole, and that one's."""
         with self._image(name) as image:
+            if owner:
+                image.metadata_set(_OWNER, owner)
             image.metadata_set(_MARK, name)
 
     def marked(self, name: str) -> bool:
         found = self._found(name)
         return found is not None and found == name
+
+    def owner(self, name: str) -> str | None:
+        """Whose it is, of what is whole; None of what is not, or not there."""
+        with suppress(NotFound), self._image(name, read_only=True) as image, suppress(KeyError):
+            return image.metadata_get(_OWNER) if image.metadata_get(_MARK) == name else None
+        return None
 
     def remove(self, name: str) -> None:
         """Nothing is left of it, nor of a parent that only it had kept; also if it was not there, or was
@@ -105,12 +117,13 @@ class Pool:
         with self._translated(name):
             return reader(bindings.image(self.io(), name, snapshot=snapshot, read_only=True), name)
 
-    def qemu_name(self, name: str) -> str:
+    def qemu_name(self, name: str, snapshot: str | None = None) -> str:
         """As QEMU's tools take it, on a machine that has the same ceph.conf; there is no secret in it."""
         timeout = str(self.cluster.timeout)
         options = {"id": self.cluster.user, "conf": str(self.cluster.conf), "rados_osd_op_timeout": timeout}
         more = "".join(f":{key}={_escaped(value)}" for key, value in options.items())
-        return f"rbd:{_escaped(self.name)}/{_escaped(name)}{more}"
+        at = "" if snapshot is None else f"@{_escaped(snapshot)}"
+        return f"rbd:{_escaped(self.name)}/{_escaped(name)}{at}{more}"
 
     # --- snapshots
     def snapshots(self, name: str) -> set[str]:

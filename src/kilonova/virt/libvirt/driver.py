@@ -71,7 +71,8 @@ class LibvirtDriver:
         self._folder = Folder(folder)
         self._folder.make()
         self._images = ImageCache(self._folder, images, self._bases_in_use)
-        self._disks = disk.backend(config, self._folder, self._images)
+        name = config.host or socket.gethostname()
+        self._disks = disk.backend(config, self._folder, self._images, name)
         self._report: Callable[[GuestEvent], None] = lambda _event: None
         self._short = ShortPath(self._folder.root)
         uri = config.libvirt.uri or f"qemu:///embed?root={quote(str(self._short.path / 'embed'))}"
@@ -81,7 +82,6 @@ class LibvirtDriver:
         )
         self._guests = Guests(self._connection, self._folder)
         self._snapshots = Snapshots(self._folder, self._disks, self._guests, self._watch)
-        name = config.host or socket.gethostname()
         secrets = secret_store.store(self._connection, self._folder.root)
         self._volumes = GuestVolumes(secrets, self._guests, self._watch, config.libvirt, name)
         self._keeper = console.Keeper(self._console_logs)
@@ -112,6 +112,7 @@ class LibvirtDriver:
         self._connection.close()
         self._watch.wake_all()  # who waits for a guest sees that the connection is gone
         self._watch.stop()
+        self._disks.close()
         self._short.remove()
 
     def check(self) -> None:
@@ -123,15 +124,16 @@ class LibvirtDriver:
             version = connection.getVersion()
             if self._capabilities is None:
                 self._capabilities = connection.getCapabilities()
+        space = self._disks.space()
         return HostReport(
             hypervisor_hostname=self._config.host or socket.gethostname(),
             hypervisor_type="QEMU",
             hypervisor_version=version,
             host_ip=host.host_ip(),
-            total=host.capacity(self._folder.root),
+            total=host.capacity(space.total_gb),
             cpu_info=host.cpu_info(self._capabilities),
             virt_type=self._virt_type,
-            disk_available_least=host.free_disk_gb(self._folder.root),
+            disk_available_least=space.free_gb,
         )
 
     def connector(self) -> Connector:
@@ -151,7 +153,7 @@ class LibvirtDriver:
     def ensure_base_image(self, spec: BuildSpec, cancel: Cancel) -> None:
         hardware(spec)  # a wish that cannot be met is better refused before gigabytes are fetched
         if spec.image is not None:
-            self._images.ensure(spec.image, cancel)
+            self.cache_image(spec.image, cancel)
 
     def ensure_disks(self, spec: BuildSpec, cancel: Cancel) -> str:
         self._instance(spec)
@@ -189,7 +191,8 @@ class LibvirtDriver:
 
     # --- images
     def cache_image(self, image: ImageRef, cancel: Cancel) -> None:
-        self._images.ensure(image, cancel)
+        if self._disks.needs_file(image):
+            self._images.ensure(image, cancel)
 
     def tidy_images(self) -> None:
         rules = self._config.image_cache
@@ -291,7 +294,9 @@ class LibvirtDriver:
         volumes: Volumes = (),
     ) -> None:
         how = way_of_rescue(image, hardware(spec))
-        if not how.cdrom:
+        if how.cdrom:
+            self._images.ensure(image, cancel)
+        else:
             self._disks.ensure_rescue(spec, image, cancel)
         if metadata is not None:
             self._write_config_drive(self._instance(spec).rescue_config_drive, metadata)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 from contextlib import suppress
 from pathlib import Path
@@ -12,20 +11,14 @@ from xml.etree import ElementTree as ET
 
 from kilonova.domain.hosts import Capacity
 
-_GIB = 1 << 30
 
-
-def capacity(folder: Path) -> Capacity:
-    """Of the machine, and of the file system that the folder is on."""
+def capacity(disk_gb: int) -> Capacity:
+    """Of the machine, with so much for disks."""
     return Capacity(
         vcpus=os.cpu_count() or 1,
         memory_mb=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // (1 << 20),
-        disk_gb=shutil.disk_usage(folder).total // _GIB,
+        disk_gb=disk_gb,
     )
-
-
-def free_disk_gb(folder: Path) -> int:
-    return shutil.disk_usage(folder).free // _GIB
 
 
 def cpu_info(capabilities: str) -> dict[str, Any]:

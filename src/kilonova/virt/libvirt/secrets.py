@@ -24,6 +24,11 @@ from kilonova.virt.libvirt.xml.volume import VolumeDevice
 _OURS = uuid.UUID("0b0a1dd4-7f0f-4c1f-9d0c-6f1a4c1d7f11")
 
 
+def of_ceph(config: Libvirt, user: str) -> str:
+    """The id of the secret with that user's key."""
+    return config.rbd_secret_uuid or str(uuid.uuid5(_OURS, user))
+
+
 class Secrets:
     """``initiator``: this host's name for iSCSI."""
 
@@ -35,13 +40,17 @@ class Secrets:
 
     @contextmanager
     def lent(self, server_id: str, volumes: Sequence[AttachedVolume]) -> Iterator[list[VolumeDevice]]:
-        """The volumes with the ids of their secrets: libvirt has these for this thread, in the block.
+        """The volumes with the ids of their secrets: libvirt has these, and that of the server's own disks,
+        for this thread in the block.
 
         BuildFailed: this host has no key, or no libvirt that keeps secrets.
         """
         with ExitStack() as undo:
             devices = [self._device(server_id, volume, undo) for volume in volumes]
-            if any(device.secret is not None for device in devices):
+            in_ceph = self._config.images_type == "rbd"
+            if in_ceph:
+                self._ceph(self._config.rbd_user)
+            if in_ceph or any(device.secret is not None for device in devices):
                 undo.enter_context(self._store.known())
             yield devices
 
@@ -60,8 +69,7 @@ class Secrets:
 
     def _ceph(self, user: str) -> str:
         """libvirt has that user's key, under this id."""
-        configured = self._config.rbd_secret_uuid
-        secret = configured or str(uuid.uuid5(_OURS, user))
+        configured, secret = self._config.rbd_secret_uuid, of_ceph(self._config, user)
         # A daemon may have been started anew, and a key changed since this process has.
         if (configured or secret in self._given) and self._store.has(secret):
             return secret

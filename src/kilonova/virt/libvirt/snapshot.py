@@ -1,20 +1,23 @@
 """What is on a server's system disk at one moment, as a file beside it.
 
 Of a guest that is on QEMU writes it itself while the guest goes on (a backup job, which leaves the disk as it
-is, so that a crash anywhere costs no more than the file). A guest agent that answers holds the file systems
-still for the moment in which the job begins. Of a guest that is off its disk is read.
+is, so that a crash anywhere costs no more than the file); where the disk's store can hold a moment, that is
+read. A guest agent that answers holds the file systems still for that moment, or in which the job begins. Of
+a guest that is off its disk is read.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from kilonova import log
 from kilonova.cancel import Cancel
 from kilonova.domain.errors import BuildFailed, KilonovaError, NotFound
-from kilonova.virt.libvirt.disk.base import Backend, Name
+from kilonova.virt.libvirt.disk.base import Backend, Name, Source
 from kilonova.virt.libvirt.folder import Folder
 from kilonova.virt.libvirt.guests import Guests
 from kilonova.virt.libvirt.watch import Watch
@@ -46,17 +49,22 @@ class Snapshots:
         if view is None or not view.is_active:
             self._disks.flatten(source, target, cancel)
             return
-        name = disk_xml.name_of(self._guests.document(server_id) or "", source)
-        if name is None:
-            raise BuildFailed("the guest has no system disk")
-        part = target.with_name(target.name + ".part")
-        self._begin(server_id, name, part)
-        self._await(server_id, cancel)
-        os.rename(part, target)
+        with self._still(server_id):
+            held = self._disks.hold(server_id)
+            if held is None:
+                part = target.with_name(target.name + ".part")
+                self._begin(server_id, source, part)
+        if held is None:
+            self._await(server_id, cancel)
+            os.rename(part, target)
+        else:
+            self._disks.flatten(held, target, cancel)
+            self._disks.let_go(server_id)
 
     def drop(self, server_id: str) -> None:
         self._give_up(server_id)
         self.thaw(server_id)
+        self._disks.let_go(server_id)
         target = self._folder.instance(server_id).snapshot
         for path in (target, target.with_name(target.name + ".part")):
             path.unlink(missing_ok=True)
@@ -72,15 +80,22 @@ class Snapshots:
             _log.warning("not_thawed", server=server_id, reason=error.message)
         mark.unlink(missing_ok=True)
 
-    def _begin(self, server_id: str, name: str, target: Path) -> None:
-        document = to_text(_job(name, target))
+    def _begin(self, server_id: str, source: Source, target: Path) -> None:
+        name = disk_xml.name_of(self._guests.document(server_id) or "", source)
+        if name is None:
+            raise BuildFailed("the guest has no system disk")
+        self._guests.begin_backup(server_id, to_text(_job(name, target)))
+
+    @contextmanager
+    def _still(self, server_id: str) -> Iterator[None]:
+        """In the block its file systems are, if it has an agent that answers."""
         if not serial.agent_answers(self._guests.document(server_id) or ""):
-            self._guests.begin_backup(server_id, document)
+            yield
             return
         self._folder.instance(server_id).frozen.touch()
         try:
             self._freeze(server_id)
-            self._guests.begin_backup(server_id, document)
+            yield
         finally:
             self.thaw(server_id)
 

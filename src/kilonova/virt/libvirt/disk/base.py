@@ -40,19 +40,41 @@ class FileSource(msgspec.Struct, frozen=True, kw_only=True):
     format: Literal["qcow2", "raw"]
 
 
-Source = FileSource
+class RbdSource(msgspec.Struct, frozen=True, kw_only=True):
+    """An image of a Ceph pool, or ``image@snapshot``. ``secret``: libvirt's, with the user's key."""
+
+    pool: str
+    image: str
+    monitors: list[str]
+    user: str
+    secret: str
+    format: Literal["raw"] = "raw"
+
+
+Source = FileSource | RbdSource
 """Where QEMU finds the bytes of a disk."""
+
+
+class Space(msgspec.Struct, frozen=True, kw_only=True):
+    """For disks, in GiB."""
+
+    total_gb: int
+    free_gb: int
 
 
 class Backend(Protocol):
     """Every ``ensure_`` looks first and makes only what is missing.
 
-    BuildAborted: no host can make it; BuildFailed: this one cannot. ``cancel`` set: StaleEpoch, soon.
+    BuildAborted: no host can make it; BuildFailed: this one cannot; Unavailable: where they are, nobody
+    answers. ``cancel`` set: StaleEpoch, soon.
     """
+
+    def needs_file(self, image: ImageRef) -> bool:
+        """Whether a disk of that image is made of the host's cached file, which must be there before."""
 
     def ensure_system(self, spec: BuildSpec, cancel: Cancel) -> str:
         """What the server boots from, of its image and as large as its flavor says (0: as the image is): how
-        it was made, ``overlay``, ``clone``, ``copy`` or ``blank``; empty if it was there."""
+        it was made, beginning with ``overlay``, ``clone``, ``copy`` or ``blank``; empty if it was there."""
 
     def ensure_rescue(self, spec: BuildSpec, image: ImageRef, cancel: Cancel) -> None:
         """A disk of that image, as large as it is."""
@@ -76,8 +98,21 @@ class Backend(Protocol):
     def server_ids(self) -> set[str]:
         """Servers that have anything here."""
 
+    def hold(self, server_id: str) -> Source | None:
+        """What the system disk holds at this moment, for flatten(), though a guest goes on writing to it;
+        None: that cannot be here."""
+
+    def let_go(self, server_id: str) -> None:
+        """Nothing is held, also if nothing was."""
+
     def flatten(self, source: Source, target: Path, cancel: Cancel) -> None:
         """All that a guest would read of a disk that no guest has, as a qcow2 that needs no other file."""
+
+    def space(self) -> Space:
+        """All that there is for disks, and what of it is free."""
+
+    def close(self) -> None:
+        """Nothing is asked of it any more."""
 
 
 def is_cdrom(spec: BuildSpec) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from functools import partial
@@ -20,6 +21,7 @@ from kilonova.virt.libvirt.disk.base import (
     FileSource,
     Name,
     Source,
+    Space,
     blank_size,
     is_cdrom,
     system_size,
@@ -29,6 +31,7 @@ from kilonova.virt.libvirt.images import ImageCache, virtual_size
 
 _MKFS_TIMEOUT = 120.0
 _MKFS = ("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=1,lazy_journal_init=1")
+MKSWAP = ("mkswap",)
 
 
 class Files:
@@ -46,6 +49,9 @@ class Files:
 
     def _blank(self, path: Path, size: int) -> None:
         raise NotImplementedError
+
+    def needs_file(self, image: ImageRef) -> bool:
+        return True
 
     def ensure_system(self, spec: BuildSpec, cancel: Cancel) -> str:
         path = self._path(spec.server_id, Name.SYSTEM)
@@ -67,12 +73,12 @@ class Files:
 
     def ensure_ephemeral(self, spec: BuildSpec) -> None:
         for number, (name, size_gb) in enumerate(zip(EPHEMERALS, spec.ephemeral_disks, strict=False)):
-            size, command = size_gb * GIB, (*_MKFS, "-L", f"ephemeral{number}")
-            once(self._path(spec.server_id, name), partial(formatted, size=size, command=command))
+            make = partial(formatted, size=size_gb * GIB, command=mkfs(number))
+            once(self._path(spec.server_id, name), make)
 
     def ensure_swap(self, spec: BuildSpec) -> None:
         if size := spec.swap_size_mb * MIB:
-            once(self._path(spec.server_id, Name.SWAP), lambda part: formatted(part, size, ("mkswap",)))
+            once(self._path(spec.server_id, Name.SWAP), lambda part: formatted(part, size, MKSWAP))
 
     def find(self, server_id: str, name: Name) -> Source | None:
         path = self._path(server_id, name)
@@ -91,7 +97,22 @@ class Files:
         return self._folder.server_ids()
 
     def flatten(self, source: Source, target: Path, cancel: Cancel) -> None:
+        assert isinstance(source, FileSource)
         once(target, lambda part: qemu_img.flatten(source.path, source.format, part, cancel))
+
+    def hold(self, server_id: str) -> Source | None:
+        return None
+
+    def let_go(self, server_id: str) -> None:
+        """Nothing is ever held."""
+
+    def space(self) -> Space:
+        """Of the file system that they are on."""
+        found = shutil.disk_usage(self._folder.root)
+        return Space(total_gb=found.total // GIB, free_gb=found.free // GIB)
+
+    def close(self) -> None:
+        """Nothing was opened."""
 
     def _path(self, server_id: str, name: Name) -> Path:
         return self._folder.instance(server_id).path / name
@@ -111,6 +132,11 @@ def once(path: Path, make: Callable[[Path], None]) -> None:
         raise BuildFailed(f"cannot make {path.name}: {error}") from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def mkfs(number: int) -> tuple[str, ...]:
+    """Of the ephemeral disk of that number."""
+    return (*_MKFS, "-L", f"ephemeral{number}")
 
 
 def formatted(path: Path, size: int, command: tuple[str, ...]) -> None:

@@ -8,7 +8,8 @@ from xml.etree import ElementTree as ET
 import msgspec
 
 from kilonova.domain.block_devices import free_name
-from kilonova.virt.libvirt.disk.base import Source
+from kilonova.virt.libvirt.disk.base import FileSource, RbdSource, Source
+from kilonova.virt.libvirt.xml import network_disk
 from kilonova.virt.libvirt.xml.build import element
 
 
@@ -37,7 +38,9 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
 def device(one: Device, name: str) -> ET.Element:
     driver = {"name": "qemu", "type": one.source.format}
     if not one.cdrom:
-        driver |= {"cache": one.cache, "discard": "unmap"}
+        # The cache in front of Ceph is QEMU's own; what the guest flushed is safe in each of them.
+        in_ceph = isinstance(one.source, RbdSource)
+        driver |= {"cache": "writeback" if in_ceph else one.cache, "discard": "unmap"}
     return element(
         "disk",
         element("driver", **driver),
@@ -45,13 +48,17 @@ def device(one: Device, name: str) -> ET.Element:
         element("target", dev=name, bus=one.bus),
         *([element("readonly")] if one.cdrom else []),
         *([] if one.boot is None else [element("boot", order=one.boot)]),
-        type="file",
+        type="file" if isinstance(one.source, FileSource) else "network",
         device="cdrom" if one.cdrom else "disk",
     )
 
 
 def _source(source: Source) -> ET.Element:
-    return element("source", file=str(source.path))
+    match source:
+        case FileSource(path=path):
+            return element("source", file=str(path))
+        case RbdSource() as rbd:
+            return network_disk.rbd(rbd.pool, rbd.image, rbd.monitors, rbd.user, rbd.secret)
 
 
 def scsi_controller() -> ET.Element:

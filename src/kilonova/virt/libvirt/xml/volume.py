@@ -1,7 +1,6 @@
 """A volume as a disk of a guest: where its bytes are, as its connection says.
 
 It is known again by its id: in the name of its file or image, or of its target; else by its serial number.
-No password and no key is in a document: those are libvirt's secrets, of which it has the ids.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import msgspec
 from kilonova.domain.block_devices import AttachedVolume
 from kilonova.domain.volumes import FileConnection, IscsiConnection, RbdConnection
 from kilonova.virt.libvirt.host import supports_direct_reads
+from kilonova.virt.libvirt.xml import network_disk
 from kilonova.virt.libvirt.xml.build import element
 
 _UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
@@ -105,32 +105,13 @@ def _source(one: VolumeDevice) -> ET.Element:
         case FileConnection(path=path):
             return element("source", file=path)
         case RbdConnection() as rbd:
-            return element(
-                "source",
-                *(_host(monitor, "6789") for monitor in rbd.monitors),
-                *_auth(rbd.user, "ceph", one.secret),
-                protocol="rbd",
-                name=f"{rbd.pool}/{rbd.image}",
-            )
+            return network_disk.rbd(rbd.pool, rbd.image, rbd.monitors, rbd.user, one.secret)
         case IscsiConnection() as iscsi:
             return element(
                 "source",
-                _host(iscsi.portal, _ISCSI_PORT),
-                *_auth(iscsi.username, "iscsi", one.secret),
+                network_disk.host(iscsi.portal, _ISCSI_PORT),
+                *network_disk.auth(iscsi.username, "iscsi", one.secret),
                 element("initiator", element("iqn", name=one.initiator)),
                 protocol="iscsi",
                 name=f"{iscsi.iqn}/{iscsi.lun}",
             )
-
-
-def _host(address: str, usual_port: str) -> ET.Element:
-    name, colon, port = address.rpartition(":")
-    if not colon or address.endswith("]"):
-        name, port = address, usual_port
-    return element("host", name=name.strip("[]"), port=port)
-
-
-def _auth(user: str, kind: str, secret: str | None) -> list[ET.Element]:
-    if secret is None:
-        return []
-    return [element("auth", element("secret", type=kind, uuid=secret), username=user)]
