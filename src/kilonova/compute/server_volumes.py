@@ -8,6 +8,8 @@ volume is asked for each time, and kept nowhere but in what QEMU is told.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from kilonova import log
 from kilonova.cancel import Cancel
 from kilonova.compute.journal import Journal
@@ -34,11 +36,14 @@ def prepare_block_devices(parts: Parts, work: Work, journal: Journal, cancel: Ca
     made of them is undone by it, when the build ends or goes elsewhere."""
     if not work.spec.has_block_devices:
         return BlockDevices()
-    with (
-        journal.step("prepare_block_devices", shows=TaskState.BLOCK_DEVICE_MAPPING),
-        parts.volumes_changed.listen() as changed,
-    ):
-        while (found := _ask(parts, work, journal, "prepare_block_devices")).pending:
+    with journal.step("prepare_block_devices", shows=TaskState.BLOCK_DEVICE_MAPPING):
+        return until_there(parts, lambda: _ask(parts, work, journal, "prepare_block_devices"), cancel)
+
+
+def until_there(parts: Parts, ask: Callable[[], BlockDevices], cancel: Cancel) -> BlockDevices:
+    """The conductor's answer when nothing is pending any more."""
+    with parts.volumes_changed.listen() as changed:
+        while (found := ask()).pending:
             wait(changed, cancel, _AGAIN)
         return found
 

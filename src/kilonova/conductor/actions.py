@@ -110,6 +110,8 @@ def end(conn: sa.Connection, parts: Parts, work: Row, power_state: PowerState) -
         values |= shelve.came_back(conn, parts, work.server_id)
     if work.kind == "create_backup":
         _rotate(conn, work, payload)
+    if "snapshots" in payload:
+        images.activate_empty(conn, payload["image_id"])
     servers.change(conn, work.server_id, **values)
 
 
@@ -120,6 +122,8 @@ def end_in_error(conn: sa.Connection, parts: Parts, work: Row, message: str, det
     lease.close(conn, work, operations.FAILED, message)
     if image_id := payload.get("image_id"):
         images.give_up(conn, image_id)
+    for snapshot_id in payload.get("snapshots", ()):
+        parts.volumes.discard_snapshot(snapshot_id)
     values: dict[str, Any] = {"task_state": None}
     if work.kind == "unshelve" and "image" in payload:
         values |= shelve.left(conn, parts, work.server_id)

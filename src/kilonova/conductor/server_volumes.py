@@ -45,7 +45,7 @@ from kilonova.domain.servers import BuildSpec
 from kilonova.domain.volumes import Connector, VolumeWork
 from kilonova.engine import lease
 from kilonova.engine.interfaces import look_again
-from kilonova.store import block_devices, operations, servers
+from kilonova.store import block_devices, operations, servers, volume_snapshots
 from kilonova.store.database import Row, after_commit
 from kilonova.store.repeat import repeated
 from kilonova.volume.base import NewVolume
@@ -210,9 +210,14 @@ def sizes(parts: Parts, conn: sa.Connection, server_id: str) -> dict[str, int]:
 
 
 def volume_ended(parts: Parts, message: VolumeEnded) -> None:
-    """A volume's operation ended: the hosts that wait for it, or whose guests have it, hear of that."""
+    """An operation of a volume, or of a snapshot, ended: the hosts that wait for it, or whose guests have the
+    volume, hear of that."""
     with parts.db.read() as conn:
-        placed = block_devices.hosts_of_volume(conn, message.id)
+        volume_id = message.id
+        if message.kind == VolumeWork.SNAPSHOT_CREATE:
+            snapshot = volume_snapshots.get(conn, message.id)
+            volume_id = volume_id if snapshot is None else snapshot.volume_id
+        placed = block_devices.hosts_of_volume(conn, volume_id)
     for server_id, host in placed:
         if message.kind == VolumeWork.EXTEND:
             look_again(parts.bus, host, server_id)

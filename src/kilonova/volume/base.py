@@ -140,6 +140,10 @@ class VolumeService(Protocol):
 
     def snapshots_ready(self, snapshot_ids: Sequence[str]) -> Ready: ...
 
+    def discard_snapshot(self, snapshot_id: str) -> None:
+        """One that create_snapshot() began, and nobody needs: deleted, made or not. Nothing if it is gone, or
+        if a volume is being made of it."""
+
     def reimage(self, context: RequestContext, volume_id: str, image: ImageRef) -> None:
         """Begin to replace all that it holds by the image: ``downloading``, then the status that it had; no
         guest may be running on it. NotFound, BadRequest."""
@@ -162,8 +166,8 @@ class VolumeService(Protocol):
         """It stays attached after all."""
 
     def release(self, attachment_id: str, delete_volume: bool = False) -> None:
-        """The attachment is no more, and, if so asked and nobody else has it, the volume is deleted. Its
-        host's way there is closed. Safe to call again."""
+        """The attachment is no more, and, if so asked and nobody else has it, nor any snapshot is of it, the
+        volume is deleted. Its host's way there is closed. Safe to call again."""
 
     def discard(self, volume_id: str) -> None:
         """A volume that a build began to make, and nobody has: deleted, made or not."""

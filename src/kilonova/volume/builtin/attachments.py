@@ -31,7 +31,7 @@ from kilonova.store import volumes
 from kilonova.store.database import Row
 from kilonova.volume.builtin.errors import attachment_not_found, volume_not_found, wrong_status
 from kilonova.volume.builtin.parts import Parts, begin, system_context
-from kilonova.volume.builtin.volumes import begin_delete, owner
+from kilonova.volume.builtin.volumes import begin_delete, is_needed, owner
 from kilonova.volume.builtin.volumes import find as find_volume
 
 _FOLLOWS = {
@@ -190,7 +190,10 @@ def release(
     delete_volume: bool = False,
     request_id: str = "",
 ) -> None:
-    """No more: its host's way there is closed by the volume's manager. Nothing if it is gone already."""
+    """No more: its host's way there is closed by the volume's manager. Nothing if it is gone already.
+
+    A volume that has snapshots, or is being copied, is not deleted, as Cinder refuses it: it is available.
+    """
     attachment = store.get(conn, attachment_id)
     if attachment is None:
         return
@@ -198,7 +201,7 @@ def release(
     if not store.delete(conn, attachment_id) or volume is None:
         return
     context = system_context(request_id, volume.project_id, volume.user_id)
-    if delete_volume and not store.of_volume(conn, volume.id):
+    if delete_volume and not store.of_volume(conn, volume.id) and not is_needed(conn, volume.id):
         begin_delete(conn, parts, context, volume)
         return
     settle(conn, volume)

@@ -89,6 +89,11 @@ def is_read(conn: sa.Connection, volume_id: str) -> bool:
     return conn.execute(query).first() is not None
 
 
+def is_needed(conn: sa.Connection, volume_id: str) -> bool:
+    """Whether it has snapshots, which its delete would take along, or is read now."""
+    return bool(volume_snapshots.of_volume(conn, volume_id)) or is_read(conn, volume_id)
+
+
 def begin_delete(
     conn: sa.Connection, parts: Parts, context: RequestContext, volume: Row, snapshots: Sequence[Row] = ()
 ) -> None:
