@@ -184,7 +184,7 @@ def _connected(
 def _connect(parts: Parts, spec: BuildSpec, device: BlockDevice, connector: Connector) -> AttachedVolume:
     assert device.attachment_id is not None
     assert device.volume_id is not None
-    view = parts.volumes.volume(_SYSTEM, device.volume_id)
+    view = parts.volumes.volume(SYSTEM, device.volume_id)
     return AttachedVolume(
         volume_id=device.volume_id,
         connection=parts.volumes.connect(device.attachment_id, connector),
@@ -195,7 +195,7 @@ def _connect(parts: Parts, spec: BuildSpec, device: BlockDevice, connector: Conn
     )
 
 
-_SYSTEM = RequestContext(request_id="", user_id="", roles=frozenset({"admin"}))
+SYSTEM = RequestContext(request_id="", user_id="", roles=frozenset({"admin"}))
 """Who looks at volumes of all projects: the conductor itself."""
 
 
@@ -205,7 +205,7 @@ def sizes(parts: Parts, conn: sa.Connection, server_id: str) -> dict[str, int]:
     for device in block_devices.of_server(conn, server_id):
         if device.attachment_id is not None and device.volume_id is not None:
             with suppress(NotFound):  # an admin forced it away: the guest is to let go of it
-                found[device.volume_id] = parts.volumes.volume(_SYSTEM, device.volume_id).size_gb
+                found[device.volume_id] = parts.volumes.volume(SYSTEM, device.volume_id).size_gb
     return found
 
 
@@ -295,6 +295,20 @@ _ENDS = {
 def _swapped(device: BlockDevice, payload: dict[str, str]) -> BlockDevice:
     """As it will be when the guest has the new volume."""
     return structs.replace(device, volume_id=payload["volume_id"], attachment_id=payload["attachment_id"])
+
+
+def complete_all(conn: sa.Connection, parts: Parts, server_id: str) -> None:
+    """The server's guest, which was started, has its volumes."""
+    for device in block_devices.of_server(conn, server_id):
+        if device.attachment_id is not None:
+            parts.volumes.complete(device.attachment_id, device.device_name)
+
+
+def park_all(conn: sa.Connection, parts: Parts, server_id: str) -> None:
+    """The server is on no host: its volumes stay promised to it."""
+    for device in block_devices.of_server(conn, server_id):
+        if device.attachment_id is not None:
+            parts.volumes.park(device.attachment_id)
 
 
 def release_all(conn: sa.Connection, parts: Parts, server_id: str) -> None:

@@ -39,6 +39,7 @@ MESSAGES: dict[str, Callable[[Parts, Any], Any]] = {
     "prepare_block_devices": server_volumes.prepare_block_devices,
     "connect_volume": server_volumes.connect_volume,
     "await_snapshots": volume_backed.await_snapshots,
+    "reimage_root": volume_backed.reimage_root,
     "server_volumes": server_volumes.server_volumes,
     "volume_ended": server_volumes.volume_ended,
     "activate": proxy.activate,

@@ -144,9 +144,13 @@ class VolumeService(Protocol):
         """One that create_snapshot() began, and nobody needs: deleted, made or not. Nothing if it is gone, or
         if a volume is being made of it."""
 
+    def check_reimage(self, context: RequestContext, volume_id: str, image: ImageRef) -> None:
+        """Whether reimage() could begin now; the same errors."""
+
     def reimage(self, context: RequestContext, volume_id: str, image: ImageRef) -> None:
         """Begin to replace all that it holds by the image: ``downloading``, then the status that it had; no
-        guest may be running on it. NotFound, BadRequest."""
+        guest may be running on it. Nothing if that is under way. NotFound; BadRequest, also if more than one
+        server has it."""
 
     def reserve(self, context: RequestContext, volume_id: str, server_id: str, attachment_id: str) -> None:
         """Promise the volume to a server, by an attachment of that id (the caller's; again: the same one).
@@ -168,6 +172,10 @@ class VolumeService(Protocol):
     def release(self, attachment_id: str, delete_volume: bool = False) -> None:
         """The attachment is no more, and, if so asked and nobody else has it, nor any snapshot is of it, the
         volume is deleted. Its host's way there is closed. Safe to call again."""
+
+    def park(self, attachment_id: str) -> None:
+        """Its server is on no host for now: ``reserved``, and its host's way there is closed. Safe to call
+        again."""
 
     def discard(self, volume_id: str) -> None:
         """A volume that a build began to make, and nobody has: deleted, made or not."""

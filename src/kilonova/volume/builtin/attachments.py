@@ -205,18 +205,37 @@ def release(
         begin_delete(conn, parts, context, volume)
         return
     settle(conn, volume)
+    _close_way(conn, parts, context, volume, attachment, attachment_id)
+
+
+def park(conn: sa.Connection, parts: Parts, attachment_id: str) -> None:
+    """A promise again, without a host, whose way there is closed. Nothing if it is gone."""
+    attachment = store.get(conn, attachment_id)
+    if attachment is None:
+        return
+    volume, attachment = _locked(conn, attachment_id)
+    store.change(
+        conn, attachment_id, status=AttachStatus.RESERVED, host=None, connector=None, connection=None
+    )
+    settle(conn, volume)
+    context = system_context("", volume.project_id, volume.user_id)
+    # Under a name of its own: the attachment may be there again, on the same host, before it is done.
+    _close_way(conn, parts, context, volume, attachment, str(uuid.uuid4()))
+
+
+def _close_way(
+    conn: sa.Connection,
+    parts: Parts,
+    context: RequestContext,
+    volume: Row,
+    attachment: Row,
+    resource_id: str,
+) -> None:
+    """The host of that attachment has no way there any more, unless another brings it there."""
     if attachment.connector is not None and volume.host is not None:
         payload = {"volume_id": volume.id, "connector": attachment.connector}
-        begin(
-            conn,
-            parts,
-            context,
-            VolumeWork.DISCONNECT,
-            attachment_id,
-            volume.project_id,
-            volume.host,
-            payload,
-        )
+        kind, project_id = VolumeWork.DISCONNECT, volume.project_id
+        begin(conn, parts, context, kind, resource_id, project_id, volume.host, payload)
 
 
 def _locked(conn: sa.Connection, attachment_id: str) -> tuple[Row, Row]:

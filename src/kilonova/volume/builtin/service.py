@@ -21,6 +21,8 @@ from kilonova.volume.builtin import volumes as rules
 from kilonova.volume.builtin.backends import NO_BACKEND
 from kilonova.volume.builtin.parts import Parts, nowhere, system_context
 
+_REIMAGED_IN = (VolumeStatus.IN_USE, VolumeStatus.ATTACHING)
+"""For who knows that no guest runs on it."""
 _MAKING = (VolumeStatus.CREATING, VolumeStatus.DOWNLOADING)
 
 
@@ -112,9 +114,16 @@ class BuiltinVolumes:
         with self.db.write() as conn, suppress(NotFound, BadRequest):
             snapshots.delete(conn, self.parts, context, snapshot_id, force=True)
 
+    def check_reimage(self, context: RequestContext, volume_id: str, image: ImageRef) -> None:
+        with self.db.read() as conn:
+            volume = rules.find(conn, context, volume_id)
+            rules.check_reimage(conn, volume, image, also_in=_REIMAGED_IN)
+
     def reimage(self, context: RequestContext, volume_id: str, image: ImageRef) -> None:
         with self.db.write() as conn:
-            rules.reimage(conn, self.parts, context, volume_id, image, also_in=[VolumeStatus.IN_USE])
+            volume = rules.find(conn, context, volume_id, for_update=True)
+            if volume.status != VolumeStatus.DOWNLOADING or volume.image_id != image.id:
+                rules.reimage(conn, self.parts, context, volume_id, image, also_in=_REIMAGED_IN)
 
     def reserve(self, context: RequestContext, volume_id: str, server_id: str, attachment_id: str) -> None:
         with self.db.write() as conn:
@@ -138,6 +147,10 @@ class BuiltinVolumes:
     def release(self, attachment_id: str, delete_volume: bool = False) -> None:
         with self.db.write() as conn:
             attachments.release(conn, self.parts, attachment_id, delete_volume)
+
+    def park(self, attachment_id: str) -> None:
+        with self.db.write() as conn:
+            attachments.park(conn, self.parts, attachment_id)
 
     def discard(self, volume_id: str) -> None:
         """One that a build began to make and nobody has."""

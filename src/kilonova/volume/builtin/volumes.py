@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from kilonova.domain.context import RequestContext
 from kilonova.domain.servers import ImageRef
-from kilonova.domain.volumes import SnapshotStatus, VolumeStatus, VolumeWork
+from kilonova.domain.volumes import FromImage, SnapshotStatus, VolumeStatus, VolumeWork
 from kilonova.store import (
     operations,
     volume_attachments,
@@ -192,12 +192,7 @@ def reimage(
 ) -> None:
     """Begin to replace what it holds by the image; ``also_in``: for who knows that no guest runs on it."""
     volume = find(conn, context, volume_id, for_update=True)
-    allowed = (*_REIMAGED_IN, *also_in)
-    if volume.status not in allowed or volume.host is None:
-        raise wrong_status("reimage", volume_id, " or ".join(allowed), volume.status)
-    if volume_snapshots.of_volume(conn, volume_id):
-        raise invalid_volume(f"Volume {volume_id} has snapshots, which hold what would be replaced.")
-    source, remembered = create.from_image(image, volume.size)
+    source, remembered = check_reimage(conn, volume, image, also_in)
     _set_off(
         conn,
         parts,
@@ -209,6 +204,20 @@ def reimage(
         image_metadata=remembered,
         image_id=image.id,
     )
+
+
+def check_reimage(
+    conn: sa.Connection, volume: Row, image: ImageRef, also_in: Sequence[VolumeStatus] = ()
+) -> tuple[FromImage, dict[str, str]]:
+    """What it is made of then, and what it remembers of that. BadRequest."""
+    allowed = (*_REIMAGED_IN, *also_in)
+    if volume.status not in allowed or volume.host is None:
+        raise wrong_status("reimage", volume.id, " or ".join(allowed), volume.status)
+    if volume_snapshots.of_volume(conn, volume.id):
+        raise invalid_volume(f"Volume {volume.id} has snapshots, which hold what would be replaced.")
+    if len(volume_attachments.of_volume(conn, volume.id)) > 1:
+        raise invalid_volume(f"Volume {volume.id} is attached to more than one server.")
+    return create.from_image(image, volume.size)
 
 
 def _set_off(
