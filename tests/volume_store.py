@@ -19,6 +19,7 @@ from kilonova.domain.messages import VolumeEnded
 from kilonova.domain.volumes import (
     Connection,
     Connector,
+    FileConnection,
     FromImage,
     FromSnapshot,
     FromVolume,
@@ -30,7 +31,7 @@ from kilonova.image.file import FileStore
 from kilonova.image.service import Images
 from kilonova.store import volume_types
 from kilonova.store.database import Database
-from kilonova.volume.base import Capacity
+from kilonova.volume.base import ByGuest, Capacity
 from kilonova.volume.builtin.service import BuiltinVolumes
 from kilonova.volume_manager.parts import Parts, Place
 from kilonova.volume_manager.service import Manager
@@ -39,7 +40,7 @@ from kilonova.volume_manager.uploads import ImageUploads
 
 class MemoryBackend:
     """``made``: volume → (GiB, text that says what it holds). Knobs: ``away``, ``refuses`` (a verb), ``hold``
-    (a verb that waits until it is cancelled or ``go`` is set)."""
+    (a verb that waits until it is cancelled or ``go`` is set), ``written`` (snapshots are made by guests)."""
 
     shared = True
     multiattach = True
@@ -53,6 +54,7 @@ class MemoryBackend:
         self.away = False
         self.refuses = ""
         self.hold = ""
+        self.written = False
         self.held = threading.Event()
         self.go = threading.Event()
 
@@ -95,8 +97,13 @@ class MemoryBackend:
         self._verb("delete")
         self.made.pop(volume_id, None)
 
-    def ensure_snapshot(self, volume_id: str, snapshot_id: str, cancel: Cancel) -> None:
+    def ensure_snapshot(
+        self, volume_id: str, snapshot_id: str, cancel: Cancel, by_guest: ByGuest | None = None
+    ) -> None:
         self._verb("ensure_snapshot", cancel)
+        if self.written:
+            assert by_guest is not None
+            by_guest(FileConnection(path=f"/nowhere/snapshot-{snapshot_id}"))
         self.snaps[snapshot_id] = (volume_id, self.made[volume_id][1])
 
     def delete_snapshot(self, volume_id: str, snapshot_id: str) -> None:

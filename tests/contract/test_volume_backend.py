@@ -30,6 +30,7 @@ from kilonova.domain.volumes import (
     Blank,
     Connection,
     Connector,
+    FileConnection,
     FromImage,
     FromSnapshot,
     FromVolume,
@@ -453,6 +454,40 @@ def test_a_volume_that_a_guest_writes_to_is_not_copied_half(files: Bench) -> Non
     assert files.backend.volumes() == {volume_id}
     assert files.backend.snapshots() == {}
     assert files.read(files.volume(FromVolume(volume_id=volume_id))) == b"\1" * 4096
+
+
+def is_closed(way: Connection, place: Place) -> bool:
+    return not Path(way.path).exists() if isinstance(way, FileConnection) else refused(way, place)
+
+
+def test_what_a_guest_writes_to_is_copied_by_its_hypervisor(files: Bench) -> None:
+    if shares_blocks(files.place.folder):
+        pytest.skip("files share blocks here: nobody is asked")
+    volume_id, snapshot_id = files.volume(), str(uuid4())
+    asked: list[Connection] = []
+
+    def copied(to: Connection) -> None:
+        asked.append(to)
+        qemu_io(to, "write -P 7 0 4k", f"write -P 8 {GIB - 4096} 4k", place=files.place)
+
+    def broken(to: Connection) -> None:
+        asked.append(to)
+        raise Unavailable("the host does not answer")
+
+    with guest(files.backend.connect(volume_id, HOST), files.place) as ask:
+        assert "wrote 4096" in ask("write -P 1 0 4k")
+        with pytest.raises(Unavailable):
+            files.backend.ensure_snapshot(volume_id, snapshot_id, GO_ON, broken)
+        assert files.backend.snapshots() == {}
+        assert is_closed(asked[0], files.place)
+        files.backend.ensure_snapshot(volume_id, snapshot_id, GO_ON, copied)
+        files.backend.ensure_snapshot(volume_id, snapshot_id, GO_ON, broken)  # it is there: nobody is asked
+        assert is_closed(asked[1], files.place)
+    assert len(asked) == 2
+    made = files.volume(FromSnapshot(snapshot_id=snapshot_id, volume_id=volume_id))
+    assert (files.read(made), files.read(made, GIB - 4096)) == (b"\7" * 4096, b"\10" * 4096)
+    files.backend.delete_snapshot(volume_id, snapshot_id)
+    assert files.backend.snapshots() == {}
 
 
 def test_a_guest_sees_that_its_volume_has_grown(bench: Bench) -> None:

@@ -14,9 +14,9 @@ from tests.system.test_libvirt_guest import BOOT_SECONDS, GuestHost
 
 from kilonova.cancel import Cancel
 from kilonova.domain.block_devices import AttachedVolume
-from kilonova.domain.errors import BuildFailed
+from kilonova.domain.errors import BuildFailed, Unavailable
 from kilonova.domain.servers import BuildSpec, Flavor, GuestMetadata
-from kilonova.domain.volumes import FileConnection, IscsiConnection
+from kilonova.domain.volumes import CopyState, FileConnection, IscsiConnection
 
 pytestmark = pytest.mark.system
 GIB = 1 << 30
@@ -35,8 +35,20 @@ echo root: $(cat /sys/block/vda/serial) $(cat /sys/block/vda/size)
         sleep 0.3
     done
 ) &
+(
+    while true; do
+        n=$((n + 1))
+        if [ "$(head -c 5 /dev/vdb 2>/dev/null)" = count ]; then
+            printf %08d $n | dd of=/dev/vdb bs=8 seek=64 conv=notrunc,fsync
+            printf %08d $n | dd of=/dev/vdb bs=8 seek=134217664 conv=notrunc,fsync
+        else
+            sleep 0.3
+        fi
+    done 2>/dev/null
+) &
 echo seen: all
 """
+"""One that begins with ``count`` is written to at both ends, in turn, without an end."""
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +137,8 @@ def test_a_guest_lives_with_its_volumes(
     assert driver.volumes(server_id) == {root.volume_id}
     host.await_console(server_id, "disks: []", BOOT_SECONDS)
 
+    _copied_while_the_guest_writes(host, spec, folder)
+
     behind_password = AttachedVolume(
         volume_id=str(uuid.uuid4()),
         connection=IscsiConnection(portal="127.0.0.1:3260", iqn="iqn.x:y", lun=1, username="u", password="p"),
@@ -140,3 +154,38 @@ def test_a_guest_lives_with_its_volumes(
     driver.detach_volume(server_id, data.volume_id, 1.0, Cancel())
     driver.power_on(spec, [], [root])
     until(lambda: driver.volumes(server_id) == {root.volume_id}, 10, "the guest with its root")
+
+
+def _copied_while_the_guest_writes(host: GuestHost, spec: BuildSpec, folder: Path) -> None:
+    """What is first written at the beginning and then at the end is there of one moment."""
+    driver, server_id = host.driver, spec.server_id
+    counted, to = volume(folder, "vdb", b"count"), volume(folder, "")
+    other = volume(folder, "")
+    driver.attach_volume(spec, counted)
+    until(lambda: _numbers(counted)[1] > 2, BOOT_SECONDS, "the guest to count")
+    for _ in range(2):  # again: from the start, of a later moment
+        before = _numbers(counted)[1]
+        state = driver.copy_volume(server_id, counted.volume_id, to, True, 0.0)
+        if state is CopyState.GOING:
+            with pytest.raises(Unavailable, match="somewhere else"):
+                driver.copy_volume(server_id, counted.volume_id, other, True, 0.0)
+        while state is CopyState.GOING:
+            state = driver.copy_volume(server_id, counted.volume_id, to, False, 1.0)
+        assert state is CopyState.COPIED
+        first, last = _numbers(to)
+        assert first - 1 <= last <= first
+        assert before <= first <= _numbers(counted)[0]
+    assert path_of(to).stat().st_blocks * 512 < 64 << 20, "what was a hole is none any more"
+    driver.copy_volume(server_id, counted.volume_id, other, True, 0.0)
+    driver.drop_copy(server_id, counted.volume_id, other.volume_id)
+    driver.drop_copy(server_id, counted.volume_id, other.volume_id)
+    driver.copy_volume(server_id, counted.volume_id, other, True, 0.0)
+    driver.detach_volume(server_id, counted.volume_id, BOOT_SECONDS, Cancel())
+    assert driver.copy_volume(server_id, counted.volume_id, to, True, 0.0) is CopyState.OFF
+
+
+def _numbers(one: AttachedVolume) -> tuple[int, int]:
+    with path_of(one).open("rb") as file:
+        first = os.pread(file.fileno(), 8, 512)
+        last = os.pread(file.fileno(), 8, GIB - 512)
+    return int(first.rstrip(b"\0") or b"0"), int(last.rstrip(b"\0") or b"0")

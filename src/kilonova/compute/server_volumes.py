@@ -18,13 +18,23 @@ from kilonova.compute.word import wait
 from kilonova.domain.actions import ATTACH_VOLUME, DETACH_VOLUME, SWAP_VOLUME
 from kilonova.domain.block_devices import AttachedVolume
 from kilonova.domain.errors import BuildFailed, NotFound
-from kilonova.domain.messages import BlockDevices, PrepareBlockDevices, ServerRecord, ServerVolumes, Work
+from kilonova.domain.messages import (
+    BlockDevices,
+    Copied,
+    CopyVolume,
+    PrepareBlockDevices,
+    ServerRecord,
+    ServerVolumes,
+    Work,
+)
 from kilonova.domain.servers import PowerState, TaskState
 
 KINDS = frozenset({ATTACH_VOLUME, DETACH_VOLUME, SWAP_VOLUME})
 _AGAIN = 3.0
 """Seconds until the conductor is asked again for volumes that were being made: the word that they are there
 may have been lost."""
+_COPIES_FOR = 5.0
+"""Seconds of a copy in one call."""
 _SOON = 5.0
 """Seconds that a guest has to let go of a volume that is its no more: nobody waits for the answer."""
 
@@ -103,6 +113,15 @@ def _swap(parts: Parts, work: Work, journal: Journal, cancel: Cancel) -> None:
 def _connected(parts: Parts, work: Work, journal: Journal) -> AttachedVolume:
     with journal.step("connect_volume"):
         return _ask(parts, work, journal, "connect_volume").volumes[0]
+
+
+def copy_volume(parts: Parts, message: CopyVolume) -> Copied:
+    """Go on with a copy of a volume that a guest writes to, to where a snapshot is to be."""
+    to = AttachedVolume(
+        volume_id=message.snapshot_id, connection=message.to, device_name="", disk_bus="virtio"
+    )
+    state = parts.driver.copy_volume(message.server_id, message.volume_id, to, message.begin, _COPIES_FOR)
+    return Copied(state=state)
 
 
 def differ(parts: Parts, server_id: str, volumes: list[str] | None) -> bool:

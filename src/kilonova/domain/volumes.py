@@ -73,6 +73,15 @@ class VolumeWork(StrEnum):
     SNAPSHOT_DELETE = "snapshot_delete"
 
 
+class CopyState(StrEnum):
+    """Of a copy that a guest's hypervisor makes of one of its volumes."""
+
+    GOING = "going"
+    COPIED = "copied"
+    OFF = "off"
+    """No guest writes to the volume there."""
+
+
 def manager_topic(host: str) -> str:
     """Where the managers of a volume's ``host`` (``name@backend#pool``) take their work."""
     return f"volume.{host.partition('@')[0]}"

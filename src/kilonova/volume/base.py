@@ -6,7 +6,7 @@ managers (``kilonova volume``), and by nobody else; a host gets a Connection, as
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import BinaryIO, NamedTuple, Protocol
 
 import msgspec
@@ -22,6 +22,12 @@ class Capacity(NamedTuple):
 
     total: float
     free: float
+
+
+ByGuest = Callable[[Connection], None]
+"""Asks the hypervisor of the guest that writes to a volume to copy it there: to a place that is as large and
+that nobody else writes to. When it returns, all is there that the volume held at one moment since. It raises
+if that was not to be: Unavailable, when it may be later, or without the guest."""
 
 
 class Backend(Protocol):
@@ -53,8 +59,11 @@ class Backend(Protocol):
     def delete(self, volume_id: str) -> None:
         """Gone, with its exports, also if it was not there. Clones of it go on."""
 
-    def ensure_snapshot(self, volume_id: str, snapshot_id: str, cancel: Cancel) -> None:
-        """Of one moment, whether or not a guest has the volume."""
+    def ensure_snapshot(
+        self, volume_id: str, snapshot_id: str, cancel: Cancel, by_guest: ByGuest | None = None
+    ) -> None:
+        """Of one moment, whether or not a guest has the volume. A store that can have no such copy while a
+        guest writes asks for it: VolumeFailed without ``by_guest``."""
 
     def delete_snapshot(self, volume_id: str, snapshot_id: str) -> None: ...
 

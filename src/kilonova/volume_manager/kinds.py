@@ -10,6 +10,7 @@ from kilonova.domain.errors import NotFound, VolumeFailed
 from kilonova.domain.volumes import Connector, Source, VolumeStatus, VolumeWork
 from kilonova.store import volume_attachments, volume_snapshots, volumes
 from kilonova.store.database import Row
+from kilonova.volume_manager import guest_copies
 from kilonova.volume_manager.task import Task
 
 GIB = 1 << 30
@@ -73,15 +74,18 @@ def disconnect(task: Task) -> None:
 
 
 def create_snapshot(task: Task) -> None:
+    volume_id = task.work.payload["volume_id"]
     with task.step("make"):
-        task.backend.ensure_snapshot(task.work.payload["volume_id"], task.id, task.cancel)
+        task.backend.ensure_snapshot(volume_id, task.id, task.cancel, guest_copies.by_guest(task, volume_id))
 
 
 def undo_create_snapshot(task: Task) -> None:
+    guest_copies.drop(task, task.work.payload["volume_id"])
     task.backend.delete_snapshot(task.work.payload["volume_id"], task.id)
 
 
 def delete_snapshot(task: Task) -> None:
+    guest_copies.drop(task, task.work.payload["volume_id"])
     with task.step("delete"):
         task.backend.delete_snapshot(task.work.payload["volume_id"], task.id)
 

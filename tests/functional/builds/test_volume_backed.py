@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import uuid
 from typing import Any
 
 import pytest
@@ -194,6 +195,47 @@ def test_no_backup_of_a_server_that_boots_from_a_volume(cloud: Cloud, volumes: V
     status, answer = act(cloud, server_id, "createBackup", body)
     assert status == 400
     assert answer["badRequest"]["message"] == "Backup is not supported for volume-backed instances."
+
+
+def test_a_snapshot_of_a_volume_that_a_guest_writes_to_asks_its_host(cloud: Cloud, volumes: Volumes) -> None:
+    cloud.store.written = True
+    image_id = imaged(cloud, server_id := volumes.active(OF_IMAGE))
+    cloud.settled(server_id)
+    assert cloud.image(image_id)["status"] == "active"
+    assert "copy_volume" in cloud.where(server_id).driver.steps
+    (root,) = mapping(cloud, image_id)
+    assert cloud.store.snaps[root["snapshot_id"]][0] in volumes.of(server_id)
+
+
+def test_a_copy_that_breaks_off_is_no_snapshot(cloud: Cloud, volumes: Volumes) -> None:
+    cloud.store.written = True
+    server_id = volumes.active(OF_IMAGE)
+    driver = cloud.where(server_id).driver
+    driver.failures["copy_volume"] = [BuildFailed("the disk there is full")]
+    image_id = imaged(cloud, server_id)
+    cloud.settled(server_id)
+    assert cloud.image(image_id) is None
+    assert "drop_copy" in driver.steps
+    until(lambda: not cloud.sql("SELECT 1 FROM volume_snapshots"), PATIENCE, "no snapshot")
+    assert cloud.store.snaps == {}
+    is_clean(cloud)
+
+
+def test_a_copy_that_nobody_wants_any_more_ends(cloud: Cloud, volumes: Volumes) -> None:
+    cloud.store.written = True
+    server_id = volumes.active(OF_IMAGE)
+    (volume_id,) = volumes.of(server_id)
+    driver = cloud.where(server_id).driver
+    gate = driver.gate("copy_volume")
+    snapshot_id = str(uuid.uuid4())
+    volumes.service.create_snapshot(ADMIN, volume_id, snapshot_id, "s")
+    gate.wait_until_reached()
+    volumes.service.discard_snapshot(snapshot_id)
+    gate.open()
+    until(lambda: not cloud.sql("SELECT 1 FROM volume_snapshots"), PATIENCE, "no snapshot")
+    assert "drop_copy" in driver.steps
+    assert cloud.store.snaps == {}
+    is_clean(cloud)
 
 
 # --- shelve, and volumes of servers that are on no host

@@ -76,6 +76,12 @@ def name_of(disk: ET.Element) -> str:
     return "" if found is None else found.get("dev", "")
 
 
+def mirror_of(disk: ET.Element) -> str:
+    """Where QEMU copies it to now: a path, or a name in its store. Empty: nowhere."""
+    source = disk.find("mirror/source")
+    return "" if source is None else source.get("file") or source.get("name") or ""
+
+
 def _all(domain: str) -> list[ET.Element]:
     root = ET.fromstring(domain)  # noqa: S314 - libvirt wrote it
     return root.findall("./devices/disk")
