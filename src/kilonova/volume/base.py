@@ -169,6 +169,9 @@ class VolumeService(Protocol):
         """The way to the volume for that host; asks its manager. Not in a transaction. The attachment is
         ``attaching``."""
 
+    def is_read_only(self, attachment_id: str) -> bool:
+        """Whether its guest may only read. NotFound."""
+
     def complete(self, attachment_id: str, mountpoint: str) -> None:
         """The guest has it: ``attached``, the volume ``in-use``."""
 

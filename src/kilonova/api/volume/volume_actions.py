@@ -10,6 +10,7 @@ from msgspec import Meta
 
 from kilonova.api.http import Reply, Request, Route, Version
 from kilonova.api.volume import attaching, inputs, policy
+from kilonova.api.volume.compute_use import refuse_if_used
 from kilonova.api.volume.state import VolumeAPI
 from kilonova.domain.clock import iso8601_micro
 from kilonova.domain.errors import BadRequest, KilonovaError
@@ -97,6 +98,7 @@ def reset_status(api: VolumeAPI, request: Request, volume_id: str, asked: ResetS
             store.change(conn, volume_id, status=asked.status, previous_status=None, new_size=None)
         if asked.attach_status == "detached":
             for attachment in volume_attachments.of_volume(conn, volume_id):
+                refuse_if_used(conn, request.context, attachment)
                 attachment_rules.release(conn, api.parts, attachment.id, request_id=request.request_id)
             if asked.status is not None:
                 store.change(conn, volume_id, status=asked.status)
