@@ -66,7 +66,7 @@ def prepare_block_devices(parts: Parts, message: PrepareBlockDevices) -> BlockDe
     parts.faults.reach("build.prepare_volumes.after")
     if pending:
         return BlockDevices(devices=devices, pending=pending)
-    volumes = _connected(parts, spec, devices, message.connector)
+    volumes = _connected(parts, spec, devices, _connector(message))
     _complete(parts, message, devices)
     parts.faults.reach("build.connect_volumes.after")
     return BlockDevices(devices=devices, volumes=volumes)
@@ -145,7 +145,7 @@ def server_volumes(parts: Parts, message: ServerVolumes) -> BlockDevices:
         devices = block_devices.of_server(conn, message.server_id)
         there = parts.volumes.attached([message.server_id]).get(message.server_id, [])
     own = [device for device in devices if device.attachment_id in there]  # not what was forced away
-    volumes = _connected(parts, server.spec, own, message.connector)
+    volumes = _connected(parts, server.spec, own, _connector(message))
     return BlockDevices(devices=devices, volumes=volumes)
 
 
@@ -167,7 +167,7 @@ def connect_volume(parts: Parts, message: PrepareBlockDevices) -> BlockDevices:
     """The one volume that an attach or a swap brings to the host that asks."""
     spec, device = _volume_of(parts, message)
     parts.faults.reach("volume.connect.before")
-    volumes = _connected(parts, spec, [device], message.connector)
+    volumes = _connected(parts, spec, [device], _connector(message))
     parts.faults.reach("volume.connect.after")
     return BlockDevices(devices=[device], volumes=volumes)
 
@@ -181,6 +181,11 @@ def _connected(
         for device in devices
         if device.attachment_id is not None and device.volume_id is not None
     ]
+
+
+def _connector(message: PrepareBlockDevices | ServerVolumes) -> Connector:
+    """Of the host that speaks, which alone was checked: it cannot be another one."""
+    return structs.replace(message.connector, host=message.host)
 
 
 def _connect(parts: Parts, spec: BuildSpec, device: BlockDevice, connector: Connector) -> AttachedVolume:
