@@ -89,8 +89,8 @@ def listed(folder: Folder) -> list[CachedImage]:
 def users(folder: Folder) -> dict[str, set[str]]:
     """File of the cache → servers with a disk that is based on it, as the disks themselves say.
 
-    Asked are those alone that are overlays by their name: what a guest writes may look like one. BuildFailed if
-    one cannot be read: then nobody knows.
+    Asked are those alone that are overlays by their name: what a guest writes may look like one. BuildFailed
+    if one cannot be read: then nobody knows.
     """
     found: dict[str, set[str]] = {}
     for server_id in folder.server_ids():
