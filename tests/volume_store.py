@@ -156,7 +156,7 @@ class Volumes:
             db=self.db,
             bus=self.bus,
             places={one: Place("memory", one, backend) for one, backend in backends.items()},
-            uploads=_Uploads(self.images),
+            uploads=ShortUploads(self.images),
             faults=NO_FAULTS,
             ended=self.told.append,
         )
@@ -172,7 +172,7 @@ class Volumes:
         self.closing.close()
 
 
-class _Uploads(ImageUploads):
+class ShortUploads(ImageUploads):
     """The volumes of a MemoryBackend are shorter than they say."""
 
     def upload(self, image_id: str, data: BinaryIO, size: int) -> None:

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from kilonova.domain.clock import now
 from kilonova.domain.volumes import SnapshotStatus, VolumeStatus, VolumeWork
-from kilonova.store import operations, volume_messages, volume_snapshots, volumes
+from kilonova.store import images, operations, volume_messages, volume_snapshots, volumes
 from kilonova.store.database import Row
 
 KINDS = frozenset(VolumeWork)
@@ -83,6 +83,7 @@ def failed(conn: sa.Connection, work: Row, message: str) -> str:
         return ""
     if kind is _W.UPLOAD:
         _tell(conn, "VOLUME", volume, work, "003_001", message)
+        images.give_up(conn, payload_of(conn, work)["image_id"])
         volumes.change(conn, of, message=message)
         return _back(conn, of)
     for snapshot_id in payload_of(conn, work).get("snapshots", ()):
