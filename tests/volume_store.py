@@ -125,6 +125,9 @@ class MemoryBackend:
     def volumes(self) -> set[str]:
         return set(self.made)
 
+    def exports(self) -> set[str]:
+        return {volume for volume, _host in self.ways}
+
     def snapshots(self) -> dict[str, str]:
         return {snapshot: volume for snapshot, (volume, _) in self.snaps.items()}
 

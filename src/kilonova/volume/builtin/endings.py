@@ -105,12 +105,22 @@ def payload_of(conn: sa.Connection, work: Row) -> dict[str, Any]:
     return dict(found.payload) if found is not None else {}
 
 
-_LIMBO = "The volume was in a transitional state that no operation explains."
+_LIMBO = "It was in a transitional state that no operation explains."
+
+
+def in_limbo(conn: sa.Connection, before: float) -> bool:
+    """Whether repair() would find anything."""
+    return bool(volumes.in_limbo(conn, before) or volume_snapshots.in_limbo(conn, before))
 
 
 def repair(conn: sa.Connection, before: float) -> list[str]:
-    """Volumes on their way to another state that no operation takes them to: in error now. Their ids."""
+    """Volumes and snapshots on their way to another state that no operation takes them to: in error now.
+    Their ids."""
     found = volumes.in_limbo(conn, before)
     for volume in found:
         volumes.change_if(conn, volume.id, [volume.status], status=_V.ERROR, new_size=None, message=_LIMBO)
-    return [volume.id for volume in found]
+    lost = volume_snapshots.in_limbo(conn, before)
+    for snapshot in lost:
+        status = _S.ERROR if snapshot.status == _S.CREATING else _S.ERROR_DELETING
+        volume_snapshots.change_if(conn, snapshot.id, [snapshot.status], status=status, message=_LIMBO)
+    return [one.id for one in [*found, *lost]]
