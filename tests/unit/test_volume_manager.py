@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,8 +10,9 @@ from typing import Any, cast
 
 import pytest
 from tests.running import until
-from tests.volume_store import Volumes
+from tests.volume_store import MemoryBackend, Volumes
 
+from kilonova.cancel import Cancel
 from kilonova.conductor import sweeper
 from kilonova.conductor import volumes as conductor_volumes
 from kilonova.conductor.parts import Parts as ConductorParts
@@ -20,12 +22,15 @@ from kilonova.domain.errors import NotFound
 from kilonova.domain.messages import Connected, ConnectVolume, PerformOperation
 from kilonova.domain.volumes import Connector
 from kilonova.engine import lease
-from kilonova.store import operations, purge, volume_snapshots, volumes
+from kilonova.store import operations, purge, volume_backends, volume_snapshots, volumes
 from kilonova.store.database import Database, Row
+from kilonova.store.schema.operations import operations as table
 from kilonova.store.schema.volumes import volume_messages
-from kilonova.volume.base import NewVolume
+from kilonova.volume.base import Backend, NewVolume
 from kilonova.volume.builtin import volumes as rules
+from kilonova.volume_manager import kinds
 from kilonova.volume_manager.service import Manager
+from kilonova.volume_manager.task import Task
 
 ALICE = RequestContext(request_id="r", user_id="u", project_id="alice", roles=frozenset({"member"}))
 
@@ -219,3 +224,43 @@ def test_a_snapshot_that_nothing_explains_is_repaired(cloud: Volumes, status: st
     assert shown is not None
     assert shown.status == ends
     assert "no operation explains" in shown.message
+
+
+def test_who_wakes_late_removes_nothing_that_another_has_made(cloud: Volumes) -> None:
+    """The volume is in an error of later: what is in it is somebody's."""
+    made = begin(cloud)
+    available(cloud, made)
+    with cloud.db.write() as conn:
+        work = conn.execute(table.select().where(table.c.server_id == made)).one()
+        volumes.change(conn, made, status="error", message="a revert failed")
+    late = Task(cloud.parts, work, cast(Backend, cloud.backend), Cancel())
+    assert not kinds.is_nobodys(late)
+    with cloud.db.write() as conn:
+        conn.execute(table.update().where(table.c.id == work.id).values(state="failed"))
+    assert kinds.is_nobodys(late)
+
+
+def test_a_backend_that_hangs_does_not_hold_up_the_others_words(cloud: Volumes) -> None:
+    slow = MemoryBackend()
+    hangs, goes_on = threading.Event(), threading.Event()
+
+    def check() -> None:
+        hangs.set()
+        assert goes_on.wait(30)
+
+    slow.check = check  # type: ignore[method-assign]
+    parts = cloud.parts_of("two", {"a-slow": slow, "quick": MemoryBackend()})
+    starting = threading.Thread(target=Manager(parts).report)
+    starting.start()
+    try:
+        assert hangs.wait(30)
+        until(lambda: _hosts(cloud) == {"box@memory", "two@quick"}, 30, "the quick one's word")
+    finally:
+        goes_on.set()
+        starting.join()
+    assert "two@a-slow" in _hosts(cloud)
+
+
+def _hosts(cloud: Volumes) -> set[str]:
+    with cloud.db.read() as conn:
+        return {row.host for row in volume_backends.every(conn)}
