@@ -27,7 +27,7 @@ class Cluster:
         self.timeout = timeout
         self._lock = threading.Lock()
         self._connecting = threading.Lock()
-        self._attempts = 0
+        self._failures = 0
         self._problem = ""
         """Of the last attempt to connect."""
         self._connection: bindings.Connection | None = None
@@ -63,17 +63,16 @@ class Cluster:
 
     def connection(self) -> bindings.Connection:
         """For this package. Of several that ask at once one connects: if it cannot, the others do not try."""
-        seen = self._attempts
+        seen = self._failures
         with self._connecting:
             if self._connection is not None:
                 return self._connection
-            if self._attempts != seen:
+            if self._failures != seen:  # while we waited
                 raise Unavailable(self._problem)
-            self._attempts += 1
             try:
                 self._connection = self._connect()
             except Unavailable as error:
-                self._problem = error.message
+                self._failures, self._problem = self._failures + 1, error.message
                 raise
             return self._connection
 
