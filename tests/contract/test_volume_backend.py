@@ -323,7 +323,9 @@ def test_the_way_there_is_the_same_each_time(bench: Bench) -> None:
     second = bench.backend.connect(volume_id, OTHER)
     qemu_io(second, "read -P 1 0 4k", place=bench.place, connector=OTHER)
     for connector in (HOST, HOST, OTHER):
+        assert (volume_id in bench.backend.exports()) == (bench.place.kind == "iscsi")
         bench.backend.disconnect(volume_id, connector)
+    assert volume_id not in bench.backend.exports()
     bench.backend.delete(volume_id)
     bench.backend.disconnect(volume_id, HOST)
 

@@ -45,10 +45,6 @@ def upload(task: Task) -> None:
         task.parts.uploads.upload(image_id, data, volume.size * GIB)
 
 
-def undo_upload(task: Task) -> None:
-    task.parts.uploads.discard(task.work.payload["image_id"])
-
-
 def revert(task: Task) -> None:
     with task.step("revert"):
         task.backend.revert(task.id, task.work.payload["snapshot_id"], task.cancel)
@@ -68,8 +64,8 @@ def disconnect(task: Task) -> None:
     volume_id, connector = payload["volume_id"], codec.convert(payload["connector"], Connector)
     with task.step("disconnect"), task.parts.turns.of(volume_id):
         with task.parts.db.read() as conn:
-            others = volume_attachments.others_there(conn, volume_id, connector.host, task.id)
-        if not others:
+            wanted = volume_attachments.is_there(conn, volume_id, connector.host)
+        if not wanted:
             task.backend.disconnect(volume_id, connector)
 
 
@@ -104,7 +100,6 @@ PERFORM: dict[str, Callable[[Task], None]] = {
 
 UNDO: dict[str, Callable[[Task], None]] = {
     VolumeWork.CREATE: undo_create,
-    VolumeWork.UPLOAD: undo_upload,
     VolumeWork.SNAPSHOT_CREATE: undo_create_snapshot,
 }
 

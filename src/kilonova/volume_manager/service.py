@@ -7,15 +7,20 @@ from functools import partial
 
 from kilonova import log
 from kilonova.bus.base import Handler, Subscription
-from kilonova.domain.errors import BadRequest, KilonovaError
-from kilonova.domain.messages import Connected, ConnectVolume, PerformOperation
+from kilonova.domain.clock import now
+from kilonova.domain.errors import BadRequest, KilonovaError, NotFound
+from kilonova.domain.messages import Connected, ConnectVolume, PerformOperation, VolumeEnded
+from kilonova.domain.volumes import VolumeWork
 from kilonova.engine.ticker import Ticker
-from kilonova.store import operations, volume_backends
+from kilonova.store import operations, volume_attachments, volume_backends
 from kilonova.volume_manager.parts import Parts, Place
 from kilonova.volume_manager.running import Running
 from kilonova.volume_manager.work import perform
 
 _log = log.get("volume")
+
+_YOUNG = 60.0
+"""Seconds within which the manager before may have ended what it has not told."""
 
 
 class Manager:
@@ -42,6 +47,9 @@ class Manager:
         self._reports.every(parts.config.compute.report_interval, self.report)
         with parts.db.read() as conn:
             waiting = operations.waiting_at(conn, f"{parts.name}@")
+            ended = operations.extended_at(conn, f"{parts.name}@", now() - _YOUNG)
+        for volume_id in ended:  # who did it may have died before it told
+            parts.ended(VolumeEnded(id=volume_id, kind=VolumeWork.EXTEND, status=""))
         for work in waiting:
             parts.bus.cast(topic, "perform", PerformOperation(operation_id=work.id))
 
@@ -62,7 +70,17 @@ class Manager:
         if backend is None:
             raise BadRequest(f"{self._parts.name} has no backend {message.host}.")
         with self._parts.turns.of(message.volume_id):
-            return Connected(connection=backend.connect(message.volume_id, message.connector))
+            self._check_wanted(message)
+            connection = backend.connect(message.volume_id, message.connector)
+        self._parts.faults.reach("volume_connect.make.after")
+        return Connected(connection=connection)
+
+    def _check_wanted(self, message: ConnectVolume) -> None:
+        """NotFound if the host is no more to have it: what came so late would be left for ever."""
+        with self._parts.db.read() as conn:
+            wanted = volume_attachments.is_there(conn, message.volume_id, message.connector.host)
+        if not wanted:
+            raise NotFound(f"Host {message.connector.host} has no attachment of {message.volume_id}.")
 
     def report(self) -> None:
         """Each backend as it is now, into the records."""

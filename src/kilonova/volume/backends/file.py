@@ -169,6 +169,9 @@ class FileBackend:
                 found[rest.removesuffix(parts.SUFFIX)] = owner
         return found
 
+    def exports(self) -> set[str]:
+        return set()
+
     def path(self, volume_id: str) -> Path:
         """Where the bytes of a volume are."""
         return self._folder / names.volume_name(volume_id)

@@ -107,12 +107,20 @@ class IscsiBackend(FileBackend):
         super().delete(volume_id)
 
     def volumes(self) -> set[str]:
+        return super().volumes() | self._served()
+
+    def exports(self) -> set[str]:
+        kept = {names.volume_of(name) for name in self._names() if name.endswith(_EXPORTS)}
+        return self._served() | {ident for ident in kept if ident is not None}
+
+    def _served(self) -> set[str]:
+        """Volumes that tgtd has targets of."""
         served = {
             names.volume_of(name.removeprefix(self._prefix))
             for name in self._tgt.targets()
             if name.startswith(self._prefix)
         }
-        return super().volumes() | {ident for ident in served if ident is not None}
+        return {ident for ident in served if ident is not None}
 
     @contextmanager
     def unwritten(self, path: Path, file: BinaryIO) -> Iterator[None]:

@@ -139,6 +139,9 @@ class RbdBackend:
             ]
         return {snapshot: volume for snapshot, volume in pairs if snapshot and volume}
 
+    def exports(self) -> set[str]:
+        return set()
+
     def _try_to_make(self, name: str, volume_id: str, size_gb: int, source: Source, cancel: Cancel) -> None:
         try:
             with _refusals():

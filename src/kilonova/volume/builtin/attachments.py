@@ -100,10 +100,13 @@ def reserve(
 def connect(parts: Parts, attachment_id: str, connector: Connector) -> Connection:
     """Shown to that host: ``attaching``, or what it is further. Not in a transaction.
 
-    The host is in the record before its way is made, so that nobody who looks takes the way away.
+    The host is in the record before its way is made, so that nobody who looks takes the way away. A host that
+    had it before, and has lost it to this one, has no way there any more.
     """
     with parts.db.write() as conn:
         volume, attachment = _locked(conn, attachment_id)
+        if attachment.connector is not None and attachment.host != connector.host:
+            _disconnect(conn, parts, volume, attachment.connector, str(uuid.uuid4()))
         values = {"connector": msgspec.to_builtins(connector), "host": connector.host}
         if attachment.status == AttachStatus.RESERVED:
             values["status"] = AttachStatus.ATTACHING
@@ -115,6 +118,7 @@ def connect(parts: Parts, attachment_id: str, connector: Connector) -> Connectio
     with parts.db.write() as conn:
         if not store.change(conn, attachment_id, connection=_without_secret(connection)):
             raise attachment_not_found(attachment_id)
+    parts.reach("volume_connect.end.after")
     return connection
 
 
@@ -200,42 +204,39 @@ def release(
     volume = volumes.get(conn, attachment.volume_id, for_update=True)
     if not store.delete(conn, attachment_id) or volume is None:
         return
-    context = system_context(request_id, volume.project_id, volume.user_id)
     if delete_volume and not store.of_volume(conn, volume.id) and not is_needed(conn, volume.id):
+        context = system_context(request_id, volume.project_id, volume.user_id)
         begin_delete(conn, parts, context, volume)
         return
     settle(conn, volume)
-    _close_way(conn, parts, context, volume, attachment, attachment_id)
+    if attachment.connector is not None:
+        _disconnect(conn, parts, volume, attachment.connector, attachment_id, request_id)
 
 
 def park(conn: sa.Connection, parts: Parts, attachment_id: str) -> None:
     """A promise again, without a host, whose way there is closed. Nothing if it is gone."""
-    attachment = store.get(conn, attachment_id)
-    if attachment is None:
+    if store.get(conn, attachment_id) is None:
         return
     volume, attachment = _locked(conn, attachment_id)
     store.change(
         conn, attachment_id, status=AttachStatus.RESERVED, host=None, connector=None, connection=None
     )
     settle(conn, volume)
-    context = system_context("", volume.project_id, volume.user_id)
-    # Under a name of its own: the attachment may be there again, on the same host, before it is done.
-    _close_way(conn, parts, context, volume, attachment, str(uuid.uuid4()))
+    if attachment.connector is not None:
+        # Under a name of its own: the attachment may be there again, on the same host, before it is done.
+        _disconnect(conn, parts, volume, attachment.connector, str(uuid.uuid4()))
 
 
-def _close_way(
-    conn: sa.Connection,
-    parts: Parts,
-    context: RequestContext,
-    volume: Row,
-    attachment: Row,
-    resource_id: str,
+def _disconnect(
+    conn: sa.Connection, parts: Parts, volume: Row, connector: object, of: str, request_id: str = ""
 ) -> None:
-    """The host of that attachment has no way there any more, unless another brings it there."""
-    if attachment.connector is not None and volume.host is not None:
-        payload = {"volume_id": volume.id, "connector": attachment.connector}
-        kind, project_id = VolumeWork.DISCONNECT, volume.project_id
-        begin(conn, parts, context, kind, resource_id, project_id, volume.host, payload)
+    """The manager closes a host's way, unless another attachment brings it there. ``of``: what the operation
+    is of, an attachment that is no more."""
+    if volume.host is None:
+        return
+    context = system_context(request_id, volume.project_id, volume.user_id)
+    payload = {"volume_id": volume.id, "connector": connector}
+    begin(conn, parts, context, VolumeWork.DISCONNECT, of, volume.project_id, volume.host, payload)
 
 
 def _locked(conn: sa.Connection, attachment_id: str) -> tuple[Row, Row]:
