@@ -22,6 +22,7 @@ from tests.ceph import USER, Ceph
 from tests.running import until
 from tests.tgt import Tgtd
 from tests.volume_backends import HOST, OTHER, Images, Place, guest, opened, qemu_io
+from tests.volume_store import MemoryBackend
 
 from kilonova.cancel import Cancel
 from kilonova.domain.errors import BadRequest, StaleEpoch, Unavailable, VolumeFailed
@@ -285,6 +286,25 @@ def test_a_snapshot_is_of_its_moment(bench: Bench) -> None:
     assert bench.backend.volumes() == {made}
     assert bench.read(made) == b"\xab" * 4096
     assert bench.size(made) == 2 * GIB
+
+
+def test_a_volume_takes_its_snapshots_with_it(bench: Bench) -> None:
+    """So that who deletes one looks for snapshots before."""
+    takes_its_snapshots_along(bench.backend)
+
+
+def test_so_it_does_where_volumes_are_in_memory() -> None:
+    """What stands for backends in other tests must not be kinder than they are."""
+    takes_its_snapshots_along(MemoryBackend())
+
+
+def takes_its_snapshots_along(backend: Backend) -> None:
+    volume_id, snapshot_id = str(uuid4()), str(uuid4())
+    backend.ensure_volume(volume_id, 1, Blank(), GO_ON)
+    backend.ensure_snapshot(volume_id, snapshot_id, GO_ON)
+    backend.connect(volume_id, HOST)
+    backend.delete(volume_id)
+    assert (backend.volumes(), backend.snapshots(), backend.exports()) == (set(), {}, set())
 
 
 def test_a_volume_that_could_not_hold_its_source_is_refused(bench: Bench) -> None:

@@ -42,7 +42,7 @@ def extend(task: Task) -> None:
 def upload(task: Task) -> None:
     volume, image_id = _volume(task), task.work.payload["image_id"]
     with task.step("upload"), task.backend.open(task.id) as data:
-        task.parts.uploads.upload(image_id, data, volume.size * GIB)
+        task.parts.uploads.upload(image_id, data, volume.size * GIB, task.cancel)
 
 
 def revert(task: Task) -> None:
@@ -64,7 +64,7 @@ def disconnect(task: Task) -> None:
     volume_id, connector = payload["volume_id"], codec.convert(payload["connector"], Connector)
     with task.step("disconnect"), task.parts.turns.of(volume_id):
         with task.parts.db.read() as conn:
-            wanted = volume_attachments.is_there(conn, volume_id, connector.host)
+            wanted = volume_attachments.is_there(conn, volume_id, connector)
         if not wanted:
             task.backend.disconnect(volume_id, connector)
 

@@ -170,7 +170,7 @@ def test_a_stopped_server_has_its_volumes_when_it_starts(cloud: Cloud, volumes: 
     driver = cloud.where(server_id).driver
     driver._servers[server_id].volumes = {}  # as if its definition were lost
     for action, value in (("os-start", None), ("reboot", {"type": "HARD"})):
-        cloud.store.ways.clear()
+        cloud.store.let_in.clear()
         assert cloud.act(server_id, action, value) == 202
         cloud.settled(server_id)
         assert volumes.of_guest(server_id) == {volume_id}
