@@ -2,24 +2,41 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import subprocess
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from msgspec import structs
+from tests.ceph import Ceph
 from tests.running import until
 from tests.system.test_libvirt_guest import BOOT_SECONDS, GuestHost
+from tests.tgt import Tgtd
+from tests.tgt import installed as tgt_installed
+from tests.volume_backends import Images, Place, opened
 
 from kilonova.cancel import Cancel
 from kilonova.domain.block_devices import AttachedVolume
 from kilonova.domain.errors import BuildFailed, Unavailable
-from kilonova.domain.servers import BuildSpec, Flavor, GuestMetadata
-from kilonova.domain.volumes import CopyState, FileConnection, IscsiConnection
+from kilonova.domain.servers import BuildSpec, Flavor, GuestMetadata, ImageRef
+from kilonova.domain.volumes import (
+    Connection,
+    Connector,
+    CopyState,
+    FileConnection,
+    FromImage,
+    IscsiConnection,
+)
+from kilonova.volume.base import Backend
 
 pytestmark = pytest.mark.system
 GIB = 1 << 30
+FAR = b"far/away!!"
+ANOTHER = str(uuid.uuid4())
 SECTORS = GIB // 512
 
 WATCH_DISKS = b"""#!/bin/sh
@@ -37,13 +54,13 @@ echo root: $(cat /sys/block/vda/serial) $(cat /sys/block/vda/size)
 ) &
 (
     while true; do
-        n=$((n + 1))
-        if [ "$(head -c 5 /dev/vdb 2>/dev/null)" = count ]; then
-            printf %08d $n | dd of=/dev/vdb bs=8 seek=64 conv=notrunc,fsync
-            printf %08d $n | dd of=/dev/vdb bs=8 seek=134217664 conv=notrunc,fsync
-        else
-            sleep 0.3
-        fi
+        rm -f /tmp/b && mknod /tmp/b b $(tr : ' ' < /sys/block/vdb/dev)  # /dev/vdb may become a file
+        while [ "$(head -c 5 /tmp/b)" = count ]; do
+            n=$((n + 1))
+            printf %08d $n | dd of=/tmp/b bs=8 seek=64 conv=notrunc,fsync
+            printf %08d $n | dd of=/tmp/b bs=8 seek=134217664 conv=notrunc,fsync
+        done
+        sleep 0.3
     done 2>/dev/null
 ) &
 echo seen: all
@@ -52,10 +69,19 @@ echo seen: all
 
 
 @pytest.fixture(scope="module")
-def host(embed_folder: Path, guest_image: Path) -> Iterator[GuestHost]:
-    host = GuestHost(embed_folder, guest_image)
+def host(embed_folder: Path, guest_image: Path, ceph: Ceph) -> Iterator[GuestHost]:
+    host = GuestHost(embed_folder, guest_image, images_rbd_ceph_conf=str(ceph.conf))
     yield host
     host.driver.stop()
+
+
+@pytest.fixture(scope="module")
+def tgt(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tgtd]:
+    if not tgt_installed():
+        pytest.skip("needs tgt: tools/install-packages test")
+    made = Tgtd(tmp_path_factory.mktemp("tgt"))
+    yield made.start()
+    made.kill()
 
 
 @pytest.fixture
@@ -85,13 +111,45 @@ def volume(folder: Path, name: str, holds: bytes = b"", size: int = GIB, **more:
     return AttachedVolume(**given | {"disk_bus": "virtio"} | more)  # type: ignore[arg-type]
 
 
+@contextmanager
+def kept(place: Place, connector: Connector) -> Iterator[tuple[AttachedVolume, Backend]]:
+    """A volume of a backend, that another host or another process keeps."""
+    volume_id = str(uuid.uuid4())
+    images = Images()
+    image = ImageRef(id=str(uuid.uuid4()), disk_format="raw", size=4096)
+    images.bytes[image.id] = FAR.ljust(4096, b"\0")
+    with opened(place, images) as backend:
+        backend.ensure_volume(volume_id, 1, FromImage(image=image), Cancel())
+        connection = backend.connect(volume_id, connector)
+        given = {"volume_id": volume_id, "connection": connection, "device_name": "vdb"}
+        yield AttachedVolume(**given, disk_bus="virtio"), backend
+        backend.disconnect(volume_id, connector)
+        backend.delete(volume_id)
+
+
+def about(server_id: str, folder: Path) -> str:
+    """All that is written of a guest: documents, logs, the arguments of its process, what is in memory."""
+    places = [folder / "embed", *Path("/dev/shm").glob("kilonova-*")]
+    files = [path for place in places for path in place.rglob("*") if path.is_file()]
+    processes = [path for path in Path("/proc").glob("[0-9]*/cmdline") if server_id.encode() in read(path)]
+    assert processes
+    return b"\n".join(read(path) for path in (*files, *processes)).decode(errors="replace")
+
+
+def read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # gone by now
+        return b""
+
+
 def path_of(one: AttachedVolume) -> Path:
     assert isinstance(one.connection, FileConnection)
     return Path(one.connection.path)
 
 
 def test_a_guest_lives_with_its_volumes(
-    host: GuestHost, spec: BuildSpec, guest_image: Path, embed_folder: Path
+    host: GuestHost, spec: BuildSpec, guest_image: Path, embed_folder: Path, ceph: Ceph, tgt: Tgtd
 ) -> None:
     driver, server_id = host.driver, spec.server_id
     folder = embed_folder / "volumes"  # QEMU may run as another user, who must pass through
@@ -139,14 +197,26 @@ def test_a_guest_lives_with_its_volumes(
 
     _copied_while_the_guest_writes(host, spec, folder)
 
-    behind_password = AttachedVolume(
-        volume_id=str(uuid.uuid4()),
-        connection=IscsiConnection(portal="127.0.0.1:3260", iqn="iqn.x:y", lun=1, username="u", password="p"),
-        device_name="vdb",
-        disk_bus="virtio",
+    behind = (
+        (Place("rbd", embed_folder, ceph_conf=ceph.conf), lambda _: ceph.key),
+        (Place("iscsi", embed_folder, tgt=tgt), lambda connection: connection.password),
     )
-    with pytest.raises(BuildFailed, match="needs a libvirtd"):
-        driver.attach_volume(spec, behind_password)
+    for place, secret_of in behind:
+        with kept(place, driver.connector()) as (far, backend):
+            driver.attach_volume(spec, far)
+            host.await_console(server_id, f"disks: [vdb {FAR.decode()} {SECTORS}]", BOOT_SECONDS)
+            seen = about(server_id, embed_folder)
+            assert far.volume_id in seen
+            secret = secret_of(far.connection)
+            assert secret not in seen
+            assert base64.b64encode(secret.encode()).decode() not in seen
+            if isinstance(far.connection, IscsiConnection):
+                other = structs.replace(far.connection, password="not this one")
+                with pytest.raises(BuildFailed, match="cannot attach"):
+                    driver.attach_volume(spec, structs.replace(far, volume_id=ANOTHER, connection=other))
+                _snapshot_begins(host, spec, far, backend)
+            driver.detach_volume(server_id, far.volume_id, BOOT_SECONDS, Cancel())
+            host.await_console(server_id, "disks: []", BOOT_SECONDS)
 
     driver.power_off(server_id, 0, Cancel())
     driver.attach_volume(spec, data)
@@ -189,3 +259,19 @@ def _numbers(one: AttachedVolume) -> tuple[int, int]:
         first = os.pread(file.fileno(), 8, 512)
         last = os.pread(file.fileno(), 8, GIB - 512)
     return int(first.rstrip(b"\0") or b"0"), int(last.rstrip(b"\0") or b"0")
+
+
+def _snapshot_begins(host: GuestHost, spec: BuildSpec, far: AttachedVolume, backend: Backend) -> None:
+    """The guest's hypervisor finds the backend's place; to its end it would take a minute here."""
+    snapshot_id = str(uuid.uuid4())
+
+    def by_guest(way: Connection) -> None:
+        to = structs.replace(far, volume_id=snapshot_id, connection=way)
+        state = host.driver.copy_volume(spec.server_id, far.volume_id, to, True, 0.0)
+        assert state is CopyState.GOING
+        host.driver.drop_copy(spec.server_id, far.volume_id, snapshot_id)
+        raise Unavailable("that is enough")
+
+    with pytest.raises(Unavailable, match="enough"):
+        backend.ensure_snapshot(far.volume_id, snapshot_id, Cancel(), by_guest)
+    assert backend.snapshots() == {}

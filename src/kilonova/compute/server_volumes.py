@@ -71,12 +71,17 @@ def _ask(parts: Parts, work: Work, journal: Journal, method: str) -> BlockDevice
 
 def volumes_of(parts: Parts, work: Work) -> list[AttachedVolume]:
     """What a guest that is about to be started has, connected to this host."""
-    if not work.has_volumes:
-        return []
+    return disks_of(parts, work).volumes
+
+
+def disks_of(parts: Parts, work: Work) -> BlockDevices:
+    """The same, and all disks that are in the records one by one, for what the guest is told of them."""
+    if not work.has_volumes and not work.spec.has_block_devices:
+        return BlockDevices()
     message = ServerVolumes(host=parts.host, server_id=work.server_id, connector=parts.driver.connector())
-    volumes = parts.ask("server_volumes", message, BlockDevices).volumes
+    found = parts.ask("server_volumes", message, BlockDevices)
     parts.faults.reach(f"{work.kind}.connect_volumes.after")
-    return volumes
+    return found
 
 
 def change_volumes(parts: Parts, work: Work, journal: Journal, cancel: Cancel) -> PowerState:

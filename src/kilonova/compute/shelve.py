@@ -14,7 +14,7 @@ from kilonova.compute.build import BOOT_TIMEOUT, config_drive
 from kilonova.compute.journal import Journal
 from kilonova.compute.parts import Parts
 from kilonova.compute.refresh import Learn, learn_of_new
-from kilonova.compute.server_volumes import volumes_of
+from kilonova.compute.server_volumes import disks_of, volumes_of
 from kilonova.domain import codec
 from kilonova.domain.messages import Work
 from kilonova.domain.servers import ImageRef, PowerState, TaskState, VmState
@@ -58,23 +58,24 @@ def unshelve(parts: Parts, work: Work, journal: Journal, cancel: Cancel, learn: 
                 parts.network.plug(vif)
             driver.power_on(spec, vifs, volumes_of(parts, work))
         return PowerState.RUNNING
-    disks = spec
+    whole = spec
     if work.payload["image"] is not None:
-        disks = structs.replace(spec, image=codec.convert(work.payload["image"], ImageRef))
+        whole = structs.replace(spec, image=codec.convert(work.payload["image"], ImageRef))
         with journal.step("fetch_image"):
-            driver.ensure_base_image(disks, cancel)
+            driver.ensure_base_image(whole, cancel)
     with journal.step("create_disks", undo=lambda: driver.destroy(spec.server_id)) as step:
-        step.note = driver.ensure_disks(disks, cancel)
+        step.note = driver.ensure_disks(whole, cancel)
+        disks = disks_of(parts, work)
     if spec.config_drive:
         with journal.step("create_config_drive"):
-            driver.ensure_config_drive(spec, config_drive(parts, work, spec, vifs))
+            driver.ensure_config_drive(spec, config_drive(parts, work, spec, vifs, disks.devices))
     if vifs:
         with journal.step("plug_vifs", undo=lambda: delete.remove(parts, spec.server_id)):
             learn_of_new(parts, learn, vifs)
             for vif in vifs:
                 parts.network.plug(vif)
     with journal.step("create_domain"):
-        driver.ensure_paused(spec, vifs, volumes_of(parts, work))
+        driver.ensure_paused(spec, vifs, disks.volumes)
     # Told at once, so that it is asked for: no guest runs of an operation that moved on.
     with journal.step("wait_for_boot", shows=TaskState.UNSHELVING):
         driver.resume_build(spec.server_id)

@@ -142,9 +142,9 @@ def server_volumes(parts: Parts, message: ServerVolumes) -> BlockDevices:
     with parts.db.read() as conn:
         server = servers.for_host(conn, message.server_id)
         devices = block_devices.of_server(conn, message.server_id)
-    volumes = _connected(
-        parts, server.spec, devices, message.connector, partial(_check_placed, parts, message)
-    )
+        there = parts.volumes.attached([message.server_id]).get(message.server_id, [])
+    own = [device for device in devices if device.attachment_id in there]  # not what was forced away
+    volumes = _connected(parts, server.spec, own, message.connector, partial(_check_placed, parts, message))
     return BlockDevices(devices=devices, volumes=volumes)
 
 
@@ -210,6 +210,7 @@ def _connect(
         disk_bus=bus_of(device, spec.properties.get("hw_disk_bus", "virtio")),
         boot_index=device.boot_index,
         shareable=view.multiattach,
+        read_only=parts.volumes.is_read_only(device.attachment_id),
     )
 
 
@@ -220,9 +221,11 @@ SYSTEM = RequestContext(request_id="", user_id="", roles=frozenset({"admin"}))
 def sizes(parts: Parts, conn: sa.Connection, server_id: str) -> dict[str, int]:
     """The volumes that the guest should have now: id → GiB."""
     found = {}
+    there = parts.volumes.attached([server_id]).get(server_id, [])
     for device in block_devices.of_server(conn, server_id):
-        if device.attachment_id is not None and device.volume_id is not None:
-            with suppress(NotFound):  # an admin forced it away: the guest is to let go of it
+        # Of what was forced away the guest is to let go.
+        if device.volume_id is not None and device.attachment_id in there:
+            with suppress(NotFound):
                 found[device.volume_id] = parts.volumes.volume(SYSTEM, device.volume_id).size_gb
     return found
 
@@ -255,7 +258,14 @@ def end(conn: sa.Connection, parts: Parts, work: Row, error: str | None) -> None
     devices = block_devices.of_server(conn, work.server_id)
     device = next((one for one in devices if one.id == payload.get("device_id")), None)
     if device is not None and device.attachment_id is not None:
-        _ENDS[work.kind, error is None](conn, parts, device, device.attachment_id, payload)
+        try:
+            _ENDS[work.kind, error is None](conn, parts, device, device.attachment_id, payload)
+        except NotFound as gone:  # somebody forced the volume away meanwhile
+            error = error or gone.message
+            for attachment_id in (device.attachment_id, payload.get("attachment_id")):
+                if attachment_id is not None:
+                    parts.volumes.release(attachment_id)
+            block_devices.delete(conn, device.id)
     if error is None:
         lease.close(conn, work, operations.DONE)
     else:

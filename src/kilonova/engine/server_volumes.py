@@ -123,23 +123,33 @@ def detach(
         assert device.attachment_id is not None
         allowed = _change_in(shelved)
         host = _ready(conn, context, server_id, actions.DETACH_VOLUME, allowed, for_update=False).host
-        if host is None:
+        is_there = host is not None and _begin_detaching(parts, device.attachment_id)
+        if not is_there:
             parts.volumes.release(device.attachment_id)
-        else:
-            parts.volumes.begin_detaching(device.attachment_id)
         server = _ready(conn, context, server_id, actions.DETACH_VOLUME, allowed)
         if server.host != host:
             raise wrong_state(server_id, actions.DETACH_VOLUME, server)
         if _attached(conn, server_id, volume_id).id != device.id:
             raise not_attached(server_id, volume_id)
         work = None
-        if host is None:
-            block_devices.delete(conn, device.id)
-            record(conn, context, server, actions.DETACH_VOLUME)
-        else:
+        if is_there:
             payload = {"device_id": device.id, "volume_id": volume_id}
             work = _accept(conn, parts, context, server, actions.DETACH_VOLUME, payload)
+        else:
+            block_devices.delete(conn, device.id)
+            record(conn, context, server, actions.DETACH_VOLUME)
+            if host is not None:
+                after_commit(conn, partial(look_again, parts.bus, host, server_id))
     _hand_over(parts, host, work)
+
+
+def _begin_detaching(parts: Parts, attachment_id: str) -> bool:
+    """False: somebody forced the volume away, and only the server's record still has it."""
+    try:
+        parts.volumes.begin_detaching(attachment_id)
+    except NotFound:
+        return False
+    return True
 
 
 def swap(parts: Parts, context: RequestContext, server_id: str, volume_id: str, new_id: str) -> None:

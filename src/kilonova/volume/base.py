@@ -176,6 +176,9 @@ class VolumeService(Protocol):
         ``attaching``; a host that it was shown to before has no way there any more. ``check`` is called
         where the host is written down, and raises if that host may not have it any more."""
 
+    def is_read_only(self, attachment_id: str) -> bool:
+        """Whether its guest may only read. NotFound."""
+
     def complete(self, attachment_id: str, mountpoint: str) -> None:
         """The guest has it: ``attached``, the volume ``in-use``."""
 

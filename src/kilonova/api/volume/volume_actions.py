@@ -10,6 +10,7 @@ from msgspec import Meta
 
 from kilonova.api.http import Reply, Request, Route, Version
 from kilonova.api.volume import attaching, inputs, policy
+from kilonova.api.volume.compute_use import refuse_if_used
 from kilonova.api.volume.state import VolumeAPI
 from kilonova.domain.clock import iso8601_micro
 from kilonova.domain.errors import BadRequest
@@ -101,6 +102,7 @@ def reset_status(api: VolumeAPI, request: Request, volume_id: str, asked: ResetS
             raise BadRequest(f"Invalid volume: Volume {volume_id} has no attachment: it is detached.")
         if asked.attach_status == "detached":
             for attachment in held:
+                refuse_if_used(conn, request.context, attachment)
                 attachment_rules.release(conn, api.parts, attachment.id, request_id=request.request_id)
         if asked.status is not None:
             rules.reset_status(conn, request.context, volume_id, asked.status)

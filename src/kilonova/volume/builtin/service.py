@@ -19,7 +19,7 @@ from kilonova.volume.base import NewVolume, Ready, VolumeView
 from kilonova.volume.builtin import attachments, create, quotas, snapshots, types
 from kilonova.volume.builtin import volumes as rules
 from kilonova.volume.builtin.backends import NO_BACKEND
-from kilonova.volume.builtin.errors import snapshot_not_found
+from kilonova.volume.builtin.errors import attachment_not_found, snapshot_not_found
 from kilonova.volume.builtin.parts import Parts, nowhere, system_context
 
 _REIMAGED_IN = (VolumeStatus.IN_USE, VolumeStatus.ATTACHING)
@@ -135,6 +135,13 @@ class BuiltinVolumes:
         self, attachment_id: str, connector: Connector, check: Callable[[], object] = lambda: None
     ) -> Connection:
         return attachments.connect(self.parts, attachment_id, connector, check)
+
+    def is_read_only(self, attachment_id: str) -> bool:
+        with self.db.read() as conn:
+            found = volume_attachments.get(conn, attachment_id)
+        if found is None:
+            raise attachment_not_found(attachment_id)
+        return bool(found.attach_mode == "ro")
 
     def complete(self, attachment_id: str, mountpoint: str) -> None:
         with self.db.write() as conn:

@@ -40,6 +40,7 @@ def device(one: VolumeDevice, name: str) -> ET.Element:
         element("target", dev=name, bus=volume.disk_bus),
         element("serial", text=volume.volume_id),
         *([element("shareable")] if volume.shareable else []),
+        *([element("readonly")] if volume.read_only else []),
         *boot,
         type="file" if isinstance(volume.connection, FileConnection) else "network",
         device="disk",
