@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import pytest
 from tests.running import until
-from tests.volume_store import Volumes
+from tests.volume_store import MemoryBackend, Volumes
 
 from kilonova.cancel import Cancel
 from kilonova.conductor import sweeper
@@ -26,14 +26,16 @@ from kilonova.domain.images import ImageStatus
 from kilonova.domain.messages import Connected, ConnectVolume, PerformOperation
 from kilonova.domain.volumes import Connector
 from kilonova.engine import lease
-from kilonova.store import images, operations, purge, volume_snapshots, volumes
+from kilonova.store import images, operations, purge, volume_backends, volume_snapshots, volumes
 from kilonova.store.database import Database, Row
 from kilonova.store.schema.operations import operations as operations_table
 from kilonova.store.schema.volumes import volume_messages
-from kilonova.volume.base import NewVolume
+from kilonova.volume.base import Backend, NewVolume
 from kilonova.volume.builtin import volumes as rules
+from kilonova.volume_manager import kinds
 from kilonova.volume_manager.running import Running
 from kilonova.volume_manager.service import Manager
+from kilonova.volume_manager.task import Task
 
 ALICE = RequestContext(request_id="r", user_id="u", project_id="alice", roles=frozenset({"member"}))
 
@@ -301,3 +303,43 @@ def test_an_upload_that_was_cut_off_is_tried_again_when_its_store_lets_go_of_it(
             cloud.parts.uploads.upload(image.id, io.BytesIO(b"x" * 4096), 4096, Cancel())
     cloud.parts.uploads.upload(image.id, io.BytesIO(b"x" * 4096), 4096, Cancel())
     assert cloud.images.show(ALICE, image.id).status == "active"
+
+
+def test_who_wakes_late_removes_nothing_that_another_has_made(cloud: Volumes) -> None:
+    """The volume is in an error of later: what is in it is somebody's."""
+    made = begin(cloud)
+    available(cloud, made)
+    with cloud.db.write() as conn:
+        work = conn.execute(operations_table.select().where(operations_table.c.server_id == made)).one()
+        volumes.change(conn, made, status="error", message="a revert failed")
+    late = Task(cloud.parts, work, cast(Backend, cloud.backend), Cancel())
+    assert not kinds.is_nobodys(late)
+    with cloud.db.write() as conn:
+        conn.execute(operations_table.update().where(operations_table.c.id == work.id).values(state="failed"))
+    assert kinds.is_nobodys(late)
+
+
+def test_a_backend_that_hangs_does_not_hold_up_the_others_words(cloud: Volumes) -> None:
+    slow = MemoryBackend()
+    hangs, goes_on = threading.Event(), threading.Event()
+
+    def check() -> None:
+        hangs.set()
+        assert goes_on.wait(30)
+
+    slow.check = check  # type: ignore[method-assign]
+    parts = cloud.parts_of("two", {"a-slow": slow, "quick": MemoryBackend()})
+    starting = threading.Thread(target=Manager(parts).report)
+    starting.start()
+    try:
+        assert hangs.wait(30)
+        until(lambda: _hosts(cloud) == {"box@memory", "two@quick"}, 30, "the quick one's word")
+    finally:
+        goes_on.set()
+        starting.join()
+    assert "two@a-slow" in _hosts(cloud)
+
+
+def _hosts(cloud: Volumes) -> set[str]:
+    with cloud.db.read() as conn:
+        return {row.host for row in volume_backends.every(conn)}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import uuid
 from contextlib import suppress
+from functools import partial
 
 import msgspec
 import sqlalchemy as sa
@@ -38,7 +39,7 @@ from kilonova.engine.accept import new_operation, record, refuse_busy, refuse_lo
 from kilonova.engine.faults import NO_FAULTS, FaultPoints
 from kilonova.engine.interfaces import look_again
 from kilonova.store import block_devices, hosts, operations, servers
-from kilonova.store.database import Database, Row
+from kilonova.store.database import Database, Row, after_commit
 from kilonova.volume.base import VolumeService
 
 DONE_WITHIN = 5.0

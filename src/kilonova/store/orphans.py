@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator
 import sqlalchemy as sa
 
 from kilonova.domain.images import ImageStatus
+from kilonova.domain.servers import VmState
 from kilonova.domain.volumes import VolumeWork
 from kilonova.store.operations import OPEN
 from kilonova.store.schema.block_devices import block_device_mappings as devices
@@ -102,10 +103,11 @@ def known_images(conn: sa.Connection, ids: Collection[str]) -> set[str]:
 
 
 def known_servers(conn: sa.Connection, host: str | None, ids: Collection[str]) -> set[str]:
-    """Those that live and are on that host, or on none yet or any more; None: on any."""
+    """Those that live and are on that host, or on none yet; None: on any."""
     query = sa.select(servers.c.id).where(servers.c.deleted_at.is_(None))
     if host is not None:
-        query = query.where(sa.or_(servers.c.host == host, servers.c.host.is_(None)))
+        on_none_yet = sa.and_(servers.c.host.is_(None), servers.c.vm_state == VmState.BUILDING)
+        query = query.where(sa.or_(servers.c.host == host, on_none_yet))
     return _known(conn, query, servers.c.id, ids)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from kilonova.domain import codec
 from kilonova.domain.errors import NotFound, VolumeFailed
 from kilonova.domain.volumes import Connector, Source, VolumeStatus, VolumeWork
-from kilonova.store import volume_attachments, volume_snapshots, volumes
+from kilonova.store import operations, volume_attachments, volume_snapshots, volumes
 from kilonova.store.database import Row
 from kilonova.volume_manager import guest_copies
 from kilonova.volume_manager.task import Task
@@ -105,8 +105,12 @@ UNDO: dict[str, Callable[[Task], None]] = {
 
 
 def is_nobodys(task: Task) -> bool:
-    """After it moved on: whether what a create makes is to be, by nobody's word."""
+    """After it moved on: whether what a create makes is to be, by nobody's word. What another one made of the
+    same operation is somebody's, whatever became of it since."""
     with task.parts.db.read() as conn:
+        work = operations.get(conn, task.work.id)
+        if work is None or work.state in (operations.OPEN, operations.DONE):
+            return False
         if task.work.kind == VolumeWork.CREATE:
             found = volumes.get(conn, task.id)
         elif task.work.kind == VolumeWork.SNAPSHOT_CREATE:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from functools import partial
 
 from kilonova import log
@@ -30,7 +31,7 @@ class Manager:
         self._parts = parts
         self._running = Running()
         self._ticker: Ticker | None = None
-        self._reports: Ticker | None = None
+        self._reports: list[Ticker] = []
         self._served: Subscription | None = None
 
     def start(self) -> None:
@@ -42,9 +43,11 @@ class Manager:
         topic = f"volume.{parts.name}"
         self._served = parts.bus.serve(topic, self.handlers(), parts.config.volume.max_concurrent_operations)
         lease = parts.config.operations.lease
-        self._ticker, self._reports = Ticker("volume-leases"), Ticker("volume-reports")
+        self._ticker = Ticker("volume-leases")
         self._ticker.every(lease / 3, partial(self._running.renew, parts.db, parts.owner, lease))
-        self._reports.every(parts.config.compute.report_interval, self.report)
+        for name in parts.places:  # one that hangs does not hold up the others' words
+            self._reports.append(Ticker(f"volume-report-{name}"))
+            self._reports[-1].every(parts.config.compute.report_interval, partial(self._report, name))
         with parts.db.read() as conn:
             waiting = operations.waiting_at(conn, f"{parts.name}@")
             ended = operations.extended_at(conn, f"{parts.name}@", now() - _YOUNG)
@@ -55,7 +58,7 @@ class Manager:
 
     def close(self) -> None:
         self._running.cancel_all()
-        for part in (self._served, self._ticker, self._reports):
+        for part in (self._served, self._ticker, *self._reports):
             if part is not None:
                 part.close()
 
@@ -83,11 +86,17 @@ class Manager:
             raise NotFound(f"Host {message.connector.host} has no attachment of {message.volume_id}.")
 
     def report(self) -> None:
-        """Each backend as it is now, into the records."""
-        rows = [self._row(name, place) for name, place in self._parts.places.items()]
+        """Each backend as it is now, into the records; all at the same time."""
+        threads = [threading.Thread(target=self._report, args=(name,)) for name in self._parts.places]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def _report(self, name: str) -> None:
+        row = self._row(name, self._parts.places[name])
         with self._parts.db.write() as conn:
-            for row in rows:
-                volume_backends.report(conn, row)
+            volume_backends.report(conn, row)
 
     def _row(self, name: str, place: Place) -> dict[str, object]:
         problem, total, free = None, math.inf, math.inf
