@@ -27,7 +27,7 @@ from kilonova.domain.errors import BadRequest, BuildFailed, KilonovaError, NotFo
 from kilonova.domain.hosts import HostReport
 from kilonova.domain.network import Vif
 from kilonova.domain.servers import BuildSpec, GuestMetadata, ImageRef, PowerState
-from kilonova.domain.volumes import Connector
+from kilonova.domain.volumes import Connector, CopyState
 from kilonova.virt.base import Guest, GuestEvent, Volumes
 from kilonova.virt.libvirt import cached, config_drive, console, disk, embed, host, kvm, secret_store
 from kilonova.virt.libvirt.connection import Connection
@@ -41,6 +41,7 @@ from kilonova.virt.libvirt.images import ImageCache, ImageSource
 from kilonova.virt.libvirt.rescue import Rescue, way_of_rescue
 from kilonova.virt.libvirt.short_path import ShortPath
 from kilonova.virt.libvirt.snapshot import Snapshots
+from kilonova.virt.libvirt.volume_copies import VolumeCopies
 from kilonova.virt.libvirt.volumes import GuestVolumes
 from kilonova.virt.libvirt.watch import Watch
 from kilonova.virt.libvirt.xml import interface
@@ -87,6 +88,7 @@ class LibvirtDriver:
         name = config.host or socket.gethostname()
         secrets = secret_store.store(self._connection, self._folder.root)
         self._volumes = GuestVolumes(secrets, self._guests, self._watch, config.libvirt, name)
+        self._volume_copies = VolumeCopies(self._guests, self._watch, self._volumes, self._snapshots.still)
         self._keeper = console.Keeper(self._console_logs)
         self._capabilities: str | None = None
         self._cache_mode = _cache_mode(config, self._folder)
@@ -279,6 +281,14 @@ class LibvirtDriver:
 
     def swap_volume(self, spec: BuildSpec, volume_id: str, new: AttachedVolume, cancel: Cancel) -> None:
         self._volumes.swap(spec, volume_id, new, cancel)
+
+    def copy_volume(
+        self, server_id: str, volume_id: str, to: AttachedVolume, begin: bool, patience: float
+    ) -> CopyState:
+        return self._volume_copies.copy(server_id, volume_id, to, begin, patience)
+
+    def drop_copy(self, server_id: str, volume_id: str, to_id: str) -> None:
+        self._volume_copies.drop(server_id, volume_id, to_id)
 
     def resize_volume(self, server_id: str, volume_id: str, size_gb: int) -> None:
         self._volumes.resize(server_id, volume_id, size_gb)
