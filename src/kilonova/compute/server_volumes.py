@@ -54,6 +54,7 @@ def until_there(parts: Parts, ask: Callable[[], BlockDevices], cancel: Cancel) -
     """The conductor's answer when nothing is pending any more."""
     with parts.volumes_changed.listen() as changed:
         while (found := ask()).pending:
+            parts.faults.reach("build.wait_for_volumes.before")
             wait(changed, cancel, _AGAIN)
         return found
 
@@ -78,7 +79,9 @@ def disks_of(parts: Parts, work: Work) -> BlockDevices:
     if not work.has_volumes and not work.spec.has_block_devices:
         return BlockDevices()
     message = ServerVolumes(host=parts.host, server_id=work.server_id, connector=parts.driver.connector())
-    return parts.ask("server_volumes", message, BlockDevices)
+    found = parts.ask("server_volumes", message, BlockDevices)
+    parts.faults.reach(f"{work.kind}.connect_volumes.after")
+    return found
 
 
 def change_volumes(parts: Parts, work: Work, journal: Journal, cancel: Cancel) -> PowerState:
@@ -129,9 +132,9 @@ def copy_volume(parts: Parts, message: CopyVolume) -> Copied:
     return Copied(state=state)
 
 
-def differ(parts: Parts, server_id: str, volumes: list[str] | None) -> bool:
-    """Whether the guest has a volume that the record has not."""
-    return volumes is not None and bool(parts.driver.volumes(server_id) - set(volumes))
+def may_differ(parts: Parts, server_id: str, volumes: list[str] | None) -> bool:
+    """Whether the guest has a volume that the record has not, or one that may have grown."""
+    return volumes is not None and bool(parts.driver.volumes(server_id))
 
 
 def refresh_volumes(parts: Parts, record: ServerRecord) -> None:
@@ -142,9 +145,11 @@ def refresh_volumes(parts: Parts, record: ServerRecord) -> None:
     for volume_id in parts.driver.volumes(server_id):
         if volume_id in record.volumes:
             parts.driver.resize_volume(server_id, volume_id, record.volumes[volume_id])
+            parts.faults.reach("refresh_interfaces.resize_volume.after")
             continue
         _log.info("volume_left_its_server", volume=volume_id, server=server_id)
         try:
             parts.driver.detach_volume(server_id, volume_id, _SOON, Cancel())
         except BuildFailed as error:
             _log.warning("guest_keeps_lost_volume", server=server_id, reason=error.message)
+        parts.faults.reach("refresh_interfaces.detach_volume.after")

@@ -8,7 +8,7 @@ the server in ERROR, as in Nova.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -66,7 +66,7 @@ def prepare_block_devices(parts: Parts, message: PrepareBlockDevices) -> BlockDe
     parts.faults.reach("build.prepare_volumes.after")
     if pending:
         return BlockDevices(devices=devices, pending=pending)
-    volumes = _connected(parts, spec, devices, _connector(message))
+    volumes = _connected(parts, spec, devices, _connector(message), partial(_check_owned, parts, message))
     _complete(parts, message, devices)
     parts.faults.reach("build.connect_volumes.after")
     return BlockDevices(devices=devices, volumes=volumes)
@@ -138,14 +138,13 @@ def _complete(parts: Parts, message: PrepareBlockDevices, devices: Sequence[Bloc
 
 def server_volumes(parts: Parts, message: ServerVolumes) -> BlockDevices:
     """Of a server on the host that asks, whose guest is about to be started: the ways are asked for anew."""
+    _check_placed(parts, message)
     with parts.db.read() as conn:
         server = servers.for_host(conn, message.server_id)
-        if server.host != message.host:
-            raise NotFound(f"Instance {message.server_id} is not on {message.host}")
         devices = block_devices.of_server(conn, message.server_id)
         there = parts.volumes.attached([message.server_id]).get(message.server_id, [])
     own = [device for device in devices if device.attachment_id in there]  # not what was forced away
-    volumes = _connected(parts, server.spec, own, _connector(message))
+    volumes = _connected(parts, server.spec, own, _connector(message), partial(_check_placed, parts, message))
     return BlockDevices(devices=devices, volumes=volumes)
 
 
@@ -166,18 +165,22 @@ def _volume_of(parts: Parts, message: PrepareBlockDevices) -> tuple[BuildSpec, B
 def connect_volume(parts: Parts, message: PrepareBlockDevices) -> BlockDevices:
     """The one volume that an attach or a swap brings to the host that asks."""
     spec, device = _volume_of(parts, message)
-    parts.faults.reach("volume.connect.before")
-    volumes = _connected(parts, spec, [device], _connector(message))
-    parts.faults.reach("volume.connect.after")
+    parts.faults.reach("volume_connect.begin.before")
+    volumes = _connected(parts, spec, [device], _connector(message), partial(_check_owned, parts, message))
     return BlockDevices(devices=[device], volumes=volumes)
 
 
 def _connected(
-    parts: Parts, spec: BuildSpec, devices: Sequence[BlockDevice], connector: Connector
+    parts: Parts,
+    spec: BuildSpec,
+    devices: Sequence[BlockDevice],
+    connector: Connector,
+    check: Callable[[], None],
 ) -> list[AttachedVolume]:
-    """Not in a transaction: each is asked of its volume's manager."""
+    """Not in a transaction: each is asked of its volume's manager. ``check`` raises if the host may not have
+    them any more: one that asks late must not take them from the host that has them now."""
     return [
-        _connect(parts, spec, device, connector)
+        _connect(parts, spec, device, connector, check)
         for device in devices
         if device.attachment_id is not None and device.volume_id is not None
     ]
@@ -188,13 +191,26 @@ def _connector(message: PrepareBlockDevices | ServerVolumes) -> Connector:
     return structs.replace(message.connector, host=message.host)
 
 
-def _connect(parts: Parts, spec: BuildSpec, device: BlockDevice, connector: Connector) -> AttachedVolume:
+def _check_owned(parts: Parts, message: PrepareBlockDevices) -> None:
+    with parts.db.write() as conn:
+        _owned(conn, message)
+
+
+def _check_placed(parts: Parts, message: ServerVolumes) -> None:
+    with parts.db.write() as conn:
+        if servers.get(conn, message.server_id, for_update=True).host != message.host:
+            raise NotFound(f"Instance {message.server_id} is not on {message.host}")
+
+
+def _connect(
+    parts: Parts, spec: BuildSpec, device: BlockDevice, connector: Connector, check: Callable[[], None]
+) -> AttachedVolume:
     assert device.attachment_id is not None
     assert device.volume_id is not None
     view = parts.volumes.volume(SYSTEM, device.volume_id)
     return AttachedVolume(
         volume_id=device.volume_id,
-        connection=parts.volumes.connect(device.attachment_id, connector),
+        connection=parts.volumes.connect(device.attachment_id, connector, check),
         device_name=device.device_name.removeprefix("/dev/"),
         disk_bus=bus_of(device, spec.properties.get("hw_disk_bus", "virtio")),
         boot_index=device.boot_index,
@@ -259,7 +275,13 @@ def end(conn: sa.Connection, parts: Parts, work: Row, error: str | None) -> None
         lease.close(conn, work, operations.DONE)
     else:
         lease.close(conn, work, operations.FAILED, error)
-        after_commit(conn, partial(look_again, parts.bus, work.host, work.server_id))
+        after_commit(conn, partial(_told, parts, work))
+
+
+def _told(parts: Parts, work: Row) -> None:
+    parts.faults.reach(f"{work.kind}.end.after")
+    look_again(parts.bus, work.host, work.server_id)
+    parts.faults.reach("refresh_interfaces.ring.after")
 
 
 def _keep(

@@ -118,6 +118,10 @@ class Connector(msgspec.Struct, frozen=True, kw_only=True):
     initiator: str = ""
     """iSCSI qualified name."""
 
+    def is_same_way(self, other: Connector) -> bool:
+        """Whether what a backend lets in for the one is what it lets in for the other."""
+        return (self.host, self.initiator) == (other.host, other.initiator)
+
 
 class FileConnection(msgspec.Struct, frozen=True, kw_only=True, tag="file"):
     """A file on the host, or on a file system that all hosts share. Its bytes are the disk's (raw)."""

@@ -209,10 +209,11 @@ def update(
 def extended(parts: Parts, server_id: str) -> None:
     """A volume of the server has grown: its host lets the guest see it. If that word is lost, the guest sees
     it when its devices are compared with the record next, or when it starts."""
-    with parts.db.write() as conn:
-        server = servers.state(conn, server_id)
-        if server.host is not None:
-            after_commit(conn, partial(look_again, parts.bus, server.host, server_id))
+    with parts.db.read() as conn:
+        host = servers.state(conn, server_id).host
+    if host is not None:
+        look_again(parts.bus, host, server_id)
+        parts.faults.reach("refresh_interfaces.ring.after")
 
 
 def not_attached(server_id: str, volume_id: str) -> NotFound:

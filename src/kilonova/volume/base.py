@@ -57,7 +57,7 @@ class Backend(Protocol):
         """At least that large, online too where a guest has it; what came is zeros."""
 
     def delete(self, volume_id: str) -> None:
-        """Gone, with its exports, also if it was not there. Clones of it go on."""
+        """Gone, with its snapshots and exports, also if it was not there. Clones of it go on."""
 
     def ensure_snapshot(
         self, volume_id: str, snapshot_id: str, cancel: Cancel, by_guest: ByGuest | None = None
@@ -85,6 +85,10 @@ class Backend(Protocol):
 
     def snapshots(self) -> dict[str, str]:
         """Snapshot → its volume."""
+
+    def exports(self) -> set[str]:
+        """Volumes for which something was made so that hosts reach them; what no attachment explains is an
+        orphan."""
 
 
 class NewVolume(msgspec.Struct, frozen=True, kw_only=True):
@@ -165,9 +169,12 @@ class VolumeService(Protocol):
         """Promise the volume to a server, by an attachment of that id (the caller's; again: the same one).
         NotFound; BadRequest in Cinder's words if it is not available, nor multiattach and in use."""
 
-    def connect(self, attachment_id: str, connector: Connector) -> Connection:
+    def connect(
+        self, attachment_id: str, connector: Connector, check: Callable[[], object] = lambda: None
+    ) -> Connection:
         """The way to the volume for that host; asks its manager. Not in a transaction. The attachment is
-        ``attaching``."""
+        ``attaching``; a host that it was shown to before has no way there any more. ``check`` is called
+        where the host is written down, and raises if that host may not have it any more."""
 
     def is_read_only(self, attachment_id: str) -> bool:
         """Whether its guest may only read. NotFound."""

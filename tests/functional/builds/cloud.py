@@ -17,7 +17,7 @@ import falcon.testing
 import msgspec
 from msgspec import structs
 from tests.running import CHECKS, until
-from tests.volume_store import MemoryBackend
+from tests.volume_store import MemoryBackend, ShortUploads
 
 from kilonova.api import compute as compute_api
 from kilonova.api import image as image_api
@@ -340,7 +340,7 @@ class Cloud:
             db=self.db,
             bus=self.bus,
             places={"memory": Place("memory", "memory", self.store)},
-            uploads=cast(Any, None),
+            uploads=ShortUploads(self.images),
             faults=self.faults,
             ended=ended,
         )

@@ -19,7 +19,7 @@ from kilonova.volume.base import NewVolume, Ready, VolumeView
 from kilonova.volume.builtin import attachments, create, quotas, snapshots, types
 from kilonova.volume.builtin import volumes as rules
 from kilonova.volume.builtin.backends import NO_BACKEND
-from kilonova.volume.builtin.errors import attachment_not_found
+from kilonova.volume.builtin.errors import attachment_not_found, snapshot_not_found
 from kilonova.volume.builtin.parts import Parts, nowhere, system_context
 
 _REIMAGED_IN = (VolumeStatus.IN_USE, VolumeStatus.ATTACHING)
@@ -46,7 +46,8 @@ class BuiltinVolumes:
         with self.db.read() as conn:
             row = snapshots.find(conn, context, snapshot_id)
             volume = volumes.get(conn, row.volume_id)
-            assert volume is not None
+            if volume is None:
+                raise snapshot_not_found(snapshot_id)
             return _view(conn, row, volume)
 
     def check_new(self, context: RequestContext, volume_type: str | None, sizes_gb: Sequence[int]) -> None:
@@ -130,8 +131,10 @@ class BuiltinVolumes:
         with self.db.write() as conn:
             attachments.reserve(conn, context, volume_id, server_id, attachment_id)
 
-    def connect(self, attachment_id: str, connector: Connector) -> Connection:
-        return attachments.connect(self.parts, attachment_id, connector)
+    def connect(
+        self, attachment_id: str, connector: Connector, check: Callable[[], object] = lambda: None
+    ) -> Connection:
+        return attachments.connect(self.parts, attachment_id, connector, check)
 
     def is_read_only(self, attachment_id: str) -> bool:
         with self.db.read() as conn:
@@ -169,7 +172,7 @@ class BuiltinVolumes:
                 return
             if not volume_attachments.of_volume(conn, volume_id):
                 context = system_context("", volume.project_id, volume.user_id)
-                rules.begin_delete(conn, self.parts, context, volume)
+                rules.delete_unless_needed(conn, self.parts, context, volume)
 
     def connection(self, attachment_id: str) -> Connection | None:
         return attachments.connection(self.parts, attachment_id)

@@ -11,9 +11,11 @@ from kilonova.domain.context import RequestContext
 from kilonova.domain.servers import ImageRef
 from kilonova.domain.volumes import FromImage, SnapshotStatus, VolumeStatus, VolumeWork
 from kilonova.store import (
+    images,
     operations,
     volume_attachments,
     volume_backends,
+    volume_messages,
     volume_snapshots,
     volume_transfers,
     volume_types,
@@ -89,16 +91,25 @@ def is_read(conn: sa.Connection, volume_id: str) -> bool:
     return conn.execute(query).first() is not None
 
 
-def is_needed(conn: sa.Connection, volume_id: str) -> bool:
-    """Whether it has snapshots, which its delete would take along, or is read now."""
-    return bool(volume_snapshots.of_volume(conn, volume_id)) or is_read(conn, volume_id)
+def delete_unless_needed(conn: sa.Connection, parts: Parts, context: RequestContext, volume: Row) -> bool:
+    """Whether it goes: a volume that is locked, that nobody has, and that was to go with its server.
+
+    One that has snapshots, which would go along, or that is being copied, stays, as Cinder refuses its
+    delete; its project is told so.
+    """
+    if not volume_snapshots.of_volume(conn, volume.id) and not is_read(conn, volume.id):
+        begin_delete(conn, parts, context, volume)
+        return True
+    why = "The volume was not deleted with its server: it has snapshots, or another volume is made of it."
+    volume_messages.insert(conn, "VOLUME", volume, context.request_id, "VOLUME_VOLUME_021_001", why)
+    return False
 
 
 def begin_delete(
     conn: sa.Connection, parts: Parts, context: RequestContext, volume: Row, snapshots: Sequence[Row] = ()
 ) -> None:
     """Of a volume that is locked, and of these snapshots of it."""
-    operations.supersede(conn, volume.id, "The volume is being deleted")
+    _abandon(conn, volume.id, "The volume is being deleted")
     volume_transfers.delete_of_volume(conn, volume.id)
     if volume.host is None:  # nothing was ever made of it
         store.delete(conn, volume.id)
@@ -108,6 +119,25 @@ def begin_delete(
     store.change(conn, volume.id, status=VolumeStatus.DELETING, message=None)
     payload = {"snapshots": [snapshot.id for snapshot in snapshots]}
     begin(conn, parts, context, VolumeWork.DELETE, volume.id, volume.project_id, volume.host, payload)
+
+
+def _abandon(conn: sa.Connection, volume_id: str, why: str) -> None:
+    """What is open for it is over; the image that it was to become will not be."""
+    work = operations.open_of_server(conn, volume_id)
+    if work is not None and work.kind == VolumeWork.UPLOAD:
+        images.give_up(conn, work.payload["image_id"])
+    operations.supersede(conn, volume_id, why)
+
+
+def reset_status(conn: sa.Connection, context: RequestContext, volume_id: str, status: str) -> None:
+    """As an admin says, who has looked: what was under way for it is over, and nobody is offered it."""
+    operations.lock_open(conn, volume_id)
+    volume = find(conn, context, volume_id, for_update=True)
+    if volume.status == VolumeStatus.DELETING and operations.open_of_server(conn, volume_id) is not None:
+        raise invalid_volume(f"Volume {volume_id} is being deleted: there may be nothing of it any more.")
+    _abandon(conn, volume_id, f"An admin set the volume's status to {status}")
+    volume_transfers.withdraw(conn, volume_id)
+    store.change(conn, volume_id, status=status, previous_status=None, new_size=None)
 
 
 def extend(
@@ -175,6 +205,7 @@ def revert(
         )
     if volume.status != VolumeStatus.AVAILABLE:
         raise wrong_status("revert to a snapshot", volume_id, "available", volume.status)
+    _refuse_read(conn, volume_id)
     payload = {"snapshot_id": snapshot_id}
     _set_off(conn, parts, context, volume, VolumeWork.REVERT, VolumeStatus.REVERTING, payload)
 
@@ -217,7 +248,14 @@ def check_reimage(
         raise invalid_volume(f"Volume {volume.id} has snapshots, which hold what would be replaced.")
     if len(volume_attachments.of_volume(conn, volume.id)) > 1:
         raise invalid_volume(f"Volume {volume.id} is attached to more than one server.")
+    _refuse_read(conn, volume.id)
     return create.from_image(image, volume.size)
+
+
+def _refuse_read(conn: sa.Connection, volume_id: str) -> None:
+    """A copy would hold some of what was there before, and some of what came."""
+    if is_read(conn, volume_id):
+        raise invalid_volume(f"Volume {volume_id} holds what another volume is being made of.")
 
 
 def _set_off(
