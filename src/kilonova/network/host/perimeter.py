@@ -162,6 +162,7 @@ class Perimeter:
         commands = [command for before, after in pairs for command in nft.difference(before, after)]
         if not commands:
             return
+        self._loaded = None  # nobody knows what is, if nft does not end
         try:
             nft.apply(commands)
         except nft.Refused:
