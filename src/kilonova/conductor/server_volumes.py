@@ -66,7 +66,7 @@ def prepare_block_devices(parts: Parts, message: PrepareBlockDevices) -> BlockDe
     parts.faults.reach("build.prepare_volumes.after")
     if pending:
         return BlockDevices(devices=devices, pending=pending)
-    volumes = _connected(parts, spec, devices, message.connector)
+    volumes = _connected(parts, spec, devices, message.connector.of(message.host))
     _complete(parts, message, devices)
     parts.faults.reach("build.connect_volumes.after")
     return BlockDevices(devices=devices, volumes=volumes)
@@ -143,7 +143,7 @@ def server_volumes(parts: Parts, message: ServerVolumes) -> BlockDevices:
         if server.host != message.host:
             raise NotFound(f"Instance {message.server_id} is not on {message.host}")
         devices = block_devices.of_server(conn, message.server_id)
-    volumes = _connected(parts, server.spec, devices, message.connector)
+    volumes = _connected(parts, server.spec, devices, message.connector.of(message.host))
     return BlockDevices(devices=devices, volumes=volumes)
 
 
@@ -165,7 +165,7 @@ def connect_volume(parts: Parts, message: PrepareBlockDevices) -> BlockDevices:
     """The one volume that an attach or a swap brings to the host that asks."""
     spec, device = _volume_of(parts, message)
     parts.faults.reach("volume.connect.before")
-    volumes = _connected(parts, spec, [device], message.connector)
+    volumes = _connected(parts, spec, [device], message.connector.of(message.host))
     parts.faults.reach("volume.connect.after")
     return BlockDevices(devices=[device], volumes=volumes)
 

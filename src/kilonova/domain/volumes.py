@@ -101,13 +101,21 @@ Source = Blank | FromImage | FromSnapshot | FromVolume
 
 
 # --- the way to a volume's bytes, for the host that a server is on
-class Connector(msgspec.Struct, frozen=True, kw_only=True):
-    """A host that wants to reach volumes, as it says of itself."""
+class HostConnector(msgspec.Struct, frozen=True, kw_only=True):
+    """How a host reaches volumes, as it says of itself. Who it is, the message says that this is in."""
 
-    host: str
     ip: str = ""
     initiator: str = ""
     """iSCSI qualified name."""
+
+    def of(self, host: str) -> Connector:
+        return Connector(host=host, ip=self.ip, initiator=self.initiator)
+
+
+class Connector(HostConnector, frozen=True, kw_only=True):
+    """A host that wants to reach volumes."""
+
+    host: str
 
 
 class FileConnection(msgspec.Struct, frozen=True, kw_only=True, tag="file"):

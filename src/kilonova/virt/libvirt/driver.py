@@ -25,7 +25,7 @@ from kilonova.domain.errors import BadRequest, BuildFailed, KilonovaError, NotFo
 from kilonova.domain.hosts import HostReport
 from kilonova.domain.network import Vif
 from kilonova.domain.servers import BuildSpec, GuestMetadata, ImageRef, PowerState
-from kilonova.domain.volumes import Connector
+from kilonova.domain.volumes import HostConnector
 from kilonova.virt.base import Guest, GuestEvent, Volumes
 from kilonova.virt.libvirt import cached, config_drive, console, disk, embed, host, kvm, secret_store
 from kilonova.virt.libvirt.connection import Connection
@@ -134,7 +134,7 @@ class LibvirtDriver:
             disk_available_least=host.free_disk_gb(self._folder.root),
         )
 
-    def connector(self) -> Connector:
+    def connector(self) -> HostConnector:
         return self._volumes.connector()
 
     def guests(self) -> list[Guest]:
