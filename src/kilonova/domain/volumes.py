@@ -73,6 +73,15 @@ class VolumeWork(StrEnum):
     SNAPSHOT_DELETE = "snapshot_delete"
 
 
+class CopyState(StrEnum):
+    """Of a copy that a guest's hypervisor makes of one of its volumes."""
+
+    GOING = "going"
+    COPIED = "copied"
+    OFF = "off"
+    """No guest writes to the volume there."""
+
+
 def manager_topic(host: str) -> str:
     """Where the managers of a volume's ``host`` (``name@backend#pool``) take their work."""
     return f"volume.{host.partition('@')[0]}"
@@ -116,6 +125,10 @@ class Connector(HostConnector, frozen=True, kw_only=True):
     """A host that wants to reach volumes."""
 
     host: str
+
+    def is_same_way(self, other: Connector) -> bool:
+        """Whether what a backend lets in for the one is what it lets in for the other."""
+        return (self.host, self.initiator) == (other.host, other.initiator)
 
 
 class FileConnection(msgspec.Struct, frozen=True, kw_only=True, tag="file"):
