@@ -16,7 +16,6 @@ from kilonova.domain.block_devices import AttachedVolume
 from kilonova.domain.context import RequestContext
 from kilonova.domain.errors import BuildFailed
 from kilonova.domain.servers import GuestMetadata, ImageRef
-from kilonova.domain.volumes import Connector
 from kilonova.virt.libvirt.xml import volume as xml
 from kilonova.virt.libvirt.xml.volume import VolumeDevice
 from kilonova.volume.base import NewVolume
@@ -556,12 +555,3 @@ def test_a_read_only_volume_is_read_only_to_the_guest(cloud: Cloud, volumes: Vol
     for read_only, count in ((True, 1), (False, 0)):
         device = VolumeDevice(volume=structs.replace(given[0], read_only=read_only))
         assert len(xml.device(device, "vdb").findall("readonly")) == count
-
-
-def test_a_host_gets_its_own_way_whatever_it_calls_itself(cloud: Cloud, volumes: Volumes) -> None:
-    server_id, volume_id = cloud.active(), volumes.make()
-    driver = cloud.where(server_id).driver
-    driver.connector = lambda: Connector(host="h2", initiator="iqn.x:h1")  # type: ignore[method-assign]
-    volumes.attached(server_id, volume_id)
-    assert cloud.store.ways == {(volume_id, "h1")}
-    assert cloud.sql("SELECT host FROM volume_attachments") == [("h1",)]
