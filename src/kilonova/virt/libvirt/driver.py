@@ -27,7 +27,7 @@ from kilonova.domain.errors import BadRequest, BuildFailed, KilonovaError, NotFo
 from kilonova.domain.hosts import HostReport
 from kilonova.domain.network import Vif
 from kilonova.domain.servers import BuildSpec, GuestMetadata, ImageRef, PowerState
-from kilonova.domain.volumes import Connector, CopyState
+from kilonova.domain.volumes import CopyState, HostConnector
 from kilonova.virt.base import Guest, GuestEvent, Volumes
 from kilonova.virt.libvirt import cached, config_drive, console, disk, embed, host, kvm, secret_store
 from kilonova.virt.libvirt.connection import Connection
@@ -139,7 +139,7 @@ class LibvirtDriver:
             disk_available_least=host.free_disk_gb(self._folder.root),
         )
 
-    def connector(self) -> Connector:
+    def connector(self) -> HostConnector:
         return self._volumes.connector()
 
     def guests(self) -> list[Guest]:
