@@ -144,6 +144,79 @@ def test_hosts_with_any_plug_have_routers(alice: Caller, network: BuiltinNetwork
     assert [len(network.host_routers(host).routers) for host in ("a", "b")] == [0, 2]
 
 
+def tells(network: BuiltinNetwork, host: str, **told: Any) -> None:
+    """A host's report."""
+    report = HostReport(
+        hypervisor_hostname=host,
+        hypervisor_type="QEMU",
+        hypervisor_version=1,
+        host_ip="192.0.2.1",
+        total=Capacity(vcpus=1, memory_mb=1, disk_gb=1),
+        **{"follows_network": True, **told},
+    )
+    with network.db.write() as conn:
+        hosts.report_all(conn, {host: report}, "nova", network.config.compute)
+
+
+def places(network: BuiltinNetwork, *names: str) -> list[int]:
+    """How many routers each has."""
+    return [len(network.host_routers(name).routers) for name in names]
+
+
+def test_a_host_without_tunnels_is_the_last_choice_where_others_have_them(
+    alice: Caller, network: BuiltinNetwork, external: str
+) -> None:
+    tells(network, "a")
+    tells(network, "b", tunnel_address="192.0.2.2")
+    tells(network, "c", tunnel_address="192.0.2.2")  # refused: it is b's
+    for _ in range(3):
+        alice.create("router", external_gateway_info={"network_id": external})
+    assert places(network, "a", "b", "c") == [0, 3, 0]
+    silent(network, "b")
+    network.rehome_routers(SILENCE)
+    assert sum(places(network, "a", "c")) == 3
+
+
+def test_a_router_that_its_host_cannot_make_is_down_and_goes_elsewhere(
+    alice: Caller, network: BuiltinNetwork, told: Told, external: str, net: str, subnet: dict[str, Any]
+) -> None:
+    tells(network, "a")
+    router = alice.create("router", external_gateway_info={"network_id": external})["id"]
+    attach(alice, router, subnet_id=subnet["id"])
+    port = alice.create("port", network_id=net)["id"]
+    floating = alice.create("floatingip", floating_network_id=external, port_id=port)["id"]
+    other = alice.create("router", external_gateway_info={"network_id": external})["id"]
+
+    def statuses(of: str = router) -> set[str]:
+        shown = alice.get(f"/routers/{of}")["router"]["status"]
+        assert of in alice.ids("routers", status=shown)
+        ports = alice.get("/ports", device_id=of)["ports"]
+        return {shown, *(one["status"] for one in ports)}
+
+    assert statuses() == {"ACTIVE"}
+    tells(network, "a", failed_routers=[router])
+    assert statuses() == {"DOWN"}
+    assert statuses(other) == {"ACTIVE"}
+    assert alice.get(f"/floatingips/{floating}")["floatingip"]["status"] == "DOWN"
+    network.rehome_routers(SILENCE)
+    assert places(network, "a") == [2], "there is no better one"
+    tells(network, "a")
+    assert statuses() == {"ACTIVE"}
+
+    tells(network, "a", failed_routers=[router])
+    tells(network, "b")
+    told.take()
+    BuiltinNetwork(network.db, network.config, told).rehome_routers(SILENCE)
+    assert told.take() >= {"a", "b"}
+    assert [one.id for one in network.host_routers("b").routers] == [router]
+    assert statuses() == {"ACTIVE"}
+    assert alice.get(f"/floatingips/{floating}")["floatingip"]["status"] == "ACTIVE"
+    tells(network, "b", failed_routers=[router])
+    network.rehome_routers(SILENCE)
+    assert [one.id for one in network.host_routers("b").routers] == [router], "both refuse it"
+    assert statuses() == {"DOWN"}
+
+
 def test_routers_are_spread(alice: Caller, network: BuiltinNetwork, external: str) -> None:
     for host in ("a", "b"):
         up(network, host)
