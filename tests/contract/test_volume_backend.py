@@ -22,21 +22,26 @@ from tests.ceph import USER, Ceph
 from tests.running import until
 from tests.tgt import Tgtd
 from tests.volume_backends import HOST, OTHER, Images, Place, guest, opened, qemu_io
+from tests.volume_store import MemoryBackend
 
 from kilonova.cancel import Cancel
-from kilonova.domain.errors import BadRequest, StaleEpoch, Unavailable, VolumeFailed
+from kilonova.domain.errors import BadRequest, Conflict, StaleEpoch, Unavailable, VolumeFailed
 from kilonova.domain.servers import ImageLocation, ImageRef
 from kilonova.domain.volumes import (
     Blank,
     Connection,
     Connector,
+    FileConnection,
     FromImage,
     FromSnapshot,
     FromVolume,
     IscsiConnection,
     Source,
 )
-from kilonova.rbd import Cluster
+from kilonova.rbd import Cluster, bindings
+from kilonova.rbd.bindings import Fenced
+from kilonova.volume.backends import copying
+from kilonova.volume.backends.rbd import RbdBackend
 from kilonova.volume.base import Backend
 
 GO_ON = Cancel()
@@ -286,6 +291,25 @@ def test_a_snapshot_is_of_its_moment(bench: Bench) -> None:
     assert bench.size(made) == 2 * GIB
 
 
+def test_a_volume_takes_its_snapshots_with_it(bench: Bench) -> None:
+    """So that who deletes one looks for snapshots before."""
+    takes_its_snapshots_along(bench.backend)
+
+
+def test_so_it_does_where_volumes_are_in_memory() -> None:
+    """What stands for backends in other tests must not be kinder than they are."""
+    takes_its_snapshots_along(MemoryBackend())
+
+
+def takes_its_snapshots_along(backend: Backend) -> None:
+    volume_id, snapshot_id = str(uuid4()), str(uuid4())
+    backend.ensure_volume(volume_id, 1, Blank(), GO_ON)
+    backend.ensure_snapshot(volume_id, snapshot_id, GO_ON)
+    backend.connect(volume_id, HOST)
+    backend.delete(volume_id)
+    assert (backend.volumes(), backend.snapshots(), backend.exports()) == (set(), {}, set())
+
+
 def test_a_volume_that_could_not_hold_its_source_is_refused(bench: Bench) -> None:
     source, snapshot_id = bench.volume(size_gb=2), str(uuid4())
     bench.backend.ensure_snapshot(source, snapshot_id, GO_ON)
@@ -322,7 +346,9 @@ def test_the_way_there_is_the_same_each_time(bench: Bench) -> None:
     second = bench.backend.connect(volume_id, OTHER)
     qemu_io(second, "read -P 1 0 4k", place=bench.place, connector=OTHER)
     for connector in (HOST, HOST, OTHER):
+        assert (volume_id in bench.backend.exports()) == (bench.place.kind == "iscsi")
         bench.backend.disconnect(volume_id, connector)
+    assert volume_id not in bench.backend.exports()
     bench.backend.delete(volume_id)
     bench.backend.disconnect(volume_id, HOST)
 
@@ -423,6 +449,51 @@ def test_a_store_that_does_not_answer_is_unavailable_and_goes_on(rbd: Bench, cep
         assert rbd.backend.volumes() == {volume_id, made}
 
 
+def test_a_connection_that_ceph_locked_out_is_made_anew(rbd: Bench, ceph: Ceph) -> None:
+    """As a client's that slept for so long that another one broke its lock."""
+    volume_id = rbd.volume()
+    with opened(rbd.place, rbd.images) as backend:
+        assert isinstance(backend, RbdBackend)
+        backend.check()
+        fenced = Fenced("Ceph: ESHUTDOWN")
+        cluster = backend._pool.cluster
+        before = cluster.connection()
+        with pytest.raises(Fenced), cluster.translated("x"):
+            raise fenced
+        assert cluster.connection() is not before
+        assert backend.volumes() >= {volume_id}
+
+
+def test_what_is_made_anew_by_another_is_not_written_to(rbd: Bench) -> None:
+    cluster = Cluster(rbd.place.ceph_conf or Path(), USER)
+    pool = cluster.pool("volumes")
+    name = f"volume-{uuid4()}"
+    pool.create(name, MIB)
+    with pytest.raises(Conflict, match="in use"), pool.held(name):
+        pool.remove(name)
+    pool.create("other", MIB)
+    with suppress(Conflict), pool.held(name) as check:
+        bindings.rbd().rename(pool.io(), name, "away")  # type: ignore[attr-defined]
+        bindings.rbd().rename(pool.io(), "other", name)  # type: ignore[attr-defined]
+        with pytest.raises(Conflict, match="somebody else's"):
+            check()
+    for one in (name, "away"):
+        pool.remove(one)
+    cluster.close()
+
+
+def test_an_image_that_a_kill_left_in_the_spool_goes_with_its_volume(rbd: Bench) -> None:
+    volume_id = str(uuid4())
+    spool = rbd.place.folder / "spool"
+    spool.mkdir(exist_ok=True)
+    left = spool / f"volume-{volume_id}.image.part"
+    left.write_bytes(b"boot")
+    assert volume_id in rbd.backend.volumes()
+    rbd.backend.delete(volume_id)
+    assert not left.exists()
+    assert volume_id not in rbd.backend.volumes()
+
+
 def ensured(backend: Backend, volume_id: str, source: Source) -> bool:
     try:
         backend.ensure_volume(volume_id, 1, source, GO_ON)
@@ -453,6 +524,40 @@ def test_a_volume_that_a_guest_writes_to_is_not_copied_half(files: Bench) -> Non
     assert files.backend.volumes() == {volume_id}
     assert files.backend.snapshots() == {}
     assert files.read(files.volume(FromVolume(volume_id=volume_id))) == b"\1" * 4096
+
+
+def is_closed(way: Connection, place: Place) -> bool:
+    return not Path(way.path).exists() if isinstance(way, FileConnection) else refused(way, place)
+
+
+def test_what_a_guest_writes_to_is_copied_by_its_hypervisor(files: Bench) -> None:
+    if shares_blocks(files.place.folder):
+        pytest.skip("files share blocks here: nobody is asked")
+    volume_id, snapshot_id = files.volume(), str(uuid4())
+    asked: list[Connection] = []
+
+    def copied(to: Connection) -> None:
+        asked.append(to)
+        qemu_io(to, "write -P 7 0 4k", f"write -P 8 {GIB - 4096} 4k", place=files.place)
+
+    def broken(to: Connection) -> None:
+        asked.append(to)
+        raise Unavailable("the host does not answer")
+
+    with guest(files.backend.connect(volume_id, HOST), files.place) as ask:
+        assert "wrote 4096" in ask("write -P 1 0 4k")
+        with pytest.raises(Unavailable):
+            files.backend.ensure_snapshot(volume_id, snapshot_id, GO_ON, broken)
+        assert files.backend.snapshots() == {}
+        assert is_closed(asked[0], files.place)
+        files.backend.ensure_snapshot(volume_id, snapshot_id, GO_ON, copied)
+        files.backend.ensure_snapshot(volume_id, snapshot_id, GO_ON, broken)  # it is there: nobody is asked
+        assert is_closed(asked[1], files.place)
+    assert len(asked) == 2
+    made = files.volume(FromSnapshot(snapshot_id=snapshot_id, volume_id=volume_id))
+    assert (files.read(made), files.read(made, GIB - 4096)) == (b"\7" * 4096, b"\10" * 4096)
+    files.backend.delete_snapshot(volume_id, snapshot_id)
+    assert files.backend.snapshots() == {}
 
 
 def test_a_guest_sees_that_its_volume_has_grown(bench: Bench) -> None:
@@ -548,6 +653,39 @@ def test_a_target_that_died_serves_what_it_served(iscsi: Bench) -> None:
     iscsi.backend.check()
     assert iscsi.backend.connect(volume_id, HOST) == way
     qemu_io(way, "read -P 0 0 4k", place=iscsi.place)
+
+
+def test_a_volume_that_cannot_be_served_is_no_other_volumes_trouble(iscsi: Bench) -> None:
+    bad, good = iscsi.volume(), iscsi.volume()
+    iscsi.backend.connect(bad, HOST)
+    way = iscsi.backend.connect(good, HOST)
+    tgt = iscsi.place.tgt
+    assert tgt is not None
+    (iscsi.place.folder / "volumes" / f"volume-{bad}").unlink()
+    tgt.kill()
+    tgt.start()
+    iscsi.backend.check()
+    qemu_io(way, "read -P 0 0 4k", place=iscsi.place)
+    iscsi.volume()
+
+
+def test_a_guest_that_begins_while_its_volume_is_copied_spoils_the_copy(
+    iscsi: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or it would be of many moments. (Where blocks are shared it is of one.)"""
+    volume_id, snapshot = iscsi.volume(), str(uuid4())
+    way = iscsi.backend.connect(volume_id, HOST)
+    real = copying.copy
+
+    def copy(*arguments: Any) -> None:
+        real(*arguments)
+        qemu_io(way, "write -P 1 0 4k", place=iscsi.place)
+
+    monkeypatch.setattr(copying, "copy", copy)
+    monkeypatch.setattr(copying, "clone", lambda *_: False)
+    with pytest.raises(VolumeFailed, match="began to write"):
+        iscsi.backend.ensure_snapshot(volume_id, snapshot, GO_ON)
+    assert snapshot not in iscsi.backend.snapshots()
 
 
 # --- kill -9

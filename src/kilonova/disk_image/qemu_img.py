@@ -42,6 +42,14 @@ def backing_file(path: Path) -> str | None:
     return None if name is None else str(name)
 
 
+def data_bytes(path: Path, disk_format: str, cancel: Cancel) -> int:
+    """What a guest would read in it takes at most when it is copied; holes take nothing. What is there once
+    and is read many times counts as many. Also while a guest has it open."""
+    # Of raw targets it says nothing but how large they are.
+    how = ("measure", "-U", "--output=json", "-f", disk_format, "-O", "qcow2")
+    return int(json.loads(_run(*how, "--", str(path), cancel=cancel))["required"])
+
+
 def convert(
     source: Path, source_format: str, target: str, *, cancel: Cancel | None = None, fresh: bool = True
 ) -> None:
@@ -67,9 +75,10 @@ def _run(
     in_ceph = any(argument.startswith(_CEPH) for argument in arguments)
     space = _ADDRESS_SPACE_IN_CEPH if in_ceph else _ADDRESS_SPACE
     limits = ("prlimit", f"--as={space}", f"--cpu={cpu}", "--")
+    dies_with_us = ("setpriv", "--pdeathsig=KILL", "--")
     try:
         process = subprocess.Popen(
-            [*limits, "qemu-img", *arguments],
+            [*dies_with_us, *limits, "qemu-img", *arguments],
             # Its threads share what they allocate from: an arena of each would be most of its address space.
             env={**os.environ, "LC_ALL": "C", "MALLOC_ARENA_MAX": "1"},
             stdin=subprocess.DEVNULL,

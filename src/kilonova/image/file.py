@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from kilonova import log
+from kilonova.disk_image.durable import sync_folder
 from kilonova.domain.errors import NotFound, TooLarge, Unavailable
 from kilonova.domain.servers import ImageLocation
 from kilonova.image.base import checked
@@ -33,8 +34,10 @@ class FileStore:
     name = "file"
     keeps_disks = False
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, reserve: int = 0) -> None:
+        """``reserve``: bytes of the disk that an upload leaves free."""
         self._folder = folder
+        self._reserve = reserve
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._remove_partials()
 
@@ -50,11 +53,11 @@ class FileStore:
                 descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             with open(descriptor, "wb", buffering=0) as file:
                 fcntl.flock(file, fcntl.LOCK_EX)
-                size = _write(file, chunks, max_size)
+                size = _write(file, chunks, max_size, self._reserve)
                 with _storage_errors():
                     os.fsync(file.fileno())
                     partial.rename(target)
-            self._sync_folder()
+            sync_folder(self._folder)
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
@@ -74,7 +77,7 @@ class FileStore:
     def delete(self, image_id: str) -> None:
         with _storage_errors():
             self.path(image_id).unlink(missing_ok=True)
-        self._sync_folder()
+        sync_folder(self._folder)
 
     def location(self, image_id: str) -> ImageLocation | None:
         return None
@@ -93,21 +96,22 @@ class FileStore:
                 partial.unlink()
                 _log.info("half_upload_removed", file=partial.name)
 
-    def _sync_folder(self) -> None:
-        descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+
+def free_bytes(descriptor: int) -> int:
+    """Of the disk that the file is on."""
+    found = os.fstatvfs(descriptor)
+    return found.f_bavail * found.f_frsize
 
 
-def _write(file: BinaryIO, chunks: Iterable[bytes], max_size: int) -> int:
+def _write(file: BinaryIO, chunks: Iterable[bytes], max_size: int, reserve: int) -> int:
     """Only the writes are ours to explain: an OSError of ``chunks`` is the client's connection."""
     size = 0
     for chunk in chunks:
         size += len(chunk)
         if size > max_size:
             raise TooLarge(f"The incoming image is too large: it is more than {max_size} bytes")
+        if reserve and free_bytes(file.fileno()) < reserve + len(chunk):
+            raise TooLarge(f"Image storage media is full: {reserve >> 20} MiB are kept free")
         rest = memoryview(chunk)
         while rest:
             with _storage_errors():

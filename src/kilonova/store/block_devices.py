@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -62,9 +62,42 @@ def volumes_of(conn: sa.Connection, server_ids: Sequence[str]) -> dict[str, list
     return found
 
 
+def on_hosts(conn: sa.Connection, hosts: Collection[str]) -> dict[str, list[str]]:
+    """Server → its volumes, of all servers on these hosts that have any; one query."""
+    found: dict[str, list[str]] = {}
+    for row in conn.execute(_ON_HOSTS, {"names": list(hosts)}):
+        found.setdefault(row.server_id, []).append(row.volume_id)
+    return found
+
+
+_ON_HOSTS = (
+    sa.select(table.c.server_id, table.c.volume_id)
+    .join(servers, table.c.server_id == servers.c.id)
+    .where(
+        servers.c.host.in_(sa.bindparam("names", expanding=True)),
+        servers.c.deleted_at.is_(None),
+        table.c.volume_id.is_not(None),
+    )
+)
+
+
 def find(conn: sa.Connection, server_id: str, volume_id: str) -> BlockDevice | None:
     """The server's disk that this volume is."""
     return next((device for device in of_server(conn, server_id) if device.volume_id == volume_id), None)
+
+
+def has_attachment(conn: sa.Connection, server_id: str, attachment_id: str) -> bool:
+    """Whether it is that of a disk of a server that lives."""
+    query = (
+        sa.select(table.c.id)
+        .join(servers, table.c.server_id == servers.c.id)
+        .where(
+            table.c.server_id == server_id,
+            table.c.attachment_id == attachment_id,
+            servers.c.deleted_at.is_(None),
+        )
+    )
+    return conn.execute(query).first() is not None
 
 
 def hosts_of_volume(conn: sa.Connection, volume_id: str) -> list[tuple[str, str]]:

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from kilonova.domain import codec
 from kilonova.domain.errors import NotFound, VolumeFailed
 from kilonova.domain.volumes import Connector, Source, VolumeStatus, VolumeWork
-from kilonova.store import volume_attachments, volume_snapshots, volumes
+from kilonova.store import operations, volume_attachments, volume_snapshots, volumes
 from kilonova.store.database import Row
+from kilonova.volume_manager import guest_copies
 from kilonova.volume_manager.task import Task
 
 GIB = 1 << 30
@@ -41,11 +42,7 @@ def extend(task: Task) -> None:
 def upload(task: Task) -> None:
     volume, image_id = _volume(task), task.work.payload["image_id"]
     with task.step("upload"), task.backend.open(task.id) as data:
-        task.parts.uploads.upload(image_id, data, volume.size * GIB)
-
-
-def undo_upload(task: Task) -> None:
-    task.parts.uploads.discard(task.work.payload["image_id"])
+        task.parts.uploads.upload(image_id, data, volume.size * GIB, task.cancel)
 
 
 def revert(task: Task) -> None:
@@ -67,21 +64,24 @@ def disconnect(task: Task) -> None:
     volume_id, connector = payload["volume_id"], codec.convert(payload["connector"], Connector)
     with task.step("disconnect"), task.parts.turns.of(volume_id):
         with task.parts.db.read() as conn:
-            others = volume_attachments.others_there(conn, volume_id, connector.host, task.id)
-        if not others:
+            wanted = volume_attachments.is_there(conn, volume_id, connector)
+        if not wanted:
             task.backend.disconnect(volume_id, connector)
 
 
 def create_snapshot(task: Task) -> None:
+    volume_id = task.work.payload["volume_id"]
     with task.step("make"):
-        task.backend.ensure_snapshot(task.work.payload["volume_id"], task.id, task.cancel)
+        task.backend.ensure_snapshot(volume_id, task.id, task.cancel, guest_copies.by_guest(task, volume_id))
 
 
 def undo_create_snapshot(task: Task) -> None:
+    guest_copies.drop(task, task.work.payload["volume_id"])
     task.backend.delete_snapshot(task.work.payload["volume_id"], task.id)
 
 
 def delete_snapshot(task: Task) -> None:
+    guest_copies.drop(task, task.work.payload["volume_id"])
     with task.step("delete"):
         task.backend.delete_snapshot(task.work.payload["volume_id"], task.id)
 
@@ -100,14 +100,17 @@ PERFORM: dict[str, Callable[[Task], None]] = {
 
 UNDO: dict[str, Callable[[Task], None]] = {
     VolumeWork.CREATE: undo_create,
-    VolumeWork.UPLOAD: undo_upload,
     VolumeWork.SNAPSHOT_CREATE: undo_create_snapshot,
 }
 
 
 def is_nobodys(task: Task) -> bool:
-    """After it moved on: whether what a create makes is to be, by nobody's word."""
+    """After it moved on: whether what a create makes is to be, by nobody's word. What another one made of the
+    same operation is somebody's, whatever became of it since."""
     with task.parts.db.read() as conn:
+        work = operations.get(conn, task.work.id)
+        if work is None or work.state in (operations.OPEN, operations.DONE):
+            return False
         if task.work.kind == VolumeWork.CREATE:
             found = volumes.get(conn, task.id)
         elif task.work.kind == VolumeWork.SNAPSHOT_CREATE:

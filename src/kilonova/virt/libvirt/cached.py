@@ -21,10 +21,9 @@ from kilonova import log, metrics
 from kilonova.disk_image import qemu_img
 from kilonova.domain.errors import BuildFailed
 from kilonova.domain.servers import ImageRef
-from kilonova.virt.libvirt.folder import Folder
+from kilonova.virt.libvirt.folder import OVERLAYS, Folder, Instance
 
 _FILE = re.compile(r"[0-9a-f]{64,128}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_QCOW2 = b"QFI\xfb"
 _log = log.get("virt.images")
 _removed = metrics.Counter("image_cache_removed", "Images that the host's cache gave up.")
 
@@ -53,6 +52,12 @@ def touch(path: Path) -> bool:
 def free_bytes(folder: Path) -> int:
     found = os.statvfs(folder)
     return found.f_bavail * found.f_frsize
+
+
+def size_bytes(folder: Path) -> int:
+    """Of the disk that it is on."""
+    found = os.statvfs(folder)
+    return found.f_blocks * found.f_frsize
 
 
 def remember(path: Path, image: ImageRef) -> None:
@@ -90,11 +95,12 @@ def listed(folder: Folder) -> list[CachedImage]:
 def users(folder: Folder) -> dict[str, set[str]]:
     """File of the cache → servers with a disk that is based on it, as the disks themselves say.
 
-    BuildFailed if one cannot be read: then nobody knows.
+    Asked are those alone that are overlays by their name: what a guest writes may look like one. BuildFailed
+    if one cannot be read: then nobody knows.
     """
     found: dict[str, set[str]] = {}
     for server_id in folder.server_ids():
-        for base in _bases(folder.instance(server_id).path):
+        for base in _bases(folder.instance(server_id)):
             if base.parent == folder.base or _same(base.parent, folder.base):
                 found.setdefault(base.name, set()).add(server_id)
     return found
@@ -132,7 +138,8 @@ def _removed_if_old(path: Path, end: float) -> bool:
             return False
         path.unlink(missing_ok=True)
         if not path.with_suffix("").exists():
-            path.with_suffix(".json").unlink(missing_ok=True)
+            for left in (".json", ".json.part"):
+                path.with_suffix(left).unlink(missing_ok=True)
         return True
 
 
@@ -148,23 +155,20 @@ def _turn(lock: Path) -> Iterator[bool]:
             yield True
 
 
-def _bases(folder: Path) -> Iterator[Path]:
-    for path in folder.rglob("*"):
+def _bases(instance: Instance) -> Iterator[Path]:
+    with suppress(OSError):
+        yield instance.boot_cd.readlink()
+    for path in (instance.path / name for name in OVERLAYS):
+        if not path.exists():
+            continue
         try:
-            if path.is_symlink() or not path.is_file() or not _is_qcow2(path):
-                continue
             name = qemu_img.backing_file(path)
-        except (OSError, BuildFailed):
+        except BuildFailed:
             if path.exists():
                 raise
             continue  # it went in between
         if name is not None:
             yield path.parent / name
-
-
-def _is_qcow2(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(len(_QCOW2)) == _QCOW2
 
 
 def _same(one: Path, other: Path) -> bool:

@@ -1,7 +1,7 @@
 """Where things lie: every path of the driver, made from checked ids, inside one folder.
 
 embed/                    root of qemu:///embed: libvirt's own configuration, sockets and logs
-instances/<server id>/    disk, disk.eph0, disk.swap, disk.config, disk.snapshot, console.log, marks
+instances/<server id>/    disk (or disk.raw), disk.eph0, disk.swap, disk.config, disk.snapshot, console.log
 _base/                    images, each fetched once, never written again
 """
 
@@ -15,6 +15,8 @@ from pathlib import Path
 from kilonova.domain.errors import BuildAborted, BuildFailed, NotFound
 from kilonova.virt.ids import checked_id
 
+OVERLAYS = ("disk", "disk.rescue")
+"""Files in a server's folder that are qcow2, as we made them. In most others guests choose every byte."""
 _PREFIX = "instance-"
 _HASH = re.compile(r"[0-9a-f]{64,128}")
 
@@ -44,12 +46,22 @@ class Instance:
         self.awaits_start = path / "awaits-start"
         """Exists from before a build starts the domain paused until it let the guest run."""
         self.rescue_config_drive = path / "disk.config.rescue"
+        self.boot_cd = path / "disk.cd"
+        """Links to the image that the server boots from as a CD, which stays while none is in its drive."""
         self.snapshot = path / "disk.snapshot"
         self.frozen = path / "frozen"
         """Exists from before the guest's agent is told to hold its file systems still until they go on."""
 
     def make(self) -> None:
         self.path.mkdir(mode=0o711, exist_ok=True)
+
+    def boots_from(self, cd: Path | None) -> None:
+        """It is noted."""
+        if cd is None or (self.boot_cd.is_symlink() and self.boot_cd.readlink() != cd):
+            self.boot_cd.unlink(missing_ok=True)
+        if cd is not None:
+            with suppress(FileExistsError):
+                self.boot_cd.symlink_to(cd)
 
 
 class Folder:

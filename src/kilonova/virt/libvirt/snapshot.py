@@ -49,7 +49,7 @@ class Snapshots:
         if view is None or not view.is_active:
             self._disks.flatten(source, target, cancel)
             return
-        with self._still(server_id):
+        with self.still(server_id):
             held = self._disks.hold(server_id)
             if held is None:
                 part = target.with_name(target.name + ".part")
@@ -87,8 +87,8 @@ class Snapshots:
         self._guests.begin_backup(server_id, to_text(_job(name, target)))
 
     @contextmanager
-    def _still(self, server_id: str) -> Iterator[None]:
-        """In the block its file systems are, if it has an agent that answers."""
+    def still(self, server_id: str) -> Iterator[None]:
+        """In the block the guest's file systems have nothing left to write, if its agent answers."""
         if not serial.agent_answers(self._guests.document(server_id) or ""):
             yield
             return

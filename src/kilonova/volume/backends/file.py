@@ -5,7 +5,8 @@
     ….part, ….image                 what is being made, and the image that it is made of
 
 What is new reads as zeros: it is a hole. Copies share blocks where the file system can (XFS, Btrfs): then a
-snapshot is of one moment although a guest writes. Elsewhere a volume that a guest has cannot be copied here.
+snapshot is of one moment although a guest writes. Elsewhere the guest's hypervisor writes the snapshot; a new
+volume cannot be made of one that a guest has.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from kilonova.domain.volumes import (
 )
 from kilonova.volume.backends import copying, names, parts
 from kilonova.volume.backends.fetch import GIB, RAW, fetch
-from kilonova.volume.base import Capacity
+from kilonova.volume.base import ByGuest, Capacity
 
 _SNAPSHOT = ".snapshot-"
 _IMAGE = ".image"
@@ -51,6 +52,9 @@ class FileBackend:
         self._images = images
 
     def check(self) -> None:
+        self._check_folder()
+
+    def _check_folder(self) -> None:
         with parts.storage_errors():
             # QEMU has a user of its own, and is let into the one file by libvirt.
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o711)
@@ -58,13 +62,13 @@ class FileBackend:
                 raise Unavailable(f"{self._folder} cannot be written")
 
     def capacity(self) -> Capacity:
-        self.check()
+        self._check_folder()
         with parts.storage_errors():
             stat = os.statvfs(self._folder)
         return Capacity(stat.f_blocks * stat.f_frsize / GIB, stat.f_bavail * stat.f_frsize / GIB)
 
     def ensure_volume(self, volume_id: str, size_gb: int, source: Source, cancel: Cancel) -> str:
-        self.check()
+        self._check_folder()
         path = self.path(volume_id)
         how = "blank" if isinstance(source, Blank) else "copy"
         if not path.exists():
@@ -96,14 +100,33 @@ class FileBackend:
             if found:
                 parts.sync_folder(self._folder)
 
-    def ensure_snapshot(self, volume_id: str, snapshot_id: str, cancel: Cancel) -> None:
+    def ensure_snapshot(
+        self, volume_id: str, snapshot_id: str, cancel: Cancel, by_guest: ByGuest | None = None
+    ) -> None:
         target = self._snapshot_path(volume_id, snapshot_id)
         if not target.exists():
             with parts.being_made(target) as part:
                 if not target.exists():
-                    self._copy(self.path(volume_id), part, cancel)
+                    try:
+                        self._copy(self.path(volume_id), part, cancel)
+                    except copying.GuestWrites:
+                        if by_guest is None:
+                            raise
+                        self._copy_by_guest(volume_id, snapshot_id, part, by_guest)
                     copying.stop_if(cancel)
                     parts.put(part, target)
+
+    def _copy_by_guest(self, volume_id: str, snapshot_id: str, part: BinaryIO, by_guest: ByGuest) -> None:
+        with parts.storage_errors():
+            part.truncate(self.path(volume_id).stat().st_size)
+        path = parts.part_of(self._snapshot_path(volume_id, snapshot_id))
+        with self.offered(path, volume_id, snapshot_id) as way:
+            by_guest(way)
+
+    @contextmanager
+    def offered(self, path: Path, volume_id: str, snapshot_id: str) -> Iterator[Connection]:
+        """The way to a file, in the block, for the host that has the volume."""
+        yield FileConnection(path=str(path))
 
     def delete_snapshot(self, volume_id: str, snapshot_id: str) -> None:
         path = self._snapshot_path(volume_id, snapshot_id)
@@ -134,7 +157,7 @@ class FileBackend:
 
     @contextmanager
     def unwritten(self, path: Path, file: BinaryIO) -> Iterator[None]:
-        """In the block no guest writes to it. VolumeFailed: one may be writing now."""
+        """In the block no guest writes to it. GuestWrites: one may be writing now."""
         with copying.unwritten(file):
             yield
 
@@ -148,6 +171,9 @@ class FileBackend:
             if rest and (owner := names.volume_of(volume_id)):
                 found[rest.removesuffix(parts.SUFFIX)] = owner
         return found
+
+    def exports(self) -> set[str]:
+        return set()
 
     def path(self, volume_id: str) -> Path:
         """Where the bytes of a volume are."""

@@ -21,14 +21,18 @@ from typing import BinaryIO
 
 import msgspec
 
+from kilonova import log
 from kilonova.cancel import Cancel
 from kilonova.disk_image.transfer import ImageSource
 from kilonova.domain import codec
-from kilonova.domain.errors import BadRequest, VolumeFailed
+from kilonova.domain.errors import BadRequest, Unavailable, VolumeFailed
 from kilonova.domain.volumes import Connection, Connector, IscsiConnection
 from kilonova.volume.backends import names, parts
+from kilonova.volume.backends.copying import GuestWrites
 from kilonova.volume.backends.file import FileBackend
 from kilonova.volume.backends.tgt import Target, Tgt
+
+_log = log.get("volume")
 
 _EXPORTS = ".exports"
 _INITIATOR = re.compile(r"(iqn|eui|naa)\.[A-Za-z0-9.:_-]{1,219}")
@@ -51,14 +55,17 @@ class IscsiBackend(FileBackend):
         self._one_at_a_time = threading.Lock()
 
     def check(self) -> None:
-        """And whatever tgtd should serve is served."""
+        """And whatever tgtd should serve is served. What cannot be is no other volume's trouble."""
         super().check()
         with self._one_at_a_time:
             targets = self._tgt.targets()
             for name in self._names():
                 volume_id = names.volume_of(name)
                 if volume_id is not None and name.endswith(_EXPORTS):
-                    self._serve(volume_id, targets.get(self._iqn(volume_id)))
+                    try:
+                        self._serve(volume_id, targets.get(self._iqn(volume_id)))
+                    except VolumeFailed as error:
+                        _log.warning("not_served", volume=volume_id, error=error.message)
 
     def connect(self, volume_id: str, connector: Connector) -> Connection:
         if not _INITIATOR.fullmatch(connector.initiator):
@@ -106,20 +113,73 @@ class IscsiBackend(FileBackend):
         super().delete(volume_id)
 
     def volumes(self) -> set[str]:
+        return super().volumes() | self._served()
+
+    def exports(self) -> set[str]:
+        kept = {names.volume_of(name) for name in self._names() if name.endswith(_EXPORTS)}
+        return self._served() | {ident for ident in kept if ident is not None}
+
+    def _served(self) -> set[str]:
+        """Volumes that tgtd has targets of."""
         served = {
             names.volume_of(name.removeprefix(self._prefix))
             for name in self._tgt.targets()
             if name.startswith(self._prefix)
         }
-        return super().volumes() | {ident for ident in served if ident is not None}
+        return {ident for ident in served if ident is not None}
 
     @contextmanager
     def unwritten(self, path: Path, file: BinaryIO) -> Iterator[None]:
-        """No guest has it: tgtd knows none of QEMU's locks."""
+        """No guest has it before, and none has written to it after: tgtd knows none of QEMU's locks, and lets
+        a guest begin in the midst."""
+        before = os.fstat(file.fileno()).st_mtime_ns
+        self._refuse_if_used(path)
+        yield
+        if os.fstat(file.fileno()).st_mtime_ns != before:
+            raise VolumeFailed("a guest began to write to the volume while it was copied")
+
+    def _refuse_if_used(self, path: Path) -> None:
         target = self._target(names.volume_of(path.name) or "")
         if target is not None and target.path == str(path) and target.sessions:
-            raise VolumeFailed("a guest has the volume, and this file system cannot copy of one moment")
-        yield
+            raise GuestWrites("a guest has the volume, and this file system cannot copy of one moment")
+
+    @contextmanager
+    def offered(self, path: Path, volume_id: str, snapshot_id: str) -> Iterator[Connection]:
+        """By a target of its own, which lets in whom the volume's does."""
+        exports, password = self._exports(volume_id), secrets.token_hex(16)
+        if exports is None:
+            raise Unavailable(f"no host has volume {volume_id} any more")
+        try:
+            with self._one_at_a_time:
+                self._withdraw(snapshot_id)  # what a kill left
+                target = self._new_target(self._snapshot_iqn(snapshot_id))
+                self._tgt.new_disk(target.tid, path)
+                self._tgt.new_account(snapshot_id, password)
+                self._tgt.bind_account(target.tid, snapshot_id)
+                for initiator in exports.initiators:
+                    self._tgt.let_in(target.tid, initiator)
+                self._tgt.set_ready(target.tid, True)
+            yield IscsiConnection(
+                portal=self._portal, iqn=target.name, lun=1, username=snapshot_id, password=password
+            )
+        finally:
+            with self._one_at_a_time:
+                self._withdraw(snapshot_id)
+
+    def delete_snapshot(self, volume_id: str, snapshot_id: str) -> None:
+        names.checked(snapshot_id)
+        with self._one_at_a_time:
+            self._withdraw(snapshot_id)
+        super().delete_snapshot(volume_id, snapshot_id)
+
+    def _withdraw(self, snapshot_id: str) -> None:
+        target = self._tgt.targets().get(self._snapshot_iqn(snapshot_id))
+        if target is not None:
+            self._tgt.remove_target(target.tid)
+            self._tgt.remove_account(snapshot_id)
+
+    def _snapshot_iqn(self, snapshot_id: str) -> str:
+        return f"{self._prefix}snapshot-{snapshot_id}"
 
     # --- what tgtd serves
     def _serve(self, volume_id: str, target: Target | None) -> None:
@@ -129,7 +189,7 @@ class IscsiBackend(FileBackend):
         if target is None:
             # An account that a kill left may have another password.
             self._tgt.remove_account(volume_id)
-            target = self._new_target(volume_id)
+            target = self._new_target(self._iqn(volume_id))
         if target.path is None:
             self._tgt.new_disk(target.tid, self.path(volume_id))
         if volume_id not in target.accounts:
@@ -155,8 +215,7 @@ class IscsiBackend(FileBackend):
                 self._tgt.open_again(target.tid, self.path(volume_id))
                 self._tgt.set_ready(target.tid, True)
 
-    def _new_target(self, volume_id: str) -> Target:
-        name = self._iqn(volume_id)
+    def _new_target(self, name: str) -> Target:
         taken = {target.tid for target in self._tgt.targets().values()}
         tid = next(tid for tid in range(1, len(taken) + 2) if tid not in taken)
         while not self._tgt.new_target(tid, name):

@@ -9,8 +9,16 @@ import sqlalchemy as sa
 
 from kilonova.domain.clock import now
 from kilonova.domain.volumes import SnapshotStatus, VolumeStatus, VolumeWork
-from kilonova.store import operations, volume_messages, volume_snapshots, volumes
+from kilonova.store import (
+    images,
+    operations,
+    volume_attachments,
+    volume_messages,
+    volume_snapshots,
+    volumes,
+)
 from kilonova.store.database import Row
+from kilonova.volume.builtin import attachments
 
 KINDS = frozenset(VolumeWork)
 _OF_SNAPSHOTS = frozenset({VolumeWork.SNAPSHOT_CREATE, VolumeWork.SNAPSHOT_DELETE})
@@ -25,6 +33,7 @@ def done(conn: sa.Connection, work: Row) -> str:
             volumes.change(conn, of, status=_V.AVAILABLE, launched_at=now(), message=None)
             return _V.AVAILABLE
         case _W.DELETE:
+            volumes.get(conn, of, for_update=True)  # before its snapshots, as everywhere
             for snapshot_id in payload.get("snapshots", ()):
                 volume_snapshots.delete(conn, snapshot_id)
             volumes.delete(conn, of)
@@ -43,12 +52,14 @@ def done(conn: sa.Connection, work: Row) -> str:
 
 
 def _back(conn: sa.Connection, volume_id: str, **values: Any) -> str:
-    """The volume is what it was before; what was in an error is available."""
+    """The volume is what it was before; what was in an error is what its attachments say."""
     volume = volumes.get(conn, volume_id, for_update=True)
     if volume is None:
         return ""
     before = volume.previous_status
-    status: str = _V.AVAILABLE if before in (None, _V.ERROR) else before
+    status: str = before
+    if before in (None, _V.ERROR):
+        status = attachments.status_of(volume_attachments.of_volume(conn, volume_id))
     volumes.change(conn, volume_id, status=status, previous_status=None, **values)
     return status
 
@@ -83,6 +94,7 @@ def failed(conn: sa.Connection, work: Row, message: str) -> str:
         return ""
     if kind is _W.UPLOAD:
         _tell(conn, "VOLUME", volume, work, "003_001", message)
+        images.give_up(conn, payload_of(conn, work)["image_id"])
         volumes.change(conn, of, message=message)
         return _back(conn, of)
     for snapshot_id in payload_of(conn, work).get("snapshots", ()):
@@ -104,12 +116,22 @@ def payload_of(conn: sa.Connection, work: Row) -> dict[str, Any]:
     return dict(found.payload) if found is not None else {}
 
 
-_LIMBO = "The volume was in a transitional state that no operation explains."
+_LIMBO = "It was in a transitional state that no operation explains."
+
+
+def in_limbo(conn: sa.Connection, before: float) -> bool:
+    """Whether repair() would find anything."""
+    return bool(volumes.in_limbo(conn, before) or volume_snapshots.in_limbo(conn, before))
 
 
 def repair(conn: sa.Connection, before: float) -> list[str]:
-    """Volumes on their way to another state that no operation takes them to: in error now. Their ids."""
+    """Volumes and snapshots on their way to another state that no operation takes them to: in error now.
+    Their ids."""
     found = volumes.in_limbo(conn, before)
     for volume in found:
         volumes.change_if(conn, volume.id, [volume.status], status=_V.ERROR, new_size=None, message=_LIMBO)
-    return [volume.id for volume in found]
+    lost = volume_snapshots.in_limbo(conn, before)
+    for snapshot in lost:
+        status = _S.ERROR if snapshot.status == _S.CREATING else _S.ERROR_DELETING
+        volume_snapshots.change_if(conn, snapshot.id, [snapshot.status], status=status, message=_LIMBO)
+    return [one.id for one in [*found, *lost]]
