@@ -122,3 +122,25 @@ def test_ceph_is_looked_for_where_it_is_configured(tmp_path: Path, monkeypatch: 
     assert found["state"] == "missing"
     assert "no module rbd" in found["found"]
     assert "Ceph's Python bindings" not in findings()
+
+
+@pytest.mark.usefixtures("no_kvm_probe", "no_programs")
+def test_what_reaches_volumes_comes_with_the_command_that_gets_it(tmp_path: Path) -> None:
+    assert "tgtd" not in findings()
+    config = tmp_path / "iscsi.toml"
+    config.write_text(
+        '[volume.backends.disks]\ndriver = "iscsi"\ntarget_ip_address = "127.0.0.1"\n'
+        f'tgt_socket = "{tmp_path}/socket.0"\n'
+    )
+    found = findings("--config", str(config))
+    assert found["tgtd"]["state"] == "missing"
+    assert f"tgtd does not answer at {tmp_path}/socket.0" in found["tgtd"]["found"]
+    assert found["tgtd"]["command"].endswith(" tgt")
+    qemu = found["QEMU's drivers of Ceph and iSCSI"]
+    assert qemu["state"] == "lesser"
+    assert qemu["command"].endswith(" qemu-block-extra")
+
+
+@pytest.mark.usefixtures("no_kvm_probe")
+def test_this_machine_reaches_volumes() -> None:
+    assert findings()["QEMU's drivers of Ceph and iSCSI"]["found"] == "rbd, iscsi"

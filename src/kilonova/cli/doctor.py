@@ -27,10 +27,12 @@ from rich.table import Table
 from kilonova import config, passage
 from kilonova.cli import network_checks, switch_checks
 from kilonova.cli.parts.process import config_option
-from kilonova.domain.errors import BadRequest, Unavailable
+from kilonova.disk_image import qemu_img
+from kilonova.domain.errors import BadRequest, BuildFailed, KilonovaError, Unavailable
 from kilonova.virt.libvirt import kvm
 from kilonova.virt.libvirt.embed import EXAMPLE, QEMU_USER
 from kilonova.virt.libvirt.needs import APT, NEEDS, Lacking, Need
+from kilonova.virt.libvirt.reach import PACKAGE
 
 
 class Where(NamedTuple):
@@ -41,6 +43,8 @@ class Where(NamedTuple):
     network: config.Network = config.Network()
     ceph: bool = False
     """It is configured."""
+    tgt_sockets: tuple[Path, ...] = ()
+    """Of the configured backends of iSCSI."""
 
 
 class NotAsked(Exception):
@@ -116,7 +120,7 @@ def doctor(
         options = config.load(config_file)
     except BadRequest as error:
         raise click.ClickException(error.message) from error
-    findings = examine(Where(state, port, options.network, _has_ceph(options)))
+    findings = examine(Where(state, port, options.network, _has_ceph(options), _tgt_sockets(options)))
     lately = _lately(state) if state else []
     if as_json:
         click.echo(json.dumps(msgspec.to_builtins(findings + lately), indent=2))
@@ -131,6 +135,11 @@ def _has_ceph(options: config.Config) -> bool:
     return options.image.backend == "rbd" or any(
         backend.driver == "rbd" for backend in options.volume.backends.values()
     )
+
+
+def _tgt_sockets(options: config.Config) -> tuple[Path, ...]:
+    backends = options.volume.backends.values()
+    return tuple(Path(one.tgt_socket) for one in backends if one.driver == "iscsi")
 
 
 _STYLES = {"ok": "green", "missing": "bold red", "lesser": "yellow", "mended": "cyan", "failed": "bold red"}
@@ -281,6 +290,28 @@ def _ceph(where: Where) -> str:
     return "can be imported"
 
 
+def _tgtd(where: Where) -> str:
+    if not where.tgt_sockets:
+        raise NotAsked
+    from kilonova.volume.backends.tgt import Tgt
+
+    try:
+        served = [len(Tgt(address).targets()) for address in where.tgt_sockets]
+    except KilonovaError as error:
+        raise Lacking(error.message) from error
+    return f"serves {sum(served)} volumes"
+
+
+def _block_drivers(_: Where) -> str:
+    try:
+        lacks = [name for name in ("rbd", "iscsi") if not qemu_img.has_driver(name)]
+    except BuildFailed as error:
+        raise Lacking(error.message) from error
+    if lacks:
+        raise Lacking(f"no {' and no '.join(lacks)}")
+    return "rbd, iscsi"
+
+
 def _switch_ports(where: Where) -> str:
     if where.state is None:
         raise NotAsked
@@ -405,6 +436,19 @@ CHECKS = (
         _ceph,
         "images and volumes in Ceph cannot be reached",
         _apt("python3-rados", "python3-rbd"),
+    ),
+    Check(
+        "QEMU's drivers of Ceph and iSCSI",
+        _block_drivers,
+        "guests here have no volumes behind iSCSI, and no volumes or disks in Ceph",
+        _apt(PACKAGE),
+        needed=False,
+    ),
+    Check(
+        "tgtd",
+        _tgtd,
+        "it serves the volumes of the configured iSCSI backend",
+        _apt("tgt"),
     ),
     Check(
         "Open vSwitch",

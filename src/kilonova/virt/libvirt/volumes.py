@@ -14,7 +14,7 @@ from kilonova.domain.block_devices import AttachedVolume, free_name
 from kilonova.domain.errors import BuildFailed, KilonovaError
 from kilonova.domain.servers import BuildSpec
 from kilonova.domain.volumes import Connector
-from kilonova.virt.libvirt import host, secrets
+from kilonova.virt.libvirt import host, reach, secrets
 from kilonova.virt.libvirt.connection import Connection
 from kilonova.virt.libvirt.guests import Guests
 from kilonova.virt.libvirt.watch import Watch
@@ -46,7 +46,9 @@ class GuestVolumes:
 
     @contextmanager
     def lent(self, server_id: str, volumes: Sequence[AttachedVolume]) -> Iterator[list[VolumeDevice]]:
-        """With what libvirt must know of them to start the guest, in the block."""
+        """With what libvirt must know of them to start the guest, in the block. BuildFailed: this host cannot
+        reach one."""
+        reach.check(volumes)
         secret = self._config.rbd_secret_uuid
         with secrets.lent(self._connection, secret, self._initiator, server_id, volumes) as devices:
             yield devices

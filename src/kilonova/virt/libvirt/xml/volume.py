@@ -89,13 +89,13 @@ def _volume_id(disk: ET.Element) -> str | None:
 
 
 def _cache(volume: AttachedVolume) -> str:
-    """What the guest flushed is safe in each of them. RBD's cache is QEMU's own; of a file the host's is left
-    out where that can be."""
+    """What the guest flushed is safe in each of them. RBD's cache is QEMU's own, and no other guest's; of a
+    file the host's is left out where that can be."""
     match volume.connection:
         case FileConnection(path=path):
             return "none" if supports_direct_reads(Path(path)) else "writeback"
         case RbdConnection():
-            return "writeback"
+            return "none" if volume.shareable else "writeback"
         case IscsiConnection():
             return "none"
 
