@@ -10,7 +10,7 @@ import io
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -443,21 +443,33 @@ def test_a_link_goes_down_and_up(host: Host, running: BuildSpec, vif: Vif) -> No
     assert host.driver.interfaces(running.server_id) == {vif.tap: False}
 
 
+MakeVolume = Callable[[], AttachedVolume]
+
+
 @pytest.fixture
-def volume(host: Host, request: pytest.FixtureRequest) -> Iterator[AttachedVolume]:
+def make_volume(host: Host, request: pytest.FixtureRequest) -> Iterator[MakeVolume]:
     """With its file where guests are real."""
-    volume_id = str(uuid.uuid4())
-    path = Path("/nowhere") / f"volume-{volume_id}"
-    if not isinstance(host.driver, FakeDriver):
-        path = request.getfixturevalue("embed_folder") / path.name
-        path.write_bytes(b"\0" * (1 << 20))
-    yield AttachedVolume(
-        volume_id=volume_id,
-        connection=FileConnection(path=str(path)),
-        device_name="vdb",
-        disk_bus="virtio",
-    )
-    path.unlink(missing_ok=True)
+    made: list[Path] = []
+
+    def make() -> AttachedVolume:
+        volume_id = str(uuid.uuid4())
+        path = Path("/nowhere") / f"volume-{volume_id}"
+        if not isinstance(host.driver, FakeDriver):
+            path = request.getfixturevalue("embed_folder") / path.name
+            path.write_bytes(b"\0" * (1 << 20))
+        made.append(path)
+        connection = FileConnection(path=str(path))
+        name = f"vd{'bcdef'[len(made) - 1]}"
+        return AttachedVolume(volume_id=volume_id, connection=connection, device_name=name, disk_bus="virtio")
+
+    yield make
+    for path in made:
+        path.unlink(missing_ok=True)
+
+
+@pytest.fixture
+def volume(make_volume: MakeVolume) -> AttachedVolume:
+    return make_volume()
 
 
 @pytest.mark.parametrize("state", ["running", "paused"])
@@ -502,7 +514,35 @@ def test_volumes_of_nobody(host: Host, running: BuildSpec, volume: AttachedVolum
     with pytest.raises(NotFound):
         host.driver.attach_volume(nobody, volume)
     with pytest.raises(BuildFailed):
-        host.driver.swap_volume(running, str(uuid.uuid4()), volume, GO_ON)
+        host.driver.copy_volume(running, str(uuid.uuid4()), volume, 10.0, GO_ON)
+    with pytest.raises(BuildFailed):
+        host.driver.swap_volume(running.server_id, volume.volume_id, str(uuid.uuid4()))
+    for server_id in (nobody.server_id, running.server_id):
+        host.driver.end_copies(server_id)
+
+
+def test_a_guest_goes_over_to_a_copy(host: Host, running: BuildSpec, make_volume: MakeVolume) -> None:
+    """To the last one that was asked for, and to none that was given up."""
+    driver, server_id = host.driver, running.server_id
+    old, other, new = (make_volume() for _ in range(3))
+    driver.attach_volume(running, old)
+    driver.copy_volume(running, old.volume_id, other, 60.0, GO_ON)
+    for _ in range(2):
+        driver.copy_volume(running, old.volume_id, new, 60.0, GO_ON)
+    assert driver.volumes(server_id) == {old.volume_id}
+    with pytest.raises(BuildFailed):
+        driver.swap_volume(server_id, old.volume_id, other.volume_id)
+    for _ in range(2):
+        driver.swap_volume(server_id, old.volume_id, new.volume_id)
+        assert driver.volumes(server_id) == {new.volume_id}
+    driver.copy_volume(running, old.volume_id, new, 60.0, GO_ON)  # it has it
+    driver.copy_volume(running, new.volume_id, other, 60.0, GO_ON)
+    for _ in range(2):
+        driver.end_copies(server_id)
+    with pytest.raises(BuildFailed):
+        driver.swap_volume(server_id, new.volume_id, other.volume_id)
+    driver.attach_volume(running, other)  # nobody writes to it
+    assert driver.volumes(server_id) == {new.volume_id, other.volume_id}
 
 
 def test_nics_of_nobody(host: Host, running: BuildSpec, vif: Vif) -> None:

@@ -112,6 +112,7 @@ def _adopt_in_turn(
         parts.driver.resume_build(server_id)
         state = PowerState.RUNNING
     parts.driver.drop_snapshot(server_id)
+    parts.driver.end_copies(server_id)
     if interfaces.differ(parts, server_id, vifs) or server_volumes.differ(parts, server_id, record.volumes):
         refresh(server_id)
     message = PowerStates(host=parts.host, states={server_id: state}, observed_at=seen)

@@ -273,8 +273,16 @@ class LibvirtDriver:
     def detach_volume(self, server_id: str, volume_id: str, patience: float, cancel: Cancel) -> None:
         self._volumes.detach(server_id, volume_id, patience, cancel)
 
-    def swap_volume(self, spec: BuildSpec, volume_id: str, new: AttachedVolume, cancel: Cancel) -> None:
-        self._volumes.swap(spec, volume_id, new, cancel)
+    def copy_volume(
+        self, spec: BuildSpec, volume_id: str, new: AttachedVolume, timeout: float, cancel: Cancel
+    ) -> None:
+        self._volumes.copy(spec, volume_id, new, timeout, cancel)
+
+    def swap_volume(self, server_id: str, volume_id: str, new_id: str) -> None:
+        self._volumes.swap(server_id, volume_id, new_id)
+
+    def end_copies(self, server_id: str) -> None:
+        self._volumes.end_copies(server_id)
 
     def resize_volume(self, server_id: str, volume_id: str, size_gb: int) -> None:
         self._volumes.resize(server_id, volume_id, size_gb)
@@ -322,6 +330,9 @@ class LibvirtDriver:
 
     def drop_snapshot(self, server_id: str) -> None:
         self._snapshots.drop(server_id)
+
+    def mend(self) -> None:
+        self._snapshots.thaw_all()
 
     def console_output(self, server_id: str, lines: int | None) -> str:
         instance = self._folder.instance(server_id)

@@ -11,7 +11,7 @@ from functools import partial
 from kilonova.cancel import Cancel
 from kilonova.config import Libvirt
 from kilonova.domain.block_devices import AttachedVolume, free_name
-from kilonova.domain.errors import BuildFailed, KilonovaError
+from kilonova.domain.errors import BuildFailed
 from kilonova.domain.servers import BuildSpec
 from kilonova.domain.volumes import Connector
 from kilonova.virt.libvirt import host, reach, secrets
@@ -23,8 +23,6 @@ from kilonova.virt.libvirt.xml.build import to_text
 from kilonova.virt.libvirt.xml.volume import VolumeDevice
 
 _GIB = 1 << 30
-_COPY_TIMEOUT = 24 * 3600.0
-"""Seconds: what bounds a copy is the deadline of who asked for it."""
 
 
 class GuestVolumes:
@@ -81,7 +79,9 @@ class GuestVolumes:
             if time.monotonic() >= end:
                 raise BuildFailed(f"guest {server_id} did not let go of its volume in {patience:g} s")
 
-    def swap(self, spec: BuildSpec, volume_id: str, new: AttachedVolume, cancel: Cancel) -> None:
+    def copy(
+        self, spec: BuildSpec, volume_id: str, new: AttachedVolume, timeout: float, cancel: Cancel
+    ) -> None:
         server_id = spec.server_id
         document = self._guests.document(server_id) or "<domain/>"
         if xml.find(document, new.volume_id) is not None:
@@ -89,16 +89,27 @@ class GuestVolumes:
         disk = xml.find(document, volume_id)
         if disk is None:
             raise BuildFailed(f"guest {server_id} has no volume {volume_id}")
-        name = xml.name_of(disk)
-        with self.lent(server_id, [new]) as (device,):
-            self._guests.begin_copy(server_id, name, to_text(xml.target(device)))
-            try:
-                copied = partial(self._is_copied, server_id, name)
-                self._watch.wait(server_id, copied, _COPY_TIMEOUT, cancel)
-            except KilonovaError:
+        name, under_way = xml.name_of(disk), xml.copied_to(disk)
+        if under_way != new.volume_id:
+            if under_way is not None:
                 self._guests.end_copy(server_id, name, pivot=False)
-                raise
-            self._guests.end_copy(server_id, name, pivot=True)
+            with self.lent(server_id, [new]) as (device,):
+                self._guests.begin_copy(server_id, name, to_text(xml.target(device)))
+        if not self._watch.wait(server_id, partial(self._is_copied, server_id, volume_id), timeout, cancel):
+            raise BuildFailed(f"the copy of a volume of guest {server_id} did not end within {timeout:.0f} s")
+
+    def swap(self, server_id: str, volume_id: str, new_id: str) -> None:
+        document = self._guests.document(server_id) or "<domain/>"
+        if xml.find(document, new_id) is not None:
+            return
+        disk = xml.find(document, volume_id)
+        if disk is None or xml.copied_to(disk) != new_id:
+            raise BuildFailed(f"no volume of guest {server_id} was copied to {new_id}")
+        self._guests.end_copy(server_id, xml.name_of(disk), pivot=True)
+
+    def end_copies(self, server_id: str) -> None:
+        for name in xml.copied(self._guests.document(server_id) or "<domain/>"):
+            self._guests.end_copy(server_id, name, pivot=False)
 
     def resize(self, server_id: str, volume_id: str, size_gb: int) -> None:
         view = self._guests.look(server_id)
@@ -110,5 +121,9 @@ class GuestVolumes:
     def _has_not(self, server_id: str, volume_id: str) -> bool | None:
         return True if volume_id not in self.of(server_id) else None
 
-    def _is_copied(self, server_id: str, name: str) -> bool | None:
-        return True if self._guests.is_copied(server_id, name) else None
+    def _is_copied(self, server_id: str, volume_id: str) -> bool | None:
+        """Whether both have the same now. BuildFailed: the copy ended before."""
+        disk = xml.find(self._guests.document(server_id) or "<domain/>", volume_id)
+        if disk is None or xml.copied_to(disk) is None:
+            raise BuildFailed(f"the copy of a volume of guest {server_id} broke off")
+        return True if xml.is_copied(disk) else None

@@ -66,6 +66,23 @@ def ids(domain: str) -> set[str]:
     return {found for one in _all(domain) if (found := _volume_id(one)) is not None}
 
 
+def copied_to(disk: ET.Element) -> str | None:
+    """The volume that all of it is being copied to; None if that is not so."""
+    mirror = disk.find("mirror")
+    return None if mirror is None else _named_by(mirror)
+
+
+def is_copied(disk: ET.Element) -> bool:
+    """Both have the same, and get the same."""
+    mirror = disk.find("mirror")
+    return mirror is not None and mirror.get("ready") == "yes"
+
+
+def copied(domain: str) -> list[str]:
+    """The names of disks that are being copied to volumes."""
+    return [name_of(one) for one in _all(domain) if copied_to(one) is not None]
+
+
 def names(domain: str) -> set[str]:
     """Of all disks and CDs: vda, …"""
     return {name_of(one) for one in _all(domain)}
@@ -82,10 +99,14 @@ def _all(domain: str) -> list[ET.Element]:
 
 
 def _volume_id(disk: ET.Element) -> str | None:
-    source = disk.find("source")
+    return _named_by(disk) or disk.findtext("serial") or None
+
+
+def _named_by(place: ET.Element) -> str | None:
+    source = place.find("source")
     where = "" if source is None else source.get("file") or source.get("name") or ""
     named = _NAMED.findall(where)
-    return named[-1] if named else disk.findtext("serial") or None
+    return named[-1] if named else None
 
 
 def _cache(volume: AttachedVolume) -> str:
