@@ -13,6 +13,7 @@ from ipaddress import IPv4Address, IPv4Network, ip_address
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import msgspec
 from msgspec import Meta
@@ -250,8 +251,12 @@ class Libvirt(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     disk_cachemode: str = "none"
     images_type: Literal["qcow2", "raw"] = "qcow2"
     """What a server's disk is: an overlay on the host's cached image, or a copy of it."""
+    images_rbd_ceph_conf: str = "/etc/ceph/ceph.conf"
+    """Names the monitors, and the keyring of whom this host's guests reach Ceph as."""
+    rbd_user: str = ""
+    """Who that is; empty: who keeps the volume says it."""
     rbd_secret_uuid: str = ""
-    """libvirt's secret with the key of Ceph's user; needs a libvirtd (``uri``)."""
+    """The secret that libvirt has of that user's key. Empty: it is told the key when a guest needs it."""
     num_pcie_ports: Annotated[int, Meta(ge=0, le=28)] = 16
     """PCIe root ports of a q35 machine, one a device, those that are attached while it runs included; 0: as
     many as libvirt thinks right, which leaves room for one."""
@@ -259,6 +264,11 @@ class Libvirt(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """How often a guest is asked to let go of a device."""
     device_detach_timeout: AtLeastOne = 20
     """How long it has each time."""
+
+    def __post_init__(self) -> None:
+        """ValueError: libvirt would not take it."""
+        if self.rbd_secret_uuid:
+            _check("rbd_secret_uuid", UUID, self.rbd_secret_uuid)
 
 
 class Fake(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

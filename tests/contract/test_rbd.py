@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import errno
 import io
 import sys
@@ -14,6 +15,7 @@ from tests.running import until
 
 from kilonova.domain.errors import Conflict, NotFound, Unavailable, VolumeFailed
 from kilonova.rbd import Cluster, Pool, Snapshot, bindings
+from kilonova.rbd.keyring import key_of
 
 MIB = 1 << 20
 
@@ -46,6 +48,19 @@ def written(pool: Pool, name: str, *parts: bytes, size: int = 16 * MIB) -> None:
 def start(pool: Pool, name: str, length: int = 4) -> bytes:
     with pool.open(name) as file:
         return file.read(length)
+
+
+def test_a_key_is_found_as_ceph_would_find_it(ceph: Ceph, tmp_path: Path) -> None:
+    key = base64.b64decode(ceph.key)
+    assert key_of(ceph.conf, USER) == key
+    conf = tmp_path / "ceph.conf"
+    conf.write_text(f"[client.me]\nkey = {ceph.key}\n[client.damaged]\nkeyring = {tmp_path}/damaged\n")
+    assert key_of(conf, "me") == key
+    (tmp_path / "damaged").write_text(f"what is it\n{ceph.key}")
+    for where, user in ((ceph.conf, "stranger"), (tmp_path / "none", USER), (conf, "damaged")):
+        with pytest.raises(Unavailable) as caught:
+            key_of(where, user)
+        assert ceph.key not in caught.value.message
 
 
 def test_it_knows_its_cluster(ceph: Ceph, cluster: Cluster) -> None:

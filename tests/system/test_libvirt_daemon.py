@@ -18,6 +18,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import libvirt
 import pytest
 from tests.rabbit import Rabbit
 from tests.running import until
@@ -25,8 +26,10 @@ from tests.services import Services
 
 from kilonova.cancel import Cancel
 from kilonova.config import Config, Libvirt
+from kilonova.domain.block_devices import AttachedVolume
 from kilonova.domain.errors import Unavailable
 from kilonova.domain.servers import BuildSpec, Flavor, ImageRef, PowerState
+from kilonova.domain.volumes import Connection, IscsiConnection, RbdConnection
 from kilonova.virt.base import GuestEvent
 from kilonova.virt.libvirt.driver import LibvirtDriver
 
@@ -146,7 +149,12 @@ def qemu_pid(daemon: Daemon, server_id: str) -> int:
 
 def test_a_daemon_that_is_away_and_comes_back(daemon: Daemon, spec: BuildSpec) -> None:
     told = Told()
-    config = Config(libvirt=Libvirt(uri=daemon.uri, virt_type="qemu"))
+    conf = daemon.folder / "ceph.conf"
+    conf.write_text(f"[global]\nkeyring = {daemon.folder}/$cluster.$name.keyring\n")
+    (daemon.folder / "ceph.client.me.keyring").write_text("[client.me]\n\tkey = T3BlbiBTZXNhbWU=\n")
+    config = Config(
+        libvirt=Libvirt(uri=daemon.uri, virt_type="qemu", images_rbd_ceph_conf=str(conf), rbd_user="me")
+    )
     driver = LibvirtDriver(config, daemon.folder / "kn", OneImage())
     driver.start(told)
     try:
@@ -174,6 +182,8 @@ def test_a_daemon_that_is_away_and_comes_back(daemon: Daemon, spec: BuildSpec) -
         os.kill(qemu_pid(daemon, spec.server_id), signal.SIGKILL)
         assert told.awaits(spec.server_id, PowerState.CRASHED)
 
+        assert_secrets_are_given(driver, daemon, spec)
+
         # What happens while it is away is told when it is back.
         driver.power_on(spec, [])
         assert told.awaits(spec.server_id, PowerState.RUNNING)
@@ -187,6 +197,39 @@ def test_a_daemon_that_is_away_and_comes_back(daemon: Daemon, spec: BuildSpec) -
         eventually(lambda: driver.destroy(spec.server_id))
         driver.stop()
     assert driver_folder_is_empty(daemon)
+
+
+def assert_secrets_are_given(driver: LibvirtDriver, daemon: Daemon, spec: BuildSpec) -> None:
+    """Ceph's key for as long as the daemon lives, a password for as long as it takes; nobody reads them."""
+    fsid = str(uuid.uuid4())
+    in_ceph = network_volume(
+        RbdConnection(pool="p", image="i", monitors=["127.0.0.1:1"], user="another", fsid=fsid)
+    )
+    behind_iscsi = network_volume(
+        IscsiConnection(portal="127.0.0.1:1", iqn="iqn.a:b", lun=1, username="u", password="p")
+    )
+    driver.attach_volume(spec, in_ceph)
+    driver.attach_volume(spec, behind_iscsi)
+    client = libvirt.open(daemon.uri)
+    (secret,) = client.listAllSecrets()
+    assert (secret.usageType(), secret.XMLDesc().count("'yes'")) == (libvirt.VIR_SECRET_USAGE_TYPE_CEPH, 2)
+    with pytest.raises(libvirt.libvirtError, match="private"):
+        secret.value()
+    document = client.lookupByName(f"instance-{spec.server_id}").XMLDesc()
+    assert secret.UUIDString() in document
+    assert "<auth username='me'>" in document
+    for volume in (in_ceph, behind_iscsi):
+        driver.detach_volume(spec.server_id, volume.volume_id, 1.0, Cancel())
+    client.close()
+
+
+def network_volume(connection: Connection) -> AttachedVolume:
+    return AttachedVolume(
+        volume_id=str(uuid.uuid4()),
+        connection=connection,
+        device_name="vdy" if isinstance(connection, RbdConnection) else "vdz",
+        disk_bus="virtio",
+    )
 
 
 def eventually_away(driver: LibvirtDriver) -> None:

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import subprocess
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from msgspec import structs
+from tests.ceph import Ceph
 from tests.running import until
 from tests.system.test_libvirt_guest import BOOT_SECONDS, GuestHost
+from tests.tgt import Tgtd
+from tests.tgt import installed as tgt_installed
+from tests.volume_backends import Images, Place, opened
 
 from kilonova.cancel import Cancel
 from kilonova.domain.block_devices import AttachedVolume
 from kilonova.domain.errors import BuildFailed
-from kilonova.domain.servers import BuildSpec, Flavor, GuestMetadata
-from kilonova.domain.volumes import FileConnection, IscsiConnection
+from kilonova.domain.servers import BuildSpec, Flavor, GuestMetadata, ImageRef
+from kilonova.domain.volumes import Connector, FileConnection, FromImage, IscsiConnection
 
 pytestmark = pytest.mark.system
 GIB = 1 << 30
+FAR = b"far/away!!"
+ANOTHER = str(uuid.uuid4())
 SECTORS = GIB // 512
 
 WATCH_DISKS = b"""#!/bin/sh
@@ -40,10 +49,19 @@ echo seen: all
 
 
 @pytest.fixture(scope="module")
-def host(embed_folder: Path, guest_image: Path) -> Iterator[GuestHost]:
-    host = GuestHost(embed_folder, guest_image)
+def host(embed_folder: Path, guest_image: Path, ceph: Ceph) -> Iterator[GuestHost]:
+    host = GuestHost(embed_folder, guest_image, images_rbd_ceph_conf=str(ceph.conf))
     yield host
     host.driver.stop()
+
+
+@pytest.fixture(scope="module")
+def tgt(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tgtd]:
+    if not tgt_installed():
+        pytest.skip("needs tgt: tools/install-packages test")
+    made = Tgtd(tmp_path_factory.mktemp("tgt"))
+    yield made.start()
+    made.kill()
 
 
 @pytest.fixture
@@ -73,13 +91,44 @@ def volume(folder: Path, name: str, holds: bytes = b"", size: int = GIB, **more:
     return AttachedVolume(**given | {"disk_bus": "virtio"} | more)  # type: ignore[arg-type]
 
 
+@contextmanager
+def kept(place: Place, connector: Connector) -> Iterator[AttachedVolume]:
+    """A volume of a backend, that another host or another process keeps."""
+    volume_id = str(uuid.uuid4())
+    images = Images()
+    image = ImageRef(id=str(uuid.uuid4()), disk_format="raw", size=4096)
+    images.bytes[image.id] = FAR.ljust(4096, b"\0")
+    with opened(place, images) as backend:
+        backend.ensure_volume(volume_id, 1, FromImage(image=image), Cancel())
+        connection = backend.connect(volume_id, connector)
+        yield AttachedVolume(volume_id=volume_id, connection=connection, device_name="vdb", disk_bus="virtio")
+        backend.disconnect(volume_id, connector)
+        backend.delete(volume_id)
+
+
+def about(server_id: str, folder: Path) -> str:
+    """All that is written of a guest: documents, logs, the arguments of its process, what is in memory."""
+    places = [folder / "embed", *Path("/dev/shm").glob("kilonova-*")]
+    files = [path for place in places for path in place.rglob("*") if path.is_file()]
+    processes = [path for path in Path("/proc").glob("[0-9]*/cmdline") if server_id.encode() in read(path)]
+    assert processes
+    return b"\n".join(read(path) for path in (*files, *processes)).decode(errors="replace")
+
+
+def read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # gone by now
+        return b""
+
+
 def path_of(one: AttachedVolume) -> Path:
     assert isinstance(one.connection, FileConnection)
     return Path(one.connection.path)
 
 
 def test_a_guest_lives_with_its_volumes(
-    host: GuestHost, spec: BuildSpec, guest_image: Path, embed_folder: Path
+    host: GuestHost, spec: BuildSpec, guest_image: Path, embed_folder: Path, ceph: Ceph, tgt: Tgtd
 ) -> None:
     driver, server_id = host.driver, spec.server_id
     folder = embed_folder / "volumes"  # QEMU may run as another user, who must pass through
@@ -125,14 +174,25 @@ def test_a_guest_lives_with_its_volumes(
     assert driver.volumes(server_id) == {root.volume_id}
     host.await_console(server_id, "disks: []", BOOT_SECONDS)
 
-    behind_password = AttachedVolume(
-        volume_id=str(uuid.uuid4()),
-        connection=IscsiConnection(portal="127.0.0.1:3260", iqn="iqn.x:y", lun=1, username="u", password="p"),
-        device_name="vdb",
-        disk_bus="virtio",
+    behind = (
+        (Place("rbd", embed_folder, ceph_conf=ceph.conf), lambda _: ceph.key),
+        (Place("iscsi", embed_folder, tgt=tgt), lambda connection: connection.password),
     )
-    with pytest.raises(BuildFailed, match="needs a libvirtd"):
-        driver.attach_volume(spec, behind_password)
+    for place, secret_of in behind:
+        with kept(place, driver.connector()) as far:
+            driver.attach_volume(spec, far)
+            host.await_console(server_id, f"disks: [vdb {FAR.decode()} {SECTORS}]", BOOT_SECONDS)
+            seen = about(server_id, embed_folder)
+            assert far.volume_id in seen
+            secret = secret_of(far.connection)
+            assert secret not in seen
+            assert base64.b64encode(secret.encode()).decode() not in seen
+            if isinstance(far.connection, IscsiConnection):
+                other = structs.replace(far.connection, password="not this one")
+                with pytest.raises(BuildFailed, match="cannot attach"):
+                    driver.attach_volume(spec, structs.replace(far, volume_id=ANOTHER, connection=other))
+            driver.detach_volume(server_id, far.volume_id, BOOT_SECONDS, Cancel())
+            host.await_console(server_id, "disks: []", BOOT_SECONDS)
 
     driver.power_off(server_id, 0, Cancel())
     driver.attach_volume(spec, data)

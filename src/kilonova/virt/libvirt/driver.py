@@ -27,7 +27,7 @@ from kilonova.domain.network import Vif
 from kilonova.domain.servers import BuildSpec, GuestMetadata, ImageRef, PowerState
 from kilonova.domain.volumes import Connector
 from kilonova.virt.base import Guest, GuestEvent, Volumes
-from kilonova.virt.libvirt import cached, config_drive, console, disk, embed, host, kvm
+from kilonova.virt.libvirt import cached, config_drive, console, disk, embed, host, kvm, secret_store
 from kilonova.virt.libvirt.connection import Connection
 from kilonova.virt.libvirt.disk.base import Name, is_cdrom
 from kilonova.virt.libvirt.disk.devices import own_devices, rescue_devices
@@ -82,7 +82,8 @@ class LibvirtDriver:
         self._guests = Guests(self._connection, self._folder)
         self._snapshots = Snapshots(self._folder, self._disks, self._guests, self._watch)
         name = config.host or socket.gethostname()
-        self._volumes = GuestVolumes(self._connection, self._guests, self._watch, config.libvirt, name)
+        secrets = secret_store.store(self._connection, self._folder.root)
+        self._volumes = GuestVolumes(secrets, self._guests, self._watch, config.libvirt, name)
         self._keeper = console.Keeper(self._console_logs)
         self._capabilities: str | None = None
         self._cache_mode = _cache_mode(config, self._folder)

@@ -1,86 +1,80 @@
 """What a guest's way to its volumes needs to know and no document may hold: libvirt's secrets.
 
-Ceph's key is put into libvirt by the operator (``[libvirt] rbd_secret_uuid``). The password of an iSCSI
-target is there only while a guest is started or gets the volume: QEMU knows it from then on.
-
-libvirt without a daemon (``qemu:///embed``) has no secrets: there QEMU reads ceph.conf and the keyring
-itself, which it does as client.admin only, and a target with a password is out of reach.
+Ceph's key is the host's: of ``[libvirt] rbd_user`` or of whom the volume names, out of the keyring that
+ceph.conf names; or the operator gave it to libvirtd (``rbd_secret_uuid``). The password of an iSCSI target
+is libvirt's only while a guest is started or gets the volume: QEMU knows it from then on.
 """
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
-import libvirt
+from msgspec import structs
 
+from kilonova.config import Libvirt
 from kilonova.domain.block_devices import AttachedVolume
-from kilonova.domain.errors import BuildFailed
+from kilonova.domain.errors import BuildFailed, Unavailable
 from kilonova.domain.volumes import IscsiConnection, RbdConnection
-from kilonova.virt.libvirt.connection import Connection
-from kilonova.virt.libvirt.errors import translated
-from kilonova.virt.libvirt.xml.build import element, to_text
+from kilonova.virt.libvirt.secret_store import Store
 from kilonova.virt.libvirt.xml.volume import VolumeDevice
 
-_ADMIN = "admin"
+_OURS = uuid.UUID("0b0a1dd4-7f0f-4c1f-9d0c-6f1a4c1d7f11")
 
 
-@contextmanager
-def lent(
-    connection: Connection,
-    rbd_secret: str,
-    initiator: str,
-    server_id: str,
-    volumes: Sequence[AttachedVolume],
-) -> Iterator[list[VolumeDevice]]:
-    """The volumes with the ids of their secrets, which are there in the block. BuildFailed: none can be."""
-    devices, passwords = [], {}
-    for volume in volumes:
-        secret = _secret_of(connection, rbd_secret, server_id, volume)
-        devices.append(VolumeDevice(volume=volume, secret=secret, initiator=initiator))
-        if isinstance(volume.connection, IscsiConnection) and secret is not None:
-            passwords[secret] = volume.connection.password
-    try:
-        for secret, password in passwords.items():
-            _define(connection, secret, password)
-        yield devices
-    finally:
-        for secret in passwords:
-            with suppress(libvirt.libvirtError):
-                connection.get().secretLookupByUUIDString(secret).undefine()
+class Secrets:
+    """``initiator``: this host's name for iSCSI."""
 
+    def __init__(self, store: Store, config: Libvirt, initiator: str) -> None:
+        self._store = store
+        self._config = config
+        self._initiator = initiator
+        self._given: set[str] = set()
 
-def _secret_of(connection: Connection, rbd_secret: str, server_id: str, volume: AttachedVolume) -> str | None:
-    match volume.connection:
-        case RbdConnection(user=user):
-            if connection.is_embedded:
-                if user != _ADMIN:
-                    raise BuildFailed(
-                        f"volume {volume.volume_id} is reached as Ceph's client.{user}, which needs a "
-                        "libvirtd on this host: [libvirt] uri, and its secret in rbd_secret_uuid"
-                    )
-                return None
-            if not rbd_secret:
-                raise BuildFailed("this host has no secret for Ceph: [libvirt] rbd_secret_uuid")
-            return rbd_secret
-        case IscsiConnection(password=password) if password:
-            if connection.is_embedded:
-                raise BuildFailed(
-                    f"volume {volume.volume_id} is behind iSCSI with a password, which needs a libvirtd on "
-                    "this host: [libvirt] uri"
-                )
-            return str(uuid.uuid5(uuid.UUID(volume.volume_id), server_id))
-    return None
+    @contextmanager
+    def lent(self, server_id: str, volumes: Sequence[AttachedVolume]) -> Iterator[list[VolumeDevice]]:
+        """The volumes with the ids of their secrets: libvirt has these for this thread, in the block.
 
+        BuildFailed: this host has no key, or no libvirt that keeps secrets.
+        """
+        with ExitStack() as undo:
+            devices = [self._device(server_id, volume, undo) for volume in volumes]
+            if any(device.secret is not None for device in devices):
+                undo.enter_context(self._store.known())
+            yield devices
 
-def _define(connection: Connection, secret: str, password: str) -> None:
-    document = element(
-        "secret",
-        element("uuid", text=secret),
-        element("usage", element("target", text=secret), type="iscsi"),
-        ephemeral="yes",
-        private="yes",
-    )
-    with translated("give libvirt the password of an iSCSI target"):
-        connection.get().secretDefineXML(to_text(document), 0).setValue(password.encode(), 0)
+    def _device(self, server_id: str, volume: AttachedVolume, undo: ExitStack) -> VolumeDevice:
+        secret: str | None = None
+        match volume.connection:
+            case RbdConnection() as rbd:
+                user = self._config.rbd_user or rbd.user
+                volume = structs.replace(volume, connection=structs.replace(rbd, user=user))
+                secret = self._ceph(user)
+            case IscsiConnection(password=password) if password:
+                secret = str(uuid.uuid5(uuid.UUID(volume.volume_id), server_id))
+                undo.callback(self._store.drop, secret)
+                self._store.put(secret, "iscsi", password.encode())
+        return VolumeDevice(volume=volume, secret=secret, initiator=self._initiator)
+
+    def _ceph(self, user: str) -> str:
+        """libvirt has that user's key, under this id."""
+        configured = self._config.rbd_secret_uuid
+        secret = configured or str(uuid.uuid5(_OURS, user))
+        # A daemon may have been started anew, and a key changed since this process has.
+        if (configured or secret in self._given) and self._store.has(secret):
+            return secret
+        self._store.put(secret, "ceph", self._key(user))
+        self._given.add(secret)
+        return secret
+
+    def _key(self, user: str) -> bytes:
+        from kilonova.rbd.keyring import key_of
+
+        try:
+            return key_of(Path(self._config.images_rbd_ceph_conf), user)
+        except Unavailable as error:
+            reason = f"; nor has libvirt the secret {self._config.rbd_secret_uuid}"
+            more = reason if self._config.rbd_secret_uuid else ""
+            raise BuildFailed(f"a guest's way to Ceph: {error.message}{more}") from None

@@ -14,9 +14,10 @@ from kilonova.domain.block_devices import AttachedVolume, free_name
 from kilonova.domain.errors import BuildFailed
 from kilonova.domain.servers import BuildSpec
 from kilonova.domain.volumes import Connector
-from kilonova.virt.libvirt import host, reach, secrets
-from kilonova.virt.libvirt.connection import Connection
+from kilonova.virt.libvirt import host, reach
 from kilonova.virt.libvirt.guests import Guests
+from kilonova.virt.libvirt.secret_store import Store
+from kilonova.virt.libvirt.secrets import Secrets
 from kilonova.virt.libvirt.watch import Watch
 from kilonova.virt.libvirt.xml import volume as xml
 from kilonova.virt.libvirt.xml.build import to_text
@@ -28,16 +29,14 @@ _GIB = 1 << 30
 class GuestVolumes:
     """``name``: this host's."""
 
-    def __init__(
-        self, connection: Connection, guests: Guests, watch: Watch, config: Libvirt, name: str
-    ) -> None:
-        self._connection = connection
+    def __init__(self, secrets: Store, guests: Guests, watch: Watch, config: Libvirt, name: str) -> None:
         self._guests = guests
         self._watch = watch
         self._config = config
         # What an iSCSI qualified name may have.
         self._initiator = f"iqn.2026-01.org.kilonova:{re.sub(r'[^a-z0-9.-]', '-', name.lower())}"
         self._name = name
+        self._secrets = Secrets(secrets, config, self._initiator)
 
     def connector(self) -> Connector:
         return Connector(host=self._name, ip=host.host_ip(), initiator=self._initiator)
@@ -47,8 +46,7 @@ class GuestVolumes:
         """With what libvirt must know of them to start the guest, in the block. BuildFailed: this host cannot
         reach one."""
         reach.check(volumes)
-        secret = self._config.rbd_secret_uuid
-        with secrets.lent(self._connection, secret, self._initiator, server_id, volumes) as devices:
+        with self._secrets.lent(server_id, volumes) as devices:
             yield devices
 
     def of(self, server_id: str) -> set[str]:
@@ -65,7 +63,10 @@ class GuestVolumes:
         name = volume.device_name
         if name in taken:  # by a CD, which has its name from us alone
             name = free_name(taken, volume.disk_bus)
-        with self.lent(server_id, [volume]) as (device,):
+        view = self._guests.look(server_id)
+        if view is not None and view.is_active:
+            reach.check([volume])
+        with self._secrets.lent(server_id, [volume]) as (device,):
             self._guests.attach(server_id, to_text(xml.device(device, name)), f"volume {volume.volume_id}")
 
     def detach(self, server_id: str, volume_id: str, patience: float, cancel: Cancel) -> None:
