@@ -33,7 +33,7 @@ class Shell:
         """What it prints; AssertionError if it fails, or the guest does not answer."""
         assert self._process.stdin is not None
         mark = f"end-{uuid4().hex}"
-        self._process.stdin.write(f"({command}) </dev/null; echo; echo {mark} $?\n")
+        self._process.stdin.write(f"({command}) </dev/null 2>&1; echo; echo {mark} $?\n")
         self._process.stdin.flush()
         lines = []
         try:
