@@ -293,6 +293,8 @@ class Image(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     rbd_store_user: str = "glance"
     rbd_store_ceph_conf: str = "/etc/ceph/ceph.conf"
     """Glance's names; the file names the user's keyring."""
+    reserved_disk_mb: Count = 512
+    """MiB that uploads leave free where they are kept or staged: the database may be beside them."""
     max_converted_size: AtLeastOne = 1 << 37
     """Bytes of the disk in an image that is made raw: however small the image is, its whole disk is read."""
     show_image_direct_url: bool = False

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from kilonova.cli.parts import head
 from kilonova.cli.parts import http as parts
 
 GIVEN = """
@@ -172,3 +173,38 @@ def test_a_large_answer_reaches_a_slow_reader_whole(server: parts.Server) -> Non
         pieces.append(piece)
     assert b"".join(pieces) == LARGE
     assert not ask(connection)
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GET /" + b"a" * head.MAX_SIZE * 2, b"414"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX-Long: " + b"a" * head.MAX_SIZE * 2, b"431"),
+        (b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * (head.MAX_HEADERS + 1), b"431"),
+    ],
+)
+def test_a_head_without_end_is_refused_before_it_is_whole(
+    server: parts.Server, sent: bytes, status: bytes
+) -> None:
+    with socket.create_connection(server.bind_addr, timeout=10) as wire:
+        wire.sendall(sent)
+        with wire.makefile("rb") as answer:
+            assert answer.readline().split()[1] == status
+            assert b"Connection: close\r\n" in answer.readlines()
+    assert not ask(connect(server))
+
+
+def test_who_goes_on_sending_a_refused_head_is_left(server: parts.Server) -> None:
+    def flood(wire: socket.socket) -> None:
+        for _ in range(64):
+            wire.sendall(b"a" * (1 << 20))
+
+    with socket.create_connection(server.bind_addr, timeout=10) as wire, pytest.raises(ConnectionError):
+        flood(wire)
+
+
+def test_a_long_head_is_taken(server: parts.Server) -> None:
+    connection = connect(server)
+    many = {f"X-{number}": "v" * 100 for number in range(head.MAX_HEADERS - 10)}
+    connection.request("GET", "/?" + "a" * 30_000, headers=many)
+    assert connection.getresponse().status == 200

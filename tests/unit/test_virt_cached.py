@@ -128,6 +128,19 @@ def test_a_disk_that_cannot_be_read_keeps_everything(
     assert base.exists()
 
 
+def test_what_guests_write_is_no_overlay(
+    cache: ImageCache, source: Source, folder: Folder, tmp_path: Path
+) -> None:
+    """A guest writes what it likes into its raw disks and its console: that neither keeps an image nor stops
+    the cache."""
+    base = aged(cache.ensure(source.image(), GO_ON))
+    instance = folder.instance(overlay(folder, base, "disk.eph0"))
+    for name in ("disk.raw", "disk.rescue.raw", "disk.swap", "console.log", "disk.snapshot"):
+        (instance.path / name).write_bytes(b"QFI\xfb" + b"garbage")
+    assert cached.users(folder) == {}
+    assert cache.remove_unused(DAY) == [base.name]
+
+
 def test_what_a_build_asked_for_stays(cache: ImageCache, source: Source) -> None:
     """It has no disk yet; not even short space takes it away."""
     wanted = source.image()

@@ -82,6 +82,14 @@ def path_of(folder: Folder, spec: BuildSpec, name: Name = Name.SYSTEM) -> Path:
     return instance.path / name
 
 
+def made(disks: Files, spec: BuildSpec) -> Path:
+    """The system disk that it made."""
+    found = disks.find(spec.server_id, Name.SYSTEM)
+    assert found is not None
+    assert found.format == disks.format
+    return found.path
+
+
 def info(path: Path) -> dict[str, object]:
     return json.loads(subprocess.check_output(["qemu-img", "info", "--output=json", str(path)]))
 
@@ -110,7 +118,7 @@ def test_a_raw_disk_is_a_sparse_copy_as_large_as_the_flavor(
     where = (1 << 20, 2 << 20)
     for at in where:
         write(base, disk_format, at)
-    path = path_of(folder, spec)
+    path = path_of(folder, spec).with_name("disk.raw")
     assert Raw(folder, cache).ensure_system(spec, GO_ON) == "copy"
     assert path.stat().st_size == 2 << 30
     assert path.stat().st_blocks * 512 < 16 << 20, "sparse"
@@ -139,9 +147,9 @@ def test_a_copy_that_nobody_wants_any_more_ends(folder: Folder, cache: ImageCach
 
 def test_a_flavor_without_disk_takes_the_images_size(folder: Folder, disks: Files) -> None:
     spec = make_spec(folder, root_gb=0)
-    path = path_of(folder, spec)
+    path_of(folder, spec)
     disks.ensure_system(spec, GO_ON)
-    assert info(path)["virtual-size"] == 3 << 20
+    assert info(made(disks, spec))["virtual-size"] == 3 << 20
 
 
 def test_an_image_larger_than_the_flavor_is_refused_everywhere(
@@ -168,10 +176,29 @@ def test_a_disk_that_is_there_is_left_alone(folder: Folder, disks: Files) -> Non
 def test_half_a_disk_of_a_killed_process_is_made_anew(folder: Folder, disks: Files) -> None:
     spec = make_spec(folder)
     path = path_of(folder, spec)
-    path.with_name("disk.part").write_text("half")
+    half = {"qcow2": "disk.part", "raw": "disk.raw.part"}[disks.format]
+    path.with_name(half).write_text("half")
     disks.ensure_system(spec, GO_ON)
-    assert info(path)["format"] == disks.format
-    assert [path.name for path in path.parent.iterdir()] == ["disk"]
+    whole = made(disks, spec)
+    assert info(whole)["format"] == disks.format
+    assert list(path.parent.iterdir()) == [whole]
+
+
+def test_a_disk_has_the_format_that_it_was_made_with(folder: Folder, cache: ImageCache, disks: Files) -> None:
+    """Also when the other backend is configured later: a guest may have written another format's beginning
+    into its raw disk."""
+    spec = make_spec(folder)
+    path_of(folder, spec)
+    disks.ensure_system(spec, GO_ON)
+    assert spec.image is not None
+    disks.ensure_rescue(spec, spec.image, GO_ON)
+    for later in (Qcow2(folder, cache), Raw(folder, cache)):
+        assert later.ensure_system(spec, GO_ON) == ""
+        for name in (Name.SYSTEM, Name.RESCUE):
+            assert later.find(spec.server_id, name) == disks.find(spec.server_id, name)
+    other = Raw(folder, cache) if disks.format == "qcow2" else Qcow2(folder, cache)
+    other.remove(spec.server_id, Name.RESCUE)
+    assert disks.find(spec.server_id, Name.RESCUE) is None
 
 
 def test_an_iso_is_a_cd_and_has_no_overlay(folder: Folder, disks: Files) -> None:
@@ -210,7 +237,7 @@ def test_a_flattened_disk_needs_no_other_file(folder: Folder, cache: ImageCache,
     write(cache.path(spec.image), "qcow2", 0)  # type: ignore[arg-type]
     path = path_of(folder, spec)
     disks.ensure_system(spec, GO_ON)
-    write(path, disks.format, 1 << 20)
+    write(made(disks, spec), disks.format, 1 << 20)
     source = disks.find(spec.server_id, Name.SYSTEM)
     assert source is not None
     taken = path.with_name("taken")
@@ -241,9 +268,9 @@ def test_a_missing_tool_is_named(
 
 def test_a_server_without_image_gets_an_empty_disk(folder: Folder, disks: Files) -> None:
     spec = msgspec.structs.replace(make_spec(folder), image=None)
-    path = path_of(folder, spec)
+    path_of(folder, spec)
     assert disks.ensure_system(spec, GO_ON) == "blank"
-    seen = info(path)
+    seen = info(made(disks, spec))
     assert "backing-filename" not in seen
     assert seen["virtual-size"] == 1 << 30
 

@@ -40,6 +40,14 @@ def backing_file(path: Path) -> str | None:
     return None if name is None else str(name)
 
 
+def data_bytes(path: Path, disk_format: str, cancel: Cancel) -> int:
+    """What the disk in it takes at most when it is copied; holes take nothing. What is there once and is read
+    many times counts as many."""
+    # Of raw targets it says nothing but how large they are.
+    said = _run("measure", "--output=json", "-f", disk_format, "-O", "qcow2", "--", str(path), cancel=cancel)
+    return int(json.loads(said)["required"])
+
+
 def convert(
     source: Path, source_format: str, target: str, *, cancel: Cancel | None = None, fresh: bool = True
 ) -> None:

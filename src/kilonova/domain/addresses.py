@@ -7,6 +7,7 @@ by half, that half is a BIGINT, in the order of the addresses.
 from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import overload
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -37,6 +38,15 @@ def canonical(text: str) -> str:
         return str(parse(text))
     except ValueError:
         return text
+
+
+@overload
+def network_of(prefix: str) -> str: ...
+@overload
+def network_of(prefix: None) -> None: ...
+def network_of(prefix: str | None) -> str | None:
+    """The network that an address with a length is in, in its one spelling; ValueError if it is none."""
+    return None if prefix is None else str(parse_network(prefix, strict=False))
 
 
 def number_of(address: Address) -> int:

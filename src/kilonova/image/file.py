@@ -33,8 +33,10 @@ class FileStore:
     name = "file"
     keeps_disks = False
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, reserve: int = 0) -> None:
+        """``reserve``: bytes of the disk that an upload leaves free."""
         self._folder = folder
+        self._reserve = reserve
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._remove_partials()
 
@@ -50,7 +52,7 @@ class FileStore:
                 descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             with open(descriptor, "wb", buffering=0) as file:
                 fcntl.flock(file, fcntl.LOCK_EX)
-                size = _write(file, chunks, max_size)
+                size = _write(file, chunks, max_size, self._reserve)
                 with _storage_errors():
                     os.fsync(file.fileno())
                     partial.rename(target)
@@ -101,13 +103,21 @@ class FileStore:
             os.close(descriptor)
 
 
-def _write(file: BinaryIO, chunks: Iterable[bytes], max_size: int) -> int:
+def free_bytes(descriptor: int) -> int:
+    """Of the disk that the file is on."""
+    found = os.fstatvfs(descriptor)
+    return found.f_bavail * found.f_frsize
+
+
+def _write(file: BinaryIO, chunks: Iterable[bytes], max_size: int, reserve: int) -> int:
     """Only the writes are ours to explain: an OSError of ``chunks`` is the client's connection."""
     size = 0
     for chunk in chunks:
         size += len(chunk)
         if size > max_size:
             raise TooLarge(f"The incoming image is too large: it is more than {max_size} bytes")
+        if reserve and free_bytes(file.fileno()) < reserve + len(chunk):
+            raise TooLarge(f"Image storage media is full: {reserve >> 20} MiB are kept free")
         rest = memoryview(chunk)
         while rest:
             with _storage_errors():

@@ -147,6 +147,8 @@ class Images:
             images.change_status(conn, image_id, [image.status], ImageStatus.PENDING_DELETE)
         if image.status != ImageStatus.SAVING:
             self._bury(image_id)
+        elif self._converter is not None:
+            self._converter.stop(image_id)
 
     def upload(
         self, context: RequestContext, image_id: str, source: Source, expected: int | None = None

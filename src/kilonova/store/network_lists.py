@@ -5,7 +5,7 @@ A resource names its attributes once (``Listing``); what a user may filter and s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,9 @@ import sqlalchemy as sa
 from kilonova.domain import clock
 from kilonova.domain.errors import BadRequest
 from kilonova.store.schema.networks import network_tags
+
+_MAX_CONDITIONS = 50
+"""As many tags as a resource may have."""
 
 _TIMES = ("created_at", "updated_at")
 
@@ -48,8 +51,13 @@ class Listing:
 
         None if the marker is not among what the asker sees. BadRequest for an unknown attribute.
         """
+        asked: dict[str, bool] = {}
+        for name, desc in page.sort:
+            asked.setdefault(name, desc)  # what is sorted by already has no order left
         keys = [
-            (key, desc != page.reverse) for name, desc in page.sort if (key := self._key(name)) is not None
+            (key, desc != page.reverse)
+            for name, desc in asked.items()
+            if (key := self._key(name)) is not None
         ]
         keys.append((self.table.c.id, page.reverse))
         query = sa.select(self.table).where(visible, *self._conditions(page.filters))
@@ -155,4 +163,12 @@ def _tag_filters(owner: Column) -> Mapping[str, Callable[[list[str]], Condition]
 
 
 def _split(values: list[str]) -> list[str]:
-    return [tag for value in values for tag in value.split(",")]
+    return few("tags", (tag for value in values for tag in value.split(",")))
+
+
+def few(name: str, values: Iterable[str]) -> list[str]:
+    """Each once. BadRequest if a condition of each of them would be one that a database does not take."""
+    found = list(dict.fromkeys(values))
+    if len(found) > _MAX_CONDITIONS:
+        raise BadRequest(f"Invalid input for {name}: more than {_MAX_CONDITIONS} different values")
+    return found

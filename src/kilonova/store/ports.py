@@ -15,7 +15,7 @@ from kilonova.domain.network import FixedIp, Port
 from kilonova.domain.routers import ROUTER_OWNERS
 from kilonova.store import dialect, port_security
 from kilonova.store.database import Row
-from kilonova.store.network_lists import Condition, Listing, Page
+from kilonova.store.network_lists import Condition, Listing, Page, few
 from kilonova.store.schema.networks import ip_allocations, networks, ports
 from kilonova.store.schema.routers import floating_ips, routers
 from kilonova.store.schema.security_groups import port_security_groups
@@ -71,7 +71,9 @@ def _with_fixed_ips(values: list[str]) -> Condition:
     if "subnet_id" in asked:
         conditions.append(own.subnet_id.in_(asked["subnet_id"]))
     if "ip_address_substr" in asked:
-        parts = [own.ip.contains(part, autoescape=True) for part in asked["ip_address_substr"]]
+        parts = [
+            own.ip.contains(part, autoescape=True) for part in few("fixed_ips", asked["ip_address_substr"])
+        ]
         conditions.append(sa.or_(*parts))
     return sa.exists().where(*conditions)
 

@@ -10,8 +10,10 @@ import sqlalchemy as sa
 
 from kilonova.domain.clock import now
 from kilonova.domain.security_groups import SecurityGroupRule
-from kilonova.store import security_groups
+from kilonova.store import cidrs, security_groups
+from kilonova.store.cidrs import normalized_cidr
 from kilonova.store.network_lists import Condition, Listing, Page
+from kilonova.store.schema.security_groups import default_security_groups as defaults
 from kilonova.store.schema.security_groups import security_group_rules as rules
 
 ATTRIBUTES = {
@@ -33,8 +35,12 @@ ATTRIBUTES = {
         )
     },
     "tenant_id": rules.c.project_id,
+    "normalized_cidr": normalized_cidr(rules.c.remote_ip_prefix),
+    "belongs_to_default_sg": sa.exists().where(defaults.c.security_group_id == rules.c.security_group_id),
 }
-_listing = Listing(rules, ATTRIBUTES, {})
+_listing = Listing(
+    rules, ATTRIBUTES, {"normalized_cidr": lambda values: cidrs.one_of(rules.c.remote_ip_prefix, values)}
+)
 
 
 def visible_to(project_id: str | None) -> Condition:

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from kilonova import log
 from kilonova.domain.errors import Unavailable
-from kilonova.store import regexp
+from kilonova.store import cidrs, regexp
 
 _log = log.get("database")
 _EXECUTION = {"isolation_level": "AUTOCOMMIT"}
@@ -119,6 +119,7 @@ def _pragmas(raw: Any, _record: Any) -> None:
     raw.execute("PRAGMA cache_size=-500")  # keep each small, share pages by mmap
     raw.execute("PRAGMA mmap_size=268435456")
     regexp.register(raw)
+    cidrs.register(raw)
 
 
 def _write_ahead(raw: Any) -> None:

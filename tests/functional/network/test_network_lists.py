@@ -9,7 +9,17 @@ import pytest
 from tests.statements import sent
 
 from kilonova.network.builtin.service import BuiltinNetwork
-from kilonova.store import network_rbac, networks, ports, routers, security_groups, subnetpools, subnets
+from kilonova.store import (
+    floating_ips,
+    network_rbac,
+    networks,
+    ports,
+    routers,
+    security_group_rules,
+    security_groups,
+    subnetpools,
+    subnets,
+)
 
 from .conftest import ALICE, Caller
 
@@ -48,10 +58,44 @@ def test_filters_repeat_and_combine(alice: Caller, admin: Caller, five: list[str
         "sort_key=name&sort_dir=up",
         "sort_key=name&sort_dir=asc&sort_dir=desc",
         "changed_since=yesterday",
+        "id=x&" * 2001,
+        "tags=" + ",".join(f"t{n}" for n in range(51)),
+        "not-tags-any=" + "&not-tags-any=".join(f"t{n}" for n in range(51)),
+        "&".join(f"sort_key={name}" for name in ("name", "id", "foo")),
     ],
+    ids=lambda query: query[:40],
 )
 def test_wrong_queries(alice: Caller, query: str) -> None:
     assert alice.refused("GET", f"/networks?{query}")[0] == 400
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"sort_key": ["name", "id"] * 1500},
+        {"tags": ",".join(["t"] * 1500)},
+        {"not-tags-any": ["t", "u"] * 900},
+        {"id": [f"{number}" for number in range(1600)]},
+    ],
+    ids=lambda query: next(iter(query)),
+)
+def test_the_same_said_often_is_said_once(alice: Caller, five: list[str], query: dict[str, Any]) -> None:
+    """Made of more terms than a database takes, or of so many that making them takes the memory."""
+    assert alice.get("/networks", marker=five[0], **query)["networks"] is not None
+    assert alice.get("/networks", **query)["networks"] is not None
+
+
+def test_the_first_of_two_orders_is_the_one_that_holds(alice: Caller, five: list[str]) -> None:
+    both = {"sort_key": ["name", "name", "id"], "sort_dir": ["desc", "asc", "asc"]}
+    once = {"sort_key": ["name", "id"], "sort_dir": ["desc", "asc"]}
+    assert alice.ids("networks", **both) == alice.ids("networks", **once)
+
+
+def test_many_parts_of_addresses(alice: Caller, net: str, subnet: dict[str, Any]) -> None:
+    port = alice.create("port", network_id=net, fixed_ips=[{"ip_address": "10.0.0.77"}])["id"]
+    parts = ["ip_address_substr=.0.77", *(f"ip_address_substr=x{n}" for n in range(1500))]
+    assert alice.refused("GET", "/ports?" + "&".join(f"fixed_ips={part}" for part in parts))[0] == 400
+    assert alice.ids("ports", fixed_ips=parts[:1] * 1500) == [port]
 
 
 def test_ports_filter_by_address(alice: Caller, net: str, subnet: dict[str, Any]) -> None:
@@ -129,6 +173,8 @@ _SORTED = [
         "ports": ports.ATTRIBUTES,
         "routers": routers.ATTRIBUTES,
         "security-groups": {**security_groups.ATTRIBUTES, "shared": None},
+        "security-group-rules": security_group_rules.ATTRIBUTES,
+        "floatingips": floating_ips.ATTRIBUTES,
         "rbac-policies": network_rbac.ATTRIBUTES,
     }.items()
     for name in (*listing, "created_at")
@@ -140,6 +186,9 @@ def test_every_attribute_leads_from_page_to_page(admin: Caller) -> None:
     for number in range(3):
         net = admin.create("network", shared=number == 1, **{"router:external": number == 2})["id"]
         admin.create("subnet", network_id=net, cidr="10.0.0.0/24", enable_dhcp=number == 1)
+        if number == 2:
+            for _ in range(3):
+                admin.create("floatingip", floating_network_id=net)
         admin.create("port", network_id=net, admin_state_up=number == 1)
         admin.create("router", admin_state_up=number == 1)
         admin.create("security_group", name=f"group{number}")

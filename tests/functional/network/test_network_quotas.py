@@ -1,4 +1,4 @@
-"""Quotas, extensions and versions of the networking API."""
+"""Quotas and versions of the networking API."""
 
 from __future__ import annotations
 
@@ -66,15 +66,6 @@ def test_who_may(alice: Caller, bob: Caller, reader: Caller) -> None:
 )
 def test_wrong_quotas(admin: Caller, quota: object) -> None:
     assert admin.refused("PUT", f"/quotas/{BOB}", {"quota": quota})[0] == 400
-
-
-def test_extensions_say_the_truth(alice: Caller) -> None:
-    aliases = [item["alias"] for item in alice.get("/extensions")["extensions"]]
-    for alias in aliases:
-        assert alice.get(f"/extensions/{alias}")["extension"]["alias"] == alias
-    missing = {"stateful-security-group", "dvr", "l3-ha", "agent", "qos"}
-    assert not missing & set(aliases)
-    assert alice.refused("GET", "/extensions/dvr")[0] == 404
 
 
 @pytest.mark.parametrize(

@@ -280,3 +280,20 @@ def test_how_many_addresses_are_given(alice: Caller, admin: Caller, net: str, su
     assert admin.refused("GET", f"{path}?ip_version=5")[0] == 400
     assert admin.refused("GET", f"{path}?mtu=5")[0] == 400
     assert alice.refused("GET", path) == (403, "PolicyNotAuthorized")
+
+
+def test_availabilities_lead_from_page_to_page(alice: Caller, admin: Caller) -> None:
+    made = {alice.create("network", name=name)["id"] for name in "abc"}
+    path: str | None = "/network-ip-availabilities?limit=1&sort_key=network_name"
+    seen = []
+    while path is not None:
+        page = admin("GET", path).json
+        seen += [one["network_name"] for one in page["network_ip_availabilities"]]
+        further = [
+            one["href"] for one in page.get("network_ip_availabilities_links", []) if one["rel"] == "next"
+        ]
+        path = further[0].partition("/v2.0")[2] if further else None
+    assert seen == ["a", "b", "c"]
+    assert len(made) == 3
+    assert admin.refused("GET", "/network-ip-availabilities?marker=nothing")[0] == 404
+    assert admin.refused("GET", "/network-ip-availabilities?sort_key=mtu")[0] == 400

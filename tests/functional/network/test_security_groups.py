@@ -299,3 +299,45 @@ def test_protocols_of_ipv6_by_their_numbers(alice: Caller, web: str) -> None:
     wrong = alice.refused_create(RULE, **rule, ethertype="IPv4")
     assert wrong == (400, "SecurityGroupEthertypeConflictWithProtocol")
     alice.create(RULE, **rule, ethertype="IPv6")
+
+
+def test_rules_by_the_network_that_their_prefix_means(alice: Caller, web: str) -> None:
+    rules = [
+        alice.create(
+            RULE,
+            security_group_id=web,
+            direction="ingress",
+            ethertype="IPv6" if ":" in prefix else "IPv4",
+            remote_ip_prefix=prefix,
+        )
+        for prefix in ("10.2.0.9/16", "10.1.0.9/255.255.0.0", "FD00:0::1/64", "::ffff:1.2.3.4", "10.3.0.1")
+    ]
+    assert rules[1]["remote_ip_prefix"] == "10.1.0.9/16"
+    assert [rule["normalized_cidr"] for rule in rules] == [
+        *("10.2.0.0/16", "10.1.0.0/16", "fd00::/64", "::ffff:102:304/128", "10.3.0.1/32")
+    ]
+
+    def found(**query: Any) -> list[str]:
+        listed = alice.get("/security-group-rules", security_group_id=web, direction="ingress", **query)
+        return [rule["id"] for rule in listed["security_group_rules"]]
+
+    ids = [rule["id"] for rule in rules]
+    assert [found(normalized_cidr=rule["normalized_cidr"]) for rule in rules] == [[one] for one in ids]
+    assert found(normalized_cidr=["10.1.0.0/16", "nothing", "10.2.0.9/16"]) == [ids[1]]
+    assert found(normalized_cidr="") == []
+    assert len(alice.get("/security-group-rules", normalized_cidr="")["security_group_rules"]) == 6
+    in_order = found(sort_key="normalized_cidr")
+    assert [one for one in in_order if one in (ids[0], ids[1], ids[4])] == [ids[1], ids[0], ids[4]]
+
+
+def test_rules_of_default_groups(alice: Caller, admin: Caller, web: str) -> None:
+    default = default_of(alice)["id"]
+
+    def groups(caller: Caller, **query: Any) -> set[str]:
+        listed = caller.get("/security-group-rules", **query)["security_group_rules"]
+        return {rule["security_group_id"] for rule in listed}
+
+    assert groups(alice, belongs_to_default_sg="true") == {default}
+    assert groups(alice, belongs_to_default_sg="False") == {web}
+    assert default in groups(admin, belongs_to_default_sg="1")
+    assert alice.refused("GET", "/security-group-rules?belongs_to_default_sg=x")[0] == 400

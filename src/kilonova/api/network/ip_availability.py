@@ -34,9 +34,11 @@ def index(network: BuiltinNetwork, request: Request) -> Reply:
     version = _version(filters.pop("ip_version", []))
     if unknown := sorted(set(filters) - set(_NAMES)):
         raise BadRequest(f"Invalid input for filters: {unknown[0]} is no attribute to filter by")
+    if unknown := [name for name, _ in page.sort if name not in _NAMES]:
+        raise BadRequest(f"Invalid input for sort_key: {unknown[0]} is no attribute to sort by")
     wanted = Page(
         filters={_NAMES[name]: values for name, values in filters.items()},
-        sort=[(_NAMES.get(name, name), descending) for name, descending in page.sort],
+        sort=[(_NAMES[name], descending) for name, descending in page.sort],
         limit=page.limit,
         marker=page.marker,
         reverse=page.reverse,
@@ -45,8 +47,12 @@ def index(network: BuiltinNetwork, request: Request) -> Reply:
         found = network_store.page(conn, wanted, None)
         if found is None:
             raise NotFound(f"Network {page.marker} (the marker) could not be found.")
-        views = _views(conn, found[0], version)
-    return Reply(body={"network_ip_availabilities": [lists.fields(request, view) for view in views]})
+        items, more, before = found
+        views = _views(conn, items, version)
+    links = lists.links(
+        request, "network_ip_availabilities", _URL, page, [one.id for one in items], more, before
+    )
+    return Reply(body={"network_ip_availabilities": [lists.fields(request, view) for view in views], **links})
 
 
 def show(network: BuiltinNetwork, request: Request, network_id: str) -> Reply:

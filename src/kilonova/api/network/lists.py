@@ -13,12 +13,17 @@ from kilonova.store.network_lists import Page
 MAX_LIMIT = 1000
 """Items of one page (Neutron's pagination_max_limit). The links lead on."""
 
+_MAX_VALUES = 2000
+"""Values of all filters of one request."""
+
 _CONTROLS = ("fields", "limit", "marker", "page_reverse", "sort_key", "sort_dir")
 
 
 def asked(request: Request, admins: Collection[str]) -> Page:
     """``admins``: attributes that only they may filter by."""
     filters = {name: request.query_all(name) for name in request.raw.params if name not in _CONTROLS}
+    if sum(map(len, filters.values())) > _MAX_VALUES:
+        raise BadRequest(f"Invalid input for filters: more than {_MAX_VALUES} values")
     if not request.context.is_admin and (hidden := sorted(set(filters) & set(admins))):
         raise BadRequest(f"Invalid input for filters: {hidden[0]} is no attribute to filter by")
     return Page(

@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from kilonova.api.network.resources import Resource, View
+from kilonova.domain.addresses import network_of
 from kilonova.domain.clock import iso8601
 from kilonova.domain.context import RequestContext
 from kilonova.domain.security_groups import SecurityGroup, SecurityGroupRule
@@ -67,7 +68,7 @@ def _rule_view(rule: SecurityGroupRule, defaults: set[str]) -> dict[str, Any]:
         "port_range_min": rule.port_range_min,
         "port_range_max": rule.port_range_max,
         "remote_ip_prefix": rule.remote_ip_prefix,
-        "normalized_cidr": security_group_rules.normalized(rule.remote_ip_prefix),
+        "normalized_cidr": network_of(rule.remote_ip_prefix),
         "remote_group_id": rule.remote_group_id,
         "remote_address_group_id": None,
         "belongs_to_default_sg": rule.security_group_id in defaults,

@@ -91,8 +91,10 @@ def bootstrap(db: Database, identity: Identity, state: Folder) -> bool:
 
 def open_images(config: Config, db: Database, folder: Path, closing: ExitStack) -> tuple[Images, Stores]:
     """The image service over that folder. The first process there mends what a kill has left."""
-    stores = _stores(config, FileStore(folder), closing)
-    converter = Converter(folder / "staging", config.image.max_converted_size)
+    reserve = config.image.reserved_disk_mb << 20
+    stores = _stores(config, FileStore(folder, reserve), closing)
+    converter = Converter(folder / "staging", config.image.max_converted_size, reserve)
+    closing.callback(converter.close)
     images = Images(db, stores, config, converter if stores.default.keeps_disks else None)
     lock = closing.enter_context((folder / ".lock").open("w"))
     try:

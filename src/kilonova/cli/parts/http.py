@@ -17,7 +17,7 @@ from cheroot import wsgi
 from cheroot.server import HTTPConnection
 
 from kilonova.api import bodies
-from kilonova.cli.parts import wire
+from kilonova.cli.parts import head, wire
 
 _THREADS = 16
 _KEPT_CONNECTIONS = 1000
@@ -39,6 +39,7 @@ class Server(wsgi.Server):
         # Who answers is said before serve(): until then what comes waits in the socket.
         super().__init__((address, port), None, numthreads=_THREADS, request_queue_size=512, timeout=30)
         self.gateway = bodies.Gateway
+        self.max_request_header_size = head.MAX_SIZE
         self.keep_alive_conn_limit = _KEPT_CONNECTIONS
         self.shutdown_timeout = _BUSY_GRACE
         self.ConnectionClass = _Connection
@@ -101,6 +102,8 @@ class Server(wsgi.Server):
 
 class _Connection(HTTPConnection):
     """One that the server knows to be open."""
+
+    RequestHandlerClass = head.Request
 
     def __init__(self, server: Server, sock: Any, *_: Any) -> None:
         super().__init__(server, sock, wire.open_file)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from ipaddress import ip_network
+from ipaddress import ip_interface
 
 import sqlalchemy as sa
 from msgspec import UNSET, structs
 
 from kilonova.config import Config
+from kilonova.domain.addresses import network_of
 from kilonova.domain.clock import now
 from kilonova.domain.context import RequestContext
 from kilonova.domain.security_groups import (
@@ -93,14 +94,9 @@ def owners(_conn: sa.Connection, rule: SecurityGroupRule) -> list[str]:
     return [rule.project_id]
 
 
-def normalized(prefix: str | None) -> str | None:
-    """The network that an address with a length is in."""
-    return None if prefix is None else str(ip_network(prefix, strict=False))
-
-
 def filter_of(rule: SecurityGroupRule) -> Filter:
     """What it means. Two rules that mean the same are one rule twice."""
-    prefix = normalized(rule.remote_ip_prefix)
+    prefix = network_of(rule.remote_ip_prefix)
     return Filter(
         direction=rule.direction,
         ethertype=rule.ethertype,
@@ -221,11 +217,11 @@ def _prefix(asked: str | None, ethertype: str) -> str | None:
     if "%" in asked:  # a zone, which ip_network() takes, and which means something on one host at most
         raise wrong
     try:
-        network = ip_network(asked, strict=False)
+        prefix = ip_interface(asked)
     except ValueError as error:
         raise wrong from error
-    if network.version != (4 if ethertype == IPV4 else 6):
+    if prefix.version != (4 if ethertype == IPV4 else 6):
         raise errors.SecurityGroupRuleParameterConflict(
             f"Conflicting value ethertype {ethertype} for CIDR {asked}"
         )
-    return asked if "/" in asked else f"{asked}/{network.prefixlen}"
+    return str(prefix)

@@ -21,10 +21,9 @@ from kilonova import log, metrics
 from kilonova.disk_image import qemu_img
 from kilonova.domain.errors import BuildFailed
 from kilonova.domain.servers import ImageRef
-from kilonova.virt.libvirt.folder import Folder
+from kilonova.virt.libvirt.folder import OVERLAYS, Folder
 
 _FILE = re.compile(r"[0-9a-f]{64,128}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_QCOW2 = b"QFI\xfb"
 _log = log.get("virt.images")
 _removed = metrics.Counter("image_cache_removed", "Images that the host's cache gave up.")
 
@@ -90,7 +89,8 @@ def listed(folder: Folder) -> list[CachedImage]:
 def users(folder: Folder) -> dict[str, set[str]]:
     """File of the cache → servers with a disk that is based on it, as the disks themselves say.
 
-    BuildFailed if one cannot be read: then nobody knows.
+    Asked are those alone that are overlays by their name: what a guest writes may look like one. BuildFailed
+    if one cannot be read: then nobody knows.
     """
     found: dict[str, set[str]] = {}
     for server_id in folder.server_ids():
@@ -149,22 +149,17 @@ def _turn(lock: Path) -> Iterator[bool]:
 
 
 def _bases(folder: Path) -> Iterator[Path]:
-    for path in folder.rglob("*"):
+    for path in (folder / name for name in OVERLAYS):
+        if not path.exists():
+            continue
         try:
-            if path.is_symlink() or not path.is_file() or not _is_qcow2(path):
-                continue
             name = qemu_img.backing_file(path)
-        except (OSError, BuildFailed):
+        except BuildFailed:
             if path.exists():
                 raise
             continue  # it went in between
         if name is not None:
             yield path.parent / name
-
-
-def _is_qcow2(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(len(_QCOW2)) == _QCOW2
 
 
 def _same(one: Path, other: Path) -> bool:

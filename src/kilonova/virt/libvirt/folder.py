@@ -1,7 +1,7 @@
 """Where things lie: every path of the driver, made from checked ids, inside one folder.
 
 embed/                    root of qemu:///embed: libvirt's own configuration, sockets and logs
-instances/<server id>/    disk, disk.eph0, disk.swap, disk.config, disk.snapshot, console.log, marks
+instances/<server id>/    disk (or disk.raw), disk.eph0, disk.swap, disk.config, disk.snapshot, console.log
 _base/                    images, each fetched once, never written again
 """
 
@@ -15,6 +15,8 @@ from pathlib import Path
 from kilonova.domain.errors import BuildAborted, BuildFailed, NotFound
 from kilonova.virt.ids import checked_id
 
+OVERLAYS = ("disk", "disk.rescue")
+"""Files in a server's folder that are qcow2, as we made them. In most others guests choose every byte."""
 _PREFIX = "instance-"
 _HASH = re.compile(r"[0-9a-f]{64,128}")
 

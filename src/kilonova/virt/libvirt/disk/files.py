@@ -24,7 +24,7 @@ from kilonova.virt.libvirt.disk.base import (
     is_cdrom,
     system_size,
 )
-from kilonova.virt.libvirt.folder import Folder
+from kilonova.virt.libvirt.folder import OVERLAYS, Folder
 from kilonova.virt.libvirt.images import ImageCache, virtual_size
 
 _MKFS_TIMEOUT = 120.0
@@ -48,8 +48,8 @@ class Files:
         raise NotImplementedError
 
     def ensure_system(self, spec: BuildSpec, cancel: Cancel) -> str:
-        path = self._path(spec.server_id, Name.SYSTEM)
-        if is_cdrom(spec) or path.exists():
+        path = self._new(spec.server_id, Name.SYSTEM)
+        if is_cdrom(spec) or self.find(spec.server_id, Name.SYSTEM) is not None:
             return ""
         image = spec.image
         if image is None:
@@ -62,7 +62,7 @@ class Files:
 
     def ensure_rescue(self, spec: BuildSpec, image: ImageRef, cancel: Cancel) -> None:
         size = virtual_size(self._images.path(image), image)
-        path = self._path(spec.server_id, Name.RESCUE)
+        path = self._new(spec.server_id, Name.RESCUE)
         once(path, lambda part: self._of_image(part, image, size, cancel))
 
     def ensure_ephemeral(self, spec: BuildSpec) -> None:
@@ -75,14 +75,14 @@ class Files:
             once(self._path(spec.server_id, Name.SWAP), lambda part: formatted(part, size, ("mkswap",)))
 
     def find(self, server_id: str, name: Name) -> Source | None:
-        path = self._path(server_id, name)
-        if not path.exists():
-            return None
-        of_image = name in (Name.SYSTEM, Name.RESCUE)
-        return FileSource(path=path, format=self.format if of_image else "raw")
+        for path, disk_format in self._ways(server_id, name).items():
+            if path.exists():
+                return FileSource(path=path, format=disk_format)
+        return None
 
     def remove(self, server_id: str, name: Name) -> None:
-        self._path(server_id, name).unlink(missing_ok=True)
+        for path in self._ways(server_id, name):
+            path.unlink(missing_ok=True)
 
     def remove_all(self, server_id: str) -> None:
         self._folder.remove(server_id)
@@ -95,6 +95,19 @@ class Files:
 
     def _path(self, server_id: str, name: Name) -> Path:
         return self._folder.instance(server_id).path / name
+
+    def _new(self, server_id: str, name: Name) -> Path:
+        """Of a disk with an image, as this backend makes it."""
+        found = self._ways(server_id, name)
+        return next(path for path, disk_format in found.items() if disk_format == self.format)
+
+    def _ways(self, server_id: str, name: Name) -> dict[Path, Literal["qcow2", "raw"]]:
+        """Where it may be, and the format that it has there: the name says it, never the content nor what is
+        configured now, for a guest may write into a raw disk what another format begins with."""
+        path = self._path(server_id, name)
+        if name not in OVERLAYS:
+            return {path: "raw"}
+        return {path: "qcow2", path.with_name(f"{path.name}.raw"): "raw"}
 
 
 def once(path: Path, make: Callable[[Path], None]) -> None:
