@@ -29,6 +29,8 @@ BASE: dict[str, dict[str, Any]] = {
     "compute": {"report_interval": 1.0, "service_down_time": 10.0},
     "quota": {"instances": -1, "cores": -1, "ram": -1},
     "network": {"quota_port": -1},
+    "volume": {"name": "box", "quota_volumes": -1, "quota_gigabytes": -1, "quota_snapshots": -1},
+    "volume.backends.file": {"driver": "file", "shared": True},
 }
 """Every service's configuration: short leases, so that recovery is seen in seconds."""
 
@@ -69,6 +71,8 @@ class Cluster(Client):
         self._turn = itertools.cycle(self._urls)
         self.url = next(self._turn)
         self.image_id = self.network_id = ""
+        self.lost: set[str] = set()
+        """Volumes whose bytes were taken away."""
 
     def _add(self, name: str, fates: Fates | None) -> None:
         kind = name.partition("-")[0]
@@ -142,23 +146,36 @@ class Cluster(Client):
         self.image_id, self.network_id = self.image(b"\0" * 512), self.network("10.91.0.0/16")
 
     def delete_all(self) -> None:
-        """Until all are gone. AssertionError."""
+        """Servers, then volumes, until all are gone. AssertionError."""
         ids = [server["id"] for server in self.ask("GET", "/compute/v2.1/servers?limit=1000")[1]["servers"]]
         for server_id in ids:
             self.ask("DELETE", f"/compute/v2.1/servers/{server_id}")
         until(lambda: self.ask("GET", "/compute/v2.1/servers")[1]["servers"] == [], 60, "all to be gone")
+        for volume in self.volumes():
+            self.ask_volume("DELETE", f"/volumes/{volume['id']}?cascade=true")
+        until(lambda: self.volumes() == [], 60, "all volumes to be gone")
 
-    def ask_any(self, method: str, path: str, body: Any = None) -> Any:
+    def ask_volume(self, method: str, path: str, body: Any = None) -> Any:
+        """(status, JSON) of the Block Storage API."""
+        headers = {"OpenStack-API-Version": "volume 3.70"}
+        return self.ask_any(method, f"/volume/v3{path}", body, headers)
+
+    def volumes(self) -> list[dict[str, Any]]:
+        """In detail."""
+        found: list[dict[str, Any]] = self.ask_volume("GET", "/volumes/detail?limit=1000")[1]["volumes"]
+        return found
+
+    def ask_any(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Any:
         """As ask(), of one API after the other until one answers. ``NOT_NOW`` if none did.
 
         A request whose answer was lost may be made twice.
         """
         for _ in self._urls[1:]:
             try:
-                return self.ask(method, path, body)
+                return self.ask(method, path, body, headers)
             except NOT_NOW:
                 self.url = next(self._turn)
-        return self.ask(method, path, body)
+        return self.ask(method, path, body, headers)
 
     # --- the hosts
 
@@ -172,11 +189,23 @@ class Cluster(Client):
 
     def nics(self, host: str, server: str) -> dict[str, bool]:
         """The taps of a fake guest, and whether their links are up."""
+        return dict(self._guest(host, server).get("nics", {}))
+
+    def volumes_of_guest(self, host: str, server: str) -> dict[str, int]:
+        """Volume → GiB that the fake guest believes it has; 0: as large as it was when it came."""
+        return dict(self._guest(host, server).get("volumes", {}))
+
+    def _guest(self, host: str, server: str) -> dict[str, Any]:
         try:
-            found = json.loads((self.state / "hosts" / host / f"{server}.json").read_text())["nics"]
+            found: dict[str, Any] = json.loads((self.state / "hosts" / host / f"{server}.json").read_text())
         except FileNotFoundError:
             return {}
-        return dict(found)
+        return found
+
+    def volume_files(self) -> set[str]:
+        """Names of all that the volume manager keeps."""
+        folder = self.state / "volumes"
+        return {path.name for path in folder.iterdir()} if folder.exists() else set()
 
 
 Backends = tuple[Rabbit, PostgreSQL, str]

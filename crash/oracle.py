@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
+from crash import volume_oracle
 from crash.cluster import Cluster
 from kilonova.domain.network import tap_name
 
@@ -20,7 +21,8 @@ _NAMES_A_STEP = re.compile(
 
 def disagreements(cluster: Cluster) -> list[str]:
     """What cannot be, or is not at its end; empty when all is well."""
-    return [*cluster.unexplained(), *_on_hosts(cluster), *_nics(cluster), *_faults(cluster)]
+    found = [*cluster.unexplained(), *_on_hosts(cluster), *_nics(cluster), *_faults(cluster)]
+    return found + volume_oracle.disagreements(cluster)
 
 
 def settle(cluster: Cluster, timeout: float, going_on: Callable[[], object] = lambda: None) -> float:

@@ -22,10 +22,11 @@ from tests.running import until
 from crash.cluster import Cluster, backends
 from crash.oracle import settle
 from crash.scenarios import SCENARIOS, Scenario, enable, server_name, state_of, story_of
+from crash.volume_scenarios import VOLUME_SCENARIOS
 from kilonova import log
 from kilonova.store.database import Database
 
-_COUNTS = {"api": 1, "conductor": 1, "scheduler": 1, "compute": 2}
+_COUNTS = {"api": 1, "conductor": 1, "scheduler": 1, "compute": 2, "volume": 1}
 _PATIENCE = 60.0
 
 
@@ -85,7 +86,7 @@ class _Points:
         self._cluster.start()
         self._cluster.furnish()
         enable(self._cluster, "host-2", False)
-        for scenario in SCENARIOS:
+        for scenario in [*SCENARIOS, *VOLUME_SCENARIOS]:
             try:
                 for point, victim in self._new_points(scenario):
                     if only not in scenario.name:
@@ -152,10 +153,12 @@ class _Points:
         """Well, and nothing is left of it. AssertionError."""
         cluster = self._cluster
         ends = {scenario.goal, scenario.late} - {""}
+        state = scenario.state or state_of
         try:
-            until(lambda: state_of(cluster, server) in ends, _PATIENCE, scenario.goal)
+            until(lambda: state(cluster, server) in ends, _PATIENCE, scenario.goal)
         except AssertionError as error:
-            raise AssertionError(f"{story_of(cluster, server)}, not {scenario.goal}") from error
+            told = state(cluster, server) if scenario.state else story_of(cluster, server)
+            raise AssertionError(f"{told}, not {scenario.goal}") from error
         settle(cluster, scenario.settles)
         scenario.finally_(cluster, server)
 
@@ -172,3 +175,4 @@ class _Points:
         cluster.delete_all()
         settle(cluster, _PATIENCE)
         assert all(not servers for servers in cluster.on_hosts().values()), cluster.on_hosts()
+        assert not cluster.volume_files(), cluster.volume_files()

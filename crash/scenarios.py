@@ -43,6 +43,8 @@ class Scenario:
     """Seconds within which all must be well again."""
     finally_: Callable[[Cluster, str], None] = lambda _cluster, _server: None
     """What must be true in the end, beside what always must. AssertionError."""
+    state: Callable[[Cluster, str], str] | None = None
+    """What it ends in, if it is not a server: of the name that it is given."""
     late: str = ""
     """Where it may end too, if the conductor that was to say that it takes too long dies of that."""
 
@@ -85,7 +87,7 @@ def id_of(cluster: Cluster, server: str) -> str:
 # --- what is asked
 
 
-def _build(cluster: Cluster, server: str, **headers: str) -> None:
+def build(cluster: Cluster, server: str, **headers: str) -> None:
     with suppress(*NOT_NOW):
         body = {
             "name": server,
@@ -99,7 +101,7 @@ def _build(cluster: Cluster, server: str, **headers: str) -> None:
 
 
 def _build_with_key(cluster: Cluster, server: str) -> None:
-    _build(cluster, server, **{"Idempotency-Key": server})
+    build(cluster, server, **{"Idempotency-Key": server})
 
 
 def _build_again_with_key(cluster: Cluster, server: str) -> None:
@@ -110,13 +112,13 @@ def _build_again_with_key(cluster: Cluster, server: str) -> None:
     assert count == 1, f"{count} servers of one key"
 
 
-def _delete(cluster: Cluster, server: str) -> None:
+def delete(cluster: Cluster, server: str) -> None:
     with suppress(*NOT_NOW):
         status, answer = cluster.ask("DELETE", f"/compute/v2.1/servers/{id_of(cluster, server)}")
         assert status == 204, answer
 
 
-def _action(name: str, value: object = None, accepted: int = 202) -> Callable[[Cluster, str], None]:
+def action(name: str, value: object = None, accepted: int = 202) -> Callable[[Cluster, str], None]:
     def act(cluster: Cluster, server: str) -> None:
         path = f"/compute/v2.1/servers/{id_of(cluster, server)}/action"
         with suppress(*NOT_NOW):
@@ -126,8 +128,8 @@ def _action(name: str, value: object = None, accepted: int = 202) -> Callable[[C
     return act
 
 
-_create_image = _action("createImage", {"name": "s"})
-_create_backup = _action("createBackup", {"name": "b", "backup_type": "daily", "rotation": 0})
+_create_image = action("createImage", {"name": "s"})
+_create_backup = action("createBackup", {"name": "b", "backup_type": "daily", "rotation": 0})
 
 
 def _images_are_clear(cluster: Cluster, server: str) -> None:
@@ -138,23 +140,23 @@ def _images_are_clear(cluster: Cluster, server: str) -> None:
 
 
 def _rebuild(cluster: Cluster, server: str) -> None:
-    _action("rebuild", {"imageRef": cluster.image_id})(cluster, server)
+    action("rebuild", {"imageRef": cluster.image_id})(cluster, server)
 
 
-_rescue = _action("rescue", None, 200)
+_rescue = action("rescue", None, 200)
 
 
 def _attach(cluster: Cluster, server: str) -> None:
     """Nobody waits for the answer here: if the host dies it comes after a minute."""
     path = f"/compute/v2.1/servers/{id_of(cluster, server)}/os-interface"
     body = {"interfaceAttachment": {"net_id": cluster.network_id}}
-    _in_background(cluster, "POST", path, body)
+    in_background(cluster, "POST", path, body)
 
 
 def _detach(cluster: Cluster, server: str) -> None:
     path = f"/compute/v2.1/servers/{id_of(cluster, server)}/os-interface"
     with suppress(*NOT_NOW):
-        _in_background(cluster, "DELETE", f"{path}/{_port_of(cluster, server)}", None)
+        in_background(cluster, "DELETE", f"{path}/{_port_of(cluster, server)}", None)
 
 
 def _link_down(cluster: Cluster, server: str) -> None:
@@ -185,7 +187,7 @@ def _port_of(cluster: Cluster, server: str) -> str:
     return str(nic["port_id"])
 
 
-def _in_background(cluster: Cluster, method: str, path: str, body: object) -> None:
+def in_background(cluster: Cluster, method: str, path: str, body: object) -> None:
     def ask() -> None:
         """Again while the host seems down: on a busy machine a restart takes longer than it may be silent."""
         with suppress(*NOT_NOW, AssertionError):
@@ -196,7 +198,7 @@ def _in_background(cluster: Cluster, method: str, path: str, body: object) -> No
     asking.join(_ANSWERED)
 
 
-def _settled(state: str, *ways: Callable[[Cluster, str], None]) -> Callable[[Cluster, str], None]:
+def settled(state: str, *ways: Callable[[Cluster, str], None]) -> Callable[[Cluster, str], None]:
     """Do these one after the other; in the end the server is in that state."""
 
     def prepare(cluster: Cluster, server: str) -> None:
@@ -226,13 +228,13 @@ def _handed_over_twice(cluster: Cluster, server: str) -> None:
     """The host does not hear of its build before it starts again."""
     compute = cluster.services["compute-1"]
     compute.send(signal.SIGSTOP)
-    _build(cluster, server)
+    build(cluster, server)
     _placed_on(cluster, server, _FIRST)
     compute.kill()
     compute.begin()
 
 
-def _heard_late(change: Callable[[Cluster, str], None]) -> Callable[[Cluster, str], None]:
+def heard_late(change: Callable[[Cluster, str], None]) -> Callable[[Cluster, str], None]:
     """The host does not hear of it before it starts again."""
 
     def run(cluster: Cluster, server: str) -> None:
@@ -253,7 +255,7 @@ def _left(cluster: Cluster, server: str) -> None:
     enable(cluster, "host-2", True)
     dead.send(signal.SIGSTOP)
     try:
-        _build(cluster, server)
+        build(cluster, server)
         _placed_on(cluster, server, {"host-2"})
         for host in _FIRST:
             enable(cluster, host, True)
@@ -268,7 +270,7 @@ def _unshelve_nowhere(cluster: Cluster, server: str) -> None:
     for host in _FIRST:
         enable(cluster, host, False)
     try:
-        _action("unshelve")(cluster, server)
+        action("unshelve")(cluster, server)
         with suppress(AssertionError):
             until(lambda: state_of(cluster, server)[-1:] != "*", _LOOK, f"{server} to end")
     finally:
@@ -285,8 +287,8 @@ def enable(cluster: Cluster, host: str, enabled: bool) -> None:
     assert status == 200, answer
 
 
-_active = _settled("active", _build)
-_stopped = _settled("stopped", _build, _action("os-stop"))
+active = settled("active", build)
+_stopped = settled("stopped", build, action("os-stop"))
 _FAILS: Mapping[str, Options] = {
     "compute": {"fake": {"step_failures": {"ensure_paused": 1.0}}},
     "conductor": {"operations": {"max_attempts": 2}},
@@ -296,7 +298,7 @@ _FAILS: Mapping[str, Options] = {
 _CANNOT_ATTACH: Mapping[str, Options] = {"compute": {"fake": {"step_failures": {"attach_interface": 1.0}}}}
 
 
-def _slow(step: str, timeout: str) -> Mapping[str, Options]:
+def slow(step: str, timeout: str) -> Mapping[str, Options]:
     """Work that takes longer than it may."""
     return {
         "api": {"operations": {timeout: 2.0}},
@@ -305,77 +307,77 @@ def _slow(step: str, timeout: str) -> Mapping[str, Options]:
 
 
 SCENARIOS = [
-    Scenario("build", "active", _build),
+    Scenario("build", "active", build),
     Scenario("build-with-key", "active", _build_with_key, again=_build_again_with_key),
-    Scenario("delete", "deleted", _delete, _active),
-    Scenario("stop", "stopped", _action("os-stop"), _active),
-    Scenario("start", "active", _action("os-start"), _stopped),
-    Scenario("reboot-soft", "active", _action("reboot", {"type": "SOFT"}), _active),
-    Scenario("reboot-hard", "active", _action("reboot", {"type": "HARD"}), _active),
-    Scenario("pause", "paused", _action("pause"), _active),
-    Scenario("unpause", "active", _action("unpause"), _settled("paused", _build, _action("pause"))),
-    Scenario("suspend", "suspended", _action("suspend"), _active),
-    Scenario("resume", "active", _action("resume"), _settled("suspended", _build, _action("suspend"))),
-    Scenario("create-image", "active", _create_image, _active, finally_=_images_are_clear),
-    Scenario("create-backup", "active", _create_backup, _active, finally_=_images_are_clear),
+    Scenario("delete", "deleted", delete, active),
+    Scenario("stop", "stopped", action("os-stop"), active),
+    Scenario("start", "active", action("os-start"), _stopped),
+    Scenario("reboot-soft", "active", action("reboot", {"type": "SOFT"}), active),
+    Scenario("reboot-hard", "active", action("reboot", {"type": "HARD"}), active),
+    Scenario("pause", "paused", action("pause"), active),
+    Scenario("unpause", "active", action("unpause"), settled("paused", build, action("pause"))),
+    Scenario("suspend", "suspended", action("suspend"), active),
+    Scenario("resume", "active", action("resume"), settled("suspended", build, action("suspend"))),
+    Scenario("create-image", "active", _create_image, active, finally_=_images_are_clear),
+    Scenario("create-backup", "active", _create_backup, active, finally_=_images_are_clear),
     Scenario(
         "create-image-fails",
         "active",
         _create_image,
-        _active,
+        active,
         {"compute": {"fake": {"step_failures": {"take_snapshot": 1.0}}}},
         finally_=_images_are_clear,
     ),
-    Scenario("rebuild", "active", _rebuild, _active),
+    Scenario("rebuild", "active", _rebuild, active),
     Scenario("rebuild-of-what-is-off", "stopped", _rebuild, _stopped),
-    Scenario("rescue", "rescued", _rescue, _active),
-    Scenario("unrescue", "active", _action("unrescue"), _settled("rescued", _build, _rescue)),
-    Scenario("shelve", "shelved_offloaded", _action("shelve"), _active, finally_=_images_are_clear),
+    Scenario("rescue", "rescued", _rescue, active),
+    Scenario("unrescue", "active", action("unrescue"), settled("rescued", build, _rescue)),
+    Scenario("shelve", "shelved_offloaded", action("shelve"), active, finally_=_images_are_clear),
     Scenario(
         "unshelve",
         "active",
-        _action("unshelve"),
-        _settled("shelved_offloaded", _build, _action("shelve")),
+        action("unshelve"),
+        settled("shelved_offloaded", build, action("shelve")),
         finally_=_images_are_clear,
     ),
     Scenario(
         "unshelve-fails",
         "shelved_offloaded",
         _unshelve_nowhere,
-        _settled("shelved_offloaded", _build, _action("shelve")),
+        settled("shelved_offloaded", build, action("shelve")),
         finally_=_images_are_clear,
     ),
-    Scenario("attach-interface", "active", _attach, _active),
-    Scenario("detach-interface", "active", _detach, _active),
-    Scenario("attach-interface-heard-late", "active", _heard_late(_attach), _active),
-    Scenario("detach-interface-heard-late", "active", _heard_late(_detach), _active),
-    Scenario("attach-interface-fails", "active", _attach, _active, _CANNOT_ATTACH),
+    Scenario("attach-interface", "active", _attach, active),
+    Scenario("detach-interface", "active", _detach, active),
+    Scenario("attach-interface-heard-late", "active", heard_late(_attach), active),
+    Scenario("detach-interface-heard-late", "active", heard_late(_detach), active),
+    Scenario("attach-interface-fails", "active", _attach, active, _CANNOT_ATTACH),
     Scenario(
         "attach-interface-takes-too-long",
         "active",
         _attach,
-        _active,
-        _slow("attach_interface", "action_timeout"),
+        active,
+        slow("attach_interface", "action_timeout"),
     ),
-    Scenario("port-link-down", "active", _link_down, _active, settles=_BY_ITSELF),
-    Scenario("port-deleted", "active", _port_deleted, _active, settles=_BY_ITSELF),
-    Scenario("port-said-to-be-deleted", "active", _said_to_be_deleted, _active, settles=_BY_ITSELF),
+    Scenario("port-link-down", "active", _link_down, active, settles=_BY_ITSELF),
+    Scenario("port-deleted", "active", _port_deleted, active, settles=_BY_ITSELF),
+    Scenario("port-said-to-be-deleted", "active", _said_to_be_deleted, active, settles=_BY_ITSELF),
     Scenario("build-heard-late", "active", _handed_over_twice),
     Scenario("build-of-a-host-that-dies", "active", _left),
-    Scenario("build-fails", "error", _build, options=_FAILS),
-    Scenario("delete-of-what-failed", "deleted", _delete, _settled("error", _build), _FAILS),
+    Scenario("build-fails", "error", build, options=_FAILS),
+    Scenario("delete-of-what-failed", "deleted", delete, settled("error", build), _FAILS),
     Scenario(
-        "build-takes-too-long", "error", _build, options=_slow("ensure_disks", "build_timeout"), late="active"
+        "build-takes-too-long", "error", build, options=slow("ensure_disks", "build_timeout"), late="active"
     ),
     Scenario(
         "stop-takes-too-long",
         "error",
-        _action("os-stop"),
-        _active,
-        _slow("power_off", "action_timeout"),
+        action("os-stop"),
+        active,
+        slow("power_off", "action_timeout"),
         late="stopped",
     ),
     Scenario(
-        "delete-takes-too-long", "error", _delete, _active, _slow("destroy", "action_timeout"), late="deleted"
+        "delete-takes-too-long", "error", delete, active, slow("destroy", "action_timeout"), late="deleted"
     ),
 ]

@@ -22,9 +22,10 @@ from crash.plan import Fault, plan
 from crash.service import Service
 from crash.users import Users
 
-COUNTS = {"api": 2, "conductor": 2, "scheduler": 2, "compute": 3}
+COUNTS = {"api": 2, "conductor": 2, "scheduler": 2, "compute": 3, "volume": 2}
 SLOW = {
-    "step_seconds": {"ensure_base_image": 0.3, "ensure_disks": 0.5, "ensure_paused": 0.5, "destroy": 0.5},
+    "step_seconds": {"ensure_base_image": 0.3, "ensure_disks": 0.5, "ensure_paused": 0.5, "destroy": 0.5}
+    | {"attach_volume": 0.3, "detach_volume": 0.3},
     "step_failures": {"ensure_disks": 0.02},
 }
 """The fake hosts: builds take their time, so that who dies leaves some half done; some fail."""
@@ -111,6 +112,7 @@ def _break_and_look(
     settle(cluster, LIMIT, weather.watch)
     weather.watch()
     assert not any(cluster.on_hosts().values()), f"left on hosts: {cluster.on_hosts()}"
+    assert not cluster.volume_files(), f"left in the store: {cluster.volume_files()}"
 
 
 class _Weather:

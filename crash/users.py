@@ -1,4 +1,5 @@
-"""The users of a cluster while everything dies: fifty builds at once, then deletes, actions and more builds.
+"""The users of a cluster while everything dies: fifty builds at once, then deletes, actions and more builds;
+and volumes (crash/volume_users.py).
 
 They do as clients do: a request that was not answered, or not now, is made again.
 """
@@ -11,6 +12,7 @@ from random import Random
 from typing import Any
 
 from crash.cluster import NOT_NOW, Cluster
+from crash.volume_users import VolumeUsers
 
 _AT_ONCE = 10
 _PAUSE = 0.3
@@ -27,9 +29,11 @@ class Users:
         self._builds = builds
         self._left = threading.Semaphore(builds)
         self._made: list[str] = []
+        self._volumes = VolumeUsers(cluster, seed, self._made)
         self._stopping = threading.Event()
         self._threads = [threading.Thread(target=self._build, daemon=True) for _ in range(_AT_ONCE)]
         self._threads.append(threading.Thread(target=self._live, daemon=True))
+        self._threads.append(threading.Thread(target=self._live_with_volumes, daemon=True))
 
     def begin(self) -> None:
         for thread in self._threads:
@@ -76,6 +80,11 @@ class Users:
             status, _ = self._ask("POST", f"/servers/{server_id}/action", {what: value})
         if status in {202, 204}:
             self.counts[what.removeprefix("os-")] += 1
+
+    def _live_with_volumes(self) -> None:
+        while not self._stopping.wait(_PAUSE):
+            if done := self._volumes.do():
+                self.counts[done] += 1
 
     def _ask(self, method: str, path: str, body: Any = None) -> Any:
         """(status, JSON); status 0: no API answered."""

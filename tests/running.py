@@ -240,6 +240,32 @@ class Up(Client):
         return path.read_text() if path.exists() else ""
 
 
+VOLUME_CHECKS = [
+    """SELECT 'volume ' || id || ' is ' || status FROM volumes WHERE status IN
+       ('creating', 'downloading', 'extending', 'uploading', 'reverting', 'deleting',
+        'attaching', 'detaching')""",
+    """SELECT 'volume in error without a message ' || id FROM volumes
+       WHERE status LIKE 'error%' AND message IS NULL""",
+    """SELECT 'volume ' || v.id || ' is ' || status || ' and nobody has it' FROM volumes v
+       WHERE status IN ('in-use', 'reserved') AND NOT EXISTS
+       (SELECT 1 FROM volume_attachments a WHERE a.volume_id = v.id)""",
+    """SELECT 'volume ' || v.id || ' is available and somebody has it' FROM volumes v
+       WHERE status = 'available' AND EXISTS (SELECT 1 FROM volume_attachments a WHERE a.volume_id = v.id)""",
+    """SELECT 'snapshot ' || id || ' is ' || status FROM volume_snapshots
+       WHERE status IN ('creating', 'deleting')""",
+    """SELECT 'snapshot in error without a message ' || id FROM volume_snapshots
+       WHERE status LIKE 'error%' AND message IS NULL""",
+    """SELECT 'snapshot of no volume ' || id FROM volume_snapshots
+       WHERE volume_id NOT IN (SELECT id FROM volumes)""",
+    """SELECT 'attachment of no volume ' || id FROM volume_attachments
+       WHERE volume_id NOT IN (SELECT id FROM volumes)""",
+    """SELECT 'attachment of no server ' || a.id FROM volume_attachments a JOIN servers
+       ON servers.id = a.server_id WHERE deleted_at IS NOT NULL""",
+    """SELECT 'attachment ' || a.id || ' is ' || status FROM volume_attachments a JOIN servers
+       ON servers.id = a.server_id WHERE status != 'attached' AND vm_state NOT LIKE 'shelved%'""",
+]
+"""What cannot be of volumes when nothing is done to any."""
+
 CHECKS = [
     "SELECT 'open operation ' || kind || ' of ' || server_id FROM operations WHERE state = 'open'",
     """SELECT 'server ' || id || ' in ' || vm_state || '/' || coalesce(task_state, '') FROM servers
@@ -275,6 +301,7 @@ CHECKS = [
        AND NOT EXISTS (SELECT 1 FROM volume_attachments a WHERE a.id = b.attachment_id)""",
     """SELECT 'disk of no server ' || b.id FROM block_device_mappings b WHERE server_id IN
        (SELECT id FROM servers WHERE deleted_at IS NOT NULL)""",
+    *VOLUME_CHECKS,
     """SELECT 'step without an end: ' || name FROM steps
        WHERE finished_at IS NULL AND epoch = (SELECT epoch FROM operations WHERE id = operation_id)
        AND (SELECT state FROM operations WHERE id = operation_id) != 'open'""",

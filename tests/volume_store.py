@@ -125,6 +125,9 @@ class MemoryBackend:
     def volumes(self) -> set[str]:
         return set(self.made)
 
+    def exports(self) -> set[str]:
+        return {volume for volume, _host in self.ways}
+
     def snapshots(self) -> dict[str, str]:
         return {snapshot: volume for snapshot, (volume, _) in self.snaps.items()}
 
@@ -156,7 +159,7 @@ class Volumes:
             db=self.db,
             bus=self.bus,
             places={one: Place("memory", one, backend) for one, backend in backends.items()},
-            uploads=_Uploads(self.images),
+            uploads=ShortUploads(self.images),
             faults=NO_FAULTS,
             ended=self.told.append,
         )
@@ -172,7 +175,7 @@ class Volumes:
         self.closing.close()
 
 
-class _Uploads(ImageUploads):
+class ShortUploads(ImageUploads):
     """The volumes of a MemoryBackend are shorter than they say."""
 
     def upload(self, image_id: str, data: BinaryIO, size: int) -> None:

@@ -24,7 +24,7 @@ from tests.tgt import Tgtd
 from tests.volume_backends import HOST, OTHER, Images, Place, guest, opened, qemu_io
 
 from kilonova.cancel import Cancel
-from kilonova.domain.errors import BadRequest, StaleEpoch, Unavailable, VolumeFailed
+from kilonova.domain.errors import BadRequest, Conflict, StaleEpoch, Unavailable, VolumeFailed
 from kilonova.domain.servers import ImageLocation, ImageRef
 from kilonova.domain.volumes import (
     Blank,
@@ -36,7 +36,10 @@ from kilonova.domain.volumes import (
     IscsiConnection,
     Source,
 )
-from kilonova.rbd import Cluster
+from kilonova.rbd import Cluster, bindings
+from kilonova.rbd.bindings import Fenced
+from kilonova.volume.backends import copying
+from kilonova.volume.backends.rbd import RbdBackend
 from kilonova.volume.base import Backend
 
 GO_ON = Cancel()
@@ -322,7 +325,9 @@ def test_the_way_there_is_the_same_each_time(bench: Bench) -> None:
     second = bench.backend.connect(volume_id, OTHER)
     qemu_io(second, "read -P 1 0 4k", place=bench.place, connector=OTHER)
     for connector in (HOST, HOST, OTHER):
+        assert (volume_id in bench.backend.exports()) == (bench.place.kind == "iscsi")
         bench.backend.disconnect(volume_id, connector)
+    assert volume_id not in bench.backend.exports()
     bench.backend.delete(volume_id)
     bench.backend.disconnect(volume_id, HOST)
 
@@ -421,6 +426,51 @@ def test_a_store_that_does_not_answer_is_unavailable_and_goes_on(rbd: Bench, cep
         until(lambda: ensured(hasty, made, source), 60, "the broken writer's watch to end")
         assert rbd.read(made, size=4) == b"boot"
         assert rbd.backend.volumes() == {volume_id, made}
+
+
+def test_a_connection_that_ceph_locked_out_is_made_anew(rbd: Bench, ceph: Ceph) -> None:
+    """As a client's that slept for so long that another one broke its lock."""
+    volume_id = rbd.volume()
+    with opened(rbd.place, rbd.images) as backend:
+        assert isinstance(backend, RbdBackend)
+        backend.check()
+        fenced = Fenced("Ceph: ESHUTDOWN")
+        cluster = backend._pool.cluster
+        before = cluster.connection()
+        with pytest.raises(Fenced), cluster.translated("x"):
+            raise fenced
+        assert cluster.connection() is not before
+        assert backend.volumes() >= {volume_id}
+
+
+def test_what_is_made_anew_by_another_is_not_written_to(rbd: Bench) -> None:
+    cluster = Cluster(rbd.place.ceph_conf or Path(), USER)
+    pool = cluster.pool("volumes")
+    name = f"volume-{uuid4()}"
+    pool.create(name, MIB)
+    with pytest.raises(Conflict, match="in use"), pool.held(name):
+        pool.remove(name)
+    pool.create("other", MIB)
+    with suppress(Conflict), pool.held(name) as check:
+        bindings.rbd().rename(pool.io(), name, "away")  # type: ignore[attr-defined]
+        bindings.rbd().rename(pool.io(), "other", name)  # type: ignore[attr-defined]
+        with pytest.raises(Conflict, match="somebody else's"):
+            check()
+    for one in (name, "away"):
+        pool.remove(one)
+    cluster.close()
+
+
+def test_an_image_that_a_kill_left_in_the_spool_goes_with_its_volume(rbd: Bench) -> None:
+    volume_id = str(uuid4())
+    spool = rbd.place.folder / "spool"
+    spool.mkdir(exist_ok=True)
+    left = spool / f"volume-{volume_id}.image.part"
+    left.write_bytes(b"boot")
+    assert volume_id in rbd.backend.volumes()
+    rbd.backend.delete(volume_id)
+    assert not left.exists()
+    assert volume_id not in rbd.backend.volumes()
 
 
 def ensured(backend: Backend, volume_id: str, source: Source) -> bool:
@@ -561,6 +611,39 @@ def test_what_a_guest_discards_is_a_hole(iscsi: Bench) -> None:
         qemu_io(way, f"discard {at} 4M", f"read -P 0 {at} 4M", place=iscsi.place)
         assert path.stat().st_blocks * 512 < MIB
         iscsi.backend.extend(volume_id, 2, GO_ON)
+
+
+def test_a_volume_that_cannot_be_served_is_no_other_volumes_trouble(iscsi: Bench) -> None:
+    bad, good = iscsi.volume(), iscsi.volume()
+    iscsi.backend.connect(bad, HOST)
+    way = iscsi.backend.connect(good, HOST)
+    tgt = iscsi.place.tgt
+    assert tgt is not None
+    (iscsi.place.folder / "volumes" / f"volume-{bad}").unlink()
+    tgt.kill()
+    tgt.start()
+    iscsi.backend.check()
+    qemu_io(way, "read -P 0 0 4k", place=iscsi.place)
+    iscsi.volume()
+
+
+def test_a_guest_that_begins_while_its_volume_is_copied_spoils_the_copy(
+    iscsi: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or it would be of many moments. (Where blocks are shared it is of one.)"""
+    volume_id, snapshot = iscsi.volume(), str(uuid4())
+    way = iscsi.backend.connect(volume_id, HOST)
+    real = copying.copy
+
+    def copy(*arguments: Any) -> None:
+        real(*arguments)
+        qemu_io(way, "write -P 1 0 4k", place=iscsi.place)
+
+    monkeypatch.setattr(copying, "copy", copy)
+    monkeypatch.setattr(copying, "clone", lambda *_: False)
+    with pytest.raises(VolumeFailed, match="began to write"):
+        iscsi.backend.ensure_snapshot(volume_id, snapshot, GO_ON)
+    assert snapshot not in iscsi.backend.snapshots()
 
 
 # --- kill -9

@@ -19,7 +19,7 @@ from tests.rabbit import Rabbit
 
 pytestmark = pytest.mark.crash
 SEED = 7
-FEW = {"api": 1, "conductor": 2, "scheduler": 1, "compute": 2}
+FEW = {"api": 1, "conductor": 2, "scheduler": 1, "compute": 2, "volume": 1}
 
 
 def test_all_is_well_after_a_storm(rabbit: Rabbit) -> None:

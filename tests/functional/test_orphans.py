@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any, cast
 from uuid import uuid4
 
 import pytest
+import sqlalchemy as sa
 from click.testing import CliRunner, Result
 from tests.running import Up, until
+from tests.volume_store import MemoryBackend
 
 from kilonova.cli.doctor import doctor
+from kilonova.cli.orphans import find
+from kilonova.config import Config
+from kilonova.store import orphans
+from kilonova.store.database import Database
+from kilonova.store.schema.base import Json, metadata
+from kilonova.volume.base import Backend
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +99,70 @@ def test_without_records_nothing_is_said(tmp_path: Path) -> None:
     result = CliRunner().invoke(doctor, ["--orphans", "--state", str(tmp_path)])
     assert result.exit_code == 1
     assert "there is no database" in result.output
+
+
+def test_an_export_that_no_attachment_explains_is_listed(up: Up, tmp_path: Path) -> None:
+    store, volume = MemoryBackend(), str(uuid4())
+    store.ways.add((volume, "h1"))
+    with closing(Database(up.database_url)) as db:
+        found = find(Config(), db, tmp_path, {"memory": cast(Backend, store)})
+    assert [(one.kind, one.place, one.id) for one in found] == [("export of a volume", "memory", volume)]
+
+
+def test_a_record_whose_owner_is_gone_is_listed(up: Up) -> None:
+    with closing(Database(up.database_url)) as db:
+        before = _told(db)
+        rows = _without_owners()
+        with suppress(_Undone), db.write() as conn:
+            conn.exec_driver_sql("PRAGMA defer_foreign_keys = ON")
+            for table, row in rows:
+                conn.execute(sa.insert(metadata.tables[table]).values(row))
+            found = set(orphans.unowned(conn))
+            raise _Undone
+        assert before == set()
+        assert _told(db) == set()
+    of = {table: row for table, row in rows if table != "servers"}
+    assert found == {
+        ("record of an attachment", of["volume_attachments"]["id"]),
+        ("record of a disk", of["block_device_mappings"]["id"]),
+        ("record of a snapshot", of["volume_snapshots"]["id"]),
+        ("record of a transfer", of["volume_transfers"]["id"]),
+        ("claim", of["claims"]["server_id"]),
+        ("port", of["ports"]["id"]),
+    }
+
+
+class _Undone(Exception):
+    """What was written is not to stay."""
+
+
+def _told(db: Database) -> set[tuple[str, str]]:
+    with db.read() as conn:
+        return set(orphans.unowned(conn))
+
+
+def _without_owners() -> list[tuple[str, dict[str, Any]]]:
+    """One row of each kind, and a server that was deleted."""
+    server, nothing = str(uuid4()), str(uuid4())
+    rows: dict[str, dict[str, Any]] = {
+        "servers": {"id": server, "deleted_at": 1.0},
+        "volume_attachments": {"volume_id": nothing},
+        "block_device_mappings": {"server_id": server},
+        "volume_snapshots": {"volume_id": nothing},
+        "volume_transfers": {"volume_id": nothing, "accepted": False},
+        "claims": {"server_id": server},
+        "ports": {"device_id": server, "device_owner": "compute:nova"},
+    }
+    return [(table, _filled(table, row)) for table, row in rows.items()]
+
+
+def _filled(table: str, row: dict[str, Any]) -> dict[str, Any]:
+    """With something in every column that wants it."""
+    made = dict(row)
+    for column in metadata.tables[table].columns:
+        if column.name not in made and not column.nullable and column.server_default is None:
+            kind = column.type.python_type if not isinstance(column.type, Json) else dict
+            made[column.name] = str(uuid4())[:8] if kind is str else kind()
+            if column.name == "id":
+                made[column.name] = str(uuid4())
+    return made

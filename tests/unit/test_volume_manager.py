@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,21 +10,27 @@ from typing import Any, cast
 
 import pytest
 from tests.running import until
-from tests.volume_store import Volumes
+from tests.volume_store import MemoryBackend, Volumes
 
+from kilonova.cancel import Cancel
 from kilonova.conductor import sweeper
 from kilonova.conductor import volumes as conductor_volumes
 from kilonova.conductor.parts import Parts as ConductorParts
 from kilonova.domain.clock import now
 from kilonova.domain.context import RequestContext
-from kilonova.domain.messages import PerformOperation
+from kilonova.domain.errors import NotFound
+from kilonova.domain.messages import Connected, ConnectVolume, PerformOperation
+from kilonova.domain.volumes import Connector
 from kilonova.engine import lease
-from kilonova.store import operations, purge, volumes
+from kilonova.store import operations, purge, volume_backends, volume_snapshots, volumes
 from kilonova.store.database import Database, Row
+from kilonova.store.schema.operations import operations as table
 from kilonova.store.schema.volumes import volume_messages
-from kilonova.volume.base import NewVolume
+from kilonova.volume.base import Backend, NewVolume
 from kilonova.volume.builtin import volumes as rules
+from kilonova.volume_manager import kinds
 from kilonova.volume_manager.service import Manager
+from kilonova.volume_manager.task import Task
 
 ALICE = RequestContext(request_id="r", user_id="u", project_id="alice", roles=frozenset({"member"}))
 
@@ -164,3 +171,96 @@ def test_ended_operations_are_forgotten_in_time(cloud: Volumes) -> None:
     assert purge.forget_volume_work(cloud.db, now() + 1) == 1
     assert purge.forget_volume_work(cloud.db, now() + 1) == 0
     assert volume(cloud, made).status == "available"
+
+
+def test_a_host_that_lost_its_volume_gets_no_way_there_however_late(cloud: Volumes) -> None:
+    """Its conductor was slow to ask: the attachment is gone by then, and nobody would take the way away."""
+    made = begin(cloud)
+    available(cloud, made)
+    request = ConnectVolume(volume_id=made, host=volume(cloud, made).host, connector=Connector(host="h1"))
+    with pytest.raises(NotFound, match="no attachment"):
+        cloud.bus.call("volume.box", "connect", request, Connected)
+    assert cloud.backend.ways == set()
+
+
+def test_a_host_that_lost_a_volume_to_another_has_no_way_there(cloud: Volumes) -> None:
+    """As when a build goes elsewhere."""
+    made, attachment = begin(cloud), str(uuid.uuid4())
+    available(cloud, made)
+    cloud.service.reserve(ALICE, made, str(uuid.uuid4()), attachment)
+    for host in ("h1", "h2", "h2", "h1"):
+        cloud.service.connect(attachment, Connector(host=host))
+        until(lambda host=host: cloud.backend.ways == {(made, host)}, 30, "one way")
+    cloud.service.release(attachment)
+    until(lambda: cloud.backend.ways == set(), 30, "no way")
+
+
+def test_who_starts_tells_what_the_one_before_did_not(cloud: Volumes) -> None:
+    """It died when a volume had grown: the guest that has it must see that."""
+    made = begin(cloud)
+    available(cloud, made)
+    with cloud.db.write() as conn:
+        rules.extend(conn, cloud.service.parts, ALICE, made, 2, online=False)
+    until(lambda: volume(cloud, made).size == 2, 30, "a larger volume")
+    assert cloud.manager is not None
+    cloud.manager.close()
+    cloud.told.clear()
+    cloud.manager = Manager(cloud.parts)
+    cloud.manager.start()
+    assert [(one.id, one.kind) for one in cloud.told] == [(made, "volume_extend")]
+
+
+@pytest.mark.parametrize(("status", "ends"), [("creating", "error"), ("deleting", "error_deleting")])
+def test_a_snapshot_that_nothing_explains_is_repaired(cloud: Volumes, status: str, ends: str) -> None:
+    made, snapshot = begin(cloud), str(uuid.uuid4())
+    available(cloud, made)
+    cloud.service.create_snapshot(ALICE, made, snapshot, "s")
+    until(lambda: not cloud.service.snapshots_ready([snapshot]).pending, 30, "a snapshot")
+    with cloud.db.write() as conn:
+        volume_snapshots.change(conn, snapshot, status=status, updated_at=1.0)
+    conductor_volumes.repair(cast(ConductorParts, cloud.parts), 2.0)
+    with cloud.db.read() as conn:
+        shown = volume_snapshots.get(conn, snapshot)
+    assert shown is not None
+    assert shown.status == ends
+    assert "no operation explains" in shown.message
+
+
+def test_who_wakes_late_removes_nothing_that_another_has_made(cloud: Volumes) -> None:
+    """The volume is in an error of later: what is in it is somebody's."""
+    made = begin(cloud)
+    available(cloud, made)
+    with cloud.db.write() as conn:
+        work = conn.execute(table.select().where(table.c.server_id == made)).one()
+        volumes.change(conn, made, status="error", message="a revert failed")
+    late = Task(cloud.parts, work, cast(Backend, cloud.backend), Cancel())
+    assert not kinds.is_nobodys(late)
+    with cloud.db.write() as conn:
+        conn.execute(table.update().where(table.c.id == work.id).values(state="failed"))
+    assert kinds.is_nobodys(late)
+
+
+def test_a_backend_that_hangs_does_not_hold_up_the_others_words(cloud: Volumes) -> None:
+    slow = MemoryBackend()
+    hangs, goes_on = threading.Event(), threading.Event()
+
+    def check() -> None:
+        hangs.set()
+        assert goes_on.wait(30)
+
+    slow.check = check  # type: ignore[method-assign]
+    parts = cloud.parts_of("two", {"a-slow": slow, "quick": MemoryBackend()})
+    starting = threading.Thread(target=Manager(parts).report)
+    starting.start()
+    try:
+        assert hangs.wait(30)
+        until(lambda: _hosts(cloud) == {"box@memory", "two@quick"}, 30, "the quick one's word")
+    finally:
+        goes_on.set()
+        starting.join()
+    assert "two@a-slow" in _hosts(cloud)
+
+
+def _hosts(cloud: Volumes) -> set[str]:
+    with cloud.db.read() as conn:
+        return {row.host for row in volume_backends.every(conn)}

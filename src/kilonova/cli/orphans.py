@@ -57,6 +57,8 @@ def find(options: Config, db: Database, state: Path, backends: dict[str, Backend
                 found += _orphans(place, db)
             except (KilonovaError, OSError) as error:
                 found.append(Orphan(kind=place.kind, place=place.place, problem=str(error)))
+    with db.read() as conn:
+        found += [Orphan(kind=kind, place="the database", id=of) for kind, of in records.unowned(conn)]
     return found
 
 
@@ -98,6 +100,7 @@ def _places(
     for name, backend in backends.items():
         yield _Place("volume", name, backend.volumes, records.known_volumes)
         yield _Place("snapshot", name, partial(_keys, backend.snapshots), records.known_snapshots)
+        yield _Place("export of a volume", name, backend.exports, records.known_exports)
     folder = Path(options.image.filesystem_store_datadir or state / "images")
     yield _Place("image", str(folder), partial(_files, folder), records.known_images)
     if options.image.backend == "rbd":

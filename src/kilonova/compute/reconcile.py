@@ -58,7 +58,10 @@ def likeness(parts: Parts) -> str:
             vifs.setdefault(vif.server_id, []).append(vif)
     states = dict.fromkeys(parts.driver.leftovers() | vifs.keys(), PowerState.SHUTDOWN)
     states |= {server_id: guest.power_state for server_id, guest in guests.items()}
-    return digest(Held(server_id, state, vifs.get(server_id, [])) for server_id, state in states.items())
+    return digest(
+        Held(server_id, state, vifs.get(server_id, []), parts.driver.volumes(server_id))
+        for server_id, state in states.items()
+    )
 
 
 def is_placed_here(parts: Parts, server_id: str) -> bool:
@@ -113,7 +116,9 @@ def _adopt_in_turn(
         state = PowerState.RUNNING
     parts.driver.drop_snapshot(server_id)
     parts.driver.end_copies(server_id)
-    if interfaces.differ(parts, server_id, vifs) or server_volumes.differ(parts, server_id, record.volumes):
+    if interfaces.differ(parts, server_id, vifs) or server_volumes.may_differ(
+        parts, server_id, record.volumes
+    ):
         refresh(server_id)
     message = PowerStates(host=parts.host, states={server_id: state}, observed_at=seen)
     parts.bus.cast("conductor", "power_states", message)

@@ -45,6 +45,7 @@ def prepare_block_devices(parts: Parts, work: Work, journal: Journal, cancel: Ca
         parts.volumes_changed.listen() as changed,
     ):
         while (found := _ask(parts, work, journal, "prepare_block_devices")).pending:
+            parts.faults.reach("build.wait_for_volumes.before")
             wait(changed, cancel, _AGAIN)
         return found
 
@@ -64,7 +65,9 @@ def volumes_of(parts: Parts, work: Work) -> list[AttachedVolume]:
     if not work.has_volumes:
         return []
     message = ServerVolumes(host=parts.host, server_id=work.server_id, connector=parts.driver.connector())
-    return parts.ask("server_volumes", message, BlockDevices).volumes
+    volumes = parts.ask("server_volumes", message, BlockDevices).volumes
+    parts.faults.reach(f"{work.kind}.connect_volumes.after")
+    return volumes
 
 
 def change_volumes(parts: Parts, work: Work, journal: Journal, cancel: Cancel) -> PowerState:
@@ -112,9 +115,9 @@ def _connected(parts: Parts, work: Work, journal: Journal, undo: Callable[[], No
         return _ask(parts, work, journal, "connect_volume").volumes[0]
 
 
-def differ(parts: Parts, server_id: str, volumes: list[str] | None) -> bool:
-    """Whether the guest has a volume that the record has not."""
-    return volumes is not None and bool(parts.driver.volumes(server_id) - set(volumes))
+def may_differ(parts: Parts, server_id: str, volumes: list[str] | None) -> bool:
+    """Whether the guest has a volume that the record has not, or one that may have grown."""
+    return volumes is not None and bool(parts.driver.volumes(server_id))
 
 
 def refresh_volumes(parts: Parts, record: ServerRecord) -> None:
@@ -123,13 +126,17 @@ def refresh_volumes(parts: Parts, record: ServerRecord) -> None:
     server_id = record.spec.server_id
     if record.volumes is None:
         return
+    parts.faults.reach("refresh_interfaces.end_copies.before")
     parts.driver.end_copies(server_id)
+    parts.faults.reach("refresh_interfaces.end_copies.after")
     for volume_id in parts.driver.volumes(server_id):
         if volume_id in record.volumes:
             parts.driver.resize_volume(server_id, volume_id, record.volumes[volume_id])
+            parts.faults.reach("refresh_interfaces.resize_volume.after")
             continue
         _log.info("volume_left_its_server", volume=volume_id, server=server_id)
         try:
             parts.driver.detach_volume(server_id, volume_id, _SOON, Cancel())
         except BuildFailed as error:
             _log.warning("guest_keeps_lost_volume", server=server_id, reason=error.message)
+        parts.faults.reach("refresh_interfaces.detach_volume.after")

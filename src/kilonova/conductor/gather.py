@@ -21,7 +21,7 @@ from kilonova.domain.errors import RolledBack, Unavailable
 from kilonova.domain.hosts import HostReport, topic
 from kilonova.domain.likeness import Held, digest
 from kilonova.domain.messages import FromHost, Nothing, PowerStates, Report
-from kilonova.store import hosts, servers
+from kilonova.store import block_devices, hosts, servers
 from kilonova.store.repeat import repeat
 
 _log = log.get("conductor")
@@ -152,8 +152,9 @@ class Reports:
             return
         held: dict[str, list[Held]] = {host: [] for host in likeness}
         with self._parts.db.read() as conn:
+            volumes = block_devices.on_hosts(conn, list(likeness))
             for row in servers.on_hosts(conn, list(likeness)):
-                held[row.host].append(Held(row.id, row.power_state, row.vifs))
+                held[row.host].append(Held(row.id, row.power_state, row.vifs, volumes.get(row.id, ())))
         for host, told in likeness.items():
             if digest(held[host]) != told:
                 _log.info("host_differs_from_records", host=host)

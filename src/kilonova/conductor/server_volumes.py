@@ -164,9 +164,8 @@ def _volume_of(parts: Parts, message: PrepareBlockDevices) -> tuple[BuildSpec, B
 def connect_volume(parts: Parts, message: PrepareBlockDevices) -> BlockDevices:
     """The one volume that an attach or a swap brings to the host that asks."""
     spec, device = _volume_of(parts, message)
-    parts.faults.reach("volume.connect.before")
+    parts.faults.reach("volume_connect.begin.before")
     volumes = _connected(parts, spec, [device], message.connector)
-    parts.faults.reach("volume.connect.after")
     return BlockDevices(devices=[device], volumes=volumes)
 
 
@@ -237,7 +236,13 @@ def end(conn: sa.Connection, parts: Parts, work: Row, error: str | None) -> None
         lease.close(conn, work, operations.DONE)
     else:
         lease.close(conn, work, operations.FAILED, error)
-        after_commit(conn, partial(look_again, parts.bus, work.host, work.server_id))
+        after_commit(conn, partial(_told, parts, work))
+
+
+def _told(parts: Parts, work: Row) -> None:
+    parts.faults.reach(f"{work.kind}.end.after")
+    look_again(parts.bus, work.host, work.server_id)
+    parts.faults.reach("refresh_interfaces.ring.after")
 
 
 def _keep(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from kilonova import log
 from kilonova.conductor.parts import Parts
 from kilonova.engine import lease
-from kilonova.store import operations, volumes
+from kilonova.store import operations
 from kilonova.store.database import Row
 from kilonova.volume.builtin import endings
 from kilonova.volume.builtin.endings import KINDS
@@ -26,7 +26,7 @@ def end_in_error(parts: Parts, work: Row, message: str) -> None:
 def repair(parts: Parts, before: float) -> None:
     """In a state on its way to another since before that time, with nothing open for it: a bug of ours."""
     with parts.db.read() as conn:
-        if not volumes.in_limbo(conn, before):
+        if not endings.in_limbo(conn, before):
             return
     with parts.db.write() as conn:
         for volume_id in endings.repair(conn, before):

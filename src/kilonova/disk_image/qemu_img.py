@@ -82,9 +82,10 @@ def _run(
     *arguments: str, cpu: int = _CPU_SECONDS, timeout: float = _TIMEOUT, cancel: Cancel | None = None
 ) -> str:
     limits = ("prlimit", f"--as={_ADDRESS_SPACE}", f"--cpu={cpu}", "--")
+    dies_with_us = ("setpriv", "--pdeathsig=KILL", "--")
     try:
         process = subprocess.Popen(
-            [*limits, "qemu-img", *arguments],
+            [*dies_with_us, *limits, "qemu-img", *arguments],
             env={**os.environ, "LC_ALL": "C"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -10,7 +10,7 @@ default, so that an upgrade lets no host compare each minute.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import cache
 from typing import Any
 
@@ -30,15 +30,22 @@ class Held(msgspec.Struct, frozen=True):
     server_id: str
     power_state: int
     vifs: list[Vif]
+    volumes: Collection[str] = ()
 
 
 def digest(held: Iterable[Held]) -> str:
-    """The same of two hosts that have the same servers in the same states, with the same networks."""
-    alike = [
-        (one.server_id, one.power_state, _networks(one.vifs) if one.power_state in PLUGGED else [])
-        for one in sorted(held, key=lambda one: one.server_id)
-    ]
+    """The same of two hosts that have the same servers in the same states, with the same networks and
+    volumes."""
+    alike = [_alike(one) for one in sorted(held, key=lambda one: one.server_id)]
     return hashlib.blake2b(_encoder.encode(alike), digest_size=16).hexdigest()
+
+
+def _alike(one: Held) -> list[Any]:
+    """What is plugged counts where a guest may use it."""
+    if one.power_state not in PLUGGED:
+        return [one.server_id, one.power_state, []]
+    found = [one.server_id, one.power_state, _networks(one.vifs)]
+    return [*found, sorted(one.volumes)] if one.volumes else found
 
 
 _encoder = msgspec.msgpack.Encoder(order="sorted")

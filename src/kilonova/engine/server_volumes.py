@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import uuid
 from contextlib import suppress
-from functools import partial
 
 import msgspec
 import sqlalchemy as sa
@@ -39,7 +38,7 @@ from kilonova.engine.accept import new_operation, refuse_busy, refuse_locked, wr
 from kilonova.engine.faults import NO_FAULTS, FaultPoints
 from kilonova.engine.interfaces import look_again
 from kilonova.store import block_devices, hosts, operations, servers
-from kilonova.store.database import Database, Row, after_commit
+from kilonova.store.database import Database, Row
 from kilonova.volume.base import VolumeService
 
 DONE_WITHIN = 5.0
@@ -176,10 +175,11 @@ def update(
 def extended(parts: Parts, server_id: str) -> None:
     """A volume of the server has grown: its host lets the guest see it. If that word is lost, the guest sees
     it when its devices are compared with the record next, or when it starts."""
-    with parts.db.write() as conn:
-        server = servers.state(conn, server_id)
-        if server.host is not None:
-            after_commit(conn, partial(look_again, parts.bus, server.host, server_id))
+    with parts.db.read() as conn:
+        host = servers.state(conn, server_id).host
+    if host is not None:
+        look_again(parts.bus, host, server_id)
+        parts.faults.reach("refresh_interfaces.ring.after")
 
 
 def not_attached(server_id: str, volume_id: str) -> NotFound:

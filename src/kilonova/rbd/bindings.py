@@ -97,6 +97,11 @@ def image(io: Io, name: str | None, **options: Any) -> RawImage:
     return opened
 
 
+class Fenced(Unavailable):
+    """This connection is no more, and never will be: Ceph has locked it out, as it does with a client that
+    seemed dead. Another one may work."""
+
+
 @contextmanager
 def translated(what: str) -> Iterator[None]:
     """What goes wrong in the block is of the one tree: NotFound, Conflict (it exists, is in use, has
@@ -118,8 +123,8 @@ _KINDS: dict[int, type[KilonovaError]] = {
     errno.ENOSPC: TooLarge,
     errno.EDQUOT: TooLarge,
     errno.ETIMEDOUT: Unavailable,
-    errno.ESHUTDOWN: Unavailable,
-    errno.ENOTCONN: Unavailable,
+    errno.ESHUTDOWN: Fenced,
+    errno.ENOTCONN: Fenced,
     errno.EAGAIN: Unavailable,
     errno.EACCES: Unavailable,
     errno.EPERM: Unavailable,

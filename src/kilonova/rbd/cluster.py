@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +26,16 @@ class Cluster:
         self.user = user
         self.timeout = timeout
         self._lock = threading.Lock()
+        self._connecting = threading.Lock()
+        self._failures = 0
+        self._problem = ""
+        """Of the last attempt to connect."""
         self._connection: bindings.Connection | None = None
         self._pools: dict[str, Pool] = {}
 
     @property
     def fsid(self) -> str:
-        with bindings.translated("fsid"):
+        with self.translated("fsid"):
             return self.connection().get_fsid()
 
     @property
@@ -48,7 +54,7 @@ class Cluster:
 
     def command(self, name: str) -> Any:
         """What the monitors answer."""
-        with bindings.translated(name):
+        with self.translated(name):
             words = json.dumps({"prefix": name, "format": "json"})
             status, answer, said = self.connection().mon_command(words, b"")
         if status != 0:
@@ -56,14 +62,41 @@ class Cluster:
         return json.loads(answer)
 
     def connection(self) -> bindings.Connection:
-        """For this package."""
-        with self._lock:
-            if self._connection is None:
+        """For this package. Of several that ask at once one connects: if it cannot, the others do not try."""
+        seen = self._failures
+        with self._connecting:
+            if self._connection is not None:
+                return self._connection
+            if self._failures != seen:  # while we waited
+                raise Unavailable(self._problem)
+            try:
                 self._connection = self._connect()
+            except Unavailable as error:
+                self._failures, self._problem = self._failures + 1, error.message
+                raise
             return self._connection
 
+    @contextmanager
+    def translated(self, what: str) -> Iterator[None]:
+        """As bindings.translated; a connection that is locked out is left, who asks next makes another."""
+        used = self._connection
+        try:
+            with bindings.translated(what):
+                yield
+        except bindings.Fenced:
+            self._leave(used)
+            raise
+
+    def _leave(self, used: bindings.Connection | None) -> None:
+        """Who still has something open on it lets go of it by itself."""
+        with self._connecting, self._lock:
+            if self._connection is used:
+                self._connection = None
+                for pool in self._pools.values():
+                    pool.forget()
+
     def close(self) -> None:
-        with self._lock:
+        with self._connecting, self._lock:
             pools, self._pools = self._pools, {}
             for pool in pools.values():
                 pool.close()

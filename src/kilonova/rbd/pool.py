@@ -8,7 +8,7 @@ another one): ``marked`` tells what is whole, and ``remove`` clears away whateve
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
@@ -100,6 +100,23 @@ class Pool:
             yield writer
             image.flush()
 
+    @contextmanager
+    def held(self, name: str) -> Iterator[Callable[[], None]]:
+        """Nobody removes it in the block (remove() says Conflict), unless we sleep until Ceph takes us for
+        dead: what is yielded, and the end of the block, raise Conflict if another image has the name then.
+        """
+        with self._image(name) as image:
+            mine = image.id()
+
+            def check() -> None:
+                with suppress(NotFound), self._image(name, read_only=True) as now:
+                    if now.id() == mine:
+                        return
+                raise Conflict(f"{self.name}/{name} is somebody else's by now")
+
+            yield check
+            check()
+
     def open(self, name: str, snapshot: str | None = None) -> BinaryIO:
         """Its bytes. NotFound."""
         with self._translated(name):
@@ -162,6 +179,11 @@ class Pool:
                 self._io = self._opened(connection)
             return self._io
 
+    def forget(self) -> None:
+        """Its connection is no more."""
+        with self._lock:
+            self._io = None
+
     def close(self) -> None:
         with self._lock:
             if self._io is not None:
@@ -197,7 +219,7 @@ class Pool:
 
     @contextmanager
     def _translated(self, what: str) -> Iterator[None]:
-        with bindings.translated(f"{self.name}/{what}"):
+        with self.cluster.translated(f"{self.name}/{what}"):
             yield
 
 

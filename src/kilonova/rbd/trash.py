@@ -39,7 +39,7 @@ def remove(pool: Pool, name: str) -> None:
     except NotFound:
         _remove_rest(pool, name)
         return
-    with bindings.translated(f"{pool.name}/{name}"):
+    with pool.cluster.translated(f"{pool.name}/{name}"):
         bindings.rbd().trash_move(pool.io(), name, 0)
     _purge(pool, image_id)
 
@@ -64,7 +64,7 @@ def unneeded(pool: Pool) -> dict[str, str]:
 
 def _remove_rest(pool: Pool, name: str) -> None:
     """Of what cannot be opened: what a kill left in the directory, and in the trash."""
-    with suppress(NotFound), bindings.translated(f"{pool.name}/{name}"):
+    with suppress(NotFound), pool.cluster.translated(f"{pool.name}/{name}"):
         bindings.rbd().remove(pool.io(), name)
     for image_id in unneeded(pool):
         _purge(pool, image_id)
@@ -79,7 +79,7 @@ def _purge(pool: Pool, image_id: str) -> None:
             parent = _parent(image)
     except NotFound:
         parent = None  # a removal was cut short
-    with suppress(NotFound), bindings.translated(f"{pool.name}/{image_id}"):
+    with suppress(NotFound), pool.cluster.translated(f"{pool.name}/{image_id}"):
         bindings.rbd().trash_remove(pool.io(), image_id, False)
     if parent is not None:
         _purge_parent(pool, parent)
@@ -109,7 +109,7 @@ def _parent(image: bindings.RawImage) -> _Parent | None:
 
 
 def _trashed(pool: Pool) -> dict[str, str]:
-    with bindings.translated(f"{pool.name}/trash"):
+    with pool.cluster.translated(f"{pool.name}/trash"):
         return {str(one["id"]): str(one["name"]) for one in bindings.rbd().trash_list(pool.io())}
 
 
@@ -129,7 +129,7 @@ def _needless(pool: Pool, image_id: str) -> bool:
 @contextmanager
 def _opened(pool: Pool, name: str | None, **options: object) -> Iterator[bindings.RawImage]:
     with (
-        bindings.translated(f"{pool.name}/{name or options.get('image_id')}"),
+        pool.cluster.translated(f"{pool.name}/{name or options.get('image_id')}"),
         bindings.image(pool.io(), name, **options) as image,
     ):
         yield image

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -60,6 +60,25 @@ def volumes_of(conn: sa.Connection, server_ids: Sequence[str]) -> dict[str, list
     for row in _of_servers(conn).rows(conn, {"ids": server_ids}):
         found.setdefault(row.server_id, []).append(row)
     return found
+
+
+def on_hosts(conn: sa.Connection, hosts: Collection[str]) -> dict[str, list[str]]:
+    """Server → its volumes, of all servers on these hosts that have any; one query."""
+    found: dict[str, list[str]] = {}
+    for row in conn.execute(_ON_HOSTS, {"names": list(hosts)}):
+        found.setdefault(row.server_id, []).append(row.volume_id)
+    return found
+
+
+_ON_HOSTS = (
+    sa.select(table.c.server_id, table.c.volume_id)
+    .join(servers, table.c.server_id == servers.c.id)
+    .where(
+        servers.c.host.in_(sa.bindparam("names", expanding=True)),
+        servers.c.deleted_at.is_(None),
+        table.c.volume_id.is_not(None),
+    )
+)
 
 
 def find(conn: sa.Connection, server_id: str, volume_id: str) -> BlockDevice | None:

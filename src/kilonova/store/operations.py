@@ -17,6 +17,7 @@ from kilonova import metrics
 from kilonova.domain.clock import now
 from kilonova.domain.context import RequestContext
 from kilonova.domain.messages import StepRecord
+from kilonova.domain.volumes import VolumeWork
 from kilonova.store import dialect
 from kilonova.store.database import Row, after_commit
 from kilonova.store.schema.operations import operations as ops
@@ -296,6 +297,13 @@ def waiting_at(conn: sa.Connection, place: str) -> Sequence[Row]:
     here = ops.c.host.startswith(place, autoescape=True)
     query = _LOST.where(here, ops.c.lease_until <= now()).order_by(ops.c.created_at)
     return conn.execute(query).all()
+
+
+def extended_at(conn: sa.Connection, place: str, since: float) -> Sequence[str]:
+    """Volumes of hosts whose names begin with ``place`` that have grown since then."""
+    here = ops.c.host.startswith(place, autoescape=True)
+    grown = sa.and_(ops.c.kind == VolumeWork.EXTEND, ops.c.state == DONE, ops.c.finished_at >= since)
+    return list(conn.execute(sa.select(ops.c.server_id).where(here, grown)).scalars())
 
 
 def agent(host: str) -> str:

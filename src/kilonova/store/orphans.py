@@ -7,9 +7,21 @@ from collections.abc import Collection, Iterator
 import sqlalchemy as sa
 
 from kilonova.domain.images import ImageStatus
+from kilonova.domain.servers import VmState
+from kilonova.domain.volumes import VolumeWork
+from kilonova.store.operations import OPEN
+from kilonova.store.schema.block_devices import block_device_mappings as devices
+from kilonova.store.schema.hosts import claims
 from kilonova.store.schema.images import images
+from kilonova.store.schema.networks import ports
+from kilonova.store.schema.operations import operations
 from kilonova.store.schema.servers import servers
-from kilonova.store.schema.volumes import volume_snapshots, volumes
+from kilonova.store.schema.volumes import (
+    volume_attachments,
+    volume_snapshots,
+    volume_transfers,
+    volumes,
+)
 
 _WITH_BYTES = (
     ImageStatus.SAVING,
@@ -29,6 +41,61 @@ def known_snapshots(conn: sa.Connection, ids: Collection[str]) -> set[str]:
     return _known(conn, sa.select(volume_snapshots.c.id), volume_snapshots.c.id, ids)
 
 
+def known_exports(conn: sa.Connection, ids: Collection[str]) -> set[str]:
+    """Volumes that some host has, or that it is to lose: an operation is open for that."""
+    attached = sa.select(volume_attachments.c.volume_id).where(volume_attachments.c.connector.is_not(None))
+    found = _known(conn, attached, volume_attachments.c.volume_id, ids)
+    leaving = sa.select(operations.c.payload).where(
+        operations.c.kind == VolumeWork.DISCONNECT, operations.c.state == OPEN
+    )
+    found |= {payload["volume_id"] for payload in conn.execute(leaving).scalars()}
+    deleting = sa.select(operations.c.server_id).where(operations.c.state == OPEN)
+    return found & set(ids) | _known(conn, deleting, operations.c.server_id, ids)
+
+
+def unowned(conn: sa.Connection) -> list[tuple[str, str]]:
+    """(kind, id) of records whose owner is no more. Each query is of one moment: what is on its way is in one
+    transaction with what it belongs to."""
+    return [(kind, str(row[0])) for kind, query in _UNOWNED.items() for row in conn.execute(query)]
+
+
+_live = sa.select(servers.c.id).where(servers.c.deleted_at.is_(None))
+_busy = sa.select(operations.c.server_id).where(operations.c.state == OPEN)
+_devices = sa.select(devices.c.attachment_id).where(devices.c.attachment_id.is_not(None))
+_ended = sa.select(servers.c.id).where(servers.c.deleted_at.is_not(None))
+_a = volume_attachments.c
+_UNOWNED = {
+    "record of an attachment": sa.select(_a.id).where(
+        sa.or_(
+            _a.volume_id.not_in(sa.select(volumes.c.id)),
+            _a.server_id.in_(_ended),
+            # Of a server of ours that does not know it: another Nova's would not be in the table.
+            sa.and_(_a.server_id.in_(_live), _a.server_id.not_in(_busy), _a.id.not_in(_devices)),
+        )
+    ),
+    "record of a disk": sa.select(devices.c.id).where(
+        sa.or_(
+            devices.c.server_id.in_(_ended),
+            sa.and_(
+                devices.c.attachment_id.is_not(None),
+                devices.c.attachment_id.not_in(sa.select(_a.id)),
+            ),
+        )
+    ),
+    "record of a snapshot": sa.select(volume_snapshots.c.id).where(
+        volume_snapshots.c.volume_id.not_in(sa.select(volumes.c.id))
+    ),
+    "record of a transfer": sa.select(volume_transfers.c.id).where(
+        volume_transfers.c.accepted.is_(False),
+        volume_transfers.c.volume_id.not_in(sa.select(volumes.c.id)),
+    ),
+    "claim": sa.select(claims.c.server_id).where(claims.c.server_id.not_in(_live)),
+    "port": sa.select(ports.c.id).where(
+        ports.c.device_owner.like("compute:%"), ports.c.device_id.in_(_ended)
+    ),
+}
+
+
 def known_images(conn: sa.Connection, ids: Collection[str]) -> set[str]:
     """Those whose bytes are, or may be, in a store."""
     query = sa.select(images.c.id).where(images.c.status.in_(_WITH_BYTES))
@@ -36,10 +103,11 @@ def known_images(conn: sa.Connection, ids: Collection[str]) -> set[str]:
 
 
 def known_servers(conn: sa.Connection, host: str | None, ids: Collection[str]) -> set[str]:
-    """Those that live and are on that host, or on none yet or any more; None: on any."""
+    """Those that live and are on that host, or on none yet; None: on any."""
     query = sa.select(servers.c.id).where(servers.c.deleted_at.is_(None))
     if host is not None:
-        query = query.where(sa.or_(servers.c.host == host, servers.c.host.is_(None)))
+        on_none_yet = sa.and_(servers.c.host.is_(None), servers.c.vm_state == VmState.BUILDING)
+        query = query.where(sa.or_(servers.c.host == host, on_none_yet))
     return _known(conn, query, servers.c.id, ids)
 
 

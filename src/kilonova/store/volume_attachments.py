@@ -60,12 +60,11 @@ def _grouped(conn: sa.Connection, column: sa.Column[str], ids: Collection[str]) 
     return found
 
 
-def others_there(conn: sa.Connection, volume_id: str, host: str, but: str) -> bool:
-    """Whether an attachment other than ``but`` has the volume on that host, or is about to."""
+def is_there(conn: sa.Connection, volume_id: str, host: str) -> bool:
+    """Whether an attachment has the volume on that host, or is about to."""
     query = sa.select(table.c.id).where(
         table.c.volume_id == volume_id,
         table.c.host == host,
-        table.c.id != but,
         table.c.connector.is_not(None),
     )
     return conn.execute(query.limit(1)).first() is not None

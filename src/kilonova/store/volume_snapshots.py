@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
 from kilonova.domain.clock import now
+from kilonova.domain.volumes import SnapshotStatus
 from kilonova.store import dialect
 from kilonova.store.database import Row
+from kilonova.store.schema.operations import operations
 from kilonova.store.schema.volumes import volume_snapshots as table
 
 KEYS = {
@@ -65,6 +67,22 @@ def retype(conn: sa.Connection, volume_id: str, volume_type_id: str) -> None:
     """All of a volume's are of its new type."""
     query = sa.update(table).where(table.c.volume_id == volume_id)
     conn.execute(query.values(volume_type_id=volume_type_id))
+
+
+def change_if(conn: sa.Connection, snapshot_id: str, statuses: Collection[str], /, **values: Any) -> bool:
+    """Only if its status is one of these; whether it was."""
+    query = sa.update(table).where(table.c.id == snapshot_id, table.c.status.in_(list(statuses)))
+    return conn.execute(query.values({"updated_at": now(), **values})).rowcount == 1
+
+
+def in_limbo(conn: sa.Connection, before: float) -> Sequence[Row]:
+    """In a state on its way to another, since before that time, and nothing is open for it, nor for its
+    volume, with which it may be deleted."""
+    its = operations.c.server_id.in_([table.c.id, table.c.volume_id])
+    is_open = sa.exists().where(its, operations.c.state == "open")
+    since = sa.func.coalesce(table.c.updated_at, table.c.created_at)
+    transitional = table.c.status.in_([SnapshotStatus.CREATING, SnapshotStatus.DELETING])
+    return conn.execute(sa.select(table).where(transitional, since < before, ~is_open)).all()
 
 
 def delete(conn: sa.Connection, snapshot_id: str) -> None:

@@ -77,6 +77,10 @@ class Backend(Protocol):
     def snapshots(self) -> dict[str, str]:
         """Snapshot → its volume."""
 
+    def exports(self) -> set[str]:
+        """Volumes for which something was made so that hosts reach them; what no attachment explains is an
+        orphan."""
+
 
 class NewVolume(msgspec.Struct, frozen=True, kw_only=True):
     """A volume that a build wants. ``id`` is the caller's: asked for again it is the same volume."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from kilonova.domain import codec
 from kilonova.domain.errors import NotFound, VolumeFailed
 from kilonova.domain.volumes import Connector, Source, VolumeStatus, VolumeWork
-from kilonova.store import volume_attachments, volume_snapshots, volumes
+from kilonova.store import operations, volume_attachments, volume_snapshots, volumes
 from kilonova.store.database import Row
 from kilonova.volume_manager.task import Task
 
@@ -44,10 +44,6 @@ def upload(task: Task) -> None:
         task.parts.uploads.upload(image_id, data, volume.size * GIB)
 
 
-def undo_upload(task: Task) -> None:
-    task.parts.uploads.discard(task.work.payload["image_id"])
-
-
 def revert(task: Task) -> None:
     with task.step("revert"):
         task.backend.revert(task.id, task.work.payload["snapshot_id"], task.cancel)
@@ -67,8 +63,8 @@ def disconnect(task: Task) -> None:
     volume_id, connector = payload["volume_id"], codec.convert(payload["connector"], Connector)
     with task.step("disconnect"), task.parts.turns.of(volume_id):
         with task.parts.db.read() as conn:
-            others = volume_attachments.others_there(conn, volume_id, connector.host, task.id)
-        if not others:
+            wanted = volume_attachments.is_there(conn, volume_id, connector.host)
+        if not wanted:
             task.backend.disconnect(volume_id, connector)
 
 
@@ -100,14 +96,17 @@ PERFORM: dict[str, Callable[[Task], None]] = {
 
 UNDO: dict[str, Callable[[Task], None]] = {
     VolumeWork.CREATE: undo_create,
-    VolumeWork.UPLOAD: undo_upload,
     VolumeWork.SNAPSHOT_CREATE: undo_create_snapshot,
 }
 
 
 def is_nobodys(task: Task) -> bool:
-    """After it moved on: whether what a create makes is to be, by nobody's word."""
+    """After it moved on: whether what a create makes is to be, by nobody's word. What another one made of the
+    same operation is somebody's, whatever became of it since."""
     with task.parts.db.read() as conn:
+        work = operations.get(conn, task.work.id)
+        if work is None or work.state in (operations.OPEN, operations.DONE):
+            return False
         if task.work.kind == VolumeWork.CREATE:
             found = volumes.get(conn, task.id)
         elif task.work.kind == VolumeWork.SNAPSHOT_CREATE:

@@ -22,9 +22,6 @@ class Uploads(Protocol):
         """The image has that data. Again, also after being cut off: the same. Raises what the image service
         refuses with."""
 
-    def discard(self, image_id: str) -> None:
-        """The image is not to be."""
-
 
 class Place(NamedTuple):
     """One backend: its driver's name, what volume types call it, and how it is worked with."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import sqlalchemy as sa
+
 from kilonova import metrics
 from kilonova.cancel import Cancel
 from kilonova.domain.clock import now
@@ -31,6 +33,8 @@ class Task:
         self.work = work
         self.backend = backend
         self.cancel = cancel
+        self._untold: list[StepRecord] = []
+        """Steps that ended: written with the next one that begins, or with the operation's end."""
 
     @property
     def id(self) -> str:
@@ -40,52 +44,62 @@ class Task:
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
         """It begins only if the operation is still ours. StaleEpoch."""
-        point = f"{self.work.kind}.{name}"
-        self.parts.faults.reach(f"{point}.before")
         started = now()
-        self._tell(StepRecord(name=name, started_at=started))
+        self._begin(StepRecord(name=name, started_at=started))
+        self.reach(f"{name}.before")
         try:
             yield
         except Exception as error:
             _steps.observe(now() - started, name, "Error")
-            if not isinstance(error, StaleEpoch):
-                self._tell(_ended(name, started, "Error", str(error)))
+            self._untold.append(_ended(name, started, "Error", str(error)))
             raise
         _steps.observe(now() - started, name, "Success")
-        self._tell(_ended(name, started, "Success"))
-        self.parts.faults.reach(f"{point}.after")
+        self._untold.append(_ended(name, started, "Success"))
+        self.reach(f"{name}.after")
+
+    def reach(self, point: str) -> None:
+        """A fault point of this kind of operation."""
+        self.parts.faults.reach(f"{self.work.kind}.{point}")
 
     @repeated
-    def _tell(self, step: StepRecord) -> None:
+    def _begin(self, step: StepRecord) -> None:
         if self.cancel.is_set():
             raise StaleEpoch(f"operation {self.work.id} has moved on")
         with self.parts.db.write() as conn:
             lease.kept(conn, self.work, lease_until=now() + self.parts.config.operations.lease)
-            operations.put_steps(conn, self.work.id, self.work.epoch, self.parts.name, [step])
+            self._put_steps(conn, step)
+        self._untold.clear()
+
+    def _put_steps(self, conn: sa.Connection, *more: StepRecord) -> None:
+        operations.put_steps(conn, self.work.id, self.work.epoch, self.parts.name, [*self._untold, *more])
 
     @repeated
     def done(self) -> None:
         """It went well: the records say so, in one transaction, if it is still ours."""
-        self.parts.faults.reach(f"{self.work.kind}.end.before")
         with self.parts.db.write(durable=True) as conn:
             lease.kept(conn, self.work)
+            self._put_steps(conn)
             status = endings.done(conn, self.work)
             lease.close(conn, self.work, operations.DONE)
-        self.parts.faults.reach(f"{self.work.kind}.end.after")
+        self.reach("end.after")
         self._say(status)
 
     @repeated
     def failed(self, message: str) -> None:
         with self.parts.db.write(durable=True) as conn:
             lease.kept(conn, self.work)
+            self._put_steps(conn)
             status = endings.failed(conn, self.work, message)
             lease.close(conn, self.work, operations.FAILED, message)
+        self.reach("fail.after")
         self._say(status)
 
     @repeated
     def postpone(self, message: str) -> None:
         """What it needs is away: whoever is quickest takes it up again in a moment."""
         with self.parts.db.write() as conn:
+            lease.kept(conn, self.work)
+            self._put_steps(conn)
             lease.postpone(conn, self.work, message)
 
     def _say(self, status: str) -> None:

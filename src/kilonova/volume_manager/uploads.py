@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import BinaryIO
 
 from kilonova.domain.context import RequestContext
-from kilonova.domain.errors import NotFound
 from kilonova.domain.images import ImageStatus
 from kilonova.image.service import Images
 
@@ -25,7 +23,3 @@ class ImageUploads:
         if status == ImageStatus.SAVING:
             self._images.reset_upload(image_id)
         self._images.upload(_MANAGER, image_id, data, size)
-
-    def discard(self, image_id: str) -> None:
-        with suppress(NotFound):
-            self._images.delete(_MANAGER, image_id)

@@ -37,6 +37,7 @@ def perform(parts: Parts, running: Running, message: PerformOperation) -> None:
 def _do(parts: Parts, running: Running, work: Row, backend: Backend) -> None:
     with running.begin(work) as cancel:
         task = Task(parts, work, backend, cancel)
+        task.reach("take.after")
         _log.info("began", kind=work.kind, epoch=work.epoch)
         try:
             kinds.PERFORM[work.kind](task)
@@ -77,7 +78,9 @@ def _fail(task: Task, error: Exception) -> None:
     try:
         undo = kinds.UNDO.get(task.work.kind)
         if undo is not None:
+            task.reach("undo.before")
             undo(task)
+            task.reach("undo.after")
         task.failed(message)
     except StaleEpoch:
         _let_go(task)

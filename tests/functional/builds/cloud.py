@@ -17,13 +17,15 @@ import falcon.testing
 import msgspec
 from msgspec import structs
 from tests.running import CHECKS, until
-from tests.volume_store import MemoryBackend
+from tests.volume_store import MemoryBackend, ShortUploads
 
 from kilonova.api import compute as compute_api
 from kilonova.api import image as image_api
 from kilonova.api import network as network_api
+from kilonova.api import volume as volume_api
 from kilonova.api.compute.state import ComputeAPI
 from kilonova.api.http import application
+from kilonova.api.volume.state import VolumeAPI
 from kilonova.bus.local import LocalBus
 from kilonova.cli.parts import agents
 from kilonova.compute.agent import Agent
@@ -313,6 +315,7 @@ class Cloud:
             compute_api.service(state),
             network_api.service(self.network),
             image_api.service(self.images),
+            volume_api.service(VolumeAPI(self.volumes, self.images)),
         ]
         self._client = falcon.testing.TestClient(application(services, _context))
         self.sweeping: service.Sweeper | None = None
@@ -337,7 +340,7 @@ class Cloud:
             db=self.db,
             bus=self.bus,
             places={"memory": Place("memory", "memory", self.store)},
-            uploads=cast(Any, None),
+            uploads=ShortUploads(self.images),
             faults=self.faults,
             ended=ended,
         )

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from msgspec import structs
 from tests.functional.builds.cloud import PATIENCE, Cloud
+from tests.functional.builds.volume_stories import VOLUME_STORIES
 from tests.running import until
 
 from kilonova.config import Config, Operations
@@ -173,6 +174,7 @@ STORIES: list[Story] = [
     other_disks,
     away_for_a_while,
     ports_that_go_and_change,
+    *VOLUME_STORIES,
 ]
 
 

@@ -277,7 +277,8 @@ def test_a_rescheduled_build_keeps_its_volumes(make_cloud: MakeCloud) -> None:
     assert failures == []
     (volume_id,) = cloud.store.made
     assert volumes.of_guest(server_id) == {volume_id}
-    assert (volume_id, cloud.where(server_id).name) in cloud.store.ways
+    until(lambda: not cloud.unexplained(), PATIENCE, "all to be explained")
+    assert cloud.store.ways == {(volume_id, cloud.where(server_id).name)}, "and no way from the host it left"
 
 
 def test_an_existing_volume_is_promised_when_the_server_is_accepted(cloud: Cloud, volumes: Volumes) -> None:

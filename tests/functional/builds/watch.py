@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from tests.functional.builds.cloud import Cloud, Points, Post
+from tests.volume_store import MemoryBackend
 
 from kilonova.bus.base import Dispatcher
 from kilonova.conductor import sweeper
@@ -21,11 +22,13 @@ from kilonova.network.host import MemoryHost
 from kilonova.store.postgresql import PostgreSQL
 from kilonova.store.sqlite import SQLite
 from kilonova.virt.fake import FakeDriver
+from kilonova.volume_manager.uploads import ImageUploads
 
 _MOVES_OPERATIONS = {
     *("build_instances", "perform_action", "delete_instance", "build_and_run_instance"),
     *("change_interfaces", "refresh_interfaces", "select_destinations"),
     *("progress", "allocate_networks", "activate", "finished"),
+    *("prepare_block_devices", "connect_volume", "server_volumes", "change_volumes", "perform", "connect"),
 }
 """All other messages only tell what is."""
 
@@ -34,7 +37,15 @@ _ACTS = (
     *("power_on", "power_off", "reboot", "pause", "unpause", "suspend", "resume"),
     *("attach_interface", "detach_interface", "set_link"),
     *("take_snapshot", "drop_snapshot", "rescue", "unrescue", "cache_image"),
+    *("attach_volume", "detach_volume", "resize_volume"),
+    *("copy_volume", "swap_volume", "end_copies"),
 )
+_ACTS_OF_STORE = (
+    *("ensure_volume", "delete", "extend", "revert", "connect", "disconnect"),
+    *("ensure_snapshot", "delete_snapshot"),
+)
+_CHANGES = ("/compute", "/volume")
+"""The APIs whose requests begin operations."""
 
 
 class Watch:
@@ -90,6 +101,9 @@ def watch(patch: pytest.MonkeyPatch, forgotten: str = "") -> Watch:
         _around(patch, kind, "writing", lambda real: _writing(seen, real))
     for act in _ACTS:
         _around(patch, FakeDriver, act, lambda real: _after(seen, f"host: {real.__name__}", real))
+    for act in _ACTS_OF_STORE:
+        _around(patch, MemoryBackend, act, lambda real: _after(seen, f"store: {real.__name__}", real))
+    _around(patch, ImageUploads, "upload", lambda real: _elsewhere(seen, "store: upload", real))
     _around(patch, Neighbour, "upload", lambda real: _elsewhere(seen, "host: upload", real))
     for act in ("plug", "unplug"):
         _around(patch, MemoryHost, act, lambda real: _after(seen, f"host: {real.__name__}", real))
@@ -156,7 +170,7 @@ def _works(seen: Watch, real: Any, answered: bool) -> Any:
 
 def _request(seen: Watch, real: Any) -> Any:
     def ask(cloud: Cloud, method: str, path: str, *args: Any, **kwargs: Any) -> Any:
-        changes = method != "GET" and path.startswith("/compute")
+        changes = method != "GET" and path.startswith(_CHANGES)
         with seen.message(f"{method} {path.rpartition('/')[2]}" if changes else "", answered=changes):
             return real(cloud, method, path, *args, **kwargs)
 

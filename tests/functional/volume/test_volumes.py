@@ -306,8 +306,38 @@ def test_a_volume_becomes_an_image(alice: Caller, cloud: Volumes) -> None:
     told = alice.act(f"/volumes/{volume}", "os-volume_upload_image", **said)["os-volume_upload_image"]
     alice.settled(volume, "available")
     assert [one["event_id"] for one in alice.get("/messages")["messages"]] == ["VOLUME_VOLUME_003_001"]
+    assert made_images(cloud) == 2, "the source and the copy"
     wrong = {"os-volume_upload_image": said | {"disk_format": "vmdk"}}
     assert alice.refused("POST", f"/volumes/{volume}/action", wrong)[0] == 400
+
+
+def test_what_will_not_become_an_image_leaves_none(alice: Caller, admin: Caller, cloud: Volumes) -> None:
+    """Not if it is refused, nor if it fails and is protected, nor if the volume is deleted meanwhile."""
+    volume = alice.create()
+    path = f"/volumes/{volume}"
+    cloud.backend.hold = "extend"
+    alice.act(path, "os-extend", new_size=2)
+    said = {"os-volume_upload_image": {"image_name": "i"}}
+    assert alice.refused("POST", f"{path}/action", said)[0] == 400
+    assert made_images(cloud) == 0
+    cloud.backend.hold = ""
+    cloud.backend.go.set()
+    alice.settled(volume, "available")
+    cloud.backend.refuses = "open"
+    alice.act(path, "os-volume_upload_image", image_name="i", protected=True)
+    alice.settled(volume, "available")
+    assert made_images(cloud) == 0
+    cloud.backend.refuses = ""
+    assert cloud.manager is not None
+    cloud.manager.close()
+    alice.act(path, "os-volume_upload_image", image_name="i")
+    admin.act(path, "os-force_delete")
+    assert made_images(cloud) == 0
+
+
+def made_images(cloud: Volumes) -> int:
+    with cloud.db.read() as conn:
+        return int(conn.exec_driver_sql("SELECT count(*) FROM images WHERE deleted_at IS NULL").scalar_one())
 
 
 def test_a_volume_goes_back_to_its_newest_snapshot(alice: Caller, cloud: Volumes) -> None:

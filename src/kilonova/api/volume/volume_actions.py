@@ -12,7 +12,7 @@ from kilonova.api.http import Reply, Request, Route, Version
 from kilonova.api.volume import attaching, inputs, policy
 from kilonova.api.volume.state import VolumeAPI
 from kilonova.domain.clock import iso8601_micro
-from kilonova.domain.errors import BadRequest, KilonovaError
+from kilonova.domain.errors import BadRequest
 from kilonova.domain.volumes import VolumeStatus
 from kilonova.store import volume_attachments, volume_types
 from kilonova.store import volumes as store
@@ -173,14 +173,10 @@ def upload(api: VolumeAPI, request: Request, volume_id: str, asked: Upload) -> R
     with api.db.read() as conn:
         volume = rules.find(conn, request.context, volume_id)
     values |= _properties(volume.image_metadata)
-    image = api.images.create(request.context, values)
-    try:
-        with api.db.write() as conn:
-            row = rules.upload(conn, api.parts, request.context, volume_id, image.id, asked.force)
-            kind = volume_types.get(conn, row.volume_type_id)
-    except KilonovaError:
-        api.images.delete(request.context, image.id)
-        raise
+    with api.db.write() as conn:
+        image = api.images.create(request.context, values)
+        row = rules.upload(conn, api.parts, request.context, volume_id, image.id, asked.force)
+        kind = volume_types.get(conn, row.volume_type_id)
     view: dict[str, Any] = {
         "id": volume_id,
         "updated_at": iso8601_micro(row.updated_at),

@@ -51,6 +51,9 @@ class FileBackend:
         self._images = images
 
     def check(self) -> None:
+        self._check_folder()
+
+    def _check_folder(self) -> None:
         with parts.storage_errors():
             # QEMU has a user of its own, and is let into the one file by libvirt.
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o711)
@@ -58,13 +61,13 @@ class FileBackend:
                 raise Unavailable(f"{self._folder} cannot be written")
 
     def capacity(self) -> Capacity:
-        self.check()
+        self._check_folder()
         with parts.storage_errors():
             stat = os.statvfs(self._folder)
         return Capacity(stat.f_blocks * stat.f_frsize / GIB, stat.f_bavail * stat.f_frsize / GIB)
 
     def ensure_volume(self, volume_id: str, size_gb: int, source: Source, cancel: Cancel) -> str:
-        self.check()
+        self._check_folder()
         path = self.path(volume_id)
         how = "blank" if isinstance(source, Blank) else "copy"
         if not path.exists():
@@ -148,6 +151,9 @@ class FileBackend:
             if rest and (owner := names.volume_of(volume_id)):
                 found[rest.removesuffix(parts.SUFFIX)] = owner
         return found
+
+    def exports(self) -> set[str]:
+        return set()
 
     def path(self, volume_id: str) -> Path:
         """Where the bytes of a volume are."""

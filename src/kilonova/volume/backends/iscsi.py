@@ -21,6 +21,7 @@ from typing import BinaryIO
 
 import msgspec
 
+from kilonova import log
 from kilonova.cancel import Cancel
 from kilonova.disk_image.transfer import ImageSource
 from kilonova.domain import codec
@@ -29,6 +30,8 @@ from kilonova.domain.volumes import Connection, Connector, IscsiConnection
 from kilonova.volume.backends import names, parts
 from kilonova.volume.backends.file import FileBackend
 from kilonova.volume.backends.tgt import Target, Tgt
+
+_log = log.get("volume")
 
 _EXPORTS = ".exports"
 _INITIATOR = re.compile(r"(iqn|eui|naa)\.[A-Za-z0-9.:_-]{1,219}")
@@ -51,14 +54,17 @@ class IscsiBackend(FileBackend):
         self._one_at_a_time = threading.Lock()
 
     def check(self) -> None:
-        """And whatever tgtd should serve is served."""
+        """And whatever tgtd should serve is served. What cannot be is no other volume's trouble."""
         super().check()
         with self._one_at_a_time:
             targets = self._tgt.targets()
             for name in self._names():
                 volume_id = names.volume_of(name)
                 if volume_id is not None and name.endswith(_EXPORTS):
-                    self._serve(volume_id, targets.get(self._iqn(volume_id)))
+                    try:
+                        self._serve(volume_id, targets.get(self._iqn(volume_id)))
+                    except VolumeFailed as error:
+                        _log.warning("not_served", volume=volume_id, error=error.message)
 
     def connect(self, volume_id: str, connector: Connector) -> Connection:
         if not _INITIATOR.fullmatch(connector.initiator):
@@ -106,20 +112,35 @@ class IscsiBackend(FileBackend):
         super().delete(volume_id)
 
     def volumes(self) -> set[str]:
+        return super().volumes() | self._served()
+
+    def exports(self) -> set[str]:
+        kept = {names.volume_of(name) for name in self._names() if name.endswith(_EXPORTS)}
+        return self._served() | {ident for ident in kept if ident is not None}
+
+    def _served(self) -> set[str]:
+        """Volumes that tgtd has targets of."""
         served = {
             names.volume_of(name.removeprefix(self._prefix))
             for name in self._tgt.targets()
             if name.startswith(self._prefix)
         }
-        return super().volumes() | {ident for ident in served if ident is not None}
+        return {ident for ident in served if ident is not None}
 
     @contextmanager
     def unwritten(self, path: Path, file: BinaryIO) -> Iterator[None]:
-        """No guest has it: tgtd knows none of QEMU's locks."""
+        """No guest has it before, and none has written to it after: tgtd knows none of QEMU's locks, and lets
+        a guest begin in the midst."""
+        before = os.fstat(file.fileno()).st_mtime_ns
+        self._refuse_if_used(path)
+        yield
+        if os.fstat(file.fileno()).st_mtime_ns != before:
+            raise VolumeFailed("a guest began to write to the volume while it was copied")
+
+    def _refuse_if_used(self, path: Path) -> None:
         target = self._target(names.volume_of(path.name) or "")
         if target is not None and target.path == str(path) and target.sessions:
             raise VolumeFailed("a guest has the volume, and this file system cannot copy of one moment")
-        yield
 
     # --- what tgtd serves
     def _serve(self, volume_id: str, target: Target | None) -> None:

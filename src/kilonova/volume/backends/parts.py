@@ -43,12 +43,10 @@ def being_made(path: Path) -> Iterator[BinaryIO]:
     somebody else is making the same."""
     part = part_of(path)
     with storage_errors():
-        file = _locked(part, make=True)
-    assert file is not None
+        file = _new(part)
     with file:
         try:
             with storage_errors():
-                file.truncate(0)
                 yield file
         finally:
             if _is(file, part):  # and nobody else's: it is ours as long as we have the lock
@@ -64,7 +62,7 @@ def put(file: BinaryIO, path: Path) -> None:
 
 def remove_left(part: Path) -> None:
     """What a kill left. Unavailable: its maker lives."""
-    file = _locked(part, make=False)
+    file = _locked(part)
     if file is not None:
         with file:
             part.unlink(missing_ok=True)
@@ -78,10 +76,20 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def _locked(part: Path, *, make: bool) -> BinaryIO | None:
-    """The file of that name, and its lock. None: there is none."""
+def _new(part: Path) -> BinaryIO:
+    """A file that nobody had before: what a dead maker's tools still write is not in it."""
     while True:
-        flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_CREAT if make else 0)
+        with suppress(FileExistsError):
+            file = _locked(part, os.O_CREAT | os.O_EXCL)
+            if file is not None:
+                return file
+        remove_left(part)
+
+
+def _locked(part: Path, make: int = 0) -> BinaryIO | None:
+    """The file of that name, and its lock. None: there is none, or one that was just made is gone."""
+    while True:
+        flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | make
         try:
             file = open(os.open(part, flags, 0o600), "r+b", buffering=0)  # noqa: SIM115 - given to the caller
         except FileNotFoundError:

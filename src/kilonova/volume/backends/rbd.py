@@ -85,6 +85,8 @@ class RbdBackend:
             self._pool.remove(name)
             if not whole:
                 self._remove_clone_snapshot(volume_id)
+        with parts.storage_errors():
+            parts.remove_left(parts.part_of(self._spooled(name)))
 
     def ensure_snapshot(self, volume_id: str, snapshot_id: str, cancel: Cancel) -> None:
         with _refusals():
@@ -127,7 +129,8 @@ class RbdBackend:
                 for _, snapshot in self._all_snapshots()
                 if snapshot.startswith(_CLONE)
             }
-        return {ident for ident in found | half if ident is not None}
+        spooled = {names.volume_of(path.name) for path in self._spool.glob("*")}
+        return {ident for ident in found | half | spooled if ident is not None}
 
     def snapshots(self) -> dict[str, str]:
         with _refusals():
@@ -136,6 +139,9 @@ class RbdBackend:
                 for name, snapshot in self._all_snapshots()
             ]
         return {snapshot: volume for snapshot, volume in pairs if snapshot and volume}
+
+    def exports(self) -> set[str]:
+        return set()
 
     def _try_to_make(self, name: str, volume_id: str, size_gb: int, source: Source, cancel: Cancel) -> None:
         try:
@@ -177,16 +183,22 @@ class RbdBackend:
 
     def _copy(self, image: ImageRef, name: str, size_gb: int, cancel: Cancel) -> None:
         self._spool.mkdir(parents=True, exist_ok=True, mode=0o700)
-        spooled = self._spool / f"{name}.image"
+        spooled = self._spooled(name)
         with parts.being_made(spooled) as fetched:
             fetch(image, self._images, size_gb, fetched, cancel)
             self._pool.create(name, size_gb * GIB)
             source_format = "qcow2" if image.disk_format == "qcow2" else "raw"
-            try:
-                convert(parts.part_of(spooled), source_format, self._pool.qemu_name(name), cancel)
-            except VolumeFailed:
-                self._pool.exists(name)  # Unavailable, if that is why
-                raise
+            with self._pool.held(name) as check:
+                copying.stop_if(cancel)
+                check()
+                try:
+                    convert(parts.part_of(spooled), source_format, self._pool.qemu_name(name), cancel)
+                except VolumeFailed:
+                    self._pool.exists(name)  # Unavailable, if that is why
+                    raise
+
+    def _spooled(self, name: str) -> Path:
+        return self._spool / f"{name}.image"
 
     def _parent(self, source: Source, volume_id: str) -> Snapshot | None:
         """What a clone can be made of."""

@@ -100,10 +100,13 @@ def reserve(
 def connect(parts: Parts, attachment_id: str, connector: Connector) -> Connection:
     """Shown to that host: ``attaching``, or what it is further. Not in a transaction.
 
-    The host is in the record before its way is made, so that nobody who looks takes the way away.
+    The host is in the record before its way is made, so that nobody who looks takes the way away. A host that
+    had it before, and has lost it to this one, has no way there any more.
     """
     with parts.db.write() as conn:
         volume, attachment = _locked(conn, attachment_id)
+        if attachment.connector is not None and attachment.host != connector.host:
+            _disconnect(conn, parts, volume, attachment.connector, str(uuid.uuid4()))
         values = {"connector": msgspec.to_builtins(connector), "host": connector.host}
         if attachment.status == AttachStatus.RESERVED:
             values["status"] = AttachStatus.ATTACHING
@@ -115,6 +118,7 @@ def connect(parts: Parts, attachment_id: str, connector: Connector) -> Connectio
     with parts.db.write() as conn:
         if not store.change(conn, attachment_id, connection=_without_secret(connection)):
             raise attachment_not_found(attachment_id)
+    parts.reach("volume_connect.end.after")
     return connection
 
 
@@ -197,23 +201,24 @@ def release(
     volume = volumes.get(conn, attachment.volume_id, for_update=True)
     if not store.delete(conn, attachment_id) or volume is None:
         return
-    context = system_context(request_id, volume.project_id, volume.user_id)
     if delete_volume and not store.of_volume(conn, volume.id):
+        context = system_context(request_id, volume.project_id, volume.user_id)
         begin_delete(conn, parts, context, volume)
         return
     settle(conn, volume)
-    if attachment.connector is not None and volume.host is not None:
-        payload = {"volume_id": volume.id, "connector": attachment.connector}
-        begin(
-            conn,
-            parts,
-            context,
-            VolumeWork.DISCONNECT,
-            attachment_id,
-            volume.project_id,
-            volume.host,
-            payload,
-        )
+    if attachment.connector is not None:
+        _disconnect(conn, parts, volume, attachment.connector, attachment_id, request_id)
+
+
+def _disconnect(
+    conn: sa.Connection, parts: Parts, volume: Row, connector: object, of: str, request_id: str = ""
+) -> None:
+    """The manager closes a host's way. ``of``: what the operation is of, an attachment that is no more."""
+    if volume.host is None:
+        return
+    context = system_context(request_id, volume.project_id, volume.user_id)
+    payload = {"volume_id": volume.id, "connector": connector}
+    begin(conn, parts, context, VolumeWork.DISCONNECT, of, volume.project_id, volume.host, payload)
 
 
 def _locked(conn: sa.Connection, attachment_id: str) -> tuple[Row, Row]:

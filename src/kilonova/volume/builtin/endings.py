@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from kilonova.domain.clock import now
 from kilonova.domain.volumes import SnapshotStatus, VolumeStatus, VolumeWork
-from kilonova.store import operations, volume_messages, volume_snapshots, volumes
+from kilonova.store import images, operations, volume_messages, volume_snapshots, volumes
 from kilonova.store.database import Row
 
 KINDS = frozenset(VolumeWork)
@@ -83,6 +83,7 @@ def failed(conn: sa.Connection, work: Row, message: str) -> str:
         return ""
     if kind is _W.UPLOAD:
         _tell(conn, "VOLUME", volume, work, "003_001", message)
+        images.give_up(conn, payload_of(conn, work)["image_id"])
         volumes.change(conn, of, message=message)
         return _back(conn, of)
     for snapshot_id in payload_of(conn, work).get("snapshots", ()):
@@ -104,12 +105,22 @@ def payload_of(conn: sa.Connection, work: Row) -> dict[str, Any]:
     return dict(found.payload) if found is not None else {}
 
 
-_LIMBO = "The volume was in a transitional state that no operation explains."
+_LIMBO = "It was in a transitional state that no operation explains."
+
+
+def in_limbo(conn: sa.Connection, before: float) -> bool:
+    """Whether repair() would find anything."""
+    return bool(volumes.in_limbo(conn, before) or volume_snapshots.in_limbo(conn, before))
 
 
 def repair(conn: sa.Connection, before: float) -> list[str]:
-    """Volumes on their way to another state that no operation takes them to: in error now. Their ids."""
+    """Volumes and snapshots on their way to another state that no operation takes them to: in error now.
+    Their ids."""
     found = volumes.in_limbo(conn, before)
     for volume in found:
         volumes.change_if(conn, volume.id, [volume.status], status=_V.ERROR, new_size=None, message=_LIMBO)
-    return [volume.id for volume in found]
+    lost = volume_snapshots.in_limbo(conn, before)
+    for snapshot in lost:
+        status = _S.ERROR if snapshot.status == _S.CREATING else _S.ERROR_DELETING
+        volume_snapshots.change_if(conn, snapshot.id, [snapshot.status], status=status, message=_LIMBO)
+    return [one.id for one in [*found, *lost]]

@@ -11,6 +11,7 @@ from kilonova.domain.context import RequestContext
 from kilonova.domain.servers import ImageRef
 from kilonova.domain.volumes import SnapshotStatus, VolumeStatus, VolumeWork
 from kilonova.store import (
+    images,
     operations,
     volume_attachments,
     volume_backends,
@@ -93,6 +94,7 @@ def begin_delete(
     conn: sa.Connection, parts: Parts, context: RequestContext, volume: Row, snapshots: Sequence[Row] = ()
 ) -> None:
     """Of a volume that is locked, and of these snapshots of it."""
+    _give_up_upload(conn, volume.id)
     operations.supersede(conn, volume.id, "The volume is being deleted")
     volume_transfers.delete_of_volume(conn, volume.id)
     if volume.host is None:  # nothing was ever made of it
@@ -103,6 +105,13 @@ def begin_delete(
     store.change(conn, volume.id, status=VolumeStatus.DELETING, message=None)
     payload = {"snapshots": [snapshot.id for snapshot in snapshots]}
     begin(conn, parts, context, VolumeWork.DELETE, volume.id, volume.project_id, volume.host, payload)
+
+
+def _give_up_upload(conn: sa.Connection, volume_id: str) -> None:
+    """The image that it was to become will not be."""
+    work = operations.open_of_server(conn, volume_id)
+    if work is not None and work.kind == VolumeWork.UPLOAD:
+        images.give_up(conn, work.payload["image_id"])
 
 
 def extend(
