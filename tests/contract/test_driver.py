@@ -24,7 +24,7 @@ from kilonova.domain.block_devices import AttachedVolume
 from kilonova.domain.errors import BuildAborted, BuildFailed, NotFound, StaleEpoch
 from kilonova.domain.network import Vif
 from kilonova.domain.servers import BuildSpec, Flavor, GuestMetadata, ImageRef, PowerState
-from kilonova.domain.volumes import FileConnection
+from kilonova.domain.volumes import CopyState, FileConnection
 from kilonova.virt.base import Driver, Guest, GuestEvent
 from kilonova.virt.fake import FakeDriver
 
@@ -313,6 +313,57 @@ def test_a_guest_is_rescued_and_back(host: Host, running: BuildSpec) -> None:
         assert host.state(running.server_id) is PowerState.RUNNING
 
 
+@pytest.mark.system
+def test_a_rescue_that_failed_leaves_nothing_to_the_next(
+    host: Host, running: BuildSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither its disk nor its password, whether it ended or was killed."""
+    from kilonova.virt.libvirt.driver import LibvirtDriver
+
+    driver, image = host.driver, running.image
+    if not isinstance(driver, LibvirtDriver):
+        pytest.skip("the fake driver has no disks")
+    assert image is not None
+    instance = driver._folder.instance(running.server_id)
+    metadata = GuestMetadata(server_id=running.server_id, name="n", hostname="n", project_id="p1")
+    with monkeypatch.context() as patch:
+        patch.setattr(driver._guests, "create", _refuse)
+        with pytest.raises(BuildFailed, match="refused"):
+            driver.rescue(running, image, [], metadata, GO_ON)
+    assert [path.name for path in instance.path.iterdir() if "rescue" in path.name] == []
+    driver._disks.ensure_rescue(running, image, GO_ON)
+    driver._write_config_drive(instance.rescue_config_drive, metadata)
+    left = {path.name: path.stat().st_ino for path in instance.path.iterdir() if "rescue" in path.name}
+    assert len(left) == 2
+    held = [path.open("rb") for path in instance.path.iterdir() if path.name in left]
+    driver.rescue(running, image, [], metadata, GO_ON)
+    for path, file in zip((instance.path / name for name in left), held, strict=True):
+        assert path.stat().st_ino != left[path.name], path.name
+        file.close()
+
+
+@pytest.mark.system
+def test_a_snapshot_leaves_the_reserve_free(
+    host: Host, running: BuildSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guests that find no space to write to stand still."""
+    from kilonova.virt.libvirt import cached
+    from kilonova.virt.libvirt.driver import LibvirtDriver
+
+    if not isinstance(host.driver, LibvirtDriver):
+        pytest.skip("the fake driver has no disks")
+    with monkeypatch.context() as patch:
+        patch.setattr(cached, "free_bytes", lambda _folder: 256 << 20)
+        with pytest.raises(BuildFailed, match="no space left"):
+            host.driver.take_snapshot(running.server_id, GO_ON)
+    assert host.state(running.server_id) is PowerState.RUNNING
+    host.driver.take_snapshot(running.server_id, GO_ON)
+
+
+def _refuse(*_: object, **__: object) -> None:
+    raise BuildFailed("refused")
+
+
 @pytest.mark.parametrize("state", ["running", "paused", "off"])
 def test_what_a_guest_has_on_its_disk_can_be_taken(host: Host, running: BuildSpec, state: str) -> None:
     server_id = running.server_id
@@ -514,11 +565,11 @@ def test_volumes_of_nobody(host: Host, running: BuildSpec, volume: AttachedVolum
     with pytest.raises(NotFound):
         host.driver.attach_volume(nobody, volume)
     with pytest.raises(BuildFailed):
-        host.driver.copy_volume(running, str(uuid.uuid4()), volume, 10.0, GO_ON)
+        host.driver.mirror_volume(running, str(uuid.uuid4()), volume, 10.0, GO_ON)
     with pytest.raises(BuildFailed):
         host.driver.swap_volume(running.server_id, volume.volume_id, str(uuid.uuid4()))
     for server_id in (nobody.server_id, running.server_id):
-        host.driver.end_copies(server_id)
+        host.driver.end_mirrors(server_id)
 
 
 def test_a_guest_goes_over_to_a_copy(host: Host, running: BuildSpec, make_volume: MakeVolume) -> None:
@@ -526,19 +577,19 @@ def test_a_guest_goes_over_to_a_copy(host: Host, running: BuildSpec, make_volume
     driver, server_id = host.driver, running.server_id
     old, other, new = (make_volume() for _ in range(3))
     driver.attach_volume(running, old)
-    driver.copy_volume(running, old.volume_id, other, 60.0, GO_ON)
+    driver.mirror_volume(running, old.volume_id, other, 60.0, GO_ON)
     for _ in range(2):
-        driver.copy_volume(running, old.volume_id, new, 60.0, GO_ON)
+        driver.mirror_volume(running, old.volume_id, new, 60.0, GO_ON)
     assert driver.volumes(server_id) == {old.volume_id}
     with pytest.raises(BuildFailed):
         driver.swap_volume(server_id, old.volume_id, other.volume_id)
     for _ in range(2):
         driver.swap_volume(server_id, old.volume_id, new.volume_id)
         assert driver.volumes(server_id) == {new.volume_id}
-    driver.copy_volume(running, old.volume_id, new, 60.0, GO_ON)  # it has it
-    driver.copy_volume(running, new.volume_id, other, 60.0, GO_ON)
+    driver.mirror_volume(running, old.volume_id, new, 60.0, GO_ON)  # it has it
+    driver.mirror_volume(running, new.volume_id, other, 60.0, GO_ON)
     for _ in range(2):
-        driver.end_copies(server_id)
+        driver.end_mirrors(server_id)
     with pytest.raises(BuildFailed):
         driver.swap_volume(server_id, new.volume_id, other.volume_id)
     driver.attach_volume(running, other)  # nobody writes to it
@@ -610,3 +661,35 @@ def _other_image(spec: BuildSpec) -> BuildSpec:
     assert spec.image is not None
     image = msgspec.structs.replace(spec.image, id=str(uuid.uuid4()), os_hash_value=None)
     return msgspec.structs.replace(spec, image=image)
+
+
+def test_a_volume_is_copied_and_the_guest_keeps_it(
+    host: Host, running: BuildSpec, make_volume: MakeVolume
+) -> None:
+    """A copy is no swap: what ends the one leaves the other."""
+    driver, server_id = host.driver, running.server_id
+    one = make_volume()
+    to = place_of_snapshot(one, make_volume())
+    driver.attach_volume(running, one)
+    for begin in (True, True):
+        state = driver.copy_volume(server_id, one.volume_id, to, begin, 0.0)
+        while state is CopyState.GOING:
+            driver.end_mirrors(server_id)
+            state = driver.copy_volume(server_id, one.volume_id, to, False, 1.0)
+        assert state is CopyState.COPIED
+        assert driver.volumes(server_id) == {one.volume_id}
+    driver.copy_volume(server_id, one.volume_id, to, True, 0.0)
+    for _ in range(2):
+        driver.drop_copy(server_id, one.volume_id, to.volume_id)
+    driver.power_off(server_id, 0, GO_ON)
+    assert driver.copy_volume(server_id, one.volume_id, to, True, 0.0) is CopyState.OFF
+
+
+def place_of_snapshot(of: AttachedVolume, place: AttachedVolume) -> AttachedVolume:
+    """As a backend of files names it."""
+    assert isinstance(place.connection, FileConnection)
+    path = Path(place.connection.path)
+    named = path.with_name(f"volume-{of.volume_id}.snapshot-{place.volume_id}.part")
+    if path.exists():
+        path.rename(named)
+    return msgspec.structs.replace(place, connection=FileConnection(path=str(named)))

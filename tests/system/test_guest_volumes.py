@@ -39,6 +39,11 @@ SNAPSHOTS = "/volume/v3/snapshots"
 NEWEST = {"OpenStack-API-Version": "volume 3.70"}
 METADATA = "http://169.254.169.254/openstack/latest/meta_data.json"
 SOON = 60.0
+COUNT = "; ".join(
+    ["n=$((n + 1))"]
+    + [f"printf %08d $n | dd of=/dev/{{}} bs=512 seek={at * 2048} conv=notrunc,fsync" for at in (8, 2046)]
+)
+"""Always first at one place, then at the other."""
 WRITE = "dd if=/dev/zero of=/dev/{} bs=4096 seek=4096 count=64 conv=notrunc,fsync"
 
 
@@ -293,9 +298,14 @@ def test_a_guest_lives_with_volumes(world: World, inside: Disks, kind: str) -> N
     found = [inside.read(disk, at).strip() for at in (0, 1, 2047)]
     assert found == ["kept", "of the second", "at the end"]
 
+    inside.run(f"(while [ ! -e /run/counted-{kind} ]; do {COUNT.format(disk, disk)}; done) >/dev/null 2>&1 &")
+    until(lambda: inside.read(disk, 2046).strip(), SOON, "the guest to count")
+    snapshot = world.snapshot(second)
+    inside.run(f"touch /run/counted-{kind}")
+
     world.detach(server, second)
     inside.goes(first)  # a disk that was swapped has the serial number it had
-    copy = world.volume(kind, 2, snapshot_id=world.snapshot(second))
+    copy = world.volume(kind, 2, snapshot_id=snapshot)
     world.attach(server, first)
     disk = inside.appears(first)
     assert [inside.read(disk, at).strip() for at in (0, 1)] == ["kept", ""]
@@ -303,6 +313,9 @@ def test_a_guest_lives_with_volumes(world: World, inside: Disks, kind: str) -> N
     world.attach(server, copy, delete_on_termination=True)
     disk = inside.appears(copy)
     assert [inside.read(disk, at).strip() for at in (0, 1, 2047)] == found
+    before, after = (int(inside.read(disk, at), 10) for at in (8, 2046))
+    assert before > 0, "it was taken while the guest wrote"
+    assert before - 1 <= after <= before, "of one moment"
     world.detach(server, first)
     inside.goes(first)
 

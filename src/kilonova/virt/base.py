@@ -17,7 +17,7 @@ from kilonova.domain.block_devices import AttachedVolume
 from kilonova.domain.hosts import HostReport
 from kilonova.domain.network import Vif
 from kilonova.domain.servers import BuildSpec, GuestMetadata, ImageRef, PowerState
-from kilonova.domain.volumes import Connector
+from kilonova.domain.volumes import CopyState, HostConnector
 
 Volumes = Sequence[AttachedVolume]
 """All that a guest is to have when it starts."""
@@ -57,7 +57,7 @@ class Driver(Protocol):
     def report(self) -> HostReport:
         """What this host is and can hold."""
 
-    def connector(self) -> Connector:
+    def connector(self) -> HostConnector:
         """This host, as those know it who keep volumes."""
 
     def guests(self) -> list[Guest]:
@@ -145,11 +145,11 @@ class Driver(Protocol):
     def detach_volume(self, server_id: str, volume_id: str, patience: float, cancel: Cancel) -> None:
         """The guest has no such volume; else as detach_interface()."""
 
-    def copy_volume(
+    def mirror_volume(
         self, spec: BuildSpec, volume_id: str, new: AttachedVolume, timeout: float, cancel: Cancel
     ) -> None:
         """``new`` holds all that the volume of the guest, which is on, does, and what the guest writes from
-        now on is written to both, until swap_volume() or end_copies(), whatever is raised here. Another copy
+        now on is written to both, until swap_volume() or end_mirrors(), whatever is raised here. Another copy
         of it is ended first. Nothing if the guest has the new one already. BuildFailed, also after
         ``timeout`` seconds."""
 
@@ -157,9 +157,20 @@ class Driver(Protocol):
         """The guest goes on with the other one, to which it was copied. BuildFailed: it was not. Nothing if
         the guest has it already."""
 
-    def end_copies(self, server_id: str) -> None:
+    def end_mirrors(self, server_id: str) -> None:
         """Of none of its volumes a copy is under way: nothing more is written to them. Nothing without such a
         guest."""
+
+    def copy_volume(
+        self, server_id: str, volume_id: str, to: AttachedVolume, begin: bool, patience: float
+    ) -> CopyState:
+        """All that the volume holds, copied to a place that is as large while the guest goes on; from the
+        start if ``begin``. COPIED: all is there of one moment just now, in which file systems were in order
+        if the guest has an agent. GOING: it was not there after ``patience`` seconds. BuildFailed: it broke
+        off. Unavailable: another copy of the volume is under way. ``to``: known by its ``volume_id``."""
+
+    def drop_copy(self, server_id: str, volume_id: str, to_id: str) -> None:
+        """The guest does not copy the volume to that place. Safe to call again."""
 
     def resize_volume(self, server_id: str, volume_id: str, size_gb: int) -> None:
         """The guest sees that the volume has grown. Nothing if it knows, or if it is off."""

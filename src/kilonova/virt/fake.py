@@ -25,7 +25,7 @@ from kilonova.domain.errors import BuildAborted, BuildFailed, NotFound, StaleEpo
 from kilonova.domain.hosts import Capacity, HostReport
 from kilonova.domain.network import Vif
 from kilonova.domain.servers import BuildSpec, GuestMetadata, ImageRef, PowerState
-from kilonova.domain.volumes import Connector
+from kilonova.domain.volumes import CopyState, HostConnector
 from kilonova.virt.base import Guest, GuestEvent, Volumes
 from kilonova.virt.ids import checked_id
 
@@ -47,7 +47,7 @@ class _Traces(msgspec.Struct, gc=False):
     """Tap → whether its link is up."""
     volumes: dict[str, int] = {}
     """Volume → GiB, as the guest knows it."""
-    copies: dict[str, str] = {}
+    mirrors: dict[str, str] = {}
     """Volume → the one that all of it is being copied to."""
     has_snapshot: bool = False
     rescue_image: str = ""
@@ -101,8 +101,8 @@ class FakeDriver:
             disk_available_least=self._total.disk_gb,
         )
 
-    def connector(self) -> Connector:
-        return Connector(host=self.host, ip="127.0.0.1", initiator=f"iqn.2026-01.org.kilonova:{self.host}")
+    def connector(self) -> HostConnector:
+        return HostConnector(ip="127.0.0.1", initiator=f"iqn.2026-01.org.kilonova:{self.host}")
 
     def guests(self) -> list[Guest]:
         with self._changed:
@@ -284,7 +284,7 @@ class FakeDriver:
                 raise BuildFailed(f"guest {server_id} is paused, and cannot let go of a device")
             self._update(server_id, volumes=volumes)
 
-    def copy_volume(
+    def mirror_volume(
         self, spec: BuildSpec, volume_id: str, new: AttachedVolume, timeout: float, cancel: Cancel
     ) -> None:
         server_id = spec.server_id
@@ -294,33 +294,45 @@ class FakeDriver:
                 return
             if not self._is(server_id, *_ACTIVE) or volume_id not in had.volumes:
                 raise BuildFailed(f"guest {server_id} has no volume {volume_id} open")
-            self._update(server_id, copies={**had.copies, volume_id: new.volume_id})
-        self._step("copy_volume", cancel)
+            self._update(server_id, mirrors={**had.mirrors, volume_id: new.volume_id})
+        self._step("mirror_volume", cancel)
 
     def swap_volume(self, server_id: str, volume_id: str, new_id: str) -> None:
         self._step("swap_volume")
         with self._changed:
             had = self._get(server_id)
-            volumes, copies = dict(had.volumes), dict(had.copies)
+            volumes, mirrors = dict(had.volumes), dict(had.mirrors)
             if new_id in volumes:
                 return
-            if copies.pop(volume_id, None) != new_id:
+            if mirrors.pop(volume_id, None) != new_id:
                 raise BuildFailed(f"no volume of guest {server_id} was copied to {new_id}")
             del volumes[volume_id]
-            self._update(server_id, volumes={**volumes, new_id: 0}, copies=copies)
+            self._update(server_id, volumes={**volumes, new_id: 0}, mirrors=mirrors)
 
-    def end_copies(self, server_id: str) -> None:
+    def end_mirrors(self, server_id: str) -> None:
         with self._changed:
-            if self.copies(server_id):
-                self._step("end_copies")
-                self._update(server_id, copies={})
+            if self.mirrors(server_id):
+                self._step("end_mirrors")
+                self._update(server_id, mirrors={})
 
-    def copies(self, server_id: str) -> dict[str, str]:
+    def mirrors(self, server_id: str) -> dict[str, str]:
         """Volume → the one that it is being copied to."""
         with self._changed:
             had = self._servers.get(server_id)
             on = had is not None and had.power_state in _ACTIVE
-            return dict(had.copies) if had is not None and on else {}
+            return dict(had.mirrors) if had is not None and on else {}
+
+    def copy_volume(
+        self, server_id: str, volume_id: str, to: AttachedVolume, begin: bool, patience: float
+    ) -> CopyState:
+        """Its guests write nothing: there is nothing to copy that could change meanwhile."""
+        self._step("copy_volume")
+        with self._changed:
+            is_on = self._is(server_id, *_ACTIVE) and volume_id in self._servers[server_id].volumes
+        return CopyState.COPIED if is_on else CopyState.OFF
+
+    def drop_copy(self, server_id: str, volume_id: str, to_id: str) -> None:
+        self._step("drop_copy")
 
     def resize_volume(self, server_id: str, volume_id: str, size_gb: int) -> None:
         self._step("resize_volume")
@@ -425,7 +437,7 @@ class FakeDriver:
         awaits_start: bool | None = None,
         nics: dict[str, bool] | None = None,
         volumes: dict[str, int] | None = None,
-        copies: dict[str, str] | None = None,
+        mirrors: dict[str, str] | None = None,
         has_snapshot: bool | None = None,
         rescue_image: str | None = None,
     ) -> None:
@@ -444,8 +456,8 @@ class FakeDriver:
                 had.nics = nics
             if volumes is not None:
                 had.volumes = volumes
-            if copies is not None:
-                had.copies = copies
+            if mirrors is not None:
+                had.mirrors = mirrors
             if has_snapshot is not None:
                 had.has_snapshot = has_snapshot
             if rescue_image is not None:

@@ -38,7 +38,7 @@ class Swap:
     def _is(self, has: str, free: str) -> bool:
         assert self.volumes.of(self.server) == [has]
         assert self.volumes.of_guest(self.server) == {has}
-        assert self.driver.copies(self.server) == {}
+        assert self.driver.mirrors(self.server) == {}
         assert (self.volumes.status(has), self.volumes.status(free)) == ("in-use", "available")
         until(lambda: not self.cloud.unexplained(), PATIENCE, "all to be explained")
         return True
@@ -49,20 +49,20 @@ def swap(cloud: Cloud) -> Swap:
     return Swap(cloud)
 
 
-@pytest.mark.parametrize("step", ["copy_volume", "swap_volume"])
+@pytest.mark.parametrize("step", ["mirror_volume", "swap_volume"])
 def test_while_the_hypervisor_is_away_it_has_neither_failed_nor_ended(swap: Swap, step: str) -> None:
     swap.driver.failures[step] = [Unavailable("libvirt is away")]
     swap.begin()
     assert swap.cloud._busy(swap.server)
     assert swap.volumes.status(swap.new) == "attaching"
-    assert swap.driver.copies(swap.server) == {swap.old: swap.new}
+    assert swap.driver.mirrors(swap.server) == {swap.old: swap.new}
     swap.again()
     assert swap.is_done()
 
 
 def test_a_copy_that_cannot_be_ended_keeps_the_volume(swap: Swap) -> None:
     swap.driver.failures["swap_volume"] = [BuildFailed("no")]
-    swap.driver.failures["end_copies"] = [Unavailable("libvirt is away")]
+    swap.driver.failures["end_mirrors"] = [Unavailable("libvirt is away")]
     swap.begin()
     assert swap.volumes.status(swap.new) == "attaching"
     swap.again()
@@ -96,22 +96,22 @@ def test_a_lost_answer_of_the_last_step_is_a_swap(swap: Swap) -> None:
 
 def test_before_the_guest_goes_over_the_conductor_is_asked(swap: Swap) -> None:
     """Who was away while it copied, and whose work is another's by now, leaves the guest where it is."""
-    gate = swap.driver.gate("copy_volume")
+    gate = swap.driver.gate("mirror_volume")
     swap.begin()
     gate.wait_until_reached()
     swap.cloud.sql(
         "UPDATE operations SET epoch = epoch + 1, owner = 'x', lease_until = 1 WHERE state = 'open'"
     )
     gate.open()
-    until(lambda: "end_copies" in swap.driver.steps, PATIENCE, "the copy to be given up")
+    until(lambda: "end_mirrors" in swap.driver.steps, PATIENCE, "the copy to be given up")
     assert swap.volumes.of_guest(swap.server) == {swap.old}
     swap.again()
     assert swap.is_done()
 
 
 def test_a_copy_that_no_work_explains_is_ended(swap: Swap) -> None:
-    swap.driver._update(swap.server, copies={swap.old: swap.new})
+    swap.driver._update(swap.server, mirrors={swap.old: swap.new})
     swap.host.agent.stop()
     swap.host.start()
-    until(lambda: swap.driver.copies(swap.server) == {}, PATIENCE, "the copy to be ended")
+    until(lambda: swap.driver.mirrors(swap.server) == {}, PATIENCE, "the copy to be ended")
     assert swap.is_undone()

@@ -38,7 +38,7 @@ _ACTS = (
     *("attach_interface", "detach_interface", "set_link"),
     *("take_snapshot", "drop_snapshot", "rescue", "unrescue", "cache_image"),
     *("attach_volume", "detach_volume", "resize_volume"),
-    *("copy_volume", "swap_volume", "end_copies"),
+    *("mirror_volume", "swap_volume", "end_mirrors"),
 )
 _ACTS_OF_STORE = (
     *("ensure_volume", "delete", "extend", "revert", "connect", "disconnect"),

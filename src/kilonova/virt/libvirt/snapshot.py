@@ -8,6 +8,8 @@ still for the moment in which the job begins. Of a guest that is off its disk is
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -52,7 +54,6 @@ class Snapshots:
         if name is None:
             raise BuildFailed("the guest has no system disk")
         part = _part(target)
-        part.touch()  # what says that the job is ours
         self._begin(server_id, name, part)
         self._await(server_id, cancel)
         os.rename(part, target)
@@ -60,7 +61,7 @@ class Snapshots:
     def drop(self, server_id: str) -> None:
         target = self._folder.instance(server_id).snapshot
         part = _part(target)
-        if part.exists():  # else the job that is under way, if one is, is not ours
+        if part.exists():  # libvirt makes it before the job begins: else that is not ours
             self._give_up(server_id)
         self.thaw(server_id)
         for path in (target, part):
@@ -98,14 +99,19 @@ class Snapshots:
         return view is not None and view.is_active
 
     def _begin(self, server_id: str, name: str, target: Path) -> None:
-        document = to_text(_job(name, target))
+        with self.still(server_id):
+            self._guests.begin_backup(server_id, to_text(_job(name, target)))
+
+    @contextmanager
+    def still(self, server_id: str) -> Iterator[None]:
+        """In the block the guest's file systems have nothing left to write, if its agent answers."""
         if not serial.agent_answers(self._guests.document(server_id) or ""):
-            self._guests.begin_backup(server_id, document)
+            yield
             return
         self._folder.instance(server_id).frozen.touch()
         try:
             self._freeze(server_id)
-            self._guests.begin_backup(server_id, document)
+            yield
         finally:
             self.thaw(server_id)
 

@@ -7,13 +7,14 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from xml.etree import ElementTree as ET
 
 from kilonova.cancel import Cancel
 from kilonova.config import Libvirt
 from kilonova.domain.block_devices import AttachedVolume, free_name
 from kilonova.domain.errors import BuildFailed
 from kilonova.domain.servers import BuildSpec
-from kilonova.domain.volumes import Connector
+from kilonova.domain.volumes import HostConnector
 from kilonova.virt.libvirt import host, reach
 from kilonova.virt.libvirt.guests import Guests
 from kilonova.virt.libvirt.secret_store import Store
@@ -35,11 +36,10 @@ class GuestVolumes:
         self._config = config
         # What an iSCSI qualified name may have.
         self._initiator = f"iqn.2026-01.org.kilonova:{re.sub(r'[^a-z0-9.-]', '-', name.lower())}"
-        self._name = name
         self._secrets = Secrets(secrets, config, self._initiator)
 
-    def connector(self) -> Connector:
-        return Connector(host=self._name, ip=host.host_ip(), initiator=self._initiator)
+    def connector(self) -> HostConnector:
+        return HostConnector(ip=host.host_ip(), initiator=self._initiator)
 
     @contextmanager
     def lent(self, server_id: str, volumes: Sequence[AttachedVolume]) -> Iterator[list[VolumeDevice]]:
@@ -73,6 +73,9 @@ class GuestVolumes:
         """A guest that does not answer is asked again, as Nova does: it may have been booting."""
         end = time.monotonic() + patience
         again = min(self._config.device_detach_timeout, patience)
+        disk = xml.find(self._guests.document(server_id) or "<domain/>", volume_id)
+        if disk is not None:
+            self._end_mirror(server_id, disk)
         find = partial(xml.find, volume_id=volume_id)
         while self._guests.ask_to_detach(server_id, find, f"volume {volume_id}"):
             if self._watch.wait(server_id, lambda: self._has_not(server_id, volume_id), again, cancel):
@@ -80,7 +83,7 @@ class GuestVolumes:
             if time.monotonic() >= end:
                 raise BuildFailed(f"guest {server_id} did not let go of its volume in {patience:g} s")
 
-    def copy(
+    def mirror(
         self, spec: BuildSpec, volume_id: str, new: AttachedVolume, timeout: float, cancel: Cancel
     ) -> None:
         server_id = spec.server_id
@@ -90,13 +93,12 @@ class GuestVolumes:
         disk = xml.find(document, volume_id)
         if disk is None:
             raise BuildFailed(f"guest {server_id} has no volume {volume_id}")
-        name, under_way = xml.name_of(disk), xml.copied_to(disk)
-        if under_way != new.volume_id:
-            if under_way is not None:
-                self._guests.end_copy(server_id, name, pivot=False)
+        name = xml.name_of(disk)
+        if xml.swaps_to(disk) != new.volume_id:
+            self._end_mirror(server_id, disk)
             with self.lent(server_id, [new]) as (device,):
                 self._guests.begin_copy(server_id, name, to_text(xml.target(device)))
-        if not self._watch.wait(server_id, partial(self._is_copied, server_id, volume_id), timeout, cancel):
+        if not self._watch.wait(server_id, partial(self.is_copied, server_id, name), timeout, cancel):
             raise BuildFailed(f"the copy of a volume of guest {server_id} did not end within {timeout:.0f} s")
 
     def swap(self, server_id: str, volume_id: str, new_id: str) -> None:
@@ -104,13 +106,18 @@ class GuestVolumes:
         if xml.find(document, new_id) is not None:
             return
         disk = xml.find(document, volume_id)
-        if disk is None or xml.copied_to(disk) != new_id:
+        if disk is None or xml.swaps_to(disk) != new_id:
             raise BuildFailed(f"no volume of guest {server_id} was copied to {new_id}")
         self._guests.end_copy(server_id, xml.name_of(disk), pivot=True)
 
-    def end_copies(self, server_id: str) -> None:
-        for name in xml.copied(self._guests.document(server_id) or "<domain/>"):
+    def end_mirrors(self, server_id: str) -> None:
+        for name in xml.swapping(self._guests.document(server_id) or "<domain/>"):
             self._guests.end_copy(server_id, name, pivot=False)
+
+    def _end_mirror(self, server_id: str, disk: ET.Element) -> None:
+        """A copy of the disk to somewhere, if there is one, breaks off: it would keep the disk as it is."""
+        if xml.mirror_of(disk):
+            self._guests.end_copy(server_id, xml.name_of(disk), pivot=False)
 
     def resize(self, server_id: str, volume_id: str, size_gb: int) -> None:
         view = self._guests.look(server_id)
@@ -122,9 +129,9 @@ class GuestVolumes:
     def _has_not(self, server_id: str, volume_id: str) -> bool | None:
         return True if volume_id not in self.of(server_id) else None
 
-    def _is_copied(self, server_id: str, volume_id: str) -> bool | None:
-        """Whether both have the same now. BuildFailed: the copy ended before."""
-        disk = xml.find(self._guests.document(server_id) or "<domain/>", volume_id)
-        if disk is None or xml.copied_to(disk) is None:
-            raise BuildFailed(f"the copy of a volume of guest {server_id} broke off")
+    def is_copied(self, server_id: str, name: str) -> bool | None:
+        """Whether the disk and what it is copied to have the same now. BuildFailed: the copy broke off."""
+        disk = xml.named(self._guests.document(server_id) or "<domain/>", name)
+        if disk is None or not xml.mirror_of(disk):
+            raise BuildFailed(f"the copy of a disk of guest {server_id} broke off")
         return True if xml.is_copied(disk) else None

@@ -19,6 +19,7 @@ from kilonova.virt.libvirt.xml.build import element
 
 _UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 _NAMED = re.compile(f"volume-({_UUID})")
+_A_VOLUME = re.compile(f"volume-({_UUID})(?:/[0-9]+)?$")
 _ISCSI_PORT = "3260"
 
 
@@ -40,6 +41,7 @@ def device(one: VolumeDevice, name: str) -> ET.Element:
         element("target", dev=name, bus=volume.disk_bus),
         element("serial", text=volume.volume_id),
         *([element("shareable")] if volume.shareable else []),
+        *([element("readonly")] if volume.read_only else []),
         *boot,
         type="file" if isinstance(volume.connection, FileConnection) else "network",
         device="disk",
@@ -66,10 +68,16 @@ def ids(domain: str) -> set[str]:
     return {found for one in _all(domain) if (found := _volume_id(one)) is not None}
 
 
-def copied_to(disk: ET.Element) -> str | None:
-    """The volume that all of it is being copied to; None if that is not so."""
+def mirror_of(disk: ET.Element) -> str:
+    """Where QEMU copies it to now: a path, or a name in its store. Empty: nowhere."""
     mirror = disk.find("mirror")
-    return None if mirror is None else _named_by(mirror)
+    return "" if mirror is None else _where(mirror)
+
+
+def swaps_to(disk: ET.Element) -> str | None:
+    """The volume that it is being copied to; None if that is not so: a snapshot is no volume."""
+    found = _A_VOLUME.search(mirror_of(disk))
+    return None if found is None else found[1]
 
 
 def is_copied(disk: ET.Element) -> bool:
@@ -78,9 +86,13 @@ def is_copied(disk: ET.Element) -> bool:
     return mirror is not None and mirror.get("ready") == "yes"
 
 
-def copied(domain: str) -> list[str]:
+def swapping(domain: str) -> list[str]:
     """The names of disks that are being copied to volumes."""
-    return [name_of(one) for one in _all(domain) if copied_to(one) is not None]
+    return [name_of(one) for one in _all(domain) if swaps_to(one) is not None]
+
+
+def named(domain: str, name: str) -> ET.Element | None:
+    return next((one for one in _all(domain) if name_of(one) == name), None)
 
 
 def names(domain: str) -> set[str]:
@@ -99,14 +111,13 @@ def _all(domain: str) -> list[ET.Element]:
 
 
 def _volume_id(disk: ET.Element) -> str | None:
-    return _named_by(disk) or disk.findtext("serial") or None
+    found = _NAMED.findall(_where(disk))
+    return found[-1] if found else disk.findtext("serial") or None
 
 
-def _named_by(place: ET.Element) -> str | None:
+def _where(place: ET.Element) -> str:
     source = place.find("source")
-    where = "" if source is None else source.get("file") or source.get("name") or ""
-    named = _NAMED.findall(where)
-    return named[-1] if named else None
+    return "" if source is None else source.get("file") or source.get("name") or ""
 
 
 def _cache(volume: AttachedVolume) -> str:
