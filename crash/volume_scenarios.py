@@ -277,10 +277,6 @@ def _guest_sees_it(cluster: Cluster, server: str) -> None:
     until(sees, _PATIENCE, f"the guest to see that {volume} has grown")
 
 
-def _force_detach(cluster: Cluster, server: str) -> None:
-    _act("os-force_detach")(cluster, _volume_of(server))
-
-
 def _volume_is(*states: str) -> Way:
     """In the end, whatever became of what was asked for."""
 
@@ -395,13 +391,5 @@ VOLUME_SCENARIOS = [
         _attached,
         slow("detach_volume", "action_timeout"),
         finally_=_volume_is("in-use", "available"),
-    ),
-    Scenario(
-        "volume-forced-away",
-        "active",
-        _force_detach,
-        _attached,
-        settles=_BY_ITSELF,
-        finally_=_volume_is("available"),
     ),
 ]

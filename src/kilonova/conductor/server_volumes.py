@@ -141,6 +141,7 @@ def _complete(parts: Parts, message: PrepareBlockDevices, devices: Sequence[Bloc
 def server_volumes(parts: Parts, message: ServerVolumes) -> BlockDevices:
     """Of a server on the host that asks, whose guest is about to be started: the ways are asked for anew."""
     _check_placed(parts, message)
+    parts.faults.reach("server_volumes.check.after")
     with parts.db.read() as conn:
         server = servers.for_host(conn, message.server_id)
         devices = block_devices.of_server(conn, message.server_id)
