@@ -54,7 +54,9 @@ def test_what_has_a_record_is_no_orphan(up: Up) -> None:
 
 
 def test_what_has_none_is_listed_and_stays(up: Up, tmp_path: Path) -> None:
-    ids = {kind: str(uuid4()) for kind in ("volume", "half", "snapshot", "image", "upload", "server")}
+    ids = {
+        kind: str(uuid4()) for kind in ("volume", "half", "snapshot", "image", "upload", "staged", "server")
+    }
     (owned,) = (up.state / "volumes").glob("volume-*")
     host = next((up.state / "hosts").iterdir())
     made = [
@@ -63,6 +65,7 @@ def test_what_has_none_is_listed_and_stays(up: Up, tmp_path: Path) -> None:
         owned.with_name(f"{owned.name}.snapshot-{ids['snapshot']}"),
         up.state / "images" / ids["image"],
         up.state / "images" / f"{ids['upload']}.0123.part",
+        up.state / "images" / "staging" / f"{ids['staged']}.raw",
         host / "instances" / ids["server"] / "disk",
         up.state / "images" / "not-an-id",
     ]
@@ -78,6 +81,7 @@ def test_what_has_none_is_listed_and_stays(up: Up, tmp_path: Path) -> None:
         ("snapshot", ids["snapshot"]),
         ("image", ids["image"]),
         ("image", ids["upload"]),
+        ("image on its way", ids["staged"]),
         ("disks of a server", ids["server"]),
     }
     assert all(path.exists() for path in made)
