@@ -136,6 +136,22 @@ def test_a_record_whose_owner_is_gone_is_listed(up: Up) -> None:
     }
 
 
+def test_what_a_server_left_on_a_host_is_not_explained_by_it(up: Up) -> None:
+    """It was shelved, and has no host; one that is built has none yet."""
+    rows = {state: _server(vm_state=state) for state in ("shelved_offloaded", "building", "error")}
+    rows["elsewhere"], rows["here"] = _server(host="h2"), _server(host="h1")
+    ids = {row["id"]: state for state, row in rows.items()}
+    with closing(Database(up.database_url)) as db, suppress(_Undone), db.write() as conn:
+        for row in rows.values():
+            conn.execute(sa.insert(metadata.tables["servers"]).values(row))
+        assert {ids[one] for one in orphans.known_servers(conn, "h1", list(ids))} == {"building", "here"}
+        raise _Undone
+
+
+def _server(**values: Any) -> dict[str, Any]:
+    return _filled("servers", {"deleted_at": None, **values})
+
+
 class _Undone(Exception):
     """What was written is not to stay."""
 
