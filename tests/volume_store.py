@@ -19,6 +19,7 @@ from kilonova.domain.messages import VolumeEnded
 from kilonova.domain.volumes import (
     Connection,
     Connector,
+    FileConnection,
     FromImage,
     FromSnapshot,
     FromVolume,
@@ -30,7 +31,7 @@ from kilonova.image.file import FileStore
 from kilonova.image.service import Images
 from kilonova.store import volume_types
 from kilonova.store.database import Database
-from kilonova.volume.base import Capacity
+from kilonova.volume.base import ByGuest, Capacity
 from kilonova.volume.builtin.service import BuiltinVolumes
 from kilonova.volume_manager.parts import Parts, Place
 from kilonova.volume_manager.service import Manager
@@ -39,7 +40,8 @@ from kilonova.volume_manager.uploads import ImageUploads
 
 class MemoryBackend:
     """``made``: volume → (GiB, text that says what it holds). Knobs: ``away``, ``refuses`` (a verb), ``hold``
-    (a verb that waits until it is cancelled or ``go`` is set)."""
+    (a verb that waits until it is cancelled or ``go`` is set), ``written`` (snapshots are made by guests),
+    ``endless`` (what is read of a volume, slowly)."""
 
     shared = True
     multiattach = True
@@ -48,11 +50,14 @@ class MemoryBackend:
         self.made: dict[str, tuple[int, str]] = {}
         self.snaps: dict[str, tuple[str, str]] = {}
         """Snapshot → its volume, and what that held."""
-        self.ways: set[tuple[str, str]] = set()
+        self.let_in: set[tuple[str, str, str]] = set()
+        """Volume, host, initiator."""
         self.free = free
         self.away = False
         self.refuses = ""
         self.hold = ""
+        self.written = False
+        self.endless = False
         self.held = threading.Event()
         self.go = threading.Event()
 
@@ -94,9 +99,16 @@ class MemoryBackend:
     def delete(self, volume_id: str) -> None:
         self._verb("delete")
         self.made.pop(volume_id, None)
+        self.snaps = {one: held for one, held in self.snaps.items() if held[0] != volume_id}
+        self.let_in = {way for way in self.let_in if way[0] != volume_id}
 
-    def ensure_snapshot(self, volume_id: str, snapshot_id: str, cancel: Cancel) -> None:
+    def ensure_snapshot(
+        self, volume_id: str, snapshot_id: str, cancel: Cancel, by_guest: ByGuest | None = None
+    ) -> None:
         self._verb("ensure_snapshot", cancel)
+        if self.written:
+            assert by_guest is not None
+            by_guest(FileConnection(path=f"/nowhere/snapshot-{snapshot_id}"))
         self.snaps[snapshot_id] = (volume_id, self.made[volume_id][1])
 
     def delete_snapshot(self, volume_id: str, snapshot_id: str) -> None:
@@ -109,27 +121,45 @@ class MemoryBackend:
 
     def connect(self, volume_id: str, connector: Connector) -> Connection:
         self._verb("connect")
-        self.ways.add((volume_id, connector.host))
+        self.let_in.add((volume_id, connector.host, connector.initiator))
         return IscsiConnection(
             portal="127.0.0.1:3260", iqn=f"iqn.x:{volume_id}", lun=1, username="u", password="secret"
         )
 
     def disconnect(self, volume_id: str, connector: Connector) -> None:
         self._verb("disconnect")
-        self.ways.discard((volume_id, connector.host))
+        self.let_in.discard((volume_id, connector.host, connector.initiator))
 
     def open(self, volume_id: str) -> BinaryIO:
         self._verb("open")
-        return io.BytesIO(b"\0" * 4096)
+        return Endless(self.held) if self.endless else io.BytesIO(b"\0" * 4096)
 
     def volumes(self) -> set[str]:
         return set(self.made)
 
     def exports(self) -> set[str]:
-        return {volume for volume, _host in self.ways}
+        return {volume for volume, _, _ in self.let_in}
+
+    @property
+    def ways(self) -> set[tuple[str, str]]:
+        """Volume, host."""
+        return {(volume, host) for volume, host, _ in self.let_in}
 
     def snapshots(self) -> dict[str, str]:
         return {snapshot: volume for snapshot, (volume, _) in self.snaps.items()}
+
+
+class Endless(io.BytesIO):
+    """A disk that nobody reads to its end."""
+
+    def __init__(self, begun: threading.Event) -> None:
+        super().__init__()
+        self._begun = begun
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._begun.set()
+        threading.Event().wait(0.02)
+        return b"\0" * 512
 
 
 class Volumes:
@@ -178,5 +208,5 @@ class Volumes:
 class ShortUploads(ImageUploads):
     """The volumes of a MemoryBackend are shorter than they say."""
 
-    def upload(self, image_id: str, data: BinaryIO, size: int) -> None:
-        super().upload(image_id, data, 4096)
+    def upload(self, image_id: str, data: BinaryIO, size: int, cancel: Cancel) -> None:
+        super().upload(image_id, data, 4096, cancel)

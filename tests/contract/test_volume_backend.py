@@ -22,6 +22,7 @@ from tests.ceph import USER, Ceph
 from tests.running import until
 from tests.tgt import Tgtd
 from tests.volume_backends import HOST, OTHER, Images, Place, guest, opened, qemu_io
+from tests.volume_store import MemoryBackend
 
 from kilonova.cancel import Cancel
 from kilonova.domain.errors import BadRequest, Conflict, StaleEpoch, Unavailable, VolumeFailed
@@ -30,6 +31,7 @@ from kilonova.domain.volumes import (
     Blank,
     Connection,
     Connector,
+    FileConnection,
     FromImage,
     FromSnapshot,
     FromVolume,
@@ -289,6 +291,25 @@ def test_a_snapshot_is_of_its_moment(bench: Bench) -> None:
     assert bench.size(made) == 2 * GIB
 
 
+def test_a_volume_takes_its_snapshots_with_it(bench: Bench) -> None:
+    """So that who deletes one looks for snapshots before."""
+    takes_its_snapshots_along(bench.backend)
+
+
+def test_so_it_does_where_volumes_are_in_memory() -> None:
+    """What stands for backends in other tests must not be kinder than they are."""
+    takes_its_snapshots_along(MemoryBackend())
+
+
+def takes_its_snapshots_along(backend: Backend) -> None:
+    volume_id, snapshot_id = str(uuid4()), str(uuid4())
+    backend.ensure_volume(volume_id, 1, Blank(), GO_ON)
+    backend.ensure_snapshot(volume_id, snapshot_id, GO_ON)
+    backend.connect(volume_id, HOST)
+    backend.delete(volume_id)
+    assert (backend.volumes(), backend.snapshots(), backend.exports()) == (set(), {}, set())
+
+
 def test_a_volume_that_could_not_hold_its_source_is_refused(bench: Bench) -> None:
     source, snapshot_id = bench.volume(size_gb=2), str(uuid4())
     bench.backend.ensure_snapshot(source, snapshot_id, GO_ON)
@@ -503,6 +524,40 @@ def test_a_volume_that_a_guest_writes_to_is_not_copied_half(files: Bench) -> Non
     assert files.backend.volumes() == {volume_id}
     assert files.backend.snapshots() == {}
     assert files.read(files.volume(FromVolume(volume_id=volume_id))) == b"\1" * 4096
+
+
+def is_closed(way: Connection, place: Place) -> bool:
+    return not Path(way.path).exists() if isinstance(way, FileConnection) else refused(way, place)
+
+
+def test_what_a_guest_writes_to_is_copied_by_its_hypervisor(files: Bench) -> None:
+    if shares_blocks(files.place.folder):
+        pytest.skip("files share blocks here: nobody is asked")
+    volume_id, snapshot_id = files.volume(), str(uuid4())
+    asked: list[Connection] = []
+
+    def copied(to: Connection) -> None:
+        asked.append(to)
+        qemu_io(to, "write -P 7 0 4k", f"write -P 8 {GIB - 4096} 4k", place=files.place)
+
+    def broken(to: Connection) -> None:
+        asked.append(to)
+        raise Unavailable("the host does not answer")
+
+    with guest(files.backend.connect(volume_id, HOST), files.place) as ask:
+        assert "wrote 4096" in ask("write -P 1 0 4k")
+        with pytest.raises(Unavailable):
+            files.backend.ensure_snapshot(volume_id, snapshot_id, GO_ON, broken)
+        assert files.backend.snapshots() == {}
+        assert is_closed(asked[0], files.place)
+        files.backend.ensure_snapshot(volume_id, snapshot_id, GO_ON, copied)
+        files.backend.ensure_snapshot(volume_id, snapshot_id, GO_ON, broken)  # it is there: nobody is asked
+        assert is_closed(asked[1], files.place)
+    assert len(asked) == 2
+    made = files.volume(FromSnapshot(snapshot_id=snapshot_id, volume_id=volume_id))
+    assert (files.read(made), files.read(made, GIB - 4096)) == (b"\7" * 4096, b"\10" * 4096)
+    files.backend.delete_snapshot(volume_id, snapshot_id)
+    assert files.backend.snapshots() == {}
 
 
 def test_a_guest_sees_that_its_volume_has_grown(bench: Bench) -> None:

@@ -12,12 +12,21 @@ from tests.running import until
 from tests.volume_store import Volumes
 
 from kilonova.domain.context import RequestContext
-from kilonova.domain.errors import BadRequest, BuildAborted, Conflict, NotFound, QuotaExceeded
+from kilonova.domain.errors import (
+    BadRequest,
+    BuildAborted,
+    Conflict,
+    NotFound,
+    QuotaExceeded,
+    StaleEpoch,
+)
 from kilonova.domain.servers import ImageRef
 from kilonova.domain.volumes import Connector, IscsiConnection
-from kilonova.store import volume_attachments
+from kilonova.store import operations, volume_attachments, volumes
 from kilonova.store.database import Database
+from kilonova.store.schema.volumes import volume_messages
 from kilonova.volume.base import NewVolume, VolumeService
+from kilonova.volume.builtin.service import BuiltinVolumes
 
 
 def user(project: str, *roles: str) -> RequestContext:
@@ -192,6 +201,38 @@ def test_the_last_one_may_take_the_volume_with_it(cloud: Volumes) -> None:
     assert cloud.backend.made == {}
 
 
+@pytest.mark.parametrize("way", ["release", "discard"])
+def test_a_volume_outlives_its_server_if_it_has_snapshots(cloud: Volumes, way: str) -> None:
+    """They would be gone with it, and the volumes that are being made of them would never be."""
+    service, volume, attachment, snapshot = cloud.service, make(cloud), *(str(uuid.uuid4()) for _ in "as")
+    service.create_snapshot(ALICE, volume, snapshot, "s")
+    until(lambda: not service.snapshots_ready([snapshot]).pending, 30, "a snapshot")
+    if way == "release":
+        service.reserve(ALICE, volume, "server", attachment)
+        service.connect(attachment, HERE)
+        service.release(attachment, delete_volume=True)
+        until(lambda: not cloud.backend.ways, 30, "a host without its way")
+    else:
+        service.discard(volume)
+    assert status(service, volume) == "available"
+    with cloud.db.read() as conn:
+        (told,) = conn.execute(volume_messages.select()).all()
+    assert (told.resource_uuid, "snapshots" in told.text) == (volume, True)
+    assert cloud.backend.made[make(cloud, snapshot_id=snapshot)] == (1, "zeros")
+
+
+def test_a_volume_outlives_its_server_while_it_is_copied(cloud: Volumes) -> None:
+    volume = make(cloud)
+    cloud.backend.hold = "ensure_volume"
+    copy = new(source_volid=volume)
+    cloud.service.create(ALICE, [copy])
+    assert cloud.backend.held.wait(30)
+    cloud.service.discard(volume)
+    cloud.backend.go.set()
+    settled(cloud, copy.id)
+    assert {status(cloud.service, one) for one in (volume, copy.id)} == {"available"}
+
+
 def test_what_a_build_leaves_is_discarded_made_or_not(cloud: Volumes) -> None:
     cloud.backend.hold = "ensure_volume"
     wanted = new()
@@ -215,6 +256,88 @@ def test_a_snapshot_and_a_volume_of_it(cloud: Volumes) -> None:
         cloud.service.create(ALICE, [new(size_gb=1, snapshot_id=snapshot)])
     clone = make(cloud, size_gb=3, snapshot_id=snapshot)
     assert cloud.backend.made[clone] == (3, f"image {IMAGE.id}")
+
+
+def test_a_snapshot_whose_volume_is_gone_is_not_to_be_had(cloud: Volumes) -> None:
+    """Not that it should be: once, a server's delete took the volume alone."""
+    volume, snapshot = make(cloud), str(uuid.uuid4())
+    cloud.service.create_snapshot(ALICE, volume, snapshot, "s")
+    until(lambda: not cloud.service.snapshots_ready([snapshot]).pending, 30, "a snapshot")
+    with cloud.db.write() as conn:
+        volumes.delete(conn, volume)
+    with pytest.raises(NotFound, match=snapshot):
+        cloud.service.snapshot(ALICE, snapshot)
+    with pytest.raises(NotFound, match=snapshot):
+        cloud.service.create(ALICE, [new(snapshot_id=snapshot)])
+
+
+def test_a_way_is_closed_when_another_host_has_the_attachment(cloud: Volumes) -> None:
+    """As when a build goes elsewhere; the same host under another name of its initiator is another too."""
+    volume, attachment = make(cloud), str(uuid.uuid4())
+    cloud.service.reserve(ALICE, volume, "server", attachment)
+    for host, initiator in (("here", "iqn.a"), ("here", "iqn.b"), ("there", "iqn.c"), ("there", "iqn.c")):
+        cloud.service.connect(attachment, Connector(host=host, initiator=initiator))
+        wanted = {(volume, host, initiator)}
+        until(lambda wanted=wanted: cloud.backend.let_in == wanted, 30, "the way of one host")
+    cloud.service.connect(attachment, Connector(host="there", initiator="iqn.c", ip="10.0.0.9"))
+    cloud.service.release(attachment)
+    until(lambda: not cloud.backend.let_in, 30, "no way")
+
+
+def test_a_host_that_may_not_have_it_any_more_changes_nothing(cloud: Volumes) -> None:
+    """It asked late: the server is elsewhere by now."""
+    volume, attachment = make(cloud), str(uuid.uuid4())
+    cloud.service.reserve(ALICE, volume, "server", attachment)
+    cloud.service.connect(attachment, HERE)
+
+    def moved_on() -> None:
+        raise StaleEpoch("the server is elsewhere")
+
+    with pytest.raises(StaleEpoch):
+        cloud.service.connect(attachment, THERE, moved_on)
+    with cloud.db.read() as conn:
+        record = volume_attachments.get(conn, attachment)
+    assert record is not None
+    assert record.host == "here"
+    assert cloud.backend.ways == {(volume, "here")}
+
+
+@pytest.mark.parametrize("point", ["record", "call"])
+def test_who_loses_the_volume_while_its_way_is_made_has_no_way(cloud: Volumes, point: str) -> None:
+    volume, attachment = make(cloud), str(uuid.uuid4())
+
+    def reach(there: str) -> None:
+        if there == f"volume_connect.{point}.after":
+            cloud.service.release(attachment)
+            until(idle, 30, "no operation")
+
+    def idle() -> bool:
+        with cloud.db.read() as conn:
+            return operations.open_of_server(conn, attachment) is None
+
+    service = BuiltinVolumes(cloud.db, cloud.bus, cloud.config, reach)
+    service.reserve(ALICE, volume, "server", attachment)
+    with pytest.raises(NotFound):
+        service.connect(attachment, HERE)
+    until(lambda: not cloud.backend.ways, 30, "no way")
+
+
+def test_who_is_attached_to_a_volume_keeps_it_whatever_is_done_to_its_content(cloud: Volumes) -> None:
+    """An error forgets what it was before; an image that comes after that does not make it free."""
+    service, volume, attachment = cloud.service, make(cloud), str(uuid.uuid4())
+    service.reserve(ALICE, volume, "server", attachment)
+    service.connect(attachment, HERE)
+    service.complete(attachment, "/dev/vdb")
+    cloud.backend.refuses = "ensure_volume"
+    service.reimage(ALICE, volume, IMAGE)
+    until(lambda: status(service, volume) == "error", 30, "an error")
+    cloud.backend.refuses = ""
+    service.reimage(ALICE, volume, IMAGE)
+    until(lambda: status(service, volume) == "in-use", 30, "what its attachment says")
+    with cloud.db.write() as conn:
+        volumes.change(conn, volume, status="available")  # as an admin may
+    with pytest.raises(BadRequest, match="attached"):
+        service.reserve(ALICE, volume, "another", str(uuid.uuid4()))
 
 
 def test_a_volume_gets_another_image(cloud: Volumes) -> None:

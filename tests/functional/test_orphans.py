@@ -107,7 +107,7 @@ def test_without_records_nothing_is_said(tmp_path: Path) -> None:
 
 def test_an_export_that_no_attachment_explains_is_listed(up: Up, tmp_path: Path) -> None:
     store, volume = MemoryBackend(), str(uuid4())
-    store.ways.add((volume, "h1"))
+    store.let_in.add((volume, "h1", ""))
     with closing(Database(up.database_url)) as db:
         found = find(Config(), db, tmp_path, {"memory": cast(Backend, store)})
     assert [(one.kind, one.place, one.id) for one in found] == [("export of a volume", "memory", volume)]

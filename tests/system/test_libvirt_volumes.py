@@ -21,9 +21,17 @@ from tests.volume_backends import Images, Place, opened
 
 from kilonova.cancel import Cancel
 from kilonova.domain.block_devices import AttachedVolume
-from kilonova.domain.errors import BuildFailed
+from kilonova.domain.errors import BuildFailed, Unavailable
 from kilonova.domain.servers import BuildSpec, Flavor, GuestMetadata, ImageRef
-from kilonova.domain.volumes import Connector, FileConnection, FromImage, IscsiConnection
+from kilonova.domain.volumes import (
+    Connection,
+    Connector,
+    CopyState,
+    FileConnection,
+    FromImage,
+    IscsiConnection,
+)
+from kilonova.volume.base import Backend
 
 pytestmark = pytest.mark.system
 GIB = 1 << 30
@@ -44,8 +52,20 @@ echo root: $(cat /sys/block/vda/serial) $(cat /sys/block/vda/size)
         sleep 0.3
     done
 ) &
+(
+    while true; do
+        rm -f /tmp/b && mknod /tmp/b b $(tr : ' ' < /sys/block/vdb/dev)  # /dev/vdb may become a file
+        while [ "$(head -c 5 /tmp/b)" = count ]; do
+            n=$((n + 1))
+            printf %08d $n | dd of=/tmp/b bs=8 seek=64 conv=notrunc,fsync
+            printf %08d $n | dd of=/tmp/b bs=8 seek=134217664 conv=notrunc,fsync
+        done
+        sleep 0.3
+    done 2>/dev/null
+) &
 echo seen: all
 """
+"""One that begins with ``count`` is written to at both ends, in turn, without an end."""
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +112,7 @@ def volume(folder: Path, name: str, holds: bytes = b"", size: int = GIB, **more:
 
 
 @contextmanager
-def kept(place: Place, connector: Connector) -> Iterator[AttachedVolume]:
+def kept(place: Place, connector: Connector) -> Iterator[tuple[AttachedVolume, Backend]]:
     """A volume of a backend, that another host or another process keeps."""
     volume_id = str(uuid.uuid4())
     images = Images()
@@ -101,7 +121,8 @@ def kept(place: Place, connector: Connector) -> Iterator[AttachedVolume]:
     with opened(place, images) as backend:
         backend.ensure_volume(volume_id, 1, FromImage(image=image), Cancel())
         connection = backend.connect(volume_id, connector)
-        yield AttachedVolume(volume_id=volume_id, connection=connection, device_name="vdb", disk_bus="virtio")
+        given = {"volume_id": volume_id, "connection": connection, "device_name": "vdb"}
+        yield AttachedVolume(**given, disk_bus="virtio"), backend
         backend.disconnect(volume_id, connector)
         backend.delete(volume_id)
 
@@ -174,12 +195,14 @@ def test_a_guest_lives_with_its_volumes(
     assert driver.volumes(server_id) == {root.volume_id}
     host.await_console(server_id, "disks: []", BOOT_SECONDS)
 
+    _copied_while_the_guest_writes(host, spec, folder)
+
     behind = (
         (Place("rbd", embed_folder, ceph_conf=ceph.conf), lambda _: ceph.key),
         (Place("iscsi", embed_folder, tgt=tgt), lambda connection: connection.password),
     )
     for place, secret_of in behind:
-        with kept(place, driver.connector()) as far:
+        with kept(place, driver.connector()) as (far, backend):
             driver.attach_volume(spec, far)
             host.await_console(server_id, f"disks: [vdb {FAR.decode()} {SECTORS}]", BOOT_SECONDS)
             seen = about(server_id, embed_folder)
@@ -191,6 +214,7 @@ def test_a_guest_lives_with_its_volumes(
                 other = structs.replace(far.connection, password="not this one")
                 with pytest.raises(BuildFailed, match="cannot attach"):
                     driver.attach_volume(spec, structs.replace(far, volume_id=ANOTHER, connection=other))
+                _snapshot_begins(host, spec, far, backend)
             driver.detach_volume(server_id, far.volume_id, BOOT_SECONDS, Cancel())
             host.await_console(server_id, "disks: []", BOOT_SECONDS)
 
@@ -200,3 +224,54 @@ def test_a_guest_lives_with_its_volumes(
     driver.detach_volume(server_id, data.volume_id, 1.0, Cancel())
     driver.power_on(spec, [], [root])
     until(lambda: driver.volumes(server_id) == {root.volume_id}, 10, "the guest with its root")
+
+
+def _copied_while_the_guest_writes(host: GuestHost, spec: BuildSpec, folder: Path) -> None:
+    """What is first written at the beginning and then at the end is there of one moment."""
+    driver, server_id = host.driver, spec.server_id
+    counted, to = volume(folder, "vdb", b"count"), volume(folder, "")
+    other = volume(folder, "")
+    driver.attach_volume(spec, counted)
+    until(lambda: _numbers(counted)[1] > 2, BOOT_SECONDS, "the guest to count")
+    for _ in range(2):  # again: from the start, of a later moment
+        before = _numbers(counted)[1]
+        state = driver.copy_volume(server_id, counted.volume_id, to, True, 0.0)
+        if state is CopyState.GOING:
+            with pytest.raises(Unavailable, match="somewhere else"):
+                driver.copy_volume(server_id, counted.volume_id, other, True, 0.0)
+        while state is CopyState.GOING:
+            state = driver.copy_volume(server_id, counted.volume_id, to, False, 1.0)
+        assert state is CopyState.COPIED
+        first, last = _numbers(to)
+        assert first - 1 <= last <= first
+        assert before <= first <= _numbers(counted)[0]
+    assert path_of(to).stat().st_blocks * 512 < 64 << 20, "what was a hole is none any more"
+    driver.copy_volume(server_id, counted.volume_id, other, True, 0.0)
+    driver.drop_copy(server_id, counted.volume_id, other.volume_id)
+    driver.drop_copy(server_id, counted.volume_id, other.volume_id)
+    driver.copy_volume(server_id, counted.volume_id, other, True, 0.0)
+    driver.detach_volume(server_id, counted.volume_id, BOOT_SECONDS, Cancel())
+    assert driver.copy_volume(server_id, counted.volume_id, to, True, 0.0) is CopyState.OFF
+
+
+def _numbers(one: AttachedVolume) -> tuple[int, int]:
+    with path_of(one).open("rb") as file:
+        first = os.pread(file.fileno(), 8, 512)
+        last = os.pread(file.fileno(), 8, GIB - 512)
+    return int(first.rstrip(b"\0") or b"0"), int(last.rstrip(b"\0") or b"0")
+
+
+def _snapshot_begins(host: GuestHost, spec: BuildSpec, far: AttachedVolume, backend: Backend) -> None:
+    """The guest's hypervisor finds the backend's place; to its end it would take a minute here."""
+    snapshot_id = str(uuid.uuid4())
+
+    def by_guest(way: Connection) -> None:
+        to = structs.replace(far, volume_id=snapshot_id, connection=way)
+        state = host.driver.copy_volume(spec.server_id, far.volume_id, to, True, 0.0)
+        assert state is CopyState.GOING
+        host.driver.drop_copy(spec.server_id, far.volume_id, snapshot_id)
+        raise Unavailable("that is enough")
+
+    with pytest.raises(Unavailable, match="enough"):
+        backend.ensure_snapshot(far.volume_id, snapshot_id, Cancel(), by_guest)
+    assert backend.snapshots() == {}

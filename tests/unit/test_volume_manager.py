@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -18,17 +21,19 @@ from kilonova.conductor import volumes as conductor_volumes
 from kilonova.conductor.parts import Parts as ConductorParts
 from kilonova.domain.clock import now
 from kilonova.domain.context import RequestContext
-from kilonova.domain.errors import NotFound
+from kilonova.domain.errors import Conflict, NotFound, StaleEpoch, Unavailable
+from kilonova.domain.images import ImageStatus
 from kilonova.domain.messages import Connected, ConnectVolume, PerformOperation
 from kilonova.domain.volumes import Connector
 from kilonova.engine import lease
-from kilonova.store import operations, purge, volume_backends, volume_snapshots, volumes
+from kilonova.store import images, operations, purge, volume_backends, volume_snapshots, volumes
 from kilonova.store.database import Database, Row
-from kilonova.store.schema.operations import operations as table
+from kilonova.store.schema.operations import operations as operations_table
 from kilonova.store.schema.volumes import volume_messages
 from kilonova.volume.base import Backend, NewVolume
 from kilonova.volume.builtin import volumes as rules
 from kilonova.volume_manager import kinds
+from kilonova.volume_manager.running import Running
 from kilonova.volume_manager.service import Manager
 from kilonova.volume_manager.task import Task
 
@@ -226,17 +231,91 @@ def test_a_snapshot_that_nothing_explains_is_repaired(cloud: Volumes, status: st
     assert "no operation explains" in shown.message
 
 
+class Waiting(threading.Thread):
+    """Something that begins, and goes on until it is told that it moved on. ``entered``: its turn came."""
+
+    def __init__(self, running: Running, work_id: str, of: str = "volume") -> None:
+        super().__init__(daemon=True)
+        self._running = running
+        self._work: Any = SimpleNamespace(id=work_id, epoch=1, server_id=of)
+        self.entered, self.leaves = threading.Event(), threading.Event()
+        self.start()
+
+    def run(self) -> None:
+        with suppress(StaleEpoch), self._running.begin(self._work):
+            self.entered.set()
+            assert self.leaves.wait(30)
+
+
+def test_of_those_that_wait_for_a_volume_the_newest_stays() -> None:
+    """Each of them has a thread of the manager's."""
+    running = Running()
+    first = Waiting(running, "first")
+    assert first.entered.wait(30)
+    second = Waiting(running, "second")
+    until(lambda: running.known() == {"first", "second"}, 30, "who waits")
+    third = Waiting(running, "third")
+    second.join(30)
+    assert not second.is_alive()
+    assert not second.entered.is_set()
+    assert running.known() == {"first", "third"}
+    first.leaves.set()
+    assert third.entered.wait(30)
+    third.leaves.set()
+    third.join(30)
+    assert running.known() == set()
+
+
+def test_who_waits_for_a_volume_keeps_its_operation(cloud: Volumes) -> None:
+    """Else it would be given to this manager again and again, and each time would take one more thread."""
+    made = begin(cloud)
+    available(cloud, made)
+    assert cloud.manager is not None
+    running = cloud.manager._running
+    first = Waiting(running, "first", made)
+    assert first.entered.wait(30)
+    with cloud.db.write() as conn:
+        rules.delete(conn, cloud.service.parts, ALICE, made)
+    deleting = operation(cloud, made).id
+    until(lambda: deleting in running.known(), 30, "who waits")
+    with cloud.db.write() as conn:
+        conn.execute(operations_table.update().values(lease_until=1.0))
+    running.renew(cloud.db, cloud.parts.owner, 30.0)
+    assert operation(cloud, made).lease_until > now()
+    first.leaves.set()
+    until(lambda: made in cloud.service.ready([made]).failed, 30, "a volume that is gone")
+
+
+def test_an_upload_that_was_cut_off_is_tried_again_when_its_store_lets_go_of_it(
+    cloud: Volumes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ceph keeps what a killed process wrote for half a minute."""
+    image = cloud.images.create(ALICE, {"name": "i", "disk_format": "raw", "container_format": "bare"})
+    with cloud.db.write() as conn:
+        images.change_status(conn, image.id, [ImageStatus.QUEUED], ImageStatus.SAVING)
+
+    def kept(_image_id: str) -> None:
+        raise Conflict("somebody has it open")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cloud.images.stores, "delete", kept)
+        with pytest.raises(Unavailable):
+            cloud.parts.uploads.upload(image.id, io.BytesIO(b"x" * 4096), 4096, Cancel())
+    cloud.parts.uploads.upload(image.id, io.BytesIO(b"x" * 4096), 4096, Cancel())
+    assert cloud.images.show(ALICE, image.id).status == "active"
+
+
 def test_who_wakes_late_removes_nothing_that_another_has_made(cloud: Volumes) -> None:
     """The volume is in an error of later: what is in it is somebody's."""
     made = begin(cloud)
     available(cloud, made)
     with cloud.db.write() as conn:
-        work = conn.execute(table.select().where(table.c.server_id == made)).one()
+        work = conn.execute(operations_table.select().where(operations_table.c.server_id == made)).one()
         volumes.change(conn, made, status="error", message="a revert failed")
     late = Task(cloud.parts, work, cast(Backend, cloud.backend), Cancel())
     assert not kinds.is_nobodys(late)
     with cloud.db.write() as conn:
-        conn.execute(table.update().where(table.c.id == work.id).values(state="failed"))
+        conn.execute(operations_table.update().where(operations_table.c.id == work.id).values(state="failed"))
     assert kinds.is_nobodys(late)
 
 

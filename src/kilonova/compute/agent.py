@@ -40,12 +40,15 @@ from kilonova.domain.clock import now
 from kilonova.domain.errors import BuildFailed, KilonovaError, Unavailable
 from kilonova.domain.messages import (
     ConsoleOutput,
+    Copied,
+    CopyVolume,
     FromHost,
     Nothing,
     Ready,
     Report,
     ServerRef,
     Text,
+    VolumeCopy,
     VolumesChanged,
     Work,
 )
@@ -169,6 +172,8 @@ class Agent:
             "change_interfaces": self.change_interfaces,
             "change_volumes": self.change_interfaces,
             "volumes_changed": self.volumes_changed,
+            "copy_volume": self.copy_volume,
+            "drop_copy": self.drop_copy,
             "refresh_interfaces": self.refresh_interfaces,
             "get_console_output": self.get_console_output,
             "network_changed": self._refresher.network_changed,
@@ -238,6 +243,14 @@ class Agent:
     def volumes_changed(self, _message: VolumesChanged) -> None:
         """Builds that wait for their volumes ask again."""
         self._parts.volumes_changed.say()
+
+    def copy_volume(self, message: CopyVolume) -> Copied:
+        """For a snapshot: asked again until it is done, by the volume's manager."""
+        return server_volumes.copy_volume(self._parts, message)
+
+    def drop_copy(self, message: VolumeCopy) -> Nothing:
+        self._parts.driver.drop_copy(message.server_id, message.volume_id, message.snapshot_id)
+        return Nothing()
 
     def _work_ended(self, server_id: str, told: PowerState | None) -> None:
         self._power.work_ended(server_id, told)

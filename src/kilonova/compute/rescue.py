@@ -6,7 +6,7 @@ from kilonova.cancel import Cancel
 from kilonova.compute.build import config_drive, with_secrets
 from kilonova.compute.journal import Journal
 from kilonova.compute.parts import Parts
-from kilonova.compute.server_volumes import volumes_of
+from kilonova.compute.server_volumes import disks_of, volumes_of
 from kilonova.domain import codec
 from kilonova.domain.errors import NotFound
 from kilonova.domain.messages import Work
@@ -27,8 +27,9 @@ def rescue(parts: Parts, work: Work, journal: Journal, cancel: Cancel) -> PowerS
     with journal.step("rescue"):
         for vif in vifs:
             parts.network.plug(vif)
-        metadata = config_drive(parts, work, spec, vifs) if spec.config_drive else None
-        driver.rescue(spec, image, vifs, metadata, cancel, volumes_of(parts, work))
+        disks = disks_of(parts, work)
+        metadata = config_drive(parts, work, spec, vifs, disks.devices) if spec.config_drive else None
+        driver.rescue(spec, image, vifs, metadata, cancel, disks.volumes)
     return PowerState.RUNNING
 
 

@@ -8,6 +8,8 @@ volume is asked for each time, and kept nowhere but in what QEMU is told.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from kilonova import log
 from kilonova.cancel import Cancel
 from kilonova.compute.journal import Journal
@@ -16,13 +18,23 @@ from kilonova.compute.word import wait
 from kilonova.domain.actions import ATTACH_VOLUME, DETACH_VOLUME, SWAP_VOLUME
 from kilonova.domain.block_devices import AttachedVolume
 from kilonova.domain.errors import BuildFailed, NotFound
-from kilonova.domain.messages import BlockDevices, PrepareBlockDevices, ServerRecord, ServerVolumes, Work
+from kilonova.domain.messages import (
+    BlockDevices,
+    Copied,
+    CopyVolume,
+    PrepareBlockDevices,
+    ServerRecord,
+    ServerVolumes,
+    Work,
+)
 from kilonova.domain.servers import PowerState, TaskState
 
 KINDS = frozenset({ATTACH_VOLUME, DETACH_VOLUME, SWAP_VOLUME})
 _AGAIN = 3.0
 """Seconds until the conductor is asked again for volumes that were being made: the word that they are there
 may have been lost."""
+_COPIES_FOR = 5.0
+"""Seconds of a copy in one call."""
 _SOON = 5.0
 """Seconds that a guest has to let go of a volume that is its no more: nobody waits for the answer."""
 
@@ -34,11 +46,14 @@ def prepare_block_devices(parts: Parts, work: Work, journal: Journal, cancel: Ca
     made of them is undone by it, when the build ends or goes elsewhere."""
     if not work.spec.has_block_devices:
         return BlockDevices()
-    with (
-        journal.step("prepare_block_devices", shows=TaskState.BLOCK_DEVICE_MAPPING),
-        parts.volumes_changed.listen() as changed,
-    ):
-        while (found := _ask(parts, work, journal, "prepare_block_devices")).pending:
+    with journal.step("prepare_block_devices", shows=TaskState.BLOCK_DEVICE_MAPPING):
+        return until_there(parts, lambda: _ask(parts, work, journal, "prepare_block_devices"), cancel)
+
+
+def until_there(parts: Parts, ask: Callable[[], BlockDevices], cancel: Cancel) -> BlockDevices:
+    """The conductor's answer when nothing is pending any more."""
+    with parts.volumes_changed.listen() as changed:
+        while (found := ask()).pending:
             parts.faults.reach("build.wait_for_volumes.before")
             wait(changed, cancel, _AGAIN)
         return found
@@ -56,12 +71,17 @@ def _ask(parts: Parts, work: Work, journal: Journal, method: str) -> BlockDevice
 
 def volumes_of(parts: Parts, work: Work) -> list[AttachedVolume]:
     """What a guest that is about to be started has, connected to this host."""
-    if not work.has_volumes:
-        return []
+    return disks_of(parts, work).volumes
+
+
+def disks_of(parts: Parts, work: Work) -> BlockDevices:
+    """The same, and all disks that are in the records one by one, for what the guest is told of them."""
+    if not work.has_volumes and not work.spec.has_block_devices:
+        return BlockDevices()
     message = ServerVolumes(host=parts.host, server_id=work.server_id, connector=parts.driver.connector())
-    volumes = parts.ask("server_volumes", message, BlockDevices).volumes
+    found = parts.ask("server_volumes", message, BlockDevices)
     parts.faults.reach(f"{work.kind}.connect_volumes.after")
-    return volumes
+    return found
 
 
 def change_volumes(parts: Parts, work: Work, journal: Journal, cancel: Cancel) -> PowerState:
@@ -101,6 +121,15 @@ def _swap(parts: Parts, work: Work, journal: Journal, cancel: Cancel) -> None:
 def _connected(parts: Parts, work: Work, journal: Journal) -> AttachedVolume:
     with journal.step("connect_volume"):
         return _ask(parts, work, journal, "connect_volume").volumes[0]
+
+
+def copy_volume(parts: Parts, message: CopyVolume) -> Copied:
+    """Go on with a copy of a volume that a guest writes to, to where a snapshot is to be."""
+    to = AttachedVolume(
+        volume_id=message.snapshot_id, connection=message.to, device_name="", disk_bus="virtio"
+    )
+    state = parts.driver.copy_volume(message.server_id, message.volume_id, to, message.begin, _COPIES_FOR)
+    return Copied(state=state)
 
 
 def may_differ(parts: Parts, server_id: str, volumes: list[str] | None) -> bool:

@@ -1,4 +1,5 @@
-"""createImage and createBackup: what is on a server's disk becomes the bytes of an image.
+"""createImage and createBackup: what is on a server's disk becomes the bytes of an image; or, where that is a
+volume, an image lists snapshots, which the volume service makes.
 
 take_snapshot, then upload_image. Cut off anywhere it is done again, of a later moment, unless the image has
 its bytes already.
@@ -10,8 +11,9 @@ from kilonova.cancel import Cancel
 from kilonova.compute.insist import insist
 from kilonova.compute.journal import Journal
 from kilonova.compute.parts import Parts
+from kilonova.compute.server_volumes import until_there
 from kilonova.domain.errors import BuildFailed, NotFound
-from kilonova.domain.messages import Work
+from kilonova.domain.messages import BlockDevices, OperationRef, Work
 from kilonova.domain.servers import PowerState, TaskState
 from kilonova.image.base import ImageSink
 
@@ -23,8 +25,17 @@ def create_image(parts: Parts, work: Work, journal: Journal, cancel: Cancel) -> 
     guest = parts.driver.guest(work.server_id)
     if guest is None:
         raise NotFound(f"Instance {work.server_id} has no guest on this host.")
-    upload(parts, work, journal, cancel, TaskState.IMAGE_PENDING_UPLOAD, TaskState.IMAGE_UPLOADING)
+    if "snapshots" in work.payload:
+        _await_snapshots(parts, work, journal, cancel)
+    else:
+        upload(parts, work, journal, cancel, TaskState.IMAGE_PENDING_UPLOAD, TaskState.IMAGE_UPLOADING)
     return guest.power_state
+
+
+def _await_snapshots(parts: Parts, work: Work, journal: Journal, cancel: Cancel) -> None:
+    ref = OperationRef(host=parts.host, operation_id=work.operation_id, epoch=work.epoch)
+    with journal.step("snapshot_volumes", shows=TaskState.IMAGE_PENDING_UPLOAD):
+        until_there(parts, lambda: journal.ask("await_snapshots", ref, BlockDevices), cancel)
 
 
 def upload(

@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from kilonova import log
-from kilonova.conductor import build, shelve
+from kilonova.conductor import build, server_volumes, shelve
 from kilonova.conductor.parts import Parts
 from kilonova.domain.actions import ACTIONS
 from kilonova.domain.clock import now
@@ -102,14 +102,17 @@ def end(conn: sa.Connection, parts: Parts, work: Row, power_state: PowerState) -
         values["vm_state"] = goal
     if work.kind == "rebuild":
         values["launched_at"] = now()
+        server_volumes.complete_all(conn, parts, work.server_id)
     if work.kind == "shelve":
-        values |= {"shelved_image_id": payload["image_id"], "shelved_at": now()}
+        values |= {"shelved_image_id": payload.get("image_id"), "shelved_at": now()}
     if goal == VmState.SHELVED_OFFLOADED:
         values |= shelve.left(conn, parts, work.server_id)
     if work.kind == "unshelve":
         values |= shelve.came_back(conn, parts, work.server_id)
     if work.kind == "create_backup":
         _rotate(conn, work, payload)
+    if "snapshots" in payload:
+        images.activate_empty(conn, payload["image_id"])
     servers.change(conn, work.server_id, **values)
 
 
@@ -120,8 +123,10 @@ def end_in_error(conn: sa.Connection, parts: Parts, work: Row, message: str, det
     lease.close(conn, work, operations.FAILED, message)
     if image_id := payload.get("image_id"):
         images.give_up(conn, image_id)
+    for snapshot_id in payload.get("snapshots", ()):
+        parts.volumes.discard_snapshot(snapshot_id)
     values: dict[str, Any] = {"task_state": None}
-    if work.kind == "unshelve" and "image" in payload:
+    if work.kind == "unshelve" and "to_host" in payload:
         values |= shelve.left(conn, parts, work.server_id)
     rule = ACTIONS.get(work.kind)
     if rule is None or not rule.harmless:

@@ -8,7 +8,7 @@ the server in ERROR, as in Nova.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -45,7 +45,7 @@ from kilonova.domain.servers import BuildSpec
 from kilonova.domain.volumes import Connector, VolumeWork
 from kilonova.engine import lease
 from kilonova.engine.interfaces import look_again
-from kilonova.store import block_devices, operations, servers
+from kilonova.store import block_devices, operations, servers, volume_snapshots
 from kilonova.store.database import Row, after_commit
 from kilonova.store.repeat import repeated
 from kilonova.volume.base import NewVolume
@@ -66,7 +66,9 @@ def prepare_block_devices(parts: Parts, message: PrepareBlockDevices) -> BlockDe
     parts.faults.reach("build.prepare_volumes.after")
     if pending:
         return BlockDevices(devices=devices, pending=pending)
-    volumes = _connected(parts, spec, devices, message.connector)
+    volumes = _connected(
+        parts, spec, devices, message.connector.of(message.host), partial(_check_owned, parts, message)
+    )
     _complete(parts, message, devices)
     parts.faults.reach("build.connect_volumes.after")
     return BlockDevices(devices=devices, volumes=volumes)
@@ -138,12 +140,15 @@ def _complete(parts: Parts, message: PrepareBlockDevices, devices: Sequence[Bloc
 
 def server_volumes(parts: Parts, message: ServerVolumes) -> BlockDevices:
     """Of a server on the host that asks, whose guest is about to be started: the ways are asked for anew."""
+    _check_placed(parts, message)
     with parts.db.read() as conn:
         server = servers.for_host(conn, message.server_id)
-        if server.host != message.host:
-            raise NotFound(f"Instance {message.server_id} is not on {message.host}")
         devices = block_devices.of_server(conn, message.server_id)
-    volumes = _connected(parts, server.spec, devices, message.connector)
+        there = parts.volumes.attached([message.server_id]).get(message.server_id, [])
+    own = [device for device in devices if device.attachment_id in there]  # not what was forced away
+    volumes = _connected(
+        parts, server.spec, own, message.connector.of(message.host), partial(_check_placed, parts, message)
+    )
     return BlockDevices(devices=devices, volumes=volumes)
 
 
@@ -165,53 +170,81 @@ def connect_volume(parts: Parts, message: PrepareBlockDevices) -> BlockDevices:
     """The one volume that an attach or a swap brings to the host that asks."""
     spec, device = _volume_of(parts, message)
     parts.faults.reach("volume_connect.begin.before")
-    volumes = _connected(parts, spec, [device], message.connector)
+    volumes = _connected(
+        parts, spec, [device], message.connector.of(message.host), partial(_check_owned, parts, message)
+    )
     return BlockDevices(devices=[device], volumes=volumes)
 
 
 def _connected(
-    parts: Parts, spec: BuildSpec, devices: Sequence[BlockDevice], connector: Connector
+    parts: Parts,
+    spec: BuildSpec,
+    devices: Sequence[BlockDevice],
+    connector: Connector,
+    check: Callable[[], None],
 ) -> list[AttachedVolume]:
-    """Not in a transaction: each is asked of its volume's manager."""
+    """Not in a transaction: each is asked of its volume's manager. ``check`` raises if the host may not have
+    them any more: one that asks late must not take them from the host that has them now."""
     return [
-        _connect(parts, spec, device, connector)
+        _connect(parts, spec, device, connector, check)
         for device in devices
         if device.attachment_id is not None and device.volume_id is not None
     ]
 
 
-def _connect(parts: Parts, spec: BuildSpec, device: BlockDevice, connector: Connector) -> AttachedVolume:
+def _check_owned(parts: Parts, message: PrepareBlockDevices) -> None:
+    with parts.db.write() as conn:
+        _owned(conn, message)
+
+
+def _check_placed(parts: Parts, message: ServerVolumes) -> None:
+    with parts.db.write() as conn:
+        if servers.get(conn, message.server_id, for_update=True).host != message.host:
+            raise NotFound(f"Instance {message.server_id} is not on {message.host}")
+
+
+def _connect(
+    parts: Parts, spec: BuildSpec, device: BlockDevice, connector: Connector, check: Callable[[], None]
+) -> AttachedVolume:
     assert device.attachment_id is not None
     assert device.volume_id is not None
-    view = parts.volumes.volume(_SYSTEM, device.volume_id)
+    view = parts.volumes.volume(SYSTEM, device.volume_id)
     return AttachedVolume(
         volume_id=device.volume_id,
-        connection=parts.volumes.connect(device.attachment_id, connector),
+        connection=parts.volumes.connect(device.attachment_id, connector, check),
         device_name=device.device_name.removeprefix("/dev/"),
         disk_bus=bus_of(device, spec.properties.get("hw_disk_bus", "virtio")),
         boot_index=device.boot_index,
         shareable=view.multiattach,
+        read_only=parts.volumes.is_read_only(device.attachment_id),
     )
 
 
-_SYSTEM = RequestContext(request_id="", user_id="", roles=frozenset({"admin"}))
+SYSTEM = RequestContext(request_id="", user_id="", roles=frozenset({"admin"}))
 """Who looks at volumes of all projects: the conductor itself."""
 
 
 def sizes(parts: Parts, conn: sa.Connection, server_id: str) -> dict[str, int]:
     """The volumes that the guest should have now: id → GiB."""
     found = {}
+    there = parts.volumes.attached([server_id]).get(server_id, [])
     for device in block_devices.of_server(conn, server_id):
-        if device.attachment_id is not None and device.volume_id is not None:
-            with suppress(NotFound):  # an admin forced it away: the guest is to let go of it
-                found[device.volume_id] = parts.volumes.volume(_SYSTEM, device.volume_id).size_gb
+        # Of what was forced away the guest is to let go.
+        if device.volume_id is not None and device.attachment_id in there:
+            with suppress(NotFound):
+                found[device.volume_id] = parts.volumes.volume(SYSTEM, device.volume_id).size_gb
     return found
 
 
 def volume_ended(parts: Parts, message: VolumeEnded) -> None:
-    """A volume's operation ended: the hosts that wait for it, or whose guests have it, hear of that."""
+    """An operation of a volume, or of a snapshot, ended: the hosts that wait for it, or whose guests have the
+    volume, hear of that."""
     with parts.db.read() as conn:
-        placed = block_devices.hosts_of_volume(conn, message.id)
+        volume_id = message.id
+        if message.kind == VolumeWork.SNAPSHOT_CREATE:
+            snapshot = volume_snapshots.get(conn, message.id)
+            volume_id = volume_id if snapshot is None else snapshot.volume_id
+        placed = block_devices.hosts_of_volume(conn, volume_id)
     for server_id, host in placed:
         if message.kind == VolumeWork.EXTEND:
             look_again(parts.bus, host, server_id)
@@ -231,7 +264,14 @@ def end(conn: sa.Connection, parts: Parts, work: Row, error: str | None) -> None
     devices = block_devices.of_server(conn, work.server_id)
     device = next((one for one in devices if one.id == payload.get("device_id")), None)
     if device is not None and device.attachment_id is not None:
-        _ENDS[work.kind, error is None](conn, parts, device, device.attachment_id, payload)
+        try:
+            _ENDS[work.kind, error is None](conn, parts, device, device.attachment_id, payload)
+        except NotFound as gone:  # somebody forced the volume away meanwhile
+            error = error or gone.message
+            for attachment_id in (device.attachment_id, payload.get("attachment_id")):
+                if attachment_id is not None:
+                    parts.volumes.release(attachment_id)
+            block_devices.delete(conn, device.id)
     if error is None:
         lease.close(conn, work, operations.DONE)
     else:
@@ -295,6 +335,20 @@ _ENDS = {
 def _swapped(device: BlockDevice, payload: dict[str, str]) -> BlockDevice:
     """As it will be when the guest has the new volume."""
     return structs.replace(device, volume_id=payload["volume_id"], attachment_id=payload["attachment_id"])
+
+
+def complete_all(conn: sa.Connection, parts: Parts, server_id: str) -> None:
+    """The server's guest, which was started, has its volumes."""
+    for device in block_devices.of_server(conn, server_id):
+        if device.attachment_id is not None:
+            parts.volumes.complete(device.attachment_id, device.device_name)
+
+
+def park_all(conn: sa.Connection, parts: Parts, server_id: str) -> None:
+    """The server is on no host: its volumes stay promised to it."""
+    for device in block_devices.of_server(conn, server_id):
+        if device.attachment_id is not None:
+            parts.volumes.park(device.attachment_id)
 
 
 def release_all(conn: sa.Connection, parts: Parts, server_id: str) -> None:

@@ -9,7 +9,18 @@ from typing import Any
 
 from kilonova import log
 from kilonova.bus.base import Handler, Outcomes, together
-from kilonova.conductor import actions, build, builds, delete, proxy, reports, server_volumes, sweeper, words
+from kilonova.conductor import (
+    actions,
+    build,
+    builds,
+    delete,
+    proxy,
+    reports,
+    server_volumes,
+    sweeper,
+    volume_backed,
+    words,
+)
 from kilonova.conductor.gather import Reports
 from kilonova.conductor.parts import Parts
 from kilonova.conductor.purge import Purge
@@ -27,6 +38,8 @@ MESSAGES: dict[str, Callable[[Parts, Any], Any]] = {
     "allocate_networks": proxy.allocate_networks,
     "prepare_block_devices": server_volumes.prepare_block_devices,
     "connect_volume": server_volumes.connect_volume,
+    "await_snapshots": volume_backed.await_snapshots,
+    "reimage_root": volume_backed.reimage_root,
     "server_volumes": server_volumes.server_volumes,
     "volume_ended": server_volumes.volume_ended,
     "activate": proxy.activate,

@@ -1,6 +1,6 @@
 """Where a shelved server comes back, and what becomes of its records when it leaves its host and comes back.
 
-Its ports stay its own, on no host; its image is deleted when nothing needs it any more.
+Its ports and volumes stay its own, on no host; its image is deleted when nothing needs it any more.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import msgspec
 import sqlalchemy as sa
 
 from kilonova import log
+from kilonova.conductor import server_volumes
 from kilonova.conductor.parts import Parts
 from kilonova.domain.actions import ACTIONS
 from kilonova.domain.clock import now
@@ -58,13 +59,15 @@ def _placed(parts: Parts, work: Row, selection: Selection, began: float) -> Row:
 
 
 def left(conn: sa.Connection, parts: Parts, server_id: str) -> dict[str, Any]:
-    """Of a server that is on no host any more: what its record says then."""
+    """Of a server that is on no host any more: what its record says then. Its volumes stay promised to it."""
+    server_volumes.park_all(conn, parts, server_id)
     parts.network.bind_for_instance(server_id, "")
     claims.release(conn, server_id)
     return {"host": None, "availability_zone": None, "power_state": PowerState.NOSTATE}
 
 
 def came_back(conn: sa.Connection, parts: Parts, server_id: str) -> dict[str, Any]:
+    server_volumes.complete_all(conn, parts, server_id)
     parts.network.port_status([server_id], active=True)
     forget_image(conn, server_id)
     return {"shelved_image_id": None, "shelved_at": None}

@@ -126,6 +126,8 @@ ATTACH_VOLUME, DETACH_VOLUME, SWAP_VOLUME = "attach_volume", "detach_volume", "s
 INTERFACES_CHANGE_IN = _states(_V.ACTIVE, _V.PAUSED, _V.STOPPED)
 """NICs come and go without a task state: the server stays what it is, whatever becomes of them."""
 VOLUMES_CHANGE_IN = INTERFACES_CHANGE_IN
+VOLUMES_CHANGE_IN_220 = VOLUMES_CHANGE_IN | _states(_V.SHELVED, _V.SHELVED_OFFLOADED)
+"""Since microversion 2.20."""
 VOLUMES_SWAP_IN = _states(_V.ACTIVE, _V.PAUSED)
 """So do volumes. One is swapped for another while the guest has it open."""
 

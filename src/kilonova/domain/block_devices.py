@@ -94,6 +94,7 @@ class AttachedVolume(msgspec.Struct, frozen=True, kw_only=True):
     boot_index: int | None = None
     shareable: bool = False
     """Other guests may have it too."""
+    read_only: bool = False
 
 
 def volume_id_of(device: BlockDevice) -> str:

@@ -64,7 +64,8 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def has_data(self) -> bool:
-        return self.status in (ImageStatus.ACTIVE, ImageStatus.DEACTIVATED)
+        """One that only lists snapshots of volumes is active without."""
+        return self.status in (ImageStatus.ACTIVE, ImageStatus.DEACTIVATED) and self.os_hash_value is not None
 
 
 class ImageData(msgspec.Struct, frozen=True, kw_only=True):

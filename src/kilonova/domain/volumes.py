@@ -73,6 +73,15 @@ class VolumeWork(StrEnum):
     SNAPSHOT_DELETE = "snapshot_delete"
 
 
+class CopyState(StrEnum):
+    """Of a copy that a guest's hypervisor makes of one of its volumes."""
+
+    GOING = "going"
+    COPIED = "copied"
+    OFF = "off"
+    """No guest writes to the volume there."""
+
+
 def manager_topic(host: str) -> str:
     """Where the managers of a volume's ``host`` (``name@backend#pool``) take their work."""
     return f"volume.{host.partition('@')[0]}"
@@ -101,13 +110,25 @@ Source = Blank | FromImage | FromSnapshot | FromVolume
 
 
 # --- the way to a volume's bytes, for the host that a server is on
-class Connector(msgspec.Struct, frozen=True, kw_only=True):
-    """A host that wants to reach volumes, as it says of itself."""
+class HostConnector(msgspec.Struct, frozen=True, kw_only=True):
+    """How a host reaches volumes, as it says of itself. Who it is, the message says that this is in."""
 
-    host: str
     ip: str = ""
     initiator: str = ""
     """iSCSI qualified name."""
+
+    def of(self, host: str) -> Connector:
+        return Connector(host=host, ip=self.ip, initiator=self.initiator)
+
+
+class Connector(HostConnector, frozen=True, kw_only=True):
+    """A host that wants to reach volumes."""
+
+    host: str
+
+    def is_same_way(self, other: Connector) -> bool:
+        """Whether what a backend lets in for the one is what it lets in for the other."""
+        return (self.host, self.initiator) == (other.host, other.initiator)
 
 
 class FileConnection(msgspec.Struct, frozen=True, kw_only=True, tag="file"):

@@ -16,7 +16,7 @@ from msgspec import structs
 
 from kilonova.bus.base import Bus
 from kilonova.config import Config
-from kilonova.domain.actions import ACTIONS
+from kilonova.domain.actions import ACTIONS, Action
 from kilonova.domain.block_devices import BlockDevice
 from kilonova.domain.clock import now
 from kilonova.domain.context import RequestContext
@@ -98,20 +98,21 @@ def act(
     payload: dict[str, Any] | None = None,
     faults: FaultPoints = NO_FAULTS,
     prepare: Prepare | None = None,
+    before: Callable[[sa.Connection], None] | None = None,
 ) -> None:
     """Begin an action of domain.actions on a server that the caller may touch.
 
     NotFound if it is gone; Conflict (in Nova's words) if its state forbids the action now. ``prepare`` is
-    called in the transaction, when nothing forbids it: what it returns is part of the payload.
+    called in the transaction, when nothing forbids it: what it returns is part of the payload. ``before``
+    likewise, but before the server is locked: for what comes earlier in the order of locks
+    (store/database.py), as volumes do.
     """
     rule = ACTIONS[action]
     with db.write(durable=True) as conn:
-        server = servers.state(conn, server_id, for_update=True)
-        refuse_locked(context, server_id, server)
-        busy = server.task_state is not None and server.task_state not in rule.while_busy
-        if busy or server.vm_state not in rule.vm_states or (server.host is None and rule.needs_host):
-            raise wrong_state(server_id, rule.record, server)
-        refuse_busy(conn, server_id, rule.record)
+        if before is not None:
+            _may_begin(conn, context, server_id, rule, for_update=False)
+            before(conn)
+        server = _may_begin(conn, context, server_id, rule)
         more = {} if prepare is None else prepare(conn, server)
         servers.change(conn, server_id, task_state=rule.task_state)
         limits = config.operations
@@ -122,6 +123,18 @@ def act(
     faults.reach(f"{action}.accept.after")
     bus.cast("conductor", "perform_action", PerformOperation(operation_id=work["id"]))
     faults.reach(f"{action}.ring.after")
+
+
+def _may_begin(
+    conn: sa.Connection, context: RequestContext, server_id: str, rule: Action, for_update: bool = True
+) -> Row:
+    server = servers.state(conn, server_id, for_update=for_update)
+    refuse_locked(context, server_id, server)
+    busy = server.task_state is not None and server.task_state not in rule.while_busy
+    if busy or server.vm_state not in rule.vm_states or (server.host is None and rule.needs_host):
+        raise wrong_state(server_id, rule.record, server)
+    refuse_busy(conn, server_id, rule.record)
+    return server
 
 
 def delete_server(
@@ -151,10 +164,17 @@ def delete_server(
 
 
 def supersede(conn: sa.Connection, server_id: str, reason: str) -> None:
-    """End what is open for a server, which was locked before, with what it would have left."""
+    """End what is open for a server, which was locked before, with what it would have left.
+
+    Snapshots of its volumes go on without it, and with them the image that lists them.
+    """
     doing = operations.open_of_server(conn, server_id)
     operations.supersede(conn, server_id, reason)
-    if doing is not None and (image_id := doing.payload.get("image_id")):
+    if doing is None or not (image_id := doing.payload.get("image_id")):
+        return
+    if "snapshots" in doing.payload:
+        images.activate_empty(conn, image_id)
+    else:
         images.give_up(conn, image_id)
 
 

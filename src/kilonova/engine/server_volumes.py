@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import uuid
 from contextlib import suppress
+from functools import partial
 
 import msgspec
 import sqlalchemy as sa
@@ -34,11 +35,11 @@ from kilonova.domain.hosts import topic
 from kilonova.domain.messages import Nothing, Work
 from kilonova.domain.servers import BuildSpec, VmState
 from kilonova.domain.volumes import VolumeStatus
-from kilonova.engine.accept import new_operation, refuse_busy, refuse_locked, wrong_state
+from kilonova.engine.accept import new_operation, record, refuse_busy, refuse_locked, wrong_state
 from kilonova.engine.faults import NO_FAULTS, FaultPoints
 from kilonova.engine.interfaces import look_again
 from kilonova.store import block_devices, hosts, operations, servers
-from kilonova.store.database import Database, Row
+from kilonova.store.database import Database, Row, after_commit
 from kilonova.volume.base import VolumeService
 
 DONE_WITHIN = 5.0
@@ -64,17 +65,22 @@ def attach(
     tag: str | None = None,
     delete_on_termination: bool = False,
     multiattach: bool = True,
+    shelved: bool = True,
 ) -> BlockDevice:
-    """One more volume. ``multiattach``: whether one that others may have too is welcome.
+    """One more volume. ``multiattach``: whether one that others may have too is welcome; ``shelved``: whether
+    the server may be shelved. On no host it is only promised the volume, which comes with its next guest.
 
     NotFound, BadRequest (the volume is not to be had), Conflict, Forbidden (the guest has no room), and
     Unavailable for a host that is down: nothing was done.
     """
     with parts.db.write(durable=True) as conn:
-        server = _ready(conn, context, server_id, actions.ATTACH_VOLUME, for_update=False)
+        allowed = _change_in(shelved)
+        server = _ready(conn, context, server_id, actions.ATTACH_VOLUME, allowed, for_update=False)
         _check_host(conn, parts, server)
-        if parts.volumes.volume(context, volume_id).multiattach and not multiattach:
+        is_shared = parts.volumes.volume(context, volume_id).multiattach
+        if is_shared and not multiattach:
             raise BadRequest("Multiattach volumes are only supported starting with compute API version 2.60.")
+        _refuse_offloaded(server, is_shared, tag)
         device = BlockDevice(
             id=str(uuid.uuid4()),
             source_type=Source.VOLUME,
@@ -88,19 +94,25 @@ def attach(
         _refuse_again(conn, server_id, volume_id)
         parts.volumes.reserve(context, volume_id, server_id, device.attachment_id)
         # Volumes come before their server in the order of locks (store/database.py): it may have changed.
-        if _ready(conn, context, server_id, actions.ATTACH_VOLUME).host != server.host:
+        if _ready(conn, context, server_id, actions.ATTACH_VOLUME, allowed).host != server.host:
             raise wrong_state(server_id, actions.ATTACH_VOLUME, server)
         _refuse_again(conn, server_id, volume_id)
         device = _with_name(conn, server_id, device)
         position = block_devices.next_position(conn, server_id)
         block_devices.insert(conn, {server_id: [device]}, position)
-        payload = {"device_id": device.id, "volume_id": volume_id}
-        work = _accept(conn, parts, context, server, actions.ATTACH_VOLUME, payload)
+        work = None
+        if server.host is None:
+            record(conn, context, server, actions.ATTACH_VOLUME)
+        else:
+            payload = {"device_id": device.id, "volume_id": volume_id}
+            work = _accept(conn, parts, context, server, actions.ATTACH_VOLUME, payload)
     _hand_over(parts, server.host, work)
     return device
 
 
-def detach(parts: Parts, context: RequestContext, server_id: str, volume_id: str) -> None:
+def detach(
+    parts: Parts, context: RequestContext, server_id: str, volume_id: str, *, shelved: bool = True
+) -> None:
     """Take a volume away. Mostly that is done when this returns; the guest may take its time.
 
     NotFound if the server has no such volume; Forbidden for its root; Conflict.
@@ -110,14 +122,35 @@ def detach(parts: Parts, context: RequestContext, server_id: str, volume_id: str
         if device.is_root:
             raise Forbidden("Cannot detach a root device volume")
         assert device.attachment_id is not None
-        _ready(conn, context, server_id, actions.DETACH_VOLUME, for_update=False)
-        parts.volumes.begin_detaching(device.attachment_id)
-        server = _ready(conn, context, server_id, actions.DETACH_VOLUME)
+        allowed = _change_in(shelved)
+        host = _ready(conn, context, server_id, actions.DETACH_VOLUME, allowed, for_update=False).host
+        is_there = host is not None and _begin_detaching(parts, device.attachment_id)
+        if not is_there:
+            parts.volumes.release(device.attachment_id)
+        server = _ready(conn, context, server_id, actions.DETACH_VOLUME, allowed)
+        if server.host != host:
+            raise wrong_state(server_id, actions.DETACH_VOLUME, server)
         if _attached(conn, server_id, volume_id).id != device.id:
             raise not_attached(server_id, volume_id)
-        payload = {"device_id": device.id, "volume_id": volume_id}
-        work = _accept(conn, parts, context, server, actions.DETACH_VOLUME, payload)
-    _hand_over(parts, server.host, work)
+        work = None
+        if is_there:
+            payload = {"device_id": device.id, "volume_id": volume_id}
+            work = _accept(conn, parts, context, server, actions.DETACH_VOLUME, payload)
+        else:
+            block_devices.delete(conn, device.id)
+            record(conn, context, server, actions.DETACH_VOLUME)
+            if host is not None:
+                after_commit(conn, partial(look_again, parts.bus, host, server_id))
+    _hand_over(parts, host, work)
+
+
+def _begin_detaching(parts: Parts, attachment_id: str) -> bool:
+    """False: somebody forced the volume away, and only the server's record still has it."""
+    try:
+        parts.volumes.begin_detaching(attachment_id)
+    except NotFound:
+        return False
+    return True
 
 
 def swap(parts: Parts, context: RequestContext, server_id: str, volume_id: str, new_id: str) -> None:
@@ -128,13 +161,14 @@ def swap(parts: Parts, context: RequestContext, server_id: str, volume_id: str, 
     with parts.db.write(durable=True) as conn:
         device = _attached(conn, server_id, volume_id)
         assert device.attachment_id is not None
-        server = _ready(conn, context, server_id, actions.SWAP_VOLUME, for_update=False)
+        allowed = actions.VOLUMES_SWAP_IN
+        server = _ready(conn, context, server_id, actions.SWAP_VOLUME, allowed, for_update=False)
         _check_host(conn, parts, server)
         _check_swap(parts, context, volume_id, new_id)
         attachment_id = str(uuid.uuid4())
         parts.volumes.begin_detaching(device.attachment_id)
         parts.volumes.reserve(context, new_id, server_id, attachment_id)
-        if _ready(conn, context, server_id, actions.SWAP_VOLUME).host != server.host:
+        if _ready(conn, context, server_id, actions.SWAP_VOLUME, allowed).host != server.host:
             raise wrong_state(server_id, actions.SWAP_VOLUME, server)
         payload = {
             "device_id": device.id,
@@ -227,20 +261,38 @@ def _own_names(spec: BuildSpec, bus: str) -> list[str]:
 
 
 def _check_host(conn: sa.Connection, parts: Parts, server: Row) -> None:
-    if not hosts.is_up(conn, server.host, parts.config.compute.service_down_time):
+    """If it is on one."""
+    if server.host is not None and not hosts.is_up(conn, server.host, parts.config.compute.service_down_time):
         raise Unavailable(f"The host of instance {server.id} does not answer now")
 
 
+def _refuse_offloaded(server: Row, is_shared: bool, tag: str | None) -> None:
+    """What Nova does not promise to a server that is on no host."""
+    if server.host is not None:
+        return
+    if is_shared:
+        raise BadRequest("Attaching multiattach volumes is not supported for shelved-offloaded instances.")
+    if tag is not None:
+        raise BadRequest("Tagged volume attachment is not supported for shelved-offloaded instances.")
+
+
+def _change_in(shelved: bool) -> frozenset[VmState]:
+    return actions.VOLUMES_CHANGE_IN_220 if shelved else actions.VOLUMES_CHANGE_IN
+
+
 def _ready(
-    conn: sa.Connection, context: RequestContext, server_id: str, action: str, for_update: bool = True
+    conn: sa.Connection,
+    context: RequestContext,
+    server_id: str,
+    action: str,
+    allowed: frozenset[VmState],
+    for_update: bool = True,
 ) -> Row:
     """The server, locked, if its volumes may change now."""
     server = servers.get(conn, server_id, for_update=for_update)
     refuse_locked(context, server_id, server)
-    allowed: frozenset[VmState] = actions.VOLUMES_CHANGE_IN
-    if action == actions.SWAP_VOLUME:
-        allowed = actions.VOLUMES_SWAP_IN
-    if server.task_state is not None or server.vm_state not in allowed or server.host is None:
+    is_nowhere = server.host is None and server.vm_state != VmState.SHELVED_OFFLOADED
+    if server.task_state is not None or server.vm_state not in allowed or is_nowhere:
         raise wrong_state(server_id, action, server)
     refuse_busy(conn, server_id, action)
     return server
@@ -276,8 +328,11 @@ def _accept(
     )
 
 
-def _hand_over(parts: Parts, host: str, work: Work) -> None:
-    """Returns when the host is done with it, or has not answered in time: the record knows what was done."""
+def _hand_over(parts: Parts, host: str | None, work: Work | None) -> None:
+    """Returns when the host is done with it, or has not answered in time: the record knows what was done.
+    Nothing for a server that is on no host."""
+    if host is None or work is None:
+        return
     parts.faults.reach(f"{work.kind}.accept.after")
     with suppress(Unavailable):
         parts.bus.call(topic(host), "change_volumes", work, Nothing, timeout=DONE_WITHIN)

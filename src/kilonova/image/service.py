@@ -16,7 +16,15 @@ from kilonova import log
 from kilonova.config import Config
 from kilonova.domain.clock import now
 from kilonova.domain.context import RequestContext
-from kilonova.domain.errors import BadRequest, Conflict, Forbidden, KilonovaError, NotFound, TooLarge
+from kilonova.domain.errors import (
+    BadRequest,
+    Conflict,
+    Forbidden,
+    KilonovaError,
+    NotFound,
+    TooLarge,
+    Unavailable,
+)
 from kilonova.domain.images import (
     HASH_ALGORITHM,
     PACKED_CONTAINERS,
@@ -172,8 +180,10 @@ class Images:
             raise
 
     def reset_upload(self, image_id: str) -> None:
-        """For who knows that the upload to it was cut off: it may be done again."""
-        self._give_up_saving(image_id)
+        """For who knows that the upload to it was cut off: it may be done again. Unavailable: not yet, for
+        the store does not let go of what came."""
+        if not self._give_up_saving(image_id):
+            raise Unavailable(f"The store does not let go yet of what came of image {image_id}.")
 
     def download(self, context: RequestContext, image_id: str) -> tuple[Image, BinaryIO | None]:
         """The image and its data from the first byte, which the caller closes; None if there is none yet."""

@@ -86,6 +86,20 @@ def find(conn: sa.Connection, server_id: str, volume_id: str) -> BlockDevice | N
     return next((device for device in of_server(conn, server_id) if device.volume_id == volume_id), None)
 
 
+def has_attachment(conn: sa.Connection, server_id: str, attachment_id: str) -> bool:
+    """Whether it is that of a disk of a server that lives."""
+    query = (
+        sa.select(table.c.id)
+        .join(servers, table.c.server_id == servers.c.id)
+        .where(
+            table.c.server_id == server_id,
+            table.c.attachment_id == attachment_id,
+            servers.c.deleted_at.is_(None),
+        )
+    )
+    return conn.execute(query).first() is not None
+
+
 def hosts_of_volume(conn: sa.Connection, volume_id: str) -> list[tuple[str, str]]:
     """(server, host) of who has the volume.
 

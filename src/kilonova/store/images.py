@@ -137,6 +137,11 @@ def give_up(conn: sa.Connection, image_id: str) -> None:
         change_status(conn, image_id, writing, ImageStatus.PENDING_DELETE)
 
 
+def activate_empty(conn: sa.Connection, image_id: str) -> None:
+    """Of an image that will never have data: its properties say where the disks are."""
+    change_status(conn, image_id, [ImageStatus.QUEUED], ImageStatus.ACTIVE, size=0)
+
+
 def backups(conn: sa.Connection, owner: str, server_id: str, backup_type: str) -> list[str]:
     """Images that a project has of backups of this kind of a server, newest first. Protected ones are none
     that could make room."""

@@ -7,6 +7,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from kilonova.domain import codec
+from kilonova.domain.volumes import Connector
 from kilonova.store import dialect
 from kilonova.store.database import Row
 from kilonova.store.schema.volumes import volume_attachments as table
@@ -60,14 +62,15 @@ def _grouped(conn: sa.Connection, column: sa.Column[str], ids: Collection[str]) 
     return found
 
 
-def is_there(conn: sa.Connection, volume_id: str, host: str) -> bool:
-    """Whether an attachment has the volume on that host, or is about to."""
-    query = sa.select(table.c.id).where(
+def is_there(conn: sa.Connection, volume_id: str, connector: Connector) -> bool:
+    """Whether an attachment has the volume by that way, or is about to."""
+    query = sa.select(table.c.connector).where(
         table.c.volume_id == volume_id,
-        table.c.host == host,
+        table.c.host == connector.host,
         table.c.connector.is_not(None),
     )
-    return conn.execute(query.limit(1)).first() is not None
+    found = conn.execute(query).scalars()
+    return any(codec.convert(one, Connector).is_same_way(connector) for one in found)
 
 
 def change(conn: sa.Connection, attachment_id: str, /, **values: Any) -> bool:

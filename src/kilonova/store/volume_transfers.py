@@ -34,5 +34,10 @@ def delete(conn: sa.Connection, transfer_id: str) -> None:
     conn.execute(sa.delete(table).where(table.c.id == transfer_id))
 
 
+def withdraw(conn: sa.Connection, volume_id: str) -> None:
+    """What is offered and was not accepted yet."""
+    conn.execute(sa.delete(table).where(table.c.volume_id == volume_id, sa.not_(table.c.accepted)))
+
+
 def delete_of_volume(conn: sa.Connection, volume_id: str) -> None:
     conn.execute(sa.delete(table).where(table.c.volume_id == volume_id))

@@ -17,7 +17,7 @@ from kilonova.domain.block_devices import AttachedVolume
 from kilonova.domain.hosts import HostReport
 from kilonova.domain.network import Vif
 from kilonova.domain.servers import BuildSpec, GuestMetadata, ImageRef, PowerState
-from kilonova.domain.volumes import Connector
+from kilonova.domain.volumes import CopyState, HostConnector
 
 Volumes = Sequence[AttachedVolume]
 """All that a guest is to have when it starts."""
@@ -57,7 +57,7 @@ class Driver(Protocol):
     def report(self) -> HostReport:
         """What this host is and can hold."""
 
-    def connector(self) -> Connector:
+    def connector(self) -> HostConnector:
         """This host, as those know it who keep volumes."""
 
     def guests(self) -> list[Guest]:
@@ -148,6 +148,17 @@ class Driver(Protocol):
     def swap_volume(self, spec: BuildSpec, volume_id: str, new: AttachedVolume, cancel: Cancel) -> None:
         """The guest, which is on, goes on with ``new`` in its place, which holds all that the other did.
         BuildFailed: it goes on with the old one. Nothing if it has the new one already."""
+
+    def copy_volume(
+        self, server_id: str, volume_id: str, to: AttachedVolume, begin: bool, patience: float
+    ) -> CopyState:
+        """All that the volume holds, copied to a place that is as large while the guest goes on; from the
+        start if ``begin``. COPIED: all is there of one moment just now, in which file systems were in order
+        if the guest has an agent. GOING: it was not there after ``patience`` seconds. BuildFailed: it broke
+        off. Unavailable: another copy of the volume is under way. ``to``: known by its ``volume_id``."""
+
+    def drop_copy(self, server_id: str, volume_id: str, to_id: str) -> None:
+        """The guest does not copy the volume to that place. Safe to call again."""
 
     def resize_volume(self, server_id: str, volume_id: str, size_gb: int) -> None:
         """The guest sees that the volume has grown. Nothing if it knows, or if it is off."""

@@ -25,7 +25,7 @@ from kilonova.domain.errors import BuildAborted, BuildFailed, NotFound, StaleEpo
 from kilonova.domain.hosts import Capacity, HostReport
 from kilonova.domain.network import Vif
 from kilonova.domain.servers import BuildSpec, GuestMetadata, ImageRef, PowerState
-from kilonova.domain.volumes import Connector
+from kilonova.domain.volumes import CopyState, HostConnector
 from kilonova.virt.base import Guest, GuestEvent, Volumes
 from kilonova.virt.ids import checked_id
 
@@ -99,8 +99,8 @@ class FakeDriver:
             disk_available_least=self._total.disk_gb,
         )
 
-    def connector(self) -> Connector:
-        return Connector(host=self.host, ip="127.0.0.1", initiator=f"iqn.2026-01.org.kilonova:{self.host}")
+    def connector(self) -> HostConnector:
+        return HostConnector(ip="127.0.0.1", initiator=f"iqn.2026-01.org.kilonova:{self.host}")
 
     def guests(self) -> list[Guest]:
         with self._changed:
@@ -292,6 +292,18 @@ class FakeDriver:
                 raise BuildFailed(f"guest {spec.server_id} has no volume {volume_id} open")
             del volumes[volume_id]
             self._update(spec.server_id, volumes={**volumes, new.volume_id: 0})
+
+    def copy_volume(
+        self, server_id: str, volume_id: str, to: AttachedVolume, begin: bool, patience: float
+    ) -> CopyState:
+        """Its guests write nothing: there is nothing to copy that could change meanwhile."""
+        self._step("copy_volume")
+        with self._changed:
+            is_on = self._is(server_id, *_ACTIVE) and volume_id in self._servers[server_id].volumes
+        return CopyState.COPIED if is_on else CopyState.OFF
+
+    def drop_copy(self, server_id: str, volume_id: str, to_id: str) -> None:
+        self._step("drop_copy")
 
     def resize_volume(self, server_id: str, volume_id: str, size_gb: int) -> None:
         self._step("resize_volume")

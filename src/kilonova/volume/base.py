@@ -6,7 +6,7 @@ managers (``kilonova volume``), and by nobody else; a host gets a Connection, as
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import BinaryIO, NamedTuple, Protocol
 
 import msgspec
@@ -22,6 +22,12 @@ class Capacity(NamedTuple):
 
     total: float
     free: float
+
+
+ByGuest = Callable[[Connection], None]
+"""Asks the hypervisor of the guest that writes to a volume to copy it there: to a place that is as large and
+that nobody else writes to. When it returns, all is there that the volume held at one moment since. It raises
+if that was not to be: Unavailable, when it may be later, or without the guest."""
 
 
 class Backend(Protocol):
@@ -51,10 +57,13 @@ class Backend(Protocol):
         """At least that large, online too where a guest has it; what came is zeros."""
 
     def delete(self, volume_id: str) -> None:
-        """Gone, with its exports, also if it was not there. Clones of it go on."""
+        """Gone, with its snapshots and exports, also if it was not there. Clones of it go on."""
 
-    def ensure_snapshot(self, volume_id: str, snapshot_id: str, cancel: Cancel) -> None:
-        """Of one moment, whether or not a guest has the volume."""
+    def ensure_snapshot(
+        self, volume_id: str, snapshot_id: str, cancel: Cancel, by_guest: ByGuest | None = None
+    ) -> None:
+        """Of one moment, whether or not a guest has the volume. A store that can have no such copy while a
+        guest writes asks for it: VolumeFailed without ``by_guest``."""
 
     def delete_snapshot(self, volume_id: str, snapshot_id: str) -> None: ...
 
@@ -144,17 +153,31 @@ class VolumeService(Protocol):
 
     def snapshots_ready(self, snapshot_ids: Sequence[str]) -> Ready: ...
 
+    def discard_snapshot(self, snapshot_id: str) -> None:
+        """One that create_snapshot() began, and nobody needs: deleted, made or not. Nothing if it is gone, or
+        if a volume is being made of it."""
+
+    def check_reimage(self, context: RequestContext, volume_id: str, image: ImageRef) -> None:
+        """Whether reimage() could begin now; the same errors."""
+
     def reimage(self, context: RequestContext, volume_id: str, image: ImageRef) -> None:
         """Begin to replace all that it holds by the image: ``downloading``, then the status that it had; no
-        guest may be running on it. NotFound, BadRequest."""
+        guest may be running on it. Nothing if that is under way. NotFound; BadRequest, also if more than one
+        server has it."""
 
     def reserve(self, context: RequestContext, volume_id: str, server_id: str, attachment_id: str) -> None:
         """Promise the volume to a server, by an attachment of that id (the caller's; again: the same one).
         NotFound; BadRequest in Cinder's words if it is not available, nor multiattach and in use."""
 
-    def connect(self, attachment_id: str, connector: Connector) -> Connection:
+    def connect(
+        self, attachment_id: str, connector: Connector, check: Callable[[], object] = lambda: None
+    ) -> Connection:
         """The way to the volume for that host; asks its manager. Not in a transaction. The attachment is
-        ``attaching``."""
+        ``attaching``; a host that it was shown to before has no way there any more. ``check`` is called
+        where the host is written down, and raises if that host may not have it any more."""
+
+    def is_read_only(self, attachment_id: str) -> bool:
+        """Whether its guest may only read. NotFound."""
 
     def complete(self, attachment_id: str, mountpoint: str) -> None:
         """The guest has it: ``attached``, the volume ``in-use``."""
@@ -166,8 +189,12 @@ class VolumeService(Protocol):
         """It stays attached after all."""
 
     def release(self, attachment_id: str, delete_volume: bool = False) -> None:
-        """The attachment is no more, and, if so asked and nobody else has it, the volume is deleted. Its
-        host's way there is closed. Safe to call again."""
+        """The attachment is no more, and, if so asked and nobody else has it, nor any snapshot is of it, the
+        volume is deleted. Its host's way there is closed. Safe to call again."""
+
+    def park(self, attachment_id: str) -> None:
+        """Its server is on no host for now: ``reserved``, and its host's way there is closed. Safe to call
+        again."""
 
     def discard(self, volume_id: str) -> None:
         """A volume that a build began to make, and nobody has: deleted, made or not."""

@@ -10,6 +10,7 @@ from kilonova.domain.errors import NotFound, VolumeFailed
 from kilonova.domain.volumes import Connector, Source, VolumeStatus, VolumeWork
 from kilonova.store import operations, volume_attachments, volume_snapshots, volumes
 from kilonova.store.database import Row
+from kilonova.volume_manager import guest_copies
 from kilonova.volume_manager.task import Task
 
 GIB = 1 << 30
@@ -41,7 +42,7 @@ def extend(task: Task) -> None:
 def upload(task: Task) -> None:
     volume, image_id = _volume(task), task.work.payload["image_id"]
     with task.step("upload"), task.backend.open(task.id) as data:
-        task.parts.uploads.upload(image_id, data, volume.size * GIB)
+        task.parts.uploads.upload(image_id, data, volume.size * GIB, task.cancel)
 
 
 def revert(task: Task) -> None:
@@ -63,21 +64,24 @@ def disconnect(task: Task) -> None:
     volume_id, connector = payload["volume_id"], codec.convert(payload["connector"], Connector)
     with task.step("disconnect"), task.parts.turns.of(volume_id):
         with task.parts.db.read() as conn:
-            wanted = volume_attachments.is_there(conn, volume_id, connector.host)
+            wanted = volume_attachments.is_there(conn, volume_id, connector)
         if not wanted:
             task.backend.disconnect(volume_id, connector)
 
 
 def create_snapshot(task: Task) -> None:
+    volume_id = task.work.payload["volume_id"]
     with task.step("make"):
-        task.backend.ensure_snapshot(task.work.payload["volume_id"], task.id, task.cancel)
+        task.backend.ensure_snapshot(volume_id, task.id, task.cancel, guest_copies.by_guest(task, volume_id))
 
 
 def undo_create_snapshot(task: Task) -> None:
+    guest_copies.drop(task, task.work.payload["volume_id"])
     task.backend.delete_snapshot(task.work.payload["volume_id"], task.id)
 
 
 def delete_snapshot(task: Task) -> None:
+    guest_copies.drop(task, task.work.payload["volume_id"])
     with task.step("delete"):
         task.backend.delete_snapshot(task.work.payload["volume_id"], task.id)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO, NamedTuple, Protocol
 
 from kilonova.bus.base import Bus
+from kilonova.cancel import Cancel
 from kilonova.config import Config
 from kilonova.domain.messages import VolumeEnded
 from kilonova.engine.faults import FaultPoints
@@ -18,9 +19,10 @@ from kilonova.volume_manager.turns import Turns
 class Uploads(Protocol):
     """Where volumes are copied to as images."""
 
-    def upload(self, image_id: str, data: BinaryIO, size: int) -> None:
+    def upload(self, image_id: str, data: BinaryIO, size: int, cancel: Cancel) -> None:
         """The image has that data. Again, also after being cut off: the same. Raises what the image service
-        refuses with."""
+        refuses with; Unavailable while it does not let go of what was cut off; StaleEpoch soon after
+        ``cancel`` is set."""
 
 
 class Place(NamedTuple):

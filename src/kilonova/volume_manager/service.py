@@ -81,7 +81,7 @@ class Manager:
     def _check_wanted(self, message: ConnectVolume) -> None:
         """NotFound if the host is no more to have it: what came so late would be left for ever."""
         with self._parts.db.read() as conn:
-            wanted = volume_attachments.is_there(conn, message.volume_id, message.connector.host)
+            wanted = volume_attachments.is_there(conn, message.volume_id, message.connector)
         if not wanted:
             raise NotFound(f"Host {message.connector.host} has no attachment of {message.volume_id}.")
 

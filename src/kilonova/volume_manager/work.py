@@ -9,8 +9,6 @@ from kilonova.domain.errors import KilonovaError, StaleEpoch, Unavailable
 from kilonova.domain.messages import PerformOperation
 from kilonova.engine import lease
 from kilonova.store import operations
-from kilonova.store.database import Row
-from kilonova.volume.base import Backend
 from kilonova.volume_manager import kinds
 from kilonova.volume_manager.parts import Parts
 from kilonova.volume_manager.running import Running
@@ -31,24 +29,27 @@ def perform(parts: Parts, running: Running, message: PerformOperation) -> None:
     if work is None:
         return
     with log.bound(operation=work.id, request_id=work.request_id, resource=work.server_id):
-        _do(parts, running, work, backend)
-
-
-def _do(parts: Parts, running: Running, work: Row, backend: Backend) -> None:
-    with running.begin(work) as cancel:
-        task = Task(parts, work, backend, cancel)
-        task.reach("take.after")
-        _log.info("began", kind=work.kind, epoch=work.epoch)
         try:
-            kinds.PERFORM[work.kind](task)
-            task.done()
-            _log.info("ended", kind=work.kind)
+            with running.begin(work) as cancel:
+                _do(Task(parts, work, backend, cancel))
         except StaleEpoch:
-            _let_go(task)
-        except Unavailable as error:
-            _postpone(task, error)
-        except Exception as error:  # noqa: BLE001 - the edge of the work: whoever asked must learn of it
-            _fail(task, error)
+            _log.info("moved_on", kind=work.kind)  # while it waited: it has made nothing
+
+
+def _do(task: Task) -> None:
+    kind = task.work.kind
+    task.reach("take.after")
+    _log.info("began", kind=kind, epoch=task.work.epoch)
+    try:
+        kinds.PERFORM[kind](task)
+        task.done()
+        _log.info("ended", kind=kind)
+    except StaleEpoch:
+        _let_go(task)
+    except Unavailable as error:
+        _postpone(task, error)
+    except Exception as error:  # noqa: BLE001 - the edge of the work: whoever asked must learn of it
+        _fail(task, error)
 
 
 def _let_go(task: Task) -> None:

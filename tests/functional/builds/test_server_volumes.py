@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
 from typing import Any
 
 import pytest
+from msgspec import structs
 from tests.functional.builds.cloud import IMAGE, PATIENCE, PROJECT, Cloud
 from tests.functional.builds.conftest import MakeCloud
 from tests.running import until
 
+from kilonova.domain.block_devices import AttachedVolume
 from kilonova.domain.context import RequestContext
 from kilonova.domain.errors import BuildFailed
-from kilonova.domain.servers import ImageRef
+from kilonova.domain.servers import GuestMetadata, ImageRef
+from kilonova.virt.libvirt.xml import volume as xml
+from kilonova.virt.libvirt.xml.volume import VolumeDevice
 from kilonova.volume.base import NewVolume
 
 SERVERS = "/compute/v2.1/servers"
@@ -170,7 +175,7 @@ def test_a_stopped_server_has_its_volumes_when_it_starts(cloud: Cloud, volumes: 
     driver = cloud.where(server_id).driver
     driver._servers[server_id].volumes = {}  # as if its definition were lost
     for action, value in (("os-start", None), ("reboot", {"type": "HARD"})):
-        cloud.store.ways.clear()
+        cloud.store.let_in.clear()
         assert cloud.act(server_id, action, value) == 202
         cloud.settled(server_id)
         assert volumes.of_guest(server_id) == {volume_id}
@@ -405,3 +410,148 @@ def test_an_attach_past_its_deadline_leaves_the_guest_without_it(cloud: Cloud, v
     until(lambda: driver.volumes(server_id) == set(), PATIENCE, "the guest to let go of it")
     assert volumes.status(volume_id) == "available"
     until(lambda: not cloud.unexplained(), PATIENCE, "all to be explained")
+
+
+# --- the Block Storage API and servers
+
+
+def test_what_a_server_has_is_not_taken_away_by_the_volume_service(cloud: Cloud, volumes: Volumes) -> None:
+    server_id, volume_id = cloud.active(), volumes.make()
+    attachment = volumes.attached(server_id, volume_id)
+    shown = volumes.listed(server_id)[0]
+    assert attachment["volumeId"] == shown["volumeId"]
+    for caller in ("member", "admin"):
+        for method, path, body in (
+            ("DELETE", f"/volume/v3/attachments/{shown['attachment_id']}", None),
+            ("POST", f"/volume/v3/volumes/{volume_id}/action", {"os-detach": {}}),
+            ("POST", f"/volume/v3/volumes/{volume_id}/action", {"os-force_detach": {}}),
+            ("POST", f"/volume/v3/volumes/{volume_id}/action", {"os-reset_status": RESET}),
+        ):
+            status, answer = cloud.ask(method, path, body, caller, {"OpenStack-API-Version": "volume 3.70"})
+            assert status in ((409,) if caller == "admin" else (403, 409)), (path, body, answer)
+    assert "using the Compute API" in answer["conflictingRequest"]["message"]
+    assert volumes.status(volume_id) == "in-use"
+    assert volumes.of_guest(server_id) == {volume_id}
+    assert volumes.detach(server_id, volume_id)[0] == 202
+    cloud.settled(server_id)
+    assert volumes.status(volume_id) == "available"
+
+
+RESET = {"attach_status": "detached", "status": "available"}
+
+
+def forced_away(cloud: Cloud, volumes: Volumes, volume_id: str) -> None:
+    """As a release before could leave it: the attachment is gone, the server's record is not."""
+    (row,) = cloud.sql("SELECT id FROM volume_attachments WHERE volume_id = ?", volume_id)
+    volumes.service.release(row[0])
+
+
+def test_a_volume_that_was_forced_away_leaves_the_server_when_it_is_detached(
+    cloud: Cloud, volumes: Volumes
+) -> None:
+    server_id, volume_id = cloud.active(), volumes.make()
+    volumes.attached(server_id, volume_id)
+    forced_away(cloud, volumes, volume_id)
+    assert volumes.detach(server_id, volume_id)[0] == 202
+    assert volumes.of(server_id) == []
+    until(lambda: volumes.of_guest(server_id) == set(), PATIENCE, "the guest to let go of it")
+    volumes.attached(server_id, volume_id)
+    until(lambda: not cloud.unexplained(), PATIENCE, "all to be explained")
+
+
+def test_a_server_starts_without_a_volume_that_was_forced_away(cloud: Cloud, volumes: Volumes) -> None:
+    server_id, volume_id, other = cloud.active(), volumes.make(), volumes.make()
+    volumes.attached(server_id, volume_id)
+    volumes.attached(server_id, other)
+    forced_away(cloud, volumes, volume_id)
+    assert cloud.act(server_id, "reboot", {"type": "HARD"}) == 202
+    assert cloud.settled(server_id)["status"] == "ACTIVE"
+    assert volumes.of_guest(server_id) == {other}
+
+
+@pytest.mark.parametrize("kind", ["attach", "detach", "swap"])
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_volume_that_is_forced_away_meanwhile_ends_what_is_done_to_it(
+    cloud: Cloud, volumes: Volumes, kind: str, fails: bool
+) -> None:
+    server_id, volume_id, new = cloud.active(), volumes.make(), volumes.make()
+    driver = cloud.where(server_id).driver
+    if kind != "attach":
+        volumes.attached(server_id, volume_id)
+    gate = driver.gate(f"{kind}_volume")
+    if fails:
+        driver.failures[f"{kind}_volume"] = [BuildFailed("no")]
+    ask = {
+        "attach": lambda: volumes.attach(server_id, volume_id),
+        "detach": lambda: volumes.detach(server_id, volume_id),
+        "swap": lambda: volumes.put(server_id, volume_id, "admin", volumeId=new),
+    }[kind]
+    asking = threading.Thread(target=ask)
+    asking.start()
+    gate.wait_until_reached()
+    # Of the swap the new one, which its end needs.
+    forced_away(cloud, volumes, new if kind == "swap" and not fails else volume_id)
+    gate.open()
+    asking.join()
+    cloud.settled(server_id)
+    until(lambda: not cloud._busy(server_id), PATIENCE, "the operation to end")
+    assert volumes.of(server_id) == []
+    assert {volumes.status(volume_id), volumes.status(new)} == {"available"}
+    until(lambda: volumes.of_guest(server_id) == set(), PATIENCE, "the guest to have none")
+    until(lambda: not cloud.unexplained(), PATIENCE, "all to be explained")
+
+
+@pytest.mark.parametrize("kind", ["attach", "detach"])
+def test_the_state_is_not_reset_while_a_volume_comes_or_goes(
+    cloud: Cloud, volumes: Volumes, kind: str
+) -> None:
+    server_id, volume_id = cloud.active(), volumes.make()
+    if kind == "detach":
+        volumes.attached(server_id, volume_id)
+    gate = cloud.where(server_id).driver.gate(f"{kind}_volume")
+    asking = threading.Thread(target=getattr(volumes, kind), args=(server_id, volume_id))
+    asking.start()
+    gate.wait_until_reached()
+    body = {"os-resetState": {"state": "error"}}
+    assert cloud.ask("POST", f"{SERVERS}/{server_id}/action", body, "admin")[0] == 409
+    gate.open()
+    asking.join()
+    cloud.settled(server_id)
+    assert volumes.status(volume_id) == ("in-use" if kind == "attach" else "available")
+
+
+def test_the_config_drive_tells_of_tagged_disks_whoever_writes_it(cloud: Cloud, volumes: Volumes) -> None:
+    tagged = {"source_type": "blank", "destination_type": "volume", "volume_size": 1, "tag": "data"}
+    server_id = volumes.active(ROOT, tagged, image=IMAGE, config_drive=True)
+    host = cloud.where(server_id)
+    told: list[Any] = []
+    for name in ("ensure_config_drive", "rescue"):
+        whole = getattr(host.driver, name)
+
+        def listening(*given: Any, whole: Any = whole, **more: Any) -> None:
+            told.extend(one for one in given if isinstance(one, GuestMetadata))
+            whole(*given, **more)
+
+        setattr(host.driver, name, listening)
+    body: Any = {"rebuild": {"imageRef": IMAGE}}
+    for action, value in (("rescue", None), ("unrescue", None), *body.items(), ("shelve", None)):
+        assert cloud.act(server_id, action, value) in (200, 202)
+        cloud.settled(server_id)
+    assert cloud.act(server_id, "unshelve") == 202
+    assert cloud.settled(server_id)["status"] == "ACTIVE"
+    assert [[disk.tag for disk in one.tagged_disks] for one in told] == [["data"]] * 3
+
+
+def test_a_read_only_volume_is_read_only_to_the_guest(cloud: Cloud, volumes: Volumes) -> None:
+    server_id, volume_id = cloud.active(), volumes.make()
+    body = {"os-update_readonly_flag": {"readonly": True}}
+    assert cloud.ask("POST", f"/volume/v3/volumes/{volume_id}/action", body)[0] == 202
+    driver = cloud.where(server_id).driver
+    given: list[AttachedVolume] = []
+    attach = driver.attach_volume
+    driver.attach_volume = lambda spec, volume: (given.append(volume), attach(spec, volume))[1]  # type: ignore
+    volumes.attached(server_id, volume_id)
+    assert [one.read_only for one in given] == [True]
+    for read_only, count in ((True, 1), (False, 0)):
+        device = VolumeDevice(volume=structs.replace(given[0], read_only=read_only))
+        assert len(xml.device(device, "vdb").findall("readonly")) == count

@@ -12,6 +12,7 @@ from tests.statements import sent
 from tests.volume_store import Volumes
 
 from kilonova.domain.context import RequestContext
+from kilonova.store import volumes
 
 GIB = 1 << 30
 IMAGER = RequestContext(request_id="r", user_id="alice", project_id=ALICE, roles=frozenset({"member"}))
@@ -294,6 +295,75 @@ def test_an_extension_counts_at_once(alice: Caller, cloud: Volumes) -> None:
     alice.settled(volume, "available")
 
 
+def reset(admin: Caller, volume: str, status: str) -> None:
+    admin.done("POST", f"/volumes/{volume}/action", {"os-reset_status": {"status": status}})
+
+
+def test_a_status_that_an_admin_sets_ends_what_is_under_way(
+    alice: Caller, admin: Caller, cloud: Volumes
+) -> None:
+    volume = alice.create()
+    path = f"/volumes/{volume}"
+    cloud.backend.hold = "extend"
+    alice.act(path, "os-extend", new_size=3)
+    assert cloud.backend.held.wait(30)
+    reset(admin, volume, "available")
+    cloud.backend.hold = ""
+    alice.act(path, "os-extend", new_size=2)
+    alice.settled(volume, "available")
+    assert alice.volume(volume)["size"] == 2
+    cloud.backend.refuses = "open"
+    alice.act(path, "os-volume_upload_image", image_name="i")
+    reset(admin, volume, "error")
+    assert made_images(cloud) == 0
+    assert alice.volume(volume)["status"] == "error"
+
+
+def test_a_status_is_not_set_of_what_is_being_deleted(alice: Caller, admin: Caller, cloud: Volumes) -> None:
+    volume = alice.create()
+    path = f"/volumes/{volume}"
+    cloud.backend.away = True
+    alice.done("DELETE", path)
+    reset = {"os-reset_status": {"status": "available"}}
+    status, why = admin.refused("POST", f"{path}/action", reset)
+    assert (status, "being deleted" in why) == (400, True)
+
+
+def test_a_status_that_an_admin_sets_takes_the_offer_back(
+    alice: Caller, bob: Caller, admin: Caller, cloud: Volumes
+) -> None:
+    volume = alice.create()
+    offer = alice.done("POST", "/volume-transfers", {"transfer": {"volume_id": volume}})["transfer"]
+    reset(admin, volume, "available")
+    accept = f"/volume-transfers/{offer['id']}/accept", {"accept": {"auth_key": offer["auth_key"]}}
+    assert bob.refused("POST", *accept)[0] == 404
+    offer = alice.done("POST", "/volume-transfers", {"transfer": {"volume_id": volume}})["transfer"]
+    with cloud.db.write() as conn:  # it has changed hands since
+        volumes.change(conn, volume, project_id=ADMIN)
+    accept = f"/volume-transfers/{offer['id']}/accept", {"accept": {"auth_key": offer["auth_key"]}}
+    assert bob.refused("POST", *accept)[0] == 400
+
+
+def test_states_that_volumes_do_not_have_are_not_set(alice: Caller, admin: Caller) -> None:
+    path = f"/volumes/{alice.create()}/action"
+    for said in ({"migration_status": "migrating"}, {"attach_status": "attached"}, {"attach_status": "x"}):
+        assert admin.refused("POST", path, {"os-reset_status": said})[0] == 400
+    admin.done("POST", path, {"os-reset_status": {"migration_status": "none", "attach_status": "detached"}})
+
+
+def test_a_volume_that_is_deleted_is_not_copied_any_more(
+    alice: Caller, admin: Caller, cloud: Volumes
+) -> None:
+    volume = alice.create()
+    cloud.backend.endless = True
+    alice.act(f"/volumes/{volume}", "os-volume_upload_image", image_name="i")
+    assert cloud.backend.held.wait(30)
+    admin.act(f"/volumes/{volume}", "os-force_delete")
+    alice.gone(f"/volumes/{volume}")
+    cloud.images.bury()
+    assert made_images(cloud) == 0
+
+
 def test_a_volume_becomes_an_image(alice: Caller, cloud: Volumes) -> None:
     volume = alice.create(imageRef=image(cloud))
     said = {"image_name": "copy", "disk_format": "raw", "container_format": "bare", "force": False}
@@ -366,6 +436,37 @@ def test_a_volume_goes_back_to_its_newest_snapshot(alice: Caller, cloud: Volumes
     alice.act(path, "revert", snapshot_id=second)
     alice.settled(volume, "available")
     assert cloud.backend.made[volume] == (1, "old")
+
+
+def test_a_snapshot_stays_while_its_volume_goes_back_to_it(
+    alice: Caller, admin: Caller, cloud: Volumes
+) -> None:
+    volume = alice.create()
+    snapshot = alice.snapshot(volume)
+    cloud.backend.hold = "revert"
+    alice.act(f"/volumes/{volume}", "revert", snapshot_id=snapshot)
+    assert cloud.backend.held.wait(30)
+    status, why = alice.refused("DELETE", f"/snapshots/{snapshot}")
+    assert (status, "reverted" in why) == (400, True)
+    assert admin.refused("POST", f"/snapshots/{snapshot}/action", {"os-force_delete": {}})[0] == 400
+    cloud.backend.go.set()
+    alice.settled(volume, "available")
+    alice.done("DELETE", f"/snapshots/{snapshot}")
+
+
+def test_what_a_volume_holds_stays_while_it_is_copied(alice: Caller, cloud: Volumes) -> None:
+    volume, image_id = alice.create(), image(cloud)
+    snapshot = alice.snapshot(volume)
+    plain = alice.create()
+    cloud.backend.hold = "ensure_volume"
+    for source in (volume, plain):
+        alice.done("POST", "/volumes", {"volume": {"size": 1, "source_volid": source}})
+    assert cloud.backend.held.wait(30)
+    reverted = {"revert": {"snapshot_id": snapshot}}
+    assert alice.refused("POST", f"/volumes/{volume}/action", reverted)[0] == 400
+    reimaged = {"os-reimage": {"image_id": image_id}}
+    assert alice.refused("POST", f"/volumes/{plain}/action", reimaged)[0] == 400
+    cloud.backend.go.set()
 
 
 def test_a_volume_gets_another_image(alice: Caller, cloud: Volumes) -> None:

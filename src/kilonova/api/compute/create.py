@@ -18,6 +18,7 @@ from kilonova.api.compute.create_body import LADDER, Body, ServerRequest
 from kilonova.api.compute.create_devices import Devices
 from kilonova.api.compute.create_networks import requested_networks
 from kilonova.api.compute.create_placement import Placement, placement
+from kilonova.api.compute.mapped_images import refuse_mapped
 from kilonova.api.compute.microversions import pick
 from kilonova.api.compute.state import ComputeAPI
 from kilonova.api.http import Reply, Request, Route
@@ -129,9 +130,11 @@ def public_key(conn: sa.Connection, context: RequestContext, key_name: str | Uns
 def image_to_boot(api: ComputeAPI, context: RequestContext, image_id: str) -> ImageRef:
     """BadRequest if there is no such image, or none that could be booted now."""
     try:
-        return api.images.ref(context, image_id)
+        image = api.images.ref(context, image_id)
     except NotFound as error:
         raise BadRequest("Can not find requested image") from error
+    refuse_mapped(image)
+    return image
 
 
 def _spec(

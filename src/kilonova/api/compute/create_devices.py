@@ -14,6 +14,7 @@ from msgspec import UNSET, structs
 
 from kilonova.api.compute import create_checks as checks
 from kilonova.api.compute.create_body import Device, LegacyDevice, ServerRequest
+from kilonova.api.compute.mapped_images import mapped_devices, refuse_mapped
 from kilonova.api.compute.state import ComputeAPI
 from kilonova.api.http import Request
 from kilonova.domain.block_devices import (
@@ -28,7 +29,7 @@ from kilonova.domain.block_devices import (
 from kilonova.domain.context import RequestContext
 from kilonova.domain.errors import BadRequest, Forbidden, NotFound, QuotaExceeded
 from kilonova.domain.servers import Flavor, ImageRef
-from kilonova.domain.volumes import VolumeStatus
+from kilonova.domain.volumes import SnapshotStatus, VolumeStatus
 
 _GIB = 1 << 30
 _MOST_LOCAL = 3
@@ -56,6 +57,8 @@ def requested(api: ComputeAPI, request: Request, asked: ServerRequest, flavor: F
     if not devices and not asked.image_ref:
         raise BadRequest("Missing imageRef attribute")
     image = _image(api, context, asked.image_ref) if asked.image_ref else None
+    if image is not None and (mapped := mapped_devices(image)):
+        devices = _of_image(mapped, devices, asked)
     if not devices:
         assert image is not None
         checks.image_fits(context, image, flavor)
@@ -104,6 +107,19 @@ def _mapped(asked: ServerRequest) -> list[BlockDevice]:
     if asked.block_device_mapping:
         return _of_legacy(asked)
     return [_of_v2(device, asked) for device in asked.block_device_mapping_v2 if not device.no_device]
+
+
+def _of_image(
+    mapped: Sequence[Device], devices: Sequence[BlockDevice], asked: ServerRequest
+) -> list[BlockDevice]:
+    """Those of the image, and of the request what is not the image itself. A disk that the request names is
+    the request's."""
+    given = asked.block_device_mapping_v2 or asked.block_device_mapping
+    own = {(device.device_name or "").removeprefix("/dev/") for device in given}
+    names = [(device.device_name or "").removeprefix("/dev/") for device in mapped]
+    kept = [_of_v2(device, asked) for device, name in zip(mapped, names, strict=True) if name not in own]
+    is_image = [device.source_type is Source.IMAGE and not device.is_volume for device in devices]
+    return kept + [device for device, no in zip(devices, is_image, strict=True) if not no]
 
 
 def _of_v2(device: Device, asked: ServerRequest) -> BlockDevice:
@@ -240,6 +256,7 @@ def _known_image(
             image = api.images.ref(context, image_id)
         except NotFound as error:
             raise _invalid(f"failed to get image {image_id}.") from error
+    refuse_mapped(image)
     if device.is_volume and not device.volume_size:
         raise BadRequest("Images with destination_type 'volume' need to have a non-zero size specified")
     return structs.replace(device, image=image)
@@ -267,6 +284,8 @@ def _known_snapshot(
         snapshot = api.volumes.snapshot(context, snapshot_id)
     except NotFound as error:
         raise _invalid(f"failed to get snapshot {snapshot_id}.") from error
+    if snapshot.status != SnapshotStatus.AVAILABLE:
+        raise _invalid(f"snapshot {snapshot_id} is {snapshot.status}.")
     size = device.volume_size or snapshot.size_gb
     if size < snapshot.size_gb:
         raise _invalid(f"the volume would be smaller than its snapshot, which has {snapshot.size_gb} GiB")

@@ -11,14 +11,21 @@ from kilonova.api.compute import server_fields as fields
 from kilonova.api.compute.server_access import find
 from kilonova.api.compute.state import ComputeAPI
 from kilonova.api.http import Reply, Request
-from kilonova.domain.actions import ATTACH_INTERFACE, DETACH_INTERFACE
+from kilonova.domain.actions import (
+    ATTACH_INTERFACE,
+    ATTACH_VOLUME,
+    DETACH_INTERFACE,
+    DETACH_VOLUME,
+    SWAP_VOLUME,
+)
 from kilonova.domain.errors import Conflict
 from kilonova.domain.servers import VmState
 from kilonova.engine import accept
 from kilonova.store import operations, servers
 
-_NOT_TO_BE_LEFT = frozenset({"build", "delete", "unshelve", ATTACH_INTERFACE, DETACH_INTERFACE})
-"""Operations that would leave a place on a host, a port, or half a server, if nobody ended them."""
+_OF_DEVICES = {ATTACH_INTERFACE, DETACH_INTERFACE, ATTACH_VOLUME, DETACH_VOLUME, SWAP_VOLUME}
+_NOT_TO_BE_LEFT = frozenset({"build", "delete", "unshelve", *_OF_DEVICES})
+"""Operations that would leave a place on a host, a port, a volume, or half a server, if nobody ended them."""
 
 
 class ResetState(msgspec.Struct, forbid_unknown_fields=True):

@@ -15,9 +15,10 @@ from kilonova.api.compute import server_fields as fields
 from kilonova.api.compute.server_access import find
 from kilonova.api.compute.server_fields import Metadata
 from kilonova.api.compute.state import ComputeAPI
+from kilonova.api.compute.volume_images import Snapshots
 from kilonova.api.http import Reply, Request
 from kilonova.domain.errors import BadRequest
-from kilonova.domain.servers import ImageRef
+from kilonova.domain.servers import BuildSpec, ImageRef
 from kilonova.engine import accept
 from kilonova.store import quotas, servers
 from kilonova.store.database import Row
@@ -79,10 +80,21 @@ def register(
 ) -> str:
     """A queued image of this server, its id; in the caller's transaction."""
     server = servers.get(conn, server_id)
-    if server.image is None:
+    spec = servers.spec(conn, server_id)
+    if server.image is not None:
+        values = _values(request, server, server.image, name, properties)
+        values["min_disk"] = max(server.image.min_disk, server.flavor.root_gb)
+    elif spec.boots_from_volume:
+        values = _values(request, server, _of_root_volume(spec), name, properties)
+    else:
         raise BadRequest("A server that was not made from an image cannot become one here")
-    values = _values(request, server, server.image, name, properties)
     return api.images.create(request.context, values).id
+
+
+def _of_root_volume(spec: BuildSpec) -> ImageRef:
+    """What stands for the image of a server that boots from a volume. How large its disks are, and what
+    memory they need, their snapshots say."""
+    return ImageRef(id="", disk_format="", size=0, properties=spec.properties)
 
 
 def _begin(
@@ -99,16 +111,33 @@ def _begin(
     with api.db.read() as conn:
         server = find(conn, context, server_id, rule)
         limits = quotas.limits(conn, server.project_id, api.config.quota)
+        backed = servers.spec(conn, server_id).boots_from_volume
     create_checks.metadata_quota(asked.metadata, limits)
+    if backed and action == "create_backup":
+        raise BadRequest("Backup is not supported for volume-backed instances.")
+    snapshots = Snapshots(api, context, server_id, asked.name) if backed else None
     made: list[str] = []
 
     def prepare(conn: sa.Connection, _state: Row) -> dict[str, Any]:
         own = asked.metadata | {"image_type": "snapshot"} | properties
+        more: dict[str, Any] = {}
+        if snapshots is not None:
+            own |= snapshots.listed(conn)
+            more["snapshots"] = snapshots.ids
         made.append(register(api, request, conn, server_id, asked.name, own))
-        return {"image_id": made[0]}
+        return {"image_id": made[0], **more}
 
     accept.act(
-        api.db, api.bus, api.config, context, server_id, action, payload, faults=api.faults, prepare=prepare
+        api.db,
+        api.bus,
+        api.config,
+        context,
+        server_id,
+        action,
+        payload,
+        faults=api.faults,
+        prepare=prepare,
+        before=None if snapshots is None else snapshots.taken,
     )
     return made[0]
 
@@ -137,7 +166,7 @@ def _values(
         "visibility": "private",
         "disk_format": "qcow2",
         "container_format": "bare",
-        "min_disk": max(base.min_disk, server.flavor.root_gb),
+        "min_disk": base.min_disk,
         "min_ram": base.min_ram,
     }
 

@@ -20,7 +20,7 @@ from kilonova.domain import codec
 from kilonova.domain.errors import BadRequest
 from kilonova.domain.servers import BuildSpec, ImageRef, VmState
 from kilonova.engine import accept
-from kilonova.store import quotas, server_lists, servers
+from kilonova.store import block_devices, quotas, server_lists, servers
 from kilonova.store.database import Row
 
 
@@ -38,19 +38,44 @@ def rebuild(api: ComputeAPI, request: Request, server_id: str, value: msgspec.Ra
     if asked.user_data is not UNSET and asked.user_data is not None:
         checks.user_data(asked.user_data)
     image = create.image_to_boot(api, context, asked.image_ref)
-    checks.image_fits(context, image, server.flavor)
+    reimage = _root_to_reimage(api, request, server, image)
     password = asked.admin_pass if asked.admin_pass is not UNSET else create.random_word(12)
 
     def prepare(conn: sa.Connection, state: Row) -> dict[str, Any]:
-        if servers.spec(conn, server_id).boots_from_volume:
-            raise BadRequest("Unable to rebuild a volume-backed server here.")
         values = _values(asked, servers.get(conn, server_id), servers.spec(conn, server_id), image, key)
         servers.change(conn, server_id, **values)
         goal = VmState.STOPPED if state.vm_state == VmState.STOPPED else VmState.ACTIVE
-        return {"goal": goal, "admin_password": password}
+        return {"goal": goal, "admin_password": password, **reimage}
 
     accept.act(api.db, api.bus, api.config, context, server_id, "rebuild", faults=api.faults, prepare=prepare)
     return _shown(api, request, server_id, password)
+
+
+_REIMAGE_SINCE = (2, 93)
+
+
+def _root_to_reimage(api: ComputeAPI, request: Request, server: Row, image: ImageRef) -> dict[str, Any]:
+    """What the operation must know of the volume that the server boots from, if it is to get the image."""
+    with api.db.read() as conn:
+        devices = block_devices.of_server(conn, server.id)
+        boots_from_volume = servers.spec(conn, server.id).boots_from_volume
+    root = next((device.volume_id for device in devices if device.is_root), None)
+    if not boots_from_volume:
+        checks.image_fits(request.context, image, server.flavor)
+        return {}
+    if root is None:
+        raise BadRequest("The server has no volume to boot from.")
+    if not request.at_least(*_REIMAGE_SINCE):
+        if api.volumes.volume(request.context, root).image_metadata.get("image_id") != image.id:
+            raise BadRequest(
+                f"Image {image.id} is unacceptable: Unable to rebuild with a different image for a "
+                "volume-backed server."
+            )
+        return {}
+    checks.config_drive_known(image.properties)
+    checks.memory_fits(image.min_ram, server.flavor)
+    api.volumes.check_reimage(request.context, root, image)
+    return {"reimage": root, "image": msgspec.to_builtins(image)}
 
 
 def _refuse_unavailable(asked: RebuildRequest) -> None:
@@ -70,7 +95,6 @@ def _values(
         "name": asked.name if asked.name is not UNSET else server.name,
         "hostname": asked.hostname if asked.hostname is not UNSET else server.hostname,
         "metadata": asked.metadata if asked.metadata is not UNSET else server.metadata,
-        "image": image,
     }
     if asked.key_name is not UNSET:
         shared["key_name"] = asked.key_name
@@ -84,8 +108,13 @@ def _values(
     values = shared | {name: told for name, told in own.items() if told is not UNSET}
     if asked.disk_config is not UNSET:
         values["auto_disk_config"] = asked.disk_config == "AUTO"
-    key = {"public_key": public_key} if asked.key_name is not UNSET else {}
-    return {**values, "image_id": image.id, "spec": structs.replace(spec, **shared, **key)}
+    of_spec: dict[str, Any] = {"public_key": public_key} if asked.key_name is not UNSET else {}
+    if spec.boots_from_volume:
+        of_spec["image_properties"] = image.properties
+    else:
+        of_spec["image"] = image
+        values |= {"image": image, "image_id": image.id}
+    return {**values, "spec": structs.replace(spec, **shared, **of_spec)}
 
 
 def _shown(api: ComputeAPI, request: Request, server_id: str, password: str) -> Reply:

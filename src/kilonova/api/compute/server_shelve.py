@@ -45,6 +45,8 @@ def shelve(api: ComputeAPI, request: Request, server_id: str, _value: msgspec.Ra
     at_once = api.config.compute.shelved_offload_time == 0
 
     def prepare(conn: sa.Connection, _state: Row) -> dict[str, Any]:
+        if servers.spec(conn, server_id).boots_from_volume:
+            return {"goal": VmState.SHELVED_OFFLOADED}  # there is nothing to keep on the host, as in Nova
         name = f"{servers.get(conn, server_id).name}-shelved"[:255]
         kind = {"image_type": "snapshot"}
         image_id = server_images.register(api, request, conn, server_id, name, kind)
@@ -118,7 +120,10 @@ def _pin(conn: sa.Connection, server_id: str, zone: str | None) -> None:
 
 
 def _image(api: ComputeAPI, request: Request, conn: sa.Connection, server_id: str) -> Any:
+    """None: it boots from a volume."""
     image_id = servers.get(conn, server_id).shelved_image_id
+    if image_id is None and servers.spec(conn, server_id).boots_from_volume:
+        return None
     try:
         return msgspec.to_builtins(api.images.ref(request.context, image_id))
     except (NotFound, BadRequest) as error:

@@ -26,6 +26,8 @@ from kilonova.store import block_devices, servers
 _turns = Turns()
 """Attaches of one server wait for each other: clients ask for several at once (Terraform does)."""
 _STRICT_LIST: Version = (2, 75)
+_SHELVED_SINCE: Version = (2, 20)
+"""Volumes of shelved servers change."""
 
 DevicePath = Annotated[str, Meta(max_length=255, pattern=r"(^/dev/x{0,1}[a-z]{0,1}d{0,1})([a-z]+)[0-9]*\Z")]
 
@@ -147,6 +149,7 @@ def attach(api: ComputeAPI, request: Request, server_id: str) -> Reply:
             tag=asked.tag,
             delete_on_termination=bool(asked.delete_on_termination),
             multiattach=request.at_least(*MULTIATTACH_SINCE),
+            shelved=request.at_least(*_SHELVED_SINCE),
         )
     if request.at_least(2, 101):
         return Reply(202)
@@ -193,7 +196,13 @@ def detach(api: ComputeAPI, request: Request, server_id: str, volume_id: str) ->
     with api.db.read() as conn:
         find(conn, request.context, server_id, "os-volumes-attachments:delete")
     with _turns.of(server_id):
-        server_volumes.detach(api.server_volumes, request.context, server_id, volume_id)
+        server_volumes.detach(
+            api.server_volumes,
+            request.context,
+            server_id,
+            volume_id,
+            shelved=request.at_least(*_SHELVED_SINCE),
+        )
     return Reply(202)
 
 

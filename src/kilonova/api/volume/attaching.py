@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from kilonova.api.http import Reply, Request, Version
 from kilonova.api.volume import policy
+from kilonova.api.volume.compute_use import refuse_if_used
 from kilonova.api.volume.connectors import ConnectorBody, connector_of
 from kilonova.api.volume.state import VolumeAPI
 from kilonova.domain.errors import BadRequest
@@ -92,6 +93,7 @@ def attach(api: VolumeAPI, request: Request, volume_id: str, asked: Attach) -> R
 def detach(api: VolumeAPI, request: Request, volume_id: str, asked: Detach) -> Reply:
     with api.db.write() as conn:
         attachment = _which(conn, request, volume_id, asked.attachment_id)
+        refuse_if_used(conn, request.context, attachment)
         rules.release(conn, api.parts, attachment.id, request_id=request.request_id)
     return Reply(202)
 

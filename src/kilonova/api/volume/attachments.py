@@ -8,6 +8,7 @@ import msgspec
 
 from kilonova.api.http import Reply, Request, Route
 from kilonova.api.volume import inputs, policy, queries, views
+from kilonova.api.volume.compute_use import refuse_if_used
 from kilonova.api.volume.connectors import ConnectorBody, connector_of
 from kilonova.api.volume.state import VolumeAPI
 from kilonova.domain.errors import BadRequest, KilonovaError
@@ -134,6 +135,7 @@ def delete(api: VolumeAPI, request: Request, attachment_id: str) -> Reply:
     policy.require_writer(request.context, "volume:attachment_delete")
     with api.db.write() as conn:
         before = rules.find(conn, request.context, attachment_id)
+        refuse_if_used(conn, request.context, before)
         rules.release(conn, api.parts, attachment_id, request_id=request.request_id)
         left = [views.attachment_summary(row) for row in store.of_volume(conn, before.volume_id)]
     return Reply(body={"attachments": left})

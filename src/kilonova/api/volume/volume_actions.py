@@ -10,11 +10,12 @@ from msgspec import Meta
 
 from kilonova.api.http import Reply, Request, Route, Version
 from kilonova.api.volume import attaching, inputs, policy
+from kilonova.api.volume.compute_use import refuse_if_used
 from kilonova.api.volume.state import VolumeAPI
 from kilonova.domain.clock import iso8601_micro
 from kilonova.domain.errors import BadRequest
 from kilonova.domain.volumes import VolumeStatus
-from kilonova.store import volume_attachments, volume_types
+from kilonova.store import operations, volume_attachments, volume_types
 from kilonova.store import volumes as store
 from kilonova.volume.builtin import attachments as attachment_rules
 from kilonova.volume.builtin import volumes as rules
@@ -91,16 +92,20 @@ def reset_status(api: VolumeAPI, request: Request, volume_id: str, asked: ResetS
         raise BadRequest(f"Invalid input received: there is no status '{asked.status}' of volumes.")
     if asked.attach_status not in (None, "attached", "detached"):
         raise BadRequest("Invalid input received: attach_status must be attached or detached.")
+    if asked.migration_status not in (None, "none"):
+        raise BadRequest("Invalid input received: volumes are not migrated: migration_status is none.")
     with api.db.write() as conn:
-        volume = rules.find(conn, request.context, volume_id, for_update=True)
-        if asked.status is not None:
-            store.change(conn, volume_id, status=asked.status, previous_status=None, new_size=None)
+        operations.lock_open(conn, volume_id)
+        rules.find(conn, request.context, volume_id, for_update=True)
+        held = volume_attachments.of_volume(conn, volume_id)
+        if asked.attach_status == "attached" and not held:
+            raise BadRequest(f"Invalid volume: Volume {volume_id} has no attachment: it is detached.")
         if asked.attach_status == "detached":
-            for attachment in volume_attachments.of_volume(conn, volume_id):
+            for attachment in held:
+                refuse_if_used(conn, request.context, attachment)
                 attachment_rules.release(conn, api.parts, attachment.id, request_id=request.request_id)
-            if asked.status is not None:
-                store.change(conn, volume_id, status=asked.status)
-        del volume
+        if asked.status is not None:
+            rules.reset_status(conn, request.context, volume_id, asked.status)
     return Reply(202)
 
 

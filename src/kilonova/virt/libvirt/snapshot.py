@@ -8,6 +8,8 @@ still for the moment in which the job begins. Of a guest that is off its disk is
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -73,14 +75,19 @@ class Snapshots:
         mark.unlink(missing_ok=True)
 
     def _begin(self, server_id: str, name: str, target: Path) -> None:
-        document = to_text(_job(name, target))
+        with self.still(server_id):
+            self._guests.begin_backup(server_id, to_text(_job(name, target)))
+
+    @contextmanager
+    def still(self, server_id: str) -> Iterator[None]:
+        """In the block the guest's file systems have nothing left to write, if its agent answers."""
         if not serial.agent_answers(self._guests.document(server_id) or ""):
-            self._guests.begin_backup(server_id, document)
+            yield
             return
         self._folder.instance(server_id).frozen.touch()
         try:
             self._freeze(server_id)
-            self._guests.begin_backup(server_id, document)
+            yield
         finally:
             self.thaw(server_id)
 

@@ -7,13 +7,14 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from xml.etree import ElementTree as ET
 
 from kilonova.cancel import Cancel
 from kilonova.config import Libvirt
 from kilonova.domain.block_devices import AttachedVolume, free_name
 from kilonova.domain.errors import BuildFailed, KilonovaError
 from kilonova.domain.servers import BuildSpec
-from kilonova.domain.volumes import Connector
+from kilonova.domain.volumes import HostConnector
 from kilonova.virt.libvirt import host
 from kilonova.virt.libvirt.guests import Guests
 from kilonova.virt.libvirt.secret_store import Store
@@ -37,11 +38,10 @@ class GuestVolumes:
         self._config = config
         # What an iSCSI qualified name may have.
         self._initiator = f"iqn.2026-01.org.kilonova:{re.sub(r'[^a-z0-9.-]', '-', name.lower())}"
-        self._name = name
         self._secrets = Secrets(secrets, config, self._initiator)
 
-    def connector(self) -> Connector:
-        return Connector(host=self._name, ip=host.host_ip(), initiator=self._initiator)
+    def connector(self) -> HostConnector:
+        return HostConnector(ip=host.host_ip(), initiator=self._initiator)
 
     @contextmanager
     def lent(self, server_id: str, volumes: Sequence[AttachedVolume]) -> Iterator[list[VolumeDevice]]:
@@ -70,6 +70,9 @@ class GuestVolumes:
         """A guest that does not answer is asked again, as Nova does: it may have been booting."""
         end = time.monotonic() + patience
         again = min(self._config.device_detach_timeout, patience)
+        disk = xml.find(self._guests.document(server_id) or "<domain/>", volume_id)
+        if disk is not None:
+            self._end_mirror(server_id, disk)
         find = partial(xml.find, volume_id=volume_id)
         while self._guests.ask_to_detach(server_id, find, f"volume {volume_id}"):
             if self._watch.wait(server_id, lambda: self._has_not(server_id, volume_id), again, cancel):
@@ -86,15 +89,22 @@ class GuestVolumes:
         if disk is None:
             raise BuildFailed(f"guest {server_id} has no volume {volume_id}")
         name = xml.name_of(disk)
+        if new.volume_id not in xml.mirror_of(disk):
+            self._end_mirror(server_id, disk)
         with self.lent(server_id, [new]) as (device,):
             self._guests.begin_copy(server_id, name, to_text(xml.target(device)))
             try:
-                copied = partial(self._is_copied, server_id, name)
+                copied = partial(self.is_copied, server_id, name)
                 self._watch.wait(server_id, copied, _COPY_TIMEOUT, cancel)
             except KilonovaError:
                 self._guests.end_copy(server_id, name, pivot=False)
                 raise
             self._guests.end_copy(server_id, name, pivot=True)
+
+    def _end_mirror(self, server_id: str, disk: ET.Element) -> None:
+        """A copy of the disk to somewhere, if there is one, breaks off: it would keep the disk as it is."""
+        if xml.mirror_of(disk):
+            self._guests.end_copy(server_id, xml.name_of(disk), pivot=False)
 
     def resize(self, server_id: str, volume_id: str, size_gb: int) -> None:
         view = self._guests.look(server_id)
@@ -106,5 +116,5 @@ class GuestVolumes:
     def _has_not(self, server_id: str, volume_id: str) -> bool | None:
         return True if volume_id not in self.of(server_id) else None
 
-    def _is_copied(self, server_id: str, name: str) -> bool | None:
+    def is_copied(self, server_id: str, name: str) -> bool | None:
         return True if self._guests.is_copied(server_id, name) else None

@@ -51,9 +51,13 @@ def stop_if(cancel: Cancel) -> None:
         raise StaleEpoch("the work moved on while a disk was copied")
 
 
+class GuestWrites(VolumeFailed):
+    """A guest has the disk, or may have: no copy of one moment can be made here."""
+
+
 @contextmanager
 def unwritten(file: BinaryIO) -> Iterator[None]:
-    """No guest begins to write to the disk in the block. VolumeFailed: one may be writing now.
+    """No guest begins to write to the disk in the block. GuestWrites: one may be writing now.
 
     It is what ``qemu-img`` does before it reads an image: QEMU keeps to the same locks.
     """
@@ -61,7 +65,7 @@ def unwritten(file: BinaryIO) -> Iterator[None]:
     try:
         answer = fcntl.fcntl(file.fileno(), fcntl.F_OFD_GETLK, _lock(fcntl.F_WRLCK, _WRITES))
         if struct.unpack(_FLOCK, answer)[0] != fcntl.F_UNLCK:
-            raise VolumeFailed(
+            raise GuestWrites(
                 "a guest has the volume, and this file system cannot copy of one moment (XFS and Btrfs can)"
             )
         yield

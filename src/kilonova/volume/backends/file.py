@@ -5,7 +5,8 @@
     ….part, ….image                 what is being made, and the image that it is made of
 
 What is new reads as zeros: it is a hole. Copies share blocks where the file system can (XFS, Btrfs): then a
-snapshot is of one moment although a guest writes. Elsewhere a volume that a guest has cannot be copied here.
+snapshot is of one moment although a guest writes. Elsewhere the guest's hypervisor writes the snapshot; a new
+volume cannot be made of one that a guest has.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from kilonova.domain.volumes import (
 )
 from kilonova.volume.backends import copying, names, parts
 from kilonova.volume.backends.fetch import GIB, RAW, fetch
-from kilonova.volume.base import Capacity
+from kilonova.volume.base import ByGuest, Capacity
 
 _SNAPSHOT = ".snapshot-"
 _IMAGE = ".image"
@@ -99,14 +100,33 @@ class FileBackend:
             if found:
                 parts.sync_folder(self._folder)
 
-    def ensure_snapshot(self, volume_id: str, snapshot_id: str, cancel: Cancel) -> None:
+    def ensure_snapshot(
+        self, volume_id: str, snapshot_id: str, cancel: Cancel, by_guest: ByGuest | None = None
+    ) -> None:
         target = self._snapshot_path(volume_id, snapshot_id)
         if not target.exists():
             with parts.being_made(target) as part:
                 if not target.exists():
-                    self._copy(self.path(volume_id), part, cancel)
+                    try:
+                        self._copy(self.path(volume_id), part, cancel)
+                    except copying.GuestWrites:
+                        if by_guest is None:
+                            raise
+                        self._copy_by_guest(volume_id, snapshot_id, part, by_guest)
                     copying.stop_if(cancel)
                     parts.put(part, target)
+
+    def _copy_by_guest(self, volume_id: str, snapshot_id: str, part: BinaryIO, by_guest: ByGuest) -> None:
+        with parts.storage_errors():
+            part.truncate(self.path(volume_id).stat().st_size)
+        path = parts.part_of(self._snapshot_path(volume_id, snapshot_id))
+        with self.offered(path, volume_id, snapshot_id) as way:
+            by_guest(way)
+
+    @contextmanager
+    def offered(self, path: Path, volume_id: str, snapshot_id: str) -> Iterator[Connection]:
+        """The way to a file, in the block, for the host that has the volume."""
+        yield FileConnection(path=str(path))
 
     def delete_snapshot(self, volume_id: str, snapshot_id: str) -> None:
         path = self._snapshot_path(volume_id, snapshot_id)
@@ -137,7 +157,7 @@ class FileBackend:
 
     @contextmanager
     def unwritten(self, path: Path, file: BinaryIO) -> Iterator[None]:
-        """In the block no guest writes to it. VolumeFailed: one may be writing now."""
+        """In the block no guest writes to it. GuestWrites: one may be writing now."""
         with copying.unwritten(file):
             yield
 

@@ -25,9 +25,10 @@ from kilonova import log
 from kilonova.cancel import Cancel
 from kilonova.disk_image.transfer import ImageSource
 from kilonova.domain import codec
-from kilonova.domain.errors import BadRequest, VolumeFailed
+from kilonova.domain.errors import BadRequest, Unavailable, VolumeFailed
 from kilonova.domain.volumes import Connection, Connector, IscsiConnection
 from kilonova.volume.backends import names, parts
+from kilonova.volume.backends.copying import GuestWrites
 from kilonova.volume.backends.file import FileBackend
 from kilonova.volume.backends.tgt import Target, Tgt
 
@@ -140,7 +141,45 @@ class IscsiBackend(FileBackend):
     def _refuse_if_used(self, path: Path) -> None:
         target = self._target(names.volume_of(path.name) or "")
         if target is not None and target.path == str(path) and target.sessions:
-            raise VolumeFailed("a guest has the volume, and this file system cannot copy of one moment")
+            raise GuestWrites("a guest has the volume, and this file system cannot copy of one moment")
+
+    @contextmanager
+    def offered(self, path: Path, volume_id: str, snapshot_id: str) -> Iterator[Connection]:
+        """By a target of its own, which lets in whom the volume's does."""
+        exports, password = self._exports(volume_id), secrets.token_hex(16)
+        if exports is None:
+            raise Unavailable(f"no host has volume {volume_id} any more")
+        try:
+            with self._one_at_a_time:
+                self._withdraw(snapshot_id)  # what a kill left
+                target = self._new_target(self._snapshot_iqn(snapshot_id))
+                self._tgt.new_disk(target.tid, path)
+                self._tgt.new_account(snapshot_id, password)
+                self._tgt.bind_account(target.tid, snapshot_id)
+                for initiator in exports.initiators:
+                    self._tgt.let_in(target.tid, initiator)
+                self._tgt.set_ready(target.tid, True)
+            yield IscsiConnection(
+                portal=self._portal, iqn=target.name, lun=1, username=snapshot_id, password=password
+            )
+        finally:
+            with self._one_at_a_time:
+                self._withdraw(snapshot_id)
+
+    def delete_snapshot(self, volume_id: str, snapshot_id: str) -> None:
+        names.checked(snapshot_id)
+        with self._one_at_a_time:
+            self._withdraw(snapshot_id)
+        super().delete_snapshot(volume_id, snapshot_id)
+
+    def _withdraw(self, snapshot_id: str) -> None:
+        target = self._tgt.targets().get(self._snapshot_iqn(snapshot_id))
+        if target is not None:
+            self._tgt.remove_target(target.tid)
+            self._tgt.remove_account(snapshot_id)
+
+    def _snapshot_iqn(self, snapshot_id: str) -> str:
+        return f"{self._prefix}snapshot-{snapshot_id}"
 
     # --- what tgtd serves
     def _serve(self, volume_id: str, target: Target | None) -> None:
@@ -150,7 +189,7 @@ class IscsiBackend(FileBackend):
         if target is None:
             # An account that a kill left may have another password.
             self._tgt.remove_account(volume_id)
-            target = self._new_target(volume_id)
+            target = self._new_target(self._iqn(volume_id))
         if target.path is None:
             self._tgt.new_disk(target.tid, self.path(volume_id))
         if volume_id not in target.accounts:
@@ -176,8 +215,7 @@ class IscsiBackend(FileBackend):
                 self._tgt.open_again(target.tid, self.path(volume_id))
                 self._tgt.set_ready(target.tid, True)
 
-    def _new_target(self, volume_id: str) -> Target:
-        name = self._iqn(volume_id)
+    def _new_target(self, name: str) -> Target:
         taken = {target.tid for target in self._tgt.targets().values()}
         tid = next(tid for tid in range(1, len(taken) + 2) if tid not in taken)
         while not self._tgt.new_target(tid, name):

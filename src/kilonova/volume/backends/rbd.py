@@ -29,7 +29,7 @@ from kilonova.rbd import Pool, Snapshot
 from kilonova.volume.backends import copying, names, parts
 from kilonova.volume.backends.fetch import GIB, fetch
 from kilonova.volume.backends.file import convert
-from kilonova.volume.base import Capacity
+from kilonova.volume.base import ByGuest, Capacity
 
 _CLONE = "clone-"
 """A snapshot that lives while a volume is cloned of its volume, with the id of the new one."""
@@ -88,7 +88,9 @@ class RbdBackend:
         with parts.storage_errors():
             parts.remove_left(parts.part_of(self._spooled(name)))
 
-    def ensure_snapshot(self, volume_id: str, snapshot_id: str, cancel: Cancel) -> None:
+    def ensure_snapshot(
+        self, volume_id: str, snapshot_id: str, cancel: Cancel, by_guest: ByGuest | None = None
+    ) -> None:
         with _refusals():
             self._pool.snapshot(names.volume_name(volume_id), names.snapshot_name(snapshot_id))
 

@@ -7,7 +7,7 @@ them. The way to the bytes is asked of the volume's manager, outside of any tran
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 import sqlalchemy as sa
@@ -29,9 +29,14 @@ from kilonova.domain.volumes import (
 from kilonova.store import volume_attachments as store
 from kilonova.store import volumes
 from kilonova.store.database import Row
-from kilonova.volume.builtin.errors import attachment_not_found, volume_not_found, wrong_status
+from kilonova.volume.builtin.errors import (
+    attachment_not_found,
+    invalid_volume,
+    volume_not_found,
+    wrong_status,
+)
 from kilonova.volume.builtin.parts import Parts, begin, system_context
-from kilonova.volume.builtin.volumes import begin_delete, owner
+from kilonova.volume.builtin.volumes import delete_unless_needed, owner
 from kilonova.volume.builtin.volumes import find as find_volume
 
 _FOLLOWS = {
@@ -83,6 +88,8 @@ def reserve(
     if volume.status != VolumeStatus.AVAILABLE and not in_use:
         allowed = "available or in-use or downloading" if volume.multiattach else "available or downloading"
         raise wrong_status("reserve", volume_id, allowed, volume.status)
+    if not volume.multiattach and store.of_volume(conn, volume_id):
+        raise invalid_volume(f"Volume {volume_id} is {volume.status}, and yet attached to a server.")
     row = {
         "id": attachment_id,
         "volume_id": volume_id,
@@ -97,17 +104,21 @@ def reserve(
     return attachment_id
 
 
-def connect(parts: Parts, attachment_id: str, connector: Connector) -> Connection:
+def connect(
+    parts: Parts, attachment_id: str, connector: Connector, check: Callable[[], object] = lambda: None
+) -> Connection:
     """Shown to that host: ``attaching``, or what it is further. Not in a transaction.
 
     The host is in the record before its way is made, so that nobody who looks takes the way away. A host that
-    had it before, and has lost it to this one, has no way there any more.
+    had it before, and has lost it to this one, has no way there any more. ``check`` is called where the host
+    is written down, in that transaction, and raises if the host may not have it any more.
     """
+    given = msgspec.to_builtins(connector)
     with parts.db.write() as conn:
+        check()
         volume, attachment = _locked(conn, attachment_id)
-        if attachment.connector is not None and attachment.host != connector.host:
-            _disconnect(conn, parts, volume, attachment.connector, str(uuid.uuid4()))
-        values = {"connector": msgspec.to_builtins(connector), "host": connector.host}
+        _forget_way(conn, parts, volume, attachment, connector)
+        values = {"connector": given, "host": connector.host}
         if attachment.status == AttachStatus.RESERVED:
             values["status"] = AttachStatus.ATTACHING
         store.change(conn, attachment_id, **values)
@@ -116,10 +127,26 @@ def connect(parts: Parts, attachment_id: str, connector: Connector) -> Connectio
     connection = ask(parts, volume, connector)
     parts.reach("volume_connect.call.after")
     with parts.db.write() as conn:
-        if not store.change(conn, attachment_id, connection=_without_secret(connection)):
-            raise attachment_not_found(attachment_id)
+        found = store.get(conn, attachment_id, for_update=True)
+        lost = found is None or found.connector != given
+        if lost:  # its end may have closed the way before it was made
+            _disconnect(conn, parts, volume, given, str(uuid.uuid4()))
+        else:
+            store.change(conn, attachment_id, connection=_without_secret(connection))
     parts.reach("volume_connect.end.after")
+    if lost:
+        raise attachment_not_found(attachment_id)
     return connection
+
+
+def _forget_way(
+    conn: sa.Connection, parts: Parts, volume: Row, attachment: Row, but: Connector | None
+) -> None:
+    """The host that had the attachment, if it is another than ``but``, has no way there any more."""
+    before = None if attachment.connector is None else codec.convert(attachment.connector, Connector)
+    if before is not None and (but is None or not before.is_same_way(but)):
+        # Under a name of its own: the attachment may end, or have it again, before this is done.
+        _disconnect(conn, parts, volume, attachment.connector, str(uuid.uuid4()))
 
 
 def ask(parts: Parts, volume: Row, connector: Connector) -> Connection:
@@ -194,26 +221,42 @@ def release(
     delete_volume: bool = False,
     request_id: str = "",
 ) -> None:
-    """No more: its host's way there is closed by the volume's manager. Nothing if it is gone already."""
+    """No more: its host's way there is closed by the volume's manager. Nothing if it is gone already.
+
+    A volume that has snapshots, or is being copied, is not deleted, as Cinder refuses it: it is available.
+    """
     attachment = store.get(conn, attachment_id)
     if attachment is None:
         return
     volume = volumes.get(conn, attachment.volume_id, for_update=True)
     if not store.delete(conn, attachment_id) or volume is None:
         return
-    if delete_volume and not store.of_volume(conn, volume.id):
-        context = system_context(request_id, volume.project_id, volume.user_id)
-        begin_delete(conn, parts, context, volume)
+    context = system_context(request_id, volume.project_id, volume.user_id)
+    free = not store.of_volume(conn, volume.id)
+    if delete_volume and free and delete_unless_needed(conn, parts, context, volume):
         return
     settle(conn, volume)
     if attachment.connector is not None:
         _disconnect(conn, parts, volume, attachment.connector, attachment_id, request_id)
 
 
+def park(conn: sa.Connection, parts: Parts, attachment_id: str) -> None:
+    """A promise again, without a host, whose way there is closed. Nothing if it is gone."""
+    if store.get(conn, attachment_id) is None:
+        return
+    volume, attachment = _locked(conn, attachment_id)
+    store.change(
+        conn, attachment_id, status=AttachStatus.RESERVED, host=None, connector=None, connection=None
+    )
+    settle(conn, volume)
+    _forget_way(conn, parts, volume, attachment, None)
+
+
 def _disconnect(
     conn: sa.Connection, parts: Parts, volume: Row, connector: object, of: str, request_id: str = ""
 ) -> None:
-    """The manager closes a host's way. ``of``: what the operation is of, an attachment that is no more."""
+    """The manager closes a host's way, unless another attachment brings it there. ``of``: what the operation
+    is of, an attachment that is no more."""
     if volume.host is None:
         return
     context = system_context(request_id, volume.project_id, volume.user_id)

@@ -188,7 +188,8 @@ def from_snapshot(
             f"Originating snapshot status must be one of 'available' values, not {snapshot.status}"
         )
     volume = volumes.get(conn, snapshot.volume_id)
-    assert volume is not None
+    if volume is None:
+        raise snapshot_not_found(snapshot_id)
     size = snapshot.size if size_gb is None else size_gb
     if size < snapshot.size:
         raise invalid_input(

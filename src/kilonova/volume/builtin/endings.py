@@ -9,8 +9,16 @@ import sqlalchemy as sa
 
 from kilonova.domain.clock import now
 from kilonova.domain.volumes import SnapshotStatus, VolumeStatus, VolumeWork
-from kilonova.store import images, operations, volume_messages, volume_snapshots, volumes
+from kilonova.store import (
+    images,
+    operations,
+    volume_attachments,
+    volume_messages,
+    volume_snapshots,
+    volumes,
+)
 from kilonova.store.database import Row
+from kilonova.volume.builtin import attachments
 
 KINDS = frozenset(VolumeWork)
 _OF_SNAPSHOTS = frozenset({VolumeWork.SNAPSHOT_CREATE, VolumeWork.SNAPSHOT_DELETE})
@@ -25,6 +33,7 @@ def done(conn: sa.Connection, work: Row) -> str:
             volumes.change(conn, of, status=_V.AVAILABLE, launched_at=now(), message=None)
             return _V.AVAILABLE
         case _W.DELETE:
+            volumes.get(conn, of, for_update=True)  # before its snapshots, as everywhere
             for snapshot_id in payload.get("snapshots", ()):
                 volume_snapshots.delete(conn, snapshot_id)
             volumes.delete(conn, of)
@@ -43,12 +52,14 @@ def done(conn: sa.Connection, work: Row) -> str:
 
 
 def _back(conn: sa.Connection, volume_id: str, **values: Any) -> str:
-    """The volume is what it was before; what was in an error is available."""
+    """The volume is what it was before; what was in an error is what its attachments say."""
     volume = volumes.get(conn, volume_id, for_update=True)
     if volume is None:
         return ""
     before = volume.previous_status
-    status: str = _V.AVAILABLE if before in (None, _V.ERROR) else before
+    status: str = before
+    if before in (None, _V.ERROR):
+        status = attachments.status_of(volume_attachments.of_volume(conn, volume_id))
     volumes.change(conn, volume_id, status=status, previous_status=None, **values)
     return status
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import sqlalchemy as sa
 
@@ -18,8 +19,11 @@ from kilonova.volume.base import NewVolume, Ready, VolumeView
 from kilonova.volume.builtin import attachments, create, quotas, snapshots, types
 from kilonova.volume.builtin import volumes as rules
 from kilonova.volume.builtin.backends import NO_BACKEND
+from kilonova.volume.builtin.errors import attachment_not_found, snapshot_not_found
 from kilonova.volume.builtin.parts import Parts, nowhere, system_context
 
+_REIMAGED_IN = (VolumeStatus.IN_USE, VolumeStatus.ATTACHING)
+"""For who knows that no guest runs on it."""
 _MAKING = (VolumeStatus.CREATING, VolumeStatus.DOWNLOADING)
 
 
@@ -42,7 +46,8 @@ class BuiltinVolumes:
         with self.db.read() as conn:
             row = snapshots.find(conn, context, snapshot_id)
             volume = volumes.get(conn, row.volume_id)
-            assert volume is not None
+            if volume is None:
+                raise snapshot_not_found(snapshot_id)
             return _view(conn, row, volume)
 
     def check_new(self, context: RequestContext, volume_type: str | None, sizes_gb: Sequence[int]) -> None:
@@ -106,16 +111,37 @@ class BuiltinVolumes:
             [row.id for row in found.values() if row.status == SnapshotStatus.CREATING], gone | failed
         )
 
+    def discard_snapshot(self, snapshot_id: str) -> None:
+        context = RequestContext(request_id="", user_id="", roles=frozenset({"admin"}))
+        with self.db.write() as conn, suppress(NotFound, BadRequest):
+            snapshots.delete(conn, self.parts, context, snapshot_id, force=True)
+
+    def check_reimage(self, context: RequestContext, volume_id: str, image: ImageRef) -> None:
+        with self.db.read() as conn:
+            volume = rules.find(conn, context, volume_id)
+            rules.check_reimage(conn, volume, image, also_in=_REIMAGED_IN)
+
     def reimage(self, context: RequestContext, volume_id: str, image: ImageRef) -> None:
         with self.db.write() as conn:
-            rules.reimage(conn, self.parts, context, volume_id, image, also_in=[VolumeStatus.IN_USE])
+            volume = rules.find(conn, context, volume_id, for_update=True)
+            if volume.status != VolumeStatus.DOWNLOADING or volume.image_id != image.id:
+                rules.reimage(conn, self.parts, context, volume_id, image, also_in=_REIMAGED_IN)
 
     def reserve(self, context: RequestContext, volume_id: str, server_id: str, attachment_id: str) -> None:
         with self.db.write() as conn:
             attachments.reserve(conn, context, volume_id, server_id, attachment_id)
 
-    def connect(self, attachment_id: str, connector: Connector) -> Connection:
-        return attachments.connect(self.parts, attachment_id, connector)
+    def connect(
+        self, attachment_id: str, connector: Connector, check: Callable[[], object] = lambda: None
+    ) -> Connection:
+        return attachments.connect(self.parts, attachment_id, connector, check)
+
+    def is_read_only(self, attachment_id: str) -> bool:
+        with self.db.read() as conn:
+            found = volume_attachments.get(conn, attachment_id)
+        if found is None:
+            raise attachment_not_found(attachment_id)
+        return bool(found.attach_mode == "ro")
 
     def complete(self, attachment_id: str, mountpoint: str) -> None:
         with self.db.write() as conn:
@@ -133,6 +159,10 @@ class BuiltinVolumes:
         with self.db.write() as conn:
             attachments.release(conn, self.parts, attachment_id, delete_volume)
 
+    def park(self, attachment_id: str) -> None:
+        with self.db.write() as conn:
+            attachments.park(conn, self.parts, attachment_id)
+
     def discard(self, volume_id: str) -> None:
         """One that a build began to make and nobody has."""
         with self.db.write() as conn:
@@ -142,7 +172,7 @@ class BuiltinVolumes:
                 return
             if not volume_attachments.of_volume(conn, volume_id):
                 context = system_context("", volume.project_id, volume.user_id)
-                rules.begin_delete(conn, self.parts, context, volume)
+                rules.delete_unless_needed(conn, self.parts, context, volume)
 
     def connection(self, attachment_id: str) -> Connection | None:
         return attachments.connection(self.parts, attachment_id)

@@ -85,6 +85,7 @@ def delete(
 ) -> None:
     """Begin to. BadRequest if it cannot go now; nothing if it is going already."""
     operations.lock_open(conn, snapshot_id)
+    volume = volumes.get(conn, find(conn, context, snapshot_id).volume_id, for_update=True)
     snapshot = find(conn, context, snapshot_id, for_update=True)
     if snapshot.status == SnapshotStatus.DELETING:
         return
@@ -97,8 +98,9 @@ def delete(
     )
     if conn.execute(being_read.limit(1)).first() is not None:
         raise invalid_snapshot("A volume is being made of it.")
+    if volume is not None and volume.status == VolumeStatus.REVERTING:
+        raise invalid_snapshot(f"Volume {volume.id} is being reverted to it, or to another one.")
     operations.supersede(conn, snapshot_id, "The snapshot is being deleted")
-    volume = volumes.get(conn, snapshot.volume_id)
     if volume is None or volume.host is None:
         store.delete(conn, snapshot_id)
         return

@@ -83,7 +83,8 @@ def accept(conn: sa.Connection, parts: Parts, context: RequestContext, transfer_
     if not hmac.compare_digest(_hash(offer.salt, key), offer.key_hash):
         raise BadRequest(f"Invalid auth key: Attempt to transfer {transfer_id} with invalid auth key.")
     volume = volumes.get(conn, offer.volume_id, for_update=True)
-    if volume is None or volume.status != VolumeStatus.AWAITING_TRANSFER:
+    waits = volume is not None and volume.status == VolumeStatus.AWAITING_TRANSFER
+    if volume is None or not waits or volume.project_id != offer.source_project_id:
         raise invalid_volume(f"Transfer {transfer_id}: Volume id {offer.volume_id} in unexpected state")
     kind = volume_types.get(conn, volume.volume_type_id, None if context.is_admin else context.project_id)
     if kind is None:

@@ -9,12 +9,13 @@ import sqlalchemy as sa
 
 from kilonova.domain.context import RequestContext
 from kilonova.domain.servers import ImageRef
-from kilonova.domain.volumes import SnapshotStatus, VolumeStatus, VolumeWork
+from kilonova.domain.volumes import FromImage, SnapshotStatus, VolumeStatus, VolumeWork
 from kilonova.store import (
     images,
     operations,
     volume_attachments,
     volume_backends,
+    volume_messages,
     volume_snapshots,
     volume_transfers,
     volume_types,
@@ -90,12 +91,25 @@ def is_read(conn: sa.Connection, volume_id: str) -> bool:
     return conn.execute(query).first() is not None
 
 
+def delete_unless_needed(conn: sa.Connection, parts: Parts, context: RequestContext, volume: Row) -> bool:
+    """Whether it goes: a volume that is locked, that nobody has, and that was to go with its server.
+
+    One that has snapshots, which would go along, or that is being copied, stays, as Cinder refuses its
+    delete; its project is told so.
+    """
+    if not volume_snapshots.of_volume(conn, volume.id) and not is_read(conn, volume.id):
+        begin_delete(conn, parts, context, volume)
+        return True
+    why = "The volume was not deleted with its server: it has snapshots, or another volume is made of it."
+    volume_messages.insert(conn, "VOLUME", volume, context.request_id, "VOLUME_VOLUME_021_001", why)
+    return False
+
+
 def begin_delete(
     conn: sa.Connection, parts: Parts, context: RequestContext, volume: Row, snapshots: Sequence[Row] = ()
 ) -> None:
     """Of a volume that is locked, and of these snapshots of it."""
-    _give_up_upload(conn, volume.id)
-    operations.supersede(conn, volume.id, "The volume is being deleted")
+    _abandon(conn, volume.id, "The volume is being deleted")
     volume_transfers.delete_of_volume(conn, volume.id)
     if volume.host is None:  # nothing was ever made of it
         store.delete(conn, volume.id)
@@ -107,11 +121,23 @@ def begin_delete(
     begin(conn, parts, context, VolumeWork.DELETE, volume.id, volume.project_id, volume.host, payload)
 
 
-def _give_up_upload(conn: sa.Connection, volume_id: str) -> None:
-    """The image that it was to become will not be."""
+def _abandon(conn: sa.Connection, volume_id: str, why: str) -> None:
+    """What is open for it is over; the image that it was to become will not be."""
     work = operations.open_of_server(conn, volume_id)
     if work is not None and work.kind == VolumeWork.UPLOAD:
         images.give_up(conn, work.payload["image_id"])
+    operations.supersede(conn, volume_id, why)
+
+
+def reset_status(conn: sa.Connection, context: RequestContext, volume_id: str, status: str) -> None:
+    """As an admin says, who has looked: what was under way for it is over, and nobody is offered it."""
+    operations.lock_open(conn, volume_id)
+    volume = find(conn, context, volume_id, for_update=True)
+    if volume.status == VolumeStatus.DELETING and operations.open_of_server(conn, volume_id) is not None:
+        raise invalid_volume(f"Volume {volume_id} is being deleted: there may be nothing of it any more.")
+    _abandon(conn, volume_id, f"An admin set the volume's status to {status}")
+    volume_transfers.withdraw(conn, volume_id)
+    store.change(conn, volume_id, status=status, previous_status=None, new_size=None)
 
 
 def extend(
@@ -181,6 +207,7 @@ def revert(
         )
     if volume.status != VolumeStatus.AVAILABLE:
         raise wrong_status("revert to a snapshot", volume_id, "available", volume.status)
+    _refuse_read(conn, volume_id)
     payload = {"snapshot_id": snapshot_id}
     _set_off(conn, parts, context, volume, VolumeWork.REVERT, VolumeStatus.REVERTING, payload)
 
@@ -198,12 +225,7 @@ def reimage(
 ) -> None:
     """Begin to replace what it holds by the image; ``also_in``: for who knows that no guest runs on it."""
     volume = find(conn, context, volume_id, for_update=True)
-    allowed = (*_REIMAGED_IN, *also_in)
-    if volume.status not in allowed or volume.host is None:
-        raise wrong_status("reimage", volume_id, " or ".join(allowed), volume.status)
-    if volume_snapshots.of_volume(conn, volume_id):
-        raise invalid_volume(f"Volume {volume_id} has snapshots, which hold what would be replaced.")
-    source, remembered = create.from_image(image, volume.size)
+    source, remembered = check_reimage(conn, volume, image, also_in)
     _set_off(
         conn,
         parts,
@@ -215,6 +237,27 @@ def reimage(
         image_metadata=remembered,
         image_id=image.id,
     )
+
+
+def check_reimage(
+    conn: sa.Connection, volume: Row, image: ImageRef, also_in: Sequence[VolumeStatus] = ()
+) -> tuple[FromImage, dict[str, str]]:
+    """What it is made of then, and what it remembers of that. BadRequest."""
+    allowed = (*_REIMAGED_IN, *also_in)
+    if volume.status not in allowed or volume.host is None:
+        raise wrong_status("reimage", volume.id, " or ".join(allowed), volume.status)
+    if volume_snapshots.of_volume(conn, volume.id):
+        raise invalid_volume(f"Volume {volume.id} has snapshots, which hold what would be replaced.")
+    if len(volume_attachments.of_volume(conn, volume.id)) > 1:
+        raise invalid_volume(f"Volume {volume.id} is attached to more than one server.")
+    _refuse_read(conn, volume.id)
+    return create.from_image(image, volume.size)
+
+
+def _refuse_read(conn: sa.Connection, volume_id: str) -> None:
+    """A copy would hold some of what was there before, and some of what came."""
+    if is_read(conn, volume_id):
+        raise invalid_volume(f"Volume {volume_id} holds what another volume is being made of.")
 
 
 def _set_off(

@@ -40,6 +40,7 @@ def device(one: VolumeDevice, name: str) -> ET.Element:
         element("target", dev=name, bus=volume.disk_bus),
         element("serial", text=volume.volume_id),
         *([element("shareable")] if volume.shareable else []),
+        *([element("readonly")] if volume.read_only else []),
         *boot,
         type="file" if isinstance(volume.connection, FileConnection) else "network",
         device="disk",
@@ -74,6 +75,12 @@ def names(domain: str) -> set[str]:
 def name_of(disk: ET.Element) -> str:
     found = disk.find("target")
     return "" if found is None else found.get("dev", "")
+
+
+def mirror_of(disk: ET.Element) -> str:
+    """Where QEMU copies it to now: a path, or a name in its store. Empty: nowhere."""
+    source = disk.find("mirror/source")
+    return "" if source is None else source.get("file") or source.get("name") or ""
 
 
 def _all(domain: str) -> list[ET.Element]:

@@ -1,0 +1,69 @@
+"""Copies of volumes that guests write to, made by the hypervisors of these guests, for snapshots.
+
+A host is asked again and again, each time for some seconds: whoever dies, nobody waits for it. What a manager
+left that was killed, the next one begins anew; what nobody needs any more is dropped.
+"""
+
+from __future__ import annotations
+
+from kilonova import log
+from kilonova.domain.errors import KilonovaError, StaleEpoch, Unavailable, VolumeFailed
+from kilonova.domain.hosts import topic
+from kilonova.domain.messages import Copied, CopyVolume, Nothing, VolumeCopy
+from kilonova.domain.volumes import Connection, CopyState
+from kilonova.store import volume_attachments
+from kilonova.volume.base import ByGuest
+from kilonova.volume_manager.task import Task
+
+_TIMEOUT = 30.0
+"""Seconds that a host has for one answer; it takes less than half of that."""
+
+_log = log.get("volume")
+
+
+def by_guest(task: Task, volume_id: str) -> ByGuest:
+    """Of the volume, for the snapshot that the task makes."""
+
+    def copy(to: Connection) -> None:
+        server_id, host = _who(task, volume_id)
+        begin = True
+        while True:
+            if task.cancel.is_set():
+                raise StaleEpoch(f"snapshot {task.id} is not wanted any more")
+            message = CopyVolume(
+                server_id=server_id, volume_id=volume_id, snapshot_id=task.id, to=to, begin=begin
+            )
+            state = task.parts.bus.call(topic(host), "copy_volume", message, Copied, timeout=_TIMEOUT).state
+            if state is CopyState.COPIED:
+                return
+            if state is CopyState.OFF:
+                raise Unavailable(f"volume {volume_id} is in use, and no guest has it now")
+            begin = False
+
+    return copy
+
+
+def drop(task: Task, volume_id: str) -> None:
+    """Nothing is copied for that snapshot, as far as its host can be asked."""
+    for server_id, host in _places(task, volume_id):
+        message = VolumeCopy(server_id=server_id, volume_id=volume_id, snapshot_id=task.id)
+        try:
+            task.parts.bus.call(topic(host), "drop_copy", message, Nothing, timeout=_TIMEOUT)
+        except KilonovaError as error:
+            _log.warning("copy_not_dropped", snapshot=task.id, host=host, error=error.message)
+
+
+def _who(task: Task, volume_id: str) -> tuple[str, str]:
+    places = _places(task, volume_id)
+    if not places:
+        raise Unavailable(f"volume {volume_id} is in use, and no server has it now")
+    if len(places) > 1:
+        raise VolumeFailed("more than one server has the volume: none of them can copy what all write")
+    return places[0]
+
+
+def _places(task: Task, volume_id: str) -> list[tuple[str, str]]:
+    """(server, host) of who may have it open."""
+    with task.parts.db.read() as conn:
+        found = volume_attachments.of_volume(conn, volume_id)
+    return [(one.server_id, one.host) for one in found if one.server_id and one.host]
