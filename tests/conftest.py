@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -27,7 +29,6 @@ from xdist.scheduler import LoadScopeScheduling
 
 from kilonova.store.database import Database
 
-_THE_MACHINE = {"contract", "crash", "system"}
 _STATUS = pytest.StashKey[int]()
 DEFAULT_DATABASE = os.environ.get("KILONOVA_TEST_DATABASE", "sqlite")
 ON_BOTH = {
@@ -62,19 +63,27 @@ ON_BOTH = {
 """Modules whose subject is not the same on two databases: conditions, orders, patterns, races."""
 
 
-class MachineAndTheRest(LoadScopeScheduling):
-    """What changes the machine is one after another on one worker; beside it all other modules, each whole.
+class ModuleByModule(LoadScopeScheduling):
+    """Each module whole on one worker; those that need Ceph all on one, so that there is one Ceph.
 
+    Tests with real guests are each on a host of their own (a network namespace): they may run beside others.
     xdist's own groups (``--dist loadgroup``) rename tests, which pytest 9 does not take.
     """
 
     def _split_scope(self, nodeid: str) -> str:
         module = nodeid.partition("::")[0]
-        return "the machine" if module.split("/")[1] in _THE_MACHINE else module
+        return "Ceph" if _needs_ceph(module) else module
+
+
+@cache
+def _needs_ceph(module: str) -> bool:
+    return bool(re.search(r"\bceph: Ceph\b|getfixturevalue\(.ceph.\)", Path(module).read_text()))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Who is not root runs all the tests but those that change the machine."""
+    """The long ones come first, for the short ones fill the gaps. Who is not root runs all but those that
+    change the machine."""
+    items.sort(key=_is_short)
     if os.geteuid() == 0:
         return
     for item in items:
@@ -82,9 +91,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="needs root"))
 
 
+def _is_short(item: pytest.Item) -> bool:
+    return not (item.get_closest_marker("system") or item.get_closest_marker("crash"))
+
+
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
     """With several workers (tools/test)."""
-    return MachineAndTheRest(config, log)
+    return ModuleByModule(config, log)
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

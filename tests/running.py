@@ -308,11 +308,12 @@ CHECKS = [
 ]
 
 
-def until(done: Callable[[], Any], timeout: float, what: str) -> Any:
-    """The first true answer; AssertionError names what was waited for."""
+def until(done: Callable[[], Any], timeout: float, what: str, every: float = 0.02) -> Any:
+    """The first true answer; AssertionError names what was waited for. ``every``: seconds, more where to ask
+    costs something and what is waited for takes long."""
     end = time.monotonic() + timeout
     while time.monotonic() < end:
         if answer := done():
             return answer
-        time.sleep(0.02)
+        time.sleep(every)
     raise AssertionError(f"waited {timeout} s in vain for {what}")

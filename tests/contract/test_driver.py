@@ -313,6 +313,57 @@ def test_a_guest_is_rescued_and_back(host: Host, running: BuildSpec) -> None:
         assert host.state(running.server_id) is PowerState.RUNNING
 
 
+@pytest.mark.system
+def test_a_rescue_that_failed_leaves_nothing_to_the_next(
+    host: Host, running: BuildSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither its disk nor its password, whether it ended or was killed."""
+    from kilonova.virt.libvirt.driver import LibvirtDriver
+
+    driver, image = host.driver, running.image
+    if not isinstance(driver, LibvirtDriver):
+        pytest.skip("the fake driver has no disks")
+    assert image is not None
+    instance = driver._folder.instance(running.server_id)
+    metadata = GuestMetadata(server_id=running.server_id, name="n", hostname="n", project_id="p1")
+    with monkeypatch.context() as patch:
+        patch.setattr(driver._guests, "create", _refuse)
+        with pytest.raises(BuildFailed, match="refused"):
+            driver.rescue(running, image, [], metadata, GO_ON)
+    assert [path.name for path in instance.path.iterdir() if "rescue" in path.name] == []
+    driver._disks.ensure_rescue(running, image, GO_ON)
+    driver._write_config_drive(instance.rescue_config_drive, metadata)
+    left = {path.name: path.stat().st_ino for path in instance.path.iterdir() if "rescue" in path.name}
+    assert len(left) == 2
+    held = [path.open("rb") for path in instance.path.iterdir() if path.name in left]
+    driver.rescue(running, image, [], metadata, GO_ON)
+    for path, file in zip((instance.path / name for name in left), held, strict=True):
+        assert path.stat().st_ino != left[path.name], path.name
+        file.close()
+
+
+@pytest.mark.system
+def test_a_snapshot_leaves_the_reserve_free(
+    host: Host, running: BuildSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guests that find no space to write to stand still."""
+    from kilonova.virt.libvirt import cached
+    from kilonova.virt.libvirt.driver import LibvirtDriver
+
+    if not isinstance(host.driver, LibvirtDriver):
+        pytest.skip("the fake driver has no disks")
+    with monkeypatch.context() as patch:
+        patch.setattr(cached, "free_bytes", lambda _folder: 256 << 20)
+        with pytest.raises(BuildFailed, match="no space left"):
+            host.driver.take_snapshot(running.server_id, GO_ON)
+    assert host.state(running.server_id) is PowerState.RUNNING
+    host.driver.take_snapshot(running.server_id, GO_ON)
+
+
+def _refuse(*_: object, **__: object) -> None:
+    raise BuildFailed("refused")
+
+
 @pytest.mark.parametrize("state", ["running", "paused", "off"])
 def test_what_a_guest_has_on_its_disk_can_be_taken(host: Host, running: BuildSpec, state: str) -> None:
     server_id = running.server_id

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +17,22 @@ from tests.running import Up, until
 BOOT_SECONDS = 120.0
 """8 to 20 s alone, more on a busy machine."""
 SERVERS = "/compute/v2.1/servers"
+
+
+def openstack(up: Up, *lines: str) -> str:
+    """These commands, by one client."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("OS_")}
+    told = {"OS_CLOUD": "kilonova", "OS_CLIENT_CONFIG_FILE": str(up.state / "clouds.yaml"), "NO_PROXY": "*"}
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("openstack"))],
+        input="".join(f"{line}\n" for line in lines),
+        env=kept | told,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    return done.stdout + done.stderr
 
 
 class Guest:

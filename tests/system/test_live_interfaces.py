@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from tests.running import until
-from tests.system.cloud import SERVERS, Cloud, Guest, real_cloud
+from tests.system.cloud import SERVERS, Cloud, Guest, openstack, real_cloud
 
 pytestmark = pytest.mark.system
 
@@ -132,6 +132,7 @@ def test_a_guest_that_is_off_starts_with_what_it_was_given(machine: Machine) -> 
     machine.guest.act(os_stop=None)
     machine.guest.becomes("SHUTOFF", within=90)
     machine.detach(first["port_id"])
+    by_the_client(machine)
     second = machine.attach(net_id=machine.other)
     machine.guest.act(os_start=None)
     machine.guest.becomes("ACTIVE")
@@ -140,3 +141,30 @@ def test_a_guest_that_is_off_starts_with_what_it_was_given(machine: Machine) -> 
     assert first["mac_addr"] not in machine.nics()
     until(lambda: machine.has(second["fixed_ips"][0]["ip_address"]), SEEN, "its address by DHCP")
     machine.all_is_well()
+
+
+def by_the_client(machine: Machine) -> None:
+    """By its commands networks, ports and addresses come to a server and go; but for ``server remove fixed
+    ip``, which asks by a microversion that has that action no more."""
+    up, name, other = machine.cloud.up, "roaming", machine.other
+
+    def addresses() -> list[str]:
+        several = machine.guest.shown()["addresses"].values()
+        return sorted(one["addr"] for own in several for one in own)
+
+    (own,) = addresses()
+    said = openstack(
+        up,
+        f"server add network {name} {other}",
+        f"port create --network {other} --fixed-ip ip-address=10.91.4.88 mine",
+        f"server add port {name} mine",
+        f"server add fixed ip --fixed-ip-address 10.91.4.99 {name} {other}",
+    )
+    machine.settles()
+    assert len(addresses()) == 4, said
+    assert {own, "10.91.4.88", "10.91.4.99"} < {*addresses()}, said
+    said = openstack(up, f"server remove port {name} mine", f"server remove network {name} {other}")
+    machine.settles()
+    assert addresses() == [own], said
+    (mine,) = up.ask("GET", f"{PORTS}?name=mine")[1]["ports"]
+    assert up.ask("DELETE", f"{PORTS}/{mine['id']}")[0] == 204

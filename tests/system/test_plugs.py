@@ -13,6 +13,7 @@ import pytest
 from tests.host_oracle import real_machine
 from tests.openvswitch import OpenVSwitch, installed
 from tests.running import until
+from tests.system import posing
 from tests.system.cloud import Cloud, Guest
 
 from kilonova.cli import network_checks
@@ -60,9 +61,10 @@ def is_mended_by_itself(cloud: Cloud, guest: Guest, network: str, switch: OpenVS
 
 
 def is_ruled(cloud: Cloud, guest: Guest, network: str) -> None:
-    """By flows in the switch: ssh comes in and ping does not, until a rule lets it, then again not; who was
-    connected stays so. (By nftables: test_security_groups.py.)"""
+    """Ssh comes in and ping does not, until a rule lets it, then again not; who was connected stays so, and
+    who poses as another is stopped. (With bridges: test_security_groups.py.)"""
     other = cloud.boot("other", [network], "k")
+    cloud.up.allow(cloud.up.default_group(), protocol="udp")
     for one in (guest, other):
         one.awaits_boot()
     group = cloud.up.group("web")
@@ -81,6 +83,7 @@ def is_ruled(cloud: Cloud, guest: Guest, network: str) -> None:
     session.start()
     rule = cloud.up.allow(group, protocol="icmp")
     until(lambda: reached_by(ping), 20, "the ping to be let in")
+    posing.stops(other, guest)
     cloud.up.drop(rule)
     until(lambda: not reached_by(ping), 20, "the ping to be refused again")
     assert reached_by(ssh)
@@ -109,8 +112,7 @@ def test_a_guest_boots_and_the_switch_restarts_under_it(plug: str, guest_image: 
             kind = "qvo" if plug == "ovs-hybrid" else "tap"
             assert switch.ports() == {f"{kind}{port['id'][:11]}", f"knb{network[:11]}"}
 
-            if plug == "ovs":
-                is_ruled(cloud, guest, network)
+            is_ruled(cloud, guest, network)
             guest.awaits_boot()
             assert guest.run("hostname") == "plugged"  # by the metadata service
             assert f" {guest.address}/24" in guest.run("ip -4 -o addr")

@@ -5,15 +5,12 @@ Booting and the client's start are what takes time here: one story, told once.
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.running import Up, until
-from tests.system.cloud import Cloud, Guest, real_cloud
+from tests.running import until
+from tests.system.cloud import Cloud, Guest, openstack, real_cloud
 
 from kilonova.network.host import linux, names
 
@@ -21,22 +18,6 @@ pytestmark = pytest.mark.system
 
 FLOATING = "198.51.100.77"
 NETWORK = "/networking/v2.0"
-
-
-def openstack(up: Up, *lines: str) -> str:
-    """These commands, by one client."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("OS_")}
-    told = {"OS_CLOUD": "kilonova", "OS_CLIENT_CONFIG_FILE": str(up.state / "clouds.yaml"), "NO_PROXY": "*"}
-    done = subprocess.run(
-        [str(Path(sys.executable).with_name("openstack"))],
-        input="".join(f"{line}\n" for line in lines),
-        env=kept | told,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    return done.stdout + done.stderr
 
 
 def shown(cloud: Cloud, kind: str) -> list[Any]:

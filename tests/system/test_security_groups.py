@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from tests.running import until
+from tests.system import posing
 from tests.system.cloud import SERVERS, Cloud, Guest, real_cloud
 
 pytestmark = pytest.mark.system
@@ -63,6 +64,18 @@ def test_changed_live(pair: Pair) -> None:
     until(lambda: pair.between(pair.web, "ping -c 1 -W 1"), 20, "the ping to be let in")
     pair.cloud.up.drop(rule)
     until(lambda: not pair.between(pair.web, "ping -c 1 -W 1"), 20, "the ping to be refused")
+
+
+def test_a_guest_that_poses_as_another_is_stopped(pair: Pair) -> None:
+    up = pair.cloud.up
+    rules = [
+        up.allow(pair.group, protocol="icmp"),
+        up.allow(up.default_group(), protocol="udp"),
+    ]
+    until(lambda: pair.between(pair.web, "ping -c 1 -W 1"), 20, "the ping to be let in")
+    posing.stops(pair.other, pair.web)
+    for rule in rules:
+        up.drop(rule)
 
 
 def test_members_of_a_group(pair: Pair) -> None:

@@ -57,6 +57,7 @@ from kilonova.engine.faults import FaultPoints
 from kilonova.scheduler.service import Scheduler
 from kilonova.store import operations
 from kilonova.store.database import Database, Row
+from kilonova.volume.builtin.service import BuiltinVolumes
 
 HOSTS = ["h1", "h2", "h3"]
 CONDUCTORS = ["c1", "c2"]
@@ -160,6 +161,7 @@ def _parts(name: str, db: Database, bus: Bus, ports: Ports) -> Parts:
         db=db,
         bus=cast(Any, bus),
         network=cast(Any, ports),
+        volumes=BuiltinVolumes(db, cast(Any, bus), CONFIG),
         faults=FaultPoints(Faults()),
     )
 

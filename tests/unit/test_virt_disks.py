@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import stat
 import subprocess
 import uuid
 from pathlib import Path
@@ -15,8 +17,9 @@ from kilonova.cancel import Cancel
 from kilonova.disk_image import qemu_img
 from kilonova.domain.errors import BuildAborted, BuildFailed, StaleEpoch
 from kilonova.domain.servers import BuildSpec, Flavor, ImageRef
+from kilonova.virt.libvirt import cached
 from kilonova.virt.libvirt.disk.base import Name, is_cdrom
-from kilonova.virt.libvirt.disk.files import Files
+from kilonova.virt.libvirt.disk.files import Files, once
 from kilonova.virt.libvirt.disk.qcow2 import Qcow2
 from kilonova.virt.libvirt.disk.raw import Raw
 from kilonova.virt.libvirt.folder import Folder
@@ -134,6 +137,49 @@ def write(path: Path, disk_format: str, at: int) -> None:
     subprocess.run(
         ["qemu-io", "-f", disk_format, "-c", f"write -q -P 0x5a {at} 4096", str(path)], check=True, timeout=30
     )
+
+
+@pytest.mark.parametrize("disk_format", ["raw", "qcow2"])
+def test_a_copy_leaves_the_reserve_free(
+    folder: Folder, cache: ImageCache, disk_format: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = make_spec(folder, disk_format)
+    write(cache.path(spec.image), disk_format, 1 << 20)  # type: ignore[arg-type]
+    path = path_of(folder, spec)
+    monkeypatch.setattr(cached, "free_bytes", lambda _folder: 300 << 20)
+    with pytest.raises(BuildFailed, match="no space left"):
+        Raw(folder, ImageCache(folder, None, reserve=300 << 20)).ensure_system(spec, GO_ON)  # type: ignore[arg-type]
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_disk_has_its_name_when_it_is_on_the_disk(
+    folder: Folder, disks: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a power failure nothing is booted that is half there; and nobody else may read what is made."""
+    spec = make_spec(folder)
+    path_of(folder, spec)
+    steps: list[str] = []
+
+    def sync(file: int) -> None:
+        seen, found = os.fstat(file), disks.find(spec.server_id, Name.SYSTEM)
+        if stat.S_ISDIR(seen.st_mode):
+            steps.append(f"{Path(os.readlink(f'/proc/self/fd/{file}')).name} {found is not None}")
+        else:
+            steps.append(f"disk of {seen.st_mode & 0o777:o} {found is not None}")
+
+    monkeypatch.setattr(os, "fsync", sync)
+    disks.ensure_system(spec, GO_ON)
+    assert steps == ["disk of 600 False", f"{spec.server_id} True", "instances True"]
+
+
+def test_what_is_half_made_is_nobody_elses(tmp_path: Path) -> None:
+    def make(part: Path) -> None:
+        qemu_img.create_empty(part, size=1 << 20)
+        modes.append(part.stat().st_mode & 0o777)
+
+    modes: list[int] = []
+    once(tmp_path / "disk", make)
+    assert modes == [0o600]
 
 
 def test_a_copy_that_nobody_wants_any_more_ends(folder: Folder, cache: ImageCache) -> None:

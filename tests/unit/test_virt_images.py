@@ -320,3 +320,54 @@ def test_an_image_that_does_not_fit_is_not_begun(folder: Folder, monkeypatch: py
         ImageCache(folder, source).ensure(image(source.data), GO_ON)
     assert not isinstance(raised.value, BuildAborted)
     assert source.opened == 0
+
+
+def test_what_is_reserved_stays_free(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Source(b"x" * 100)
+    monkeypatch.setattr(cached, "free_bytes", lambda _folder: (1 << 30) + 99)
+    with pytest.raises(BuildFailed, match="no space left"):
+        ImageCache(folder, source, reserve=1 << 30).ensure(image(source.data), GO_ON)
+    assert source.opened == 0
+    monkeypatch.setattr(cached, "free_bytes", lambda _folder: (1 << 30) + 100)
+    assert ImageCache(folder, source, reserve=1 << 30).ensure(image(source.data), GO_ON).exists()
+
+
+def test_some_of_a_disk_is_always_reserved(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guests that find no space to write to stand still."""
+    source = Source(b"x" * 100)
+    monkeypatch.setattr(cached, "size_bytes", lambda _folder: 50 << 20)
+    monkeypatch.setattr(cached, "free_bytes", lambda _folder: 500 << 10)
+    with pytest.raises(BuildFailed, match="no space left"):
+        ImageCache(folder, source).ensure(image(source.data), GO_ON)
+
+
+def test_a_fetch_that_was_killed_at_its_last_line_goes_on(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may not be written any more, and has not its name yet: all but root are refused."""
+    really = os.open
+
+    def opened(path: Path, flags: int, mode: int = 0o777) -> int:
+        if flags & os.O_RDWR and path.exists() and not path.stat().st_mode & 0o200:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return really(path, flags, mode)
+
+    monkeypatch.setattr(os, "open", opened)
+    source = Source(b"x" * 100)
+    cache, wanted = ImageCache(folder, source), image(source.data)
+    part = cache.path(wanted).with_suffix(".part")
+    part.write_bytes(source.data)
+    part.chmod(0o444)
+    cache.ensure(wanted, GO_ON)
+    assert cache.path(wanted).stat().st_mode & 0o777 == 0o444
+
+
+def test_a_build_has_its_image_though_nothing_can_be_noted(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def remember(_path: Path, _image: ImageRef) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    source = Source(b"x" * 100)
+    monkeypatch.setattr(cached, "remember", remember)
+    assert ImageCache(folder, source).ensure(image(source.data), GO_ON).read_bytes() == source.data

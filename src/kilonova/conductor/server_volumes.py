@@ -66,7 +66,9 @@ def prepare_block_devices(parts: Parts, message: PrepareBlockDevices) -> BlockDe
     parts.faults.reach("build.prepare_volumes.after")
     if pending:
         return BlockDevices(devices=devices, pending=pending)
-    volumes = _connected(parts, spec, devices, message.connector, partial(_check_owned, parts, message))
+    volumes = _connected(
+        parts, spec, devices, message.connector.of(message.host), partial(_check_owned, parts, message)
+    )
     _complete(parts, message, devices)
     parts.faults.reach("build.connect_volumes.after")
     return BlockDevices(devices=devices, volumes=volumes)
@@ -144,7 +146,9 @@ def server_volumes(parts: Parts, message: ServerVolumes) -> BlockDevices:
         devices = block_devices.of_server(conn, message.server_id)
         there = parts.volumes.attached([message.server_id]).get(message.server_id, [])
     own = [device for device in devices if device.attachment_id in there]  # not what was forced away
-    volumes = _connected(parts, server.spec, own, message.connector, partial(_check_placed, parts, message))
+    volumes = _connected(
+        parts, server.spec, own, message.connector.of(message.host), partial(_check_placed, parts, message)
+    )
     return BlockDevices(devices=devices, volumes=volumes)
 
 
@@ -166,7 +170,9 @@ def connect_volume(parts: Parts, message: PrepareBlockDevices) -> BlockDevices:
     """The one volume that an attach or a swap brings to the host that asks."""
     spec, device = _volume_of(parts, message)
     parts.faults.reach("volume_connect.begin.before")
-    volumes = _connected(parts, spec, [device], message.connector, partial(_check_owned, parts, message))
+    volumes = _connected(
+        parts, spec, [device], message.connector.of(message.host), partial(_check_owned, parts, message)
+    )
     return BlockDevices(devices=[device], volumes=volumes)
 
 

@@ -41,11 +41,11 @@ def backing_file(path: Path) -> str | None:
 
 
 def data_bytes(path: Path, disk_format: str, cancel: Cancel) -> int:
-    """What the disk in it takes at most when it is copied; holes take nothing. What is there once and is read
-    many times counts as many."""
+    """What a guest would read in it takes at most when it is copied; holes take nothing. What is there once
+    and is read many times counts as many. Also while a guest has it open."""
     # Of raw targets it says nothing but how large they are.
-    said = _run("measure", "--output=json", "-f", disk_format, "-O", "qcow2", "--", str(path), cancel=cancel)
-    return int(json.loads(said)["required"])
+    how = ("measure", "-U", "--output=json", "-f", disk_format, "-O", "qcow2")
+    return int(json.loads(_run(*how, "--", str(path), cancel=cancel))["required"])
 
 
 def convert(

@@ -23,7 +23,7 @@ from kilonova.domain.bounds import AnyText, Id, Moment, Text16, Text32, Text64, 
 from kilonova.domain.hosts import HostReport
 from kilonova.domain.network import NetworkState, Vif
 from kilonova.domain.servers import BuildSpec, ImageRef, PowerState
-from kilonova.domain.volumes import Connection, Connector, CopyState
+from kilonova.domain.volumes import Connection, Connector, CopyState, HostConnector
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
@@ -157,7 +157,7 @@ class PrepareBlockDevices(FromHost, frozen=True, kw_only=True):
 
     operation_id: Id
     epoch: int
-    connector: Connector
+    connector: HostConnector
 
 
 class BlockDevices(Message, frozen=True, kw_only=True):
@@ -172,7 +172,7 @@ class ServerVolumes(FromHost, frozen=True, kw_only=True):
     """The ways to a server's volumes, whose guest is about to be started."""
 
     server_id: str
-    connector: Connector
+    connector: HostConnector
 
 
 class Finished(FromHost, frozen=True, kw_only=True):

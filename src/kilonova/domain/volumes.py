@@ -110,13 +110,21 @@ Source = Blank | FromImage | FromSnapshot | FromVolume
 
 
 # --- the way to a volume's bytes, for the host that a server is on
-class Connector(msgspec.Struct, frozen=True, kw_only=True):
-    """A host that wants to reach volumes, as it says of itself."""
+class HostConnector(msgspec.Struct, frozen=True, kw_only=True):
+    """How a host reaches volumes, as it says of itself. Who it is, the message says that this is in."""
 
-    host: str
     ip: str = ""
     initiator: str = ""
     """iSCSI qualified name."""
+
+    def of(self, host: str) -> Connector:
+        return Connector(host=host, ip=self.ip, initiator=self.initiator)
+
+
+class Connector(HostConnector, frozen=True, kw_only=True):
+    """A host that wants to reach volumes."""
+
+    host: str
 
     def is_same_way(self, other: Connector) -> bool:
         """Whether what a backend lets in for the one is what it lets in for the other."""

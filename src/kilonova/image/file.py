@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from kilonova import log
+from kilonova.disk_image.durable import sync_folder
 from kilonova.domain.errors import NotFound, TooLarge, Unavailable
 from kilonova.domain.servers import ImageLocation
 from kilonova.image.base import checked
@@ -56,7 +57,7 @@ class FileStore:
                 with _storage_errors():
                     os.fsync(file.fileno())
                     partial.rename(target)
-            self._sync_folder()
+            sync_folder(self._folder)
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
@@ -76,7 +77,7 @@ class FileStore:
     def delete(self, image_id: str) -> None:
         with _storage_errors():
             self.path(image_id).unlink(missing_ok=True)
-        self._sync_folder()
+        sync_folder(self._folder)
 
     def location(self, image_id: str) -> ImageLocation | None:
         return None
@@ -94,13 +95,6 @@ class FileStore:
                     continue  # its writer lives
                 partial.unlink()
                 _log.info("half_upload_removed", file=partial.name)
-
-    def _sync_folder(self) -> None:
-        descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def free_bytes(descriptor: int) -> int:

@@ -168,9 +168,12 @@ def routed_gateways(conn: sa.Connection, network_ids: Sequence[str] | None = Non
 # Their hosts
 def pick_host(conn: sa.Connection, service_down_time: float, zones: Sequence[str] = ()) -> str:
     """The host, of those that are up and in one of these zones (none: in any), with the fewest routers; empty
-    if none is. One whose network is not
-    told of changes (a fake one, or of a release that knew no routers) is the last choice."""
-    follows = sa.exists().where(hosts.c.service_id == services.c.id, hosts.c.follows_network.is_(sa.true()))
+    if none is. The last choice is one whose network is not told of changes (a fake one, or of a release that
+    knew no routers); before that, one without tunnels, which leads to no other host's guests; before that,
+    one that is disabled."""
+    network = sa.select(hosts.c.id).where(hosts.c.service_id == services.c.id)
+    follows = network.where(hosts.c.follows_network.is_(sa.true())).exists()
+    has_tunnels = network.where(hosts.c.tunnel_address.is_not(None)).exists()
     load = sa.select(sa.func.count()).where(routers.c.host == services.c.host).scalar_subquery()
     found = conn.scalar(
         sa.select(services.c.host)
@@ -180,7 +183,13 @@ def pick_host(conn: sa.Connection, service_down_time: float, zones: Sequence[str
             services.c.last_seen > now() - service_down_time,
             services.c.availability_zone.in_(zones) if zones else sa.true(),
         )
-        .order_by(sa.case((follows, 0), else_=1), load, services.c.host)
+        .order_by(
+            sa.case((follows, 0), else_=1),
+            sa.case((has_tunnels, 0), else_=1),
+            sa.case((services.c.disabled, 1), else_=0),
+            load,
+            services.c.host,
+        )
         .limit(1)
     )
     return str(found or "")

@@ -17,7 +17,7 @@ from kilonova.domain.block_devices import AttachedVolume
 from kilonova.domain.hosts import HostReport
 from kilonova.domain.network import Vif
 from kilonova.domain.servers import BuildSpec, GuestMetadata, ImageRef, PowerState
-from kilonova.domain.volumes import Connector, CopyState
+from kilonova.domain.volumes import CopyState, HostConnector
 
 Volumes = Sequence[AttachedVolume]
 """All that a guest is to have when it starts."""
@@ -57,7 +57,7 @@ class Driver(Protocol):
     def report(self) -> HostReport:
         """What this host is and can hold."""
 
-    def connector(self) -> Connector:
+    def connector(self) -> HostConnector:
         """This host, as those know it who keep volumes."""
 
     def guests(self) -> list[Guest]:

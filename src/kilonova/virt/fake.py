@@ -25,7 +25,7 @@ from kilonova.domain.errors import BuildAborted, BuildFailed, NotFound, StaleEpo
 from kilonova.domain.hosts import Capacity, HostReport
 from kilonova.domain.network import Vif
 from kilonova.domain.servers import BuildSpec, GuestMetadata, ImageRef, PowerState
-from kilonova.domain.volumes import Connector, CopyState
+from kilonova.domain.volumes import CopyState, HostConnector
 from kilonova.virt.base import Guest, GuestEvent, Volumes
 from kilonova.virt.ids import checked_id
 
@@ -99,8 +99,8 @@ class FakeDriver:
             disk_available_least=self._total.disk_gb,
         )
 
-    def connector(self) -> Connector:
-        return Connector(host=self.host, ip="127.0.0.1", initiator=f"iqn.2026-01.org.kilonova:{self.host}")
+    def connector(self) -> HostConnector:
+        return HostConnector(ip="127.0.0.1", initiator=f"iqn.2026-01.org.kilonova:{self.host}")
 
     def guests(self) -> list[Guest]:
         with self._changed:

@@ -103,6 +103,8 @@ def test_lists(openstack):
         "compute",
         "image",
         "network",
+        "block-storage",
+        "volumev3",
     }
     assert len(openstack("endpoint", "list", "--service", "compute")) == 3
     assert openstack("user", "show", "admin")["name"] == "admin"

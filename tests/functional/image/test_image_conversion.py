@@ -219,6 +219,7 @@ def test_some_wait_and_others_are_sent_away(
     most = raw._AT_ONCE + raw._WAITING
     uploads = [pool.submit(alice.upload, queued(alice), small) for _ in range(most)]
     until(lambda: len(converter._places._queue) == most, 60, "all in the queue")
+    gate.await_begun(raw._AT_ONCE)
     assert alice.upload(queued(alice), small).status_code == 503
     assert len(gate.begun) == raw._AT_ONCE
     gate.open.set()

@@ -117,6 +117,7 @@ def test_filters(alice: Caller, shelf: dict[str, str], query: str, names: str) -
         ("sort=size:asc,name:desc", ["c", "d", "b", "a", ""]),
         ("sort=disk_format,created_at:asc", ["a", "c", "b", "d", ""]),
         ("sort_key=created_at&sort_dir=asc", ["b", "a", "d", "c", ""]),
+        pytest.param("sort=size:asc,name:desc" + ",size:desc" * 2100, ["c", "d", "b", "a", ""], id="often"),
     ],
 )
 def test_order_and_pages_of_it(alice: Caller, shelf: dict[str, str], query: str, names: list[str]) -> None:

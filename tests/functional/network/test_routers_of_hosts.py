@@ -63,6 +63,21 @@ def up(network: BuiltinNetwork, host: str) -> None:
         hosts.seen(conn, "nova-compute", host, "nova")
 
 
+def report(network: BuiltinNetwork, host: str, **more: Any) -> None:
+    """It is up, and this is what it is."""
+    up(network, host)
+    told = HostReport(
+        hypervisor_hostname=host,
+        hypervisor_type="QEMU",
+        hypervisor_version=1,
+        host_ip="192.0.2.1",
+        total=Capacity(vcpus=1, memory_mb=1, disk_gb=1),
+        **more,
+    )
+    with network.db.write() as conn:
+        hosts.report_all(conn, {host: told}, "nova", network.config.compute)
+
+
 def silent(network: BuiltinNetwork, host: str) -> None:
     with network.db.write() as conn:
         conn.execute(sa.update(services).where(services.c.host == host).values(last_seen=1.0))
@@ -89,6 +104,30 @@ def test_a_router_gets_the_host_that_is_up_and_goes_elsewhere_when_it_is_not(
     assert told.take() == {"a", "b"}
     assert network.host_routers("a").routers == []
     assert [router.id for router in network.host_routers("b").routers] == [made["id"]]
+
+
+def test_a_router_is_rather_where_it_leads_to_all_guests_and_where_nobody_is_at_work(
+    alice: Caller, network: BuiltinNetwork, external: str
+) -> None:
+    def change(host: str, **values: Any) -> None:
+        with network.db.write() as conn:
+            conn.execute(sa.update(services).where(services.c.host == host).values(**values))
+
+    def placed() -> str:
+        made = alice.create("router", external_gateway_info={"network_id": external})["id"]
+        (found,) = (host for host in "abc" if made in [one.id for one in network.host_routers(host).routers])
+        assert alice("DELETE", f"/routers/{made}").status_code == 204
+        return found
+
+    for host, address in (("a", None), ("b", "192.0.2.2"), ("c", "192.0.2.3")):
+        report(network, host, tunnel_address=address)
+    assert placed() == "b", "guests of other hosts are reached from there"
+    change("b", disabled=True)
+    assert placed() == "c"
+    change("c", forced_down=True)
+    assert placed() == "b", "better than to reach nobody"
+    change("b", forced_down=True)
+    assert placed() == "a"
 
 
 def test_a_router_works_where_it_is_up_and_on_a_host_and_its_ports_on_a_host(
@@ -120,21 +159,9 @@ def test_a_router_works_where_it_is_up_and_on_a_host_and_its_ports_on_a_host(
 
 
 def test_hosts_with_any_plug_have_routers(alice: Caller, network: BuiltinNetwork, external: str) -> None:
-    def plugs(host: str, kind: PlugKind) -> None:
-        up(network, host)
-        report = HostReport(
-            hypervisor_hostname=host,
-            hypervisor_type="QEMU",
-            hypervisor_version=1,
-            host_ip="192.0.2.1",
-            total=Capacity(vcpus=1, memory_mb=1, disk_gb=1),
-            plug=kind,
-        )
-        with network.db.write() as conn:
-            hosts.report_all(conn, {host: report}, "nova", network.config.compute)
-
-    plugs("a", "ovs-hybrid")
-    plugs("b", "ovs")
+    kinds: dict[str, PlugKind] = {"a": "ovs-hybrid", "b": "ovs"}
+    for host, kind in kinds.items():
+        report(network, host, plug=kind)
     for _ in range(2):
         made = alice.create("router", external_gateway_info={"network_id": external})
         assert made["status"] == "ACTIVE"

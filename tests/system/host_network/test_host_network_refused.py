@@ -145,6 +145,27 @@ def test_without_rules_nobody_is_joined(lab: Lab, broken: Callable[[bool], None]
     assert guest.vif.tap in run("ip", "-br", "link", "show", "master", guest.vif.bridge)
 
 
+def test_nobody_is_joined_of_whom_it_is_not_known_whether_the_rules_are_there(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when nft does not end."""
+
+    def does_not_end(_commands: list[Any]) -> None:
+        raise BuildFailed("nft: it did not end")
+
+    lab.guest(5)
+    vif = make_vif(lab.subnet, 5, str(uuid4()))
+    with monkeypatch.context() as slow:
+        slow.setattr(nft, "apply", does_not_end)
+        with pytest.raises(BuildFailed):
+            lab.host.plug(vif)
+        lab.host._mend_now(vif.network_id)
+        assert vif.tap not in run("ip", "-br", "link")
+    lab.host._mend_now(vif.network_id)
+    assert vif.tap in run("ip", "-br", "link", "show", "master", vif.bridge)
+    assert vif.tap in run("nft", "list", "ruleset")
+
+
 def test_without_rules_no_router_is_joined(lab: Lab, broken: Callable[[bool], None]) -> None:
     lab.guest(5)
     router = RouterState(id=str(uuid4()), interfaces=[interface(lab.network_id, lab.subnet)])

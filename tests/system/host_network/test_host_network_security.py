@@ -12,7 +12,7 @@ import pytest
 from pyroute2.netlink.nfnetlink.nfctsocket import NFCTSocket
 from tests.openvswitch import installed
 from tests.plugs import KINDS, PlugLab, plug_lab
-from tests.system.host_network.lab import Service, eventually
+from tests.system.host_network.lab import Guest, Service, eventually
 
 from kilonova.domain.network import NetworkState, PortSecurity
 from kilonova.domain.security_groups import IPV4, IPV6, Filter
@@ -46,12 +46,18 @@ class Two:
             guest.set_address()
         self.service = Service(self.web.inside, "0.0.0.0")
 
-    def tell(self, *ingress: Filter, members: tuple[str, ...] = (), out: tuple[Filter, ...] = (OUT,)) -> None:
+    def tell(
+        self,
+        *ingress: Filter,
+        members: tuple[str, ...] = (),
+        out: tuple[Filter, ...] = (OUT,),
+        guarded: bool = True,
+    ) -> None:
         """What comes in to the web from now on, and goes out of the clients."""
         groups = {self.web: WEB, self.client: CLIENTS}
         state = NetworkState(
             ports=[
-                PortSecurity(port_id=guest.vif.port_id, port_security=True, security_groups=[group])
+                PortSecurity(port_id=guest.vif.port_id, port_security=guarded, security_groups=[group])
                 for guest, group in groups.items()
             ],
             groups={WEB: [OUT, *ingress], CLIENTS: list(out)},
@@ -69,11 +75,13 @@ class Two:
         return tables + host._plug.settle() == []
 
     @contextmanager
-    def connection(self, port: int) -> Iterator[tuple[socket.socket, socket.socket]]:
+    def connection(
+        self, port: int, client: Guest | None = None
+    ) -> Iterator[tuple[socket.socket, socket.socket]]:
         """The client's end and the web's."""
         with self.web.inside(lambda: socket.create_server(("0.0.0.0", port))) as server:
             to = (self.web.ip, port)
-            with self.client.inside(lambda: socket.create_connection(to, timeout=5)) as one:
+            with (client or self.client).inside(lambda: socket.create_connection(to, timeout=5)) as one:
                 other, _ = server.accept()
                 with other:
                     one.settimeout(3)
@@ -129,9 +137,38 @@ def test_a_connection_lives_as_long_as_it_is_allowed(two: Two) -> None:
         two.lab.restart()
         assert passes(web, client)
         two.tell(tcp(80))
-        assert not passes(web, client), "not even what answers"
-        if two.kind != "ovs-hybrid":  # there the web, which may go out, takes it up again
-            assert not passes(client, web)
+        assert not arrives(web, client, b"y", 0.5), "not even what answers"
+        assert not arrives(client, web, b"y", 0.5)
+
+
+def test_a_guest_does_not_take_up_again_what_was_closed(two: Two) -> None:
+    """It may go out, the other end is nobody's business, and it is the guest who speaks first."""
+    anybody = two.lab.guest(7, port_security=False)
+    anybody.set_address()
+    two.tell(tcp(5001))
+    with two.connection(5001, anybody) as (client, web):
+        for again in (lambda: two.tell(tcp(5001)), lambda: two.tell(guarded=False)):
+            two.tell()
+            assert not arrives(web, client, b"a", 0.3)
+            assert not arrives(client, web, b"b", 0.3)
+            two.lab.restart()
+            assert not arrives(web, client, b"c", 0.3)
+            again()
+            assert arrives(web, client, b"d", 30)
+            assert arrives(client, web, b"e", 30)
+
+
+def arrives(sender: socket.socket, receiver: socket.socket, word: bytes, seconds: float) -> bool:
+    """The word, and all that was sent before it."""
+    sender.sendall(word)
+    receiver.settimeout(seconds)
+    try:
+        while heard := receiver.recv(99):
+            if heard.endswith(word):
+                return True
+    except TimeoutError:
+        pass
+    return False
 
 
 def test_a_connection_that_was_forgotten_behind_our_back(two: Two) -> None:

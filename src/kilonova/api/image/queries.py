@@ -127,7 +127,15 @@ def _time(name: str, value: str) -> Comparison:
 
 
 def _sort(request: Request) -> list[SortKey]:
-    """``sort=name:asc,size:desc``, or ``sort_key`` and ``sort_dir`` in pairs (or one sort_dir for all)."""
+    """``sort=name:asc,size:desc``, or ``sort_key`` and ``sort_dir`` in pairs (or one sort_dir for all). Each
+    key once, as it is asked first: what comes later of it changes nothing, and costs."""
+    found: dict[str, SortKey] = {}
+    for key in _sort_keys(request):
+        found.setdefault(key.field, key)
+    return list(found.values())
+
+
+def _sort_keys(request: Request) -> list[SortKey]:
     names, directions = request.query_all("sort_key"), request.query_all("sort_dir")
     both = request.query("sort")
     if both is not None:

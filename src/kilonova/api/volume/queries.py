@@ -48,7 +48,8 @@ def _number(request: Request, name: str) -> int | None:
 
 
 def _sort(request: Request) -> list[tuple[str, bool]]:
-    """``sort=name:asc,size`` or, older, ``sort_key`` and ``sort_dir``."""
+    """``sort=name:asc,size`` or, older, ``sort_key`` and ``sort_dir``. Each key once, as it is asked first:
+    what comes later of it changes nothing, and costs."""
     together = request.query("sort")
     if together is not None:
         if request.query("sort_key") is not None or request.query("sort_dir") is not None:
@@ -57,8 +58,10 @@ def _sort(request: Request) -> list[tuple[str, bool]]:
                 "the 'sort' parameter."
             )
         pairs = [part.strip().partition(":") for part in together.split(",") if part.strip()]
-        found = [(key.strip(), _descends(way.strip() or "desc")) for key, _, way in pairs]
-        return found or [("created_at", True)]
+        found: dict[str, bool] = {}
+        for key, _, way in pairs:
+            found.setdefault(key.strip(), _descends(way.strip() or "desc"))
+        return list(found.items()) or [("created_at", True)]
     return [(request.query("sort_key") or "created_at", _descends(request.query("sort_dir") or "desc"))]
 
 

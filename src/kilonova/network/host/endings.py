@@ -1,7 +1,7 @@
 """Which connections may go on, by the rules of the ports at their ends. Pure.
 
 The kernel holds every packet of a connection's own direction against the rules (security.py), so a rule that
-goes stops those at once. What answers would go on, as long as it comes: the connection itself must end.
+goes stops those at once. What answers would go on, as long as it comes: the connection itself must be closed.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from kilonova.network.host.verdict import Judge, is_always_allowed
 
 
 class Rights(msgspec.Struct, frozen=True):
-    """What may pass to and from a guarded port. ``zone`` is that of its bridge."""
+    """What may pass to and from a port. ``zone`` is that of its bridge; ``filters`` None: all may."""
 
     vif: Vif
     zone: int
-    filters: list[Filter]
+    filters: list[Filter] | None
     members: dict[str, list[str]]
 
     @property
@@ -40,13 +40,15 @@ class Rights(msgspec.Struct, frozen=True):
 
 
 class View:
-    """All guarded ports of a host at one moment. ``zones``: zone of connections → its network."""
+    """All ports of a host at one moment. ``zones``: zone of connections → its network."""
 
     def __init__(self, rights: Iterable[Rights], zones: Mapping[int, str]) -> None:
         self.ports = {one.vif.port_id: one for one in rights}
         self._zones = zones
         self._at: dict[tuple[str, str], list[Rights]] = defaultdict(list)
         for one in self.ports.values():
+            if one.filters is None:
+                continue
             for address in one.addresses:
                 self._at[one.vif.network_id, address].append(one)
         self._judges: dict[str, Judge] = {}
@@ -75,5 +77,5 @@ class View:
     def _judge(self, one: Rights) -> Judge:
         port_id = one.vif.port_id
         if port_id not in self._judges:
-            self._judges[port_id] = Judge(one.filters, one.members)
+            self._judges[port_id] = Judge(one.filters or [], one.members)
         return self._judges[port_id]

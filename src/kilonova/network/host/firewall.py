@@ -19,7 +19,7 @@ from ipaddress import IPv4Address, ip_address, ip_network
 from typing import Any
 
 from kilonova.domain.network import Vif
-from kilonova.network.host import ipv6_guard, names, past_switch, security
+from kilonova.network.host import ipv6_guard, names, past_switch, security, tracked
 from kilonova.network.host.nft import (
     ACCEPT,
     DROP,
@@ -61,6 +61,7 @@ _ESTABLISHED = match(ct("state"), ["established"], op="in")
 _ANSWER = match(meta("mark"), security.ANSWER)
 _ORIGINAL = match(ct("direction"), "original")
 _TAGGED = match({"&": [meta("mark"), security.TAGGED]}, security.TAGGED)
+_CLOSED = match(ct("mark"), tracked.CLOSED)
 _RELATED = match(ct("state"), ["related"], op="in")
 
 
@@ -307,6 +308,7 @@ def host_table(
                 [
                     # Behind a port's own bridge there may be another's: each finds out for itself.
                     Rule("what another bridge found", [bridged, _ANSWER, mark(0)]),
+                    Rule("what no rule allows any more", [bridged, _CLOSED, DROP]),
                     Rule("who asks", [bridged, _TAGGED, _ORIGINAL, set_ct_mark(meta("mark"))]),
                     Rule("it is noted", [bridged, _TAGGED, mark(0)]),
                     Rule(

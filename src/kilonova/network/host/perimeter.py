@@ -25,7 +25,7 @@ from kilonova.network.host.wanted import Tables, Wanted
 _OWNER = "networks"
 _FAMILIES = ("bridge", "inet", "arp")
 _AT_ONCE = 256
-"""So many connections are ended before others may have the lock."""
+"""So many connections are closed before others may have the lock."""
 
 T = TypeVar("T")
 
@@ -87,8 +87,8 @@ class Perimeter:
                 self._remove()
 
     def refresh(self) -> None:
-        """The rules are as is known by now, and no connection is left that they do not allow. What the plug
-        guards, it is told by joining the ports again (host.py)."""
+        """The rules are as is known by now, and nothing passes by a connection that they do not allow. What
+        the plug guards, it is told by joining the ports again (host.py)."""
         with self._lock:
             if not self._vifs:
                 return
@@ -162,6 +162,7 @@ class Perimeter:
         commands = [command for before, after in pairs for command in nft.difference(before, after)]
         if not commands:
             return
+        self._loaded = None  # nobody knows what is, if nft does not end
         try:
             nft.apply(commands)
         except nft.Refused:
@@ -187,20 +188,23 @@ class Perimeter:
         return load()
 
     def _cut(self) -> None:
-        """End the connections that the rules of either end do not allow any more, of the ports of which
-        something has changed, in the zones of both ends: where each port has its own, the other end's would
-        go on to take what comes for an answer."""
+        """Close the connections that the rules of either end do not allow any more, and reopen those that
+        they do again, of the ports of which something has changed, in the zones of both ends: where each port
+        has its own, the other end's would go on to take what comes for an answer."""
         with self._cutting:
             with self._lock:
                 view = self._view(self._vifs.values())
                 changed = view.changed(self._held)
             zones = view.zones_of({one.vif.network_id for one in changed})
             addresses = {address for one in changed for address in one.addresses}
-            wrong = [one for one in tracked.connections(zones, addresses) if not view.allows(one)]
+            found = tracked.connections(zones, addresses)
+            wrong = [one for one in found if view.allows(one) == one.is_closed]
             for first in range(0, len(wrong), _AT_ONCE):
-                with self._lock:  # what was learned meanwhile may allow it
+                some = wrong[first : first + _AT_ONCE]
+                with self._lock:  # what was learned meanwhile may allow it, or not
                     now = self._view(self._vifs.values())
-                    tracked.end([one for one in wrong[first : first + _AT_ONCE] if not now.allows(one)])
+                    tracked.close([one for one in some if not one.is_closed and not now.allows(one)])
+                    tracked.reopen([one for one in some if one.is_closed and now.allows(one)])
             with self._lock:
                 self._held |= {one.vif.port_id: one for one in changed if one.vif.port_id in self._vifs}
 

@@ -3,6 +3,9 @@
 A table may hold a quarter of a million, so its netlink is read here by itself: what is in no zone that is
 asked for costs a look at one attribute. Linux 6.8 leaves those out already. An entry is ended by the very
 bytes that the kernel told it by, its number among them: never another of the same addresses that came since.
+
+To forget a connection is not enough to close it: the kernel takes what comes next of it for the beginning of
+a new one, whoever sends that. A mark closes it, for as long as the kernel knows it (close()).
 """
 
 from __future__ import annotations
@@ -21,20 +24,26 @@ from kilonova.network.host.linux import making
 from kilonova.network.host.verdict import Packet
 
 _NETLINK_NETFILTER = 12
-_GET, _DELETE = 0x101, 0x102  # of the subsystem ctnetlink
+_SET, _GET, _DELETE = 0x100, 0x101, 0x102  # of the subsystem ctnetlink
 _REQUEST, _ACK, _DUMP = 1, 4, 0x300
 _ERROR, _DONE = 2, 3
 
 _MESSAGE, _FAMILY, _ATTRIBUTE = Struct("=IHHII"), Struct("=BBH"), Struct("=HH")
-_CODE, _ZONE_NUMBER, _PORT = Struct("=i"), Struct(">H"), Struct(">H")
+_CODE, _ZONE_NUMBER, _PORT, _NUMBER32 = Struct("=i"), Struct(">H"), Struct(">H"), Struct(">I")
 _KIND = 0x3FFF
 """Of an attribute's type, without its flags."""
 # Attributes (linux/netfilter/nfnetlink_conntrack.h)
-_ORIGINAL, _REPLY, _ID, _ZONE = 1, 2, 12, 18
+_ORIGINAL, _REPLY, _MARK, _ID, _ZONE = 1, 2, 8, 12, 18
+_NAMING = {_ORIGINAL, _ZONE, _ID}
 _IP, _PROTOCOL = 1, 2
 _SOURCES, _DESTINATIONS = (1, 3), (2, 4)
 _NUMBER, _DESTINATION_PORT = 1, 3
 _ICMP_TYPES, _ICMP_CODES = (5, 8), (6, 9)
+
+CLOSED = 0x4B45
+"""The mark of connections by which nothing passes any more (firewall.host_table)."""
+_WITH_CONNECTIONS = {socket.IPPROTO_TCP, 33, socket.IPPROTO_SCTP}  # 33: DCCP
+"""Protocols of which the two ends agree on a connection, which they may begin only once."""
 
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
 _FEW = 8
@@ -54,6 +63,11 @@ class Connection(NamedTuple):
     answers_to: str
     name: bytes
     """What the kernel knows it by."""
+    mark: int = 0
+
+    @property
+    def is_closed(self) -> bool:
+        return self.mark == CLOSED
 
 
 def connections(
@@ -90,15 +104,36 @@ def _messages(zones: Collection[int] | None) -> Iterator[memoryview]:
 
 
 def end(some: Collection[Connection]) -> int:
-    """They are no more; how many were still there."""
+    """The kernel has forgotten them; how many were still there."""
+    return _for_each(_DELETE, some)
+
+
+def close(some: Collection[Connection]) -> None:
+    """Nothing passes by them from now on, until reopen(). Those of protocols that know no connections are
+    forgotten: what comes next of them may as well be the first."""
+    _for_each(_SET, [one for one in some if one.packet.protocol in _WITH_CONNECTIONS], _marked(CLOSED))
+    _for_each(_DELETE, [one for one in some if one.packet.protocol not in _WITH_CONNECTIONS])
+
+
+def reopen(some: Collection[Connection]) -> None:
+    """They go on as what they were, if their ends still know them."""
+    _for_each(_SET, some, _marked(0))
+
+
+def _marked(mark: int) -> bytes:
+    return _attribute(_MARK, _NUMBER32.pack(mark))
+
+
+def _for_each(kind: int, some: Collection[Connection], more: bytes = b"") -> int:
+    """How many were still there."""
     if not some:
         return 0
-    ended = 0
+    found = 0
     with _netlink() as kernel:
         for one in some:
-            kernel.send(_message(_DELETE, _REQUEST | _ACK, one.name))
-            ended += _acknowledged(kernel)
-    return ended
+            kernel.send(_message(kind, _REQUEST | _ACK, one.name + more))
+            found += _acknowledged(kernel)
+    return found
 
 
 # Netlink
@@ -186,7 +221,8 @@ def _parsed(message: memoryview) -> list[Connection]:
     family = message[0]
     if family not in _FAMILIES:
         return []
-    zone, name = 0, bytes(message[: _FAMILY.size])
+    zone = mark = 0
+    name = bytes(message[: _FAMILY.size])
     there = back = memoryview(b"")
     for kind, value, whole in _attributes(message[_FAMILY.size :]):
         if kind == _ORIGINAL:
@@ -195,9 +231,9 @@ def _parsed(message: memoryview) -> list[Connection]:
             back = value
         elif kind == _ZONE:
             zone = _ZONE_NUMBER.unpack(value)[0]
-        elif kind != _ID:
-            continue
-        if kind != _REPLY:
+        elif kind == _MARK:
+            mark = _NUMBER32.unpack(value)[0]
+        if kind in _NAMING:
             name += whole
     source, destination, said = _tuple(there, family)
     answers_from, answers_to, _ = _tuple(back, family)
@@ -216,6 +252,7 @@ def _parsed(message: memoryview) -> list[Connection]:
             answers_from,
             answers_to,
             name,
+            mark,
         )
     ]
 

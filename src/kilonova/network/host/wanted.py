@@ -85,7 +85,9 @@ class Wanted:
             if bridge is None:
                 continue
             zones[zone := self._zone_of(bridge.owner)] = vif.network_id
-            if applied.port_security and applied.security_groups is not None:
+            if not applied.port_security or applied.security_groups is None:
+                rights.append(Rights(applied, zone, None, {}))
+            else:
                 groups = tuple(applied.security_groups)
                 if groups not in of_groups:
                     filters = [one for group in groups for one in self.filters(group, known)]

@@ -54,6 +54,12 @@ def free_bytes(folder: Path) -> int:
     return found.f_bavail * found.f_frsize
 
 
+def size_bytes(folder: Path) -> int:
+    """Of the disk that it is on."""
+    found = os.statvfs(folder)
+    return found.f_blocks * found.f_frsize
+
+
 def remember(path: Path, image: ImageRef) -> None:
     """The file is of this image, too. Its turn is the caller's."""
     known = _images_of(path)
@@ -132,7 +138,8 @@ def _removed_if_old(path: Path, end: float) -> bool:
             return False
         path.unlink(missing_ok=True)
         if not path.with_suffix("").exists():
-            path.with_suffix(".json").unlink(missing_ok=True)
+            for left in (".json", ".json.part"):
+                path.with_suffix(left).unlink(missing_ok=True)
         return True
 
 

@@ -6,6 +6,8 @@ import io
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
+from kilonova.disk_image import durable
+
 _LABEL = "config-2"
 
 
@@ -29,4 +31,4 @@ def write(path: Path, files: Mapping[str, bytes]) -> None:
     part.touch(mode=0o600)  # it may hold the admin password
     iso.write(str(part))
     iso.close()
-    part.rename(path)
+    durable.put(part, path)

@@ -10,6 +10,7 @@ import re
 import socket
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -20,16 +21,17 @@ from msgspec import structs
 from kilonova import log
 from kilonova.cancel import Cancel
 from kilonova.config import Config
+from kilonova.disk_image import qemu_img
 from kilonova.domain.block_devices import AttachedVolume
 from kilonova.domain.errors import BadRequest, BuildFailed, KilonovaError, NotFound, Unavailable
 from kilonova.domain.hosts import HostReport
 from kilonova.domain.network import Vif
 from kilonova.domain.servers import BuildSpec, GuestMetadata, ImageRef, PowerState
-from kilonova.domain.volumes import Connector, CopyState
+from kilonova.domain.volumes import CopyState, HostConnector
 from kilonova.virt.base import Guest, GuestEvent, Volumes
 from kilonova.virt.libvirt import cached, config_drive, console, disk, embed, host, kvm, secret_store
 from kilonova.virt.libvirt.connection import Connection
-from kilonova.virt.libvirt.disk.base import Name, is_cdrom
+from kilonova.virt.libvirt.disk.base import FileSource, Name, is_cdrom
 from kilonova.virt.libvirt.disk.devices import own_devices, rescue_devices
 from kilonova.virt.libvirt.errors import translated
 from kilonova.virt.libvirt.folder import Folder, Instance, server_of
@@ -71,7 +73,8 @@ class LibvirtDriver:
         self._say = say
         self._folder = Folder(folder)
         self._folder.make()
-        self._images = ImageCache(self._folder, images, self._bases_in_use)
+        reserve = config.compute.reserved_host_disk_mb << 20
+        self._images = ImageCache(self._folder, images, self._bases_in_use, reserve=reserve)
         self._disks = disk.backend(config, self._folder, self._images)
         self._report: Callable[[GuestEvent], None] = lambda _event: None
         self._short = ShortPath(self._folder.root)
@@ -136,7 +139,7 @@ class LibvirtDriver:
             disk_available_least=host.free_disk_gb(self._folder.root),
         )
 
-    def connector(self) -> Connector:
+    def connector(self) -> HostConnector:
         return self._volumes.connector()
 
     def guests(self) -> list[Guest]:
@@ -197,8 +200,8 @@ class LibvirtDriver:
         rules = self._config.image_cache
         if not rules.remove_unused_base_images:
             return
-        short = cached.free_bytes(self._folder.base) < self._config.compute.reserved_host_disk_mb << 20
-        self._images.remove_unused(0 if short else rules.remove_unused_original_minimum_age_seconds)
+        age = 0 if self._images.is_short else rules.remove_unused_original_minimum_age_seconds
+        self._images.remove_unused(age)
 
     # --- a life afterwards
     def power_on(self, spec: BuildSpec, vifs: list[Vif], volumes: Volumes = ()) -> None:
@@ -300,22 +303,16 @@ class LibvirtDriver:
         cancel: Cancel,
         volumes: Volumes = (),
     ) -> None:
-        how = way_of_rescue(image, hardware(spec))
-        if not how.cdrom:
-            self._disks.ensure_rescue(spec, image, cancel)
-        if metadata is not None:
-            self._write_config_drive(self._instance(spec).rescue_config_drive, metadata)
-        self._guests.pull_plug(spec.server_id)
-        kept = [structs.replace(one, boot_index=None) for one in volumes] if how.stable else []
-        with self._volumes.lent(spec.server_id, kept) as devices:
-            self._define(spec, vifs, devices, how)
-            self._guests.create(spec.server_id, fresh=True)
-        self._let_run(spec.server_id)
+        self._end_rescue(spec.server_id)  # of one that was cut off, with another image and password
+        try:
+            self._rescue(spec, image, vifs, metadata, cancel, volumes)
+        except KilonovaError:
+            with suppress(KilonovaError):
+                self._end_rescue(spec.server_id)
+            raise
 
     def unrescue(self, spec: BuildSpec, vifs: list[Vif], volumes: Volumes = ()) -> None:
-        self._guests.pull_plug(spec.server_id)
-        self._disks.remove(spec.server_id, Name.RESCUE)
-        self._folder.instance(spec.server_id).rescue_config_drive.unlink(missing_ok=True)
+        self._end_rescue(spec.server_id)
         with self._volumes.lent(spec.server_id, volumes) as devices:
             self._define(spec, vifs, devices)
             self._guests.create(spec.server_id, fresh=True)
@@ -323,6 +320,11 @@ class LibvirtDriver:
 
     # --- what it holds
     def take_snapshot(self, server_id: str, cancel: Cancel) -> None:
+        self._snapshots.drop(server_id)
+        source = self._disks.find(server_id, Name.SYSTEM)
+        if isinstance(source, FileSource):
+            needed = qemu_img.data_bytes(source.path, source.format, cancel)
+            self._images.make_room(needed, "what is on the server's disk")
         self._snapshots.take(server_id, cancel)
 
     def open_snapshot(self, server_id: str) -> BinaryIO:
@@ -357,6 +359,32 @@ class LibvirtDriver:
         instance = self._folder.instance(spec.server_id)
         instance.make()
         return instance
+
+    def _rescue(
+        self,
+        spec: BuildSpec,
+        image: ImageRef,
+        vifs: list[Vif],
+        metadata: GuestMetadata | None,
+        cancel: Cancel,
+        volumes: Volumes,
+    ) -> None:
+        how = way_of_rescue(image, hardware(spec))
+        if not how.cdrom:
+            self._disks.ensure_rescue(spec, image, cancel)
+        if metadata is not None:
+            self._write_config_drive(self._instance(spec).rescue_config_drive, metadata)
+        kept = [structs.replace(one, boot_index=None) for one in volumes] if how.stable else []
+        with self._volumes.lent(spec.server_id, kept) as devices:
+            self._define(spec, vifs, devices, how)
+            self._guests.create(spec.server_id, fresh=True)
+        self._let_run(spec.server_id)
+
+    def _end_rescue(self, server_id: str) -> None:
+        """The guest is off, and what it was to boot from meanwhile is gone."""
+        self._guests.pull_plug(server_id)
+        self._disks.remove(server_id, Name.RESCUE)
+        self._folder.instance(server_id).rescue_config_drive.unlink(missing_ok=True)
 
     def _write_config_drive(self, path: Path, metadata: GuestMetadata) -> None:
         from kilonova.domain.metadata import config_drive_files

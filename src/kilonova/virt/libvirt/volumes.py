@@ -14,7 +14,7 @@ from kilonova.config import Libvirt
 from kilonova.domain.block_devices import AttachedVolume, free_name
 from kilonova.domain.errors import BuildFailed, KilonovaError
 from kilonova.domain.servers import BuildSpec
-from kilonova.domain.volumes import Connector
+from kilonova.domain.volumes import HostConnector
 from kilonova.virt.libvirt import host
 from kilonova.virt.libvirt.guests import Guests
 from kilonova.virt.libvirt.secret_store import Store
@@ -38,11 +38,10 @@ class GuestVolumes:
         self._config = config
         # What an iSCSI qualified name may have.
         self._initiator = f"iqn.2026-01.org.kilonova:{re.sub(r'[^a-z0-9.-]', '-', name.lower())}"
-        self._name = name
         self._secrets = Secrets(secrets, config, self._initiator)
 
-    def connector(self) -> Connector:
-        return Connector(host=self._name, ip=host.host_ip(), initiator=self._initiator)
+    def connector(self) -> HostConnector:
+        return HostConnector(ip=host.host_ip(), initiator=self._initiator)
 
     @contextmanager
     def lent(self, server_id: str, volumes: Sequence[AttachedVolume]) -> Iterator[list[VolumeDevice]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from kilonova.cancel import Cancel
-from kilonova.disk_image import qemu_img
+from kilonova.disk_image import durable, qemu_img
 from kilonova.domain.errors import BuildFailed
 from kilonova.domain.servers import BuildSpec, ImageRef
 from kilonova.virt.libvirt.disk.base import (
@@ -91,7 +91,10 @@ class Files:
         return self._folder.server_ids()
 
     def flatten(self, source: Source, target: Path, cancel: Cancel) -> None:
-        once(target, lambda part: qemu_img.flatten(source.path, source.format, part, cancel))
+        def make(part: Path) -> None:
+            qemu_img.flatten(source.path, source.format, part, cancel)
+
+        once(target, make, os.rename)  # after a crash it is taken anew
 
     def _path(self, server_id: str, name: Name) -> Path:
         return self._folder.instance(server_id).path / name
@@ -110,16 +113,16 @@ class Files:
         return {path: "qcow2", path.with_name(f"{path.name}.raw"): "raw"}
 
 
-def once(path: Path, make: Callable[[Path], None]) -> None:
+def once(path: Path, make: Callable[[Path], None], put: Callable[[Path, Path], None] = durable.put) -> None:
     """The file is there, whole: made beside and renamed, if it was not."""
     if path.exists():
         return
     part = path.with_name(path.name + ".part")
     part.unlink(missing_ok=True)
     try:
+        os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         make(part)
-        part.chmod(0o600)
-        part.rename(path)
+        put(part, path)
     except OSError as error:
         raise BuildFailed(f"cannot make {path.name}: {error}") from error
     finally:
