@@ -34,16 +34,18 @@ def firewall() -> list[Figure]:
         return []
     from kilonova.network.host import linux
 
-    return linux.aside(_measured)
+    return [*linux.aside(lambda: _measured(hybrid=False)), *linux.aside(lambda: _measured(hybrid=True))]
 
 
-def _measured() -> list[Figure]:
-    """In a new network namespace: nothing of the host's is touched."""
+def _measured(hybrid: bool) -> list[Figure]:
+    """In a new network namespace: nothing of the host's is touched. ``hybrid``: with a bridge, and a zone of
+    connections, for each port."""
     from kilonova.network.host import nft
     from kilonova.network.host.forwarding import Forwarding
     from kilonova.network.host.knowledge import Knowledge
     from kilonova.network.host.perimeter import Perimeter
-    from kilonova.network.host.plug.bridge import BridgePlug
+    from kilonova.network.host.plug import make
+    from kilonova.network.host.ruleset import Ruleset
 
     group, remote, network = (str(uuid.uuid4()) for _ in range(3))
     vifs = [vif_of(network, number, group) for number in range(PORTS)]
@@ -51,9 +53,19 @@ def _measured() -> list[Figure]:
         knowledge = Knowledge(Path(folder))
         known = {vif.port_id: vif for vif in vifs}
         options, forwarding = Config().network, Forwarding(Path(folder) / "ip_forward")
-        perimeter = Perimeter(
-            options, forwarding, Path(folder), known, knowledge, lambda _: _ZONE, BridgePlug()
+        zones = {vif.port_id: 10 + number for number, vif in enumerate(vifs)}
+
+        def zone_of(owner: str) -> int:
+            return zones.get(owner, _ZONE)
+
+        plug = make(
+            "ovs-hybrid" if hybrid else "bridge",
+            options,
+            Path(folder),
+            lambda: Ruleset(vifs, knowledge.now),
+            zone_of,
         )
+        perimeter = Perimeter(options, forwarding, Path(folder), known, knowledge, zone_of, plug)
 
         def change(ports: list[Vif], rules: list[Filter], members: list[str]) -> float:
             """Seconds from the answer to where the rules are loaded and what they forbid is cut."""
@@ -78,30 +90,38 @@ def _measured() -> list[Figure]:
         of_members = [change(vifs, with_members, addresses(n)) for n in range(_ROUNDS)]
         other = [structs.replace(vif, security_groups=[]) for vif in vifs]
         of_ports = [change(vifs if n % 2 else other, with_members, addresses(1)) for n in range(_ROUNDS)]
-        connections.track(_TRACKED, _OTHER_ZONE, "10.0.0.1")
-        beside_others = [change(vifs, [_OUT, rule(n + 2)], []) for n in range(_ROUNDS)]
-        connections.track(_TRACKED, _ZONE, vifs[0].addresses[0].ip)
-        waited = [_waited(perimeter, lambda n=n: change(vifs, [_OUT, rule(n)], [])) for n in range(2, 5)]  # type: ignore[misc]
+        beside_others, waited = [], []
+        if not hybrid:
+            connections.track(_TRACKED, _OTHER_ZONE, "10.0.0.1")
+            beside_others = [change(vifs, [_OUT, rule(n + 2)], []) for n in range(_ROUNDS)]
+            connections.track(_TRACKED, _ZONE, vifs[0].addresses[0].ip)
+            waited = [_waited(perimeter, lambda n=n: change(vifs, [_OUT, rule(n)], [])) for n in range(2, 5)]  # type: ignore[misc]
         nft.apply([{"flush": {"ruleset": None}}])
-    return [
+    how = " (ovs-hybrid)" if hybrid else ""
+    figures = [
         Figure(
-            f"a rule changed in the group of {PORTS} ports of a host",
+            f"a rule changed in the group of {PORTS} ports of a host{how}",
             statistics.median(of_rule) * 1000,
             "ms",
             at_most=200,
         ),
         Figure(
-            f"{PORTS} ports of a host go to another group",
+            f"{PORTS} ports of a host go to another group{how}",
             statistics.median(of_ports) * 1000,
             "ms",
             at_most=200,
         ),
         Figure(
-            f"the {MEMBERS} members of a remote group changed",
+            f"the {MEMBERS} members of a remote group changed{how}",
             statistics.median(of_members) * 1000,
             "ms",
             at_most=100,
         ),
+    ]
+    if hybrid:
+        return figures
+    return [
+        *figures,
         Figure(
             f"a rule changed in it, {_TRACKED} connections of other networks tracked",
             statistics.median(beside_others) * 1000,

@@ -126,5 +126,5 @@ def test_reports(bad: dict[str, Any]) -> None:
 def test_a_report_is_what_it_was_on_the_wire() -> None:
     """Agents and conductors of two releases talk to each other."""
     told = read("report", {"host": "h1", "report": REPORT}).report
-    new = {"plug": "bridge", "follows_network": False, "tunnel_address": None}
+    new = {"plug": "bridge", "follows_network": False, "tunnel_address": None, "failed_routers": []}
     assert msgspec.to_builtins(told) == REPORT | new

@@ -128,6 +128,19 @@ def test_a_disk_that_cannot_be_read_keeps_everything(
     assert base.exists()
 
 
+def test_the_cd_that_a_server_boots_from_stays(cache: ImageCache, source: Source, folder: Folder) -> None:
+    """Also while it is rescued, and has it in no drive."""
+    first, second = (aged(cache.ensure(source.image(), GO_ON)) for _ in range(2))
+    instance = folder.instance(str(uuid.uuid4()))
+    instance.make()
+    for cd in (first, second, second):
+        instance.boots_from(cd)
+        assert cached.users(folder) == {cd.name: {instance.server_id}}
+    assert cache.remove_unused(DAY) == [first.name]
+    instance.boots_from(None)
+    assert cached.users(folder) == {}
+
+
 def test_what_guests_write_is_no_overlay(
     cache: ImageCache, source: Source, folder: Folder, tmp_path: Path
 ) -> None:

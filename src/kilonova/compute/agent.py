@@ -286,6 +286,7 @@ class Agent:
             follows_network=network.follows,
             plug=network.plug_kind,
             tunnel_address=network.tunnel_address,
+            failed_routers=network.failed_routers(),
         )
         if starting:
             self._parts.ask("report", Report(host=self._parts.host, report=told, starting=True), Nothing)

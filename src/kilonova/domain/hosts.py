@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Address
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from kilonova.domain.bounds import Amount, Int32, Int64, Text16, Text32, Text64, Text255
 from kilonova.domain.network import PlugKind
@@ -56,6 +57,8 @@ class HostReport(msgspec.Struct, frozen=True, kw_only=True):
     """Its network wants to be told what changes of the ports on it."""
     tunnel_address: Text64 | None = None
     """Where it takes the tunnels of its networks; None: its networks are on no other host."""
+    failed_routers: Annotated[list[Text64], Meta(max_length=10_000)] = []
+    """Ids of those that are here, and that it has been unable to make for a while."""
 
     @property
     def takes_tunnels_at(self) -> str | None:

@@ -154,11 +154,8 @@ class _Download:
         self._answer = get(image_id, 0)
 
     def read(self, size: int = -1) -> bytes:
-        """OSError, also for what http.client finds wrong: the transfer broke."""
-        try:
-            return self._answer.read(None if size < 0 else size)
-        except http.client.HTTPException as error:
-            raise ConnectionError(f"the transfer broke: {error!r}") from error
+        """ConnectionError or TimeoutError: the transfer broke."""
+        return _read(self._answer, None if size < 0 else size)
 
     def seek(self, offset: int) -> int:
         self._answer.close()
@@ -175,11 +172,20 @@ class _Download:
         self.close()
 
 
+def _read(answer: http.client.HTTPResponse, size: int | None) -> bytes:
+    try:
+        return answer.read(size)
+    except (ConnectionError, TimeoutError):
+        raise
+    except (OSError, http.client.HTTPException) as error:  # of TLS, or of HTTP itself
+        raise ConnectionError(f"the transfer broke: {error!r}") from error
+
+
 def _from(answer: http.client.HTTPResponse, start: int) -> http.client.HTTPResponse:
     """A service that knows no ranges answers with everything: what was not asked for is read and dropped."""
     if answer.status == http.HTTPStatus.PARTIAL_CONTENT:
         return answer
-    while start > 0 and (dropped := len(answer.read(min(start, _DROPPED)))):
+    while start > 0 and (dropped := len(_read(answer, min(start, _DROPPED)))):
         start -= dropped
     return answer
 
@@ -188,11 +194,21 @@ class _Refused(Exception):
     """401: the token or the password is not good (any more)."""
 
 
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """The token is for whom the catalog names, and the password for the identity service."""
+
+    def redirect_request(self, *_: object) -> None:
+        return None
+
+
+_opener = urllib.request.build_opener(_NoRedirects)
+
+
 def _send(request: urllib.request.Request, what: str) -> http.client.HTTPResponse:
     try:
         return cast(
             http.client.HTTPResponse,
-            urllib.request.urlopen(request, timeout=_SILENCE),  # noqa: S310 - the scheme was checked
+            _opener.open(request, timeout=_SILENCE),
         )
     except urllib.error.HTTPError as error:
         with error:

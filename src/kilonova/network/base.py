@@ -208,6 +208,9 @@ class HostNetwork(Protocol):
         """Those are the routers of this host, all of them, and the gateways that are routers'; a line for
         each thing that changed. What fails for one router is logged, and tried again by repair()."""
 
+    def failed_routers(self) -> list[str]:
+        """Ids of those that could not be made for so long that another host may do better."""
+
     def repair(self) -> list[str]:
         """Look whether everything of plugged() still works (a DHCP server that died, a rule that was
         flushed) and mend it; a line for each thing mended."""

@@ -9,17 +9,18 @@ import msgspec
 import sqlalchemy as sa
 
 from kilonova.domain.clock import now
-from kilonova.domain.routers import FloatingIp, Router
+from kilonova.domain.routers import FloatingIp
 from kilonova.store import ports as port_store
 from kilonova.store.network_lists import Condition, Listing, Page
+from kilonova.store.router_places import made
 from kilonova.store.schema.routers import floating_ips, routers
+
+_WORKS = sa.and_(routers.c.admin_state_up, made())
 
 
 def _status() -> sa.ColumnElement[str]:
     """FloatingIp.status, for filters."""
-    works = sa.exists().where(
-        routers.c.id == floating_ips.c.router_id, routers.c.admin_state_up, routers.c.host != ""
-    )
+    works = sa.exists().where(routers.c.id == floating_ips.c.router_id, _WORKS)
     return sa.case((sa.and_(floating_ips.c.fixed_port_id.is_not(None), works), "ACTIVE"), else_="DOWN")
 
 
@@ -73,7 +74,7 @@ def get(
 
 def insert(conn: sa.Connection, floating: FloatingIp) -> None:
     row = msgspec.structs.asdict(floating)
-    del row["router"], row["port"]
+    del row["is_led"], row["port"]
     conn.execute(sa.insert(floating_ips), row)
 
 
@@ -147,7 +148,7 @@ _OF_PORTS = (
 def _floating_ips(conn: sa.Connection, rows: Sequence[sa.Row[Any]]) -> list[FloatingIp]:
     """The rows with their routers and ports, in three more statements."""
     by_router = {row.router_id for row in rows if row.router_id and row.fixed_port_id}
-    its_routers = _routers(conn, sorted(by_router))
+    working = _working(conn, sorted(by_router))
     its_ports = port_store.by_id(conn, sorted({row.fixed_port_id for row in rows if row.fixed_port_id}))
     found = []
     for row in rows:
@@ -157,15 +158,14 @@ def _floating_ips(conn: sa.Connection, rows: Sequence[sa.Row[Any]]) -> list[Floa
         found.append(
             FloatingIp(
                 **values,
-                router=its_routers.get(values["router_id"] or ""),
+                is_led=values["router_id"] in working,
                 port=its_ports.get(row.fixed_port_id or ""),
             )
         )
     return found
 
 
-def _routers(conn: sa.Connection, router_ids: Sequence[str]) -> dict[str, Router]:
+def _working(conn: sa.Connection, router_ids: Sequence[str]) -> set[str]:
     if not router_ids:
-        return {}
-    rows = conn.execute(sa.select(routers).where(routers.c.id.in_(router_ids)))
-    return {row.id: Router(**row._mapping) for row in rows}
+        return set()
+    return set(conn.scalars(sa.select(routers.c.id).where(routers.c.id.in_(router_ids), _WORKS)))

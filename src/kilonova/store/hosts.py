@@ -140,6 +140,7 @@ def _values(told: HostReport, rules: Compute) -> dict[str, object]:
         "follows_network": told.follows_network,
         "plug": told.plug,
         "tunnel_address": told.takes_tunnels_at,
+        "failed_routers": told.failed_routers or None,
     }
 
 
@@ -162,7 +163,7 @@ _SELECT = sa.select(
     *(
         column
         for column in hosts.c
-        if column.name not in {"cpu_info", "id", "plug", "service_id", "tunnel_address"}
+        if column.name not in {"cpu_info", "failed_routers", "id", "plug", "service_id", "tunnel_address"}
     ),
     services.c.last_seen,
     services.c.disabled,

@@ -16,6 +16,7 @@ from kilonova.domain.routers import ROUTER_OWNERS
 from kilonova.store import dialect, port_security
 from kilonova.store.database import Row
 from kilonova.store.network_lists import Condition, Listing, Page, few
+from kilonova.store.router_places import made
 from kilonova.store.schema.networks import ip_allocations, networks, ports
 from kilonova.store.schema.routers import floating_ips, routers
 from kilonova.store.schema.security_groups import port_security_groups
@@ -25,7 +26,7 @@ from kilonova.store.subnets import DHCP_OWNER
 
 def _status() -> sa.ColumnElement[str]:
     """As it is written, but for a router's: that is wired where the router is, be it up or down."""
-    works = sa.exists().where(routers.c.id == ports.c.device_id, routers.c.host != "")
+    works = sa.exists().where(routers.c.id == ports.c.device_id, made())
     return sa.case(
         (ports.c.device_owner.not_in(ROUTER_OWNERS), ports.c.status), (works, "ACTIVE"), else_="DOWN"
     )

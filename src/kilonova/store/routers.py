@@ -13,22 +13,22 @@ from kilonova.domain.network import Port
 from kilonova.domain.routers import INTERFACE_OWNER, ROUTER_OWNERS, Router
 from kilonova.store import ports as port_store
 from kilonova.store.network_lists import Condition, Listing, Page
-from kilonova.store.schema.hosts import hosts, services
+from kilonova.store.router_places import lives, made, refused_by
+from kilonova.store.schema.hosts import services
 from kilonova.store.schema.networks import ip_allocations, networks, ports, subnets
 from kilonova.store.schema.routers import floating_ips, routers
 
 
 def _status() -> sa.ColumnElement[str]:
-    """ACTIVE: it is up, and on a host if it has anything to do. One that no host has works nowhere.
+    """ACTIVE: it is up, and a host has made it if it has anything to do. One that no host has, or that its
+    host cannot make, works nowhere.
 
-    CASE WHEN admin_state_up AND (host <> '' OR gateway_port_id IS NULL AND NOT EXISTS (its interfaces))
+    CASE WHEN admin_state_up AND (made() OR gateway_port_id IS NULL AND NOT EXISTS (its interfaces))
     THEN 'ACTIVE' ELSE 'DOWN' END
     """
     joins = sa.exists().where(ports.c.device_id == routers.c.id, ports.c.device_owner == INTERFACE_OWNER)
     idle = sa.and_(routers.c.gateway_port_id.is_(None), ~joins)
-    return sa.case(
-        (sa.and_(routers.c.admin_state_up, sa.or_(routers.c.host != "", idle)), "ACTIVE"), else_="DOWN"
-    )
+    return sa.case((sa.and_(routers.c.admin_state_up, sa.or_(made(), idle)), "ACTIVE"), else_="DOWN")
 
 
 ATTRIBUTES = {
@@ -166,35 +166,6 @@ def routed_gateways(conn: sa.Connection, network_ids: Sequence[str] | None = Non
 
 
 # Their hosts
-def pick_host(conn: sa.Connection, service_down_time: float, zones: Sequence[str] = ()) -> str:
-    """The host, of those that are up and in one of these zones (none: in any), with the fewest routers; empty
-    if none is. The last choice is one whose network is not told of changes (a fake one, or of a release that
-    knew no routers); before that, one without tunnels, which leads to no other host's guests; before that,
-    one that is disabled."""
-    network = sa.select(hosts.c.id).where(hosts.c.service_id == services.c.id)
-    follows = network.where(hosts.c.follows_network.is_(sa.true())).exists()
-    has_tunnels = network.where(hosts.c.tunnel_address.is_not(None)).exists()
-    load = sa.select(sa.func.count()).where(routers.c.host == services.c.host).scalar_subquery()
-    found = conn.scalar(
-        sa.select(services.c.host)
-        .where(
-            services.c.binary == "nova-compute",
-            sa.not_(services.c.forced_down),
-            services.c.last_seen > now() - service_down_time,
-            services.c.availability_zone.in_(zones) if zones else sa.true(),
-        )
-        .order_by(
-            sa.case((follows, 0), else_=1),
-            sa.case((has_tunnels, 0), else_=1),
-            sa.case((services.c.disabled, 1), else_=0),
-            load,
-            services.c.host,
-        )
-        .limit(1)
-    )
-    return str(found or "")
-
-
 def on_host(conn: sa.Connection, host: str) -> list[Router]:
     rows = conn.execute(sa.select(routers).where(routers.c.host == host).order_by(routers.c.id))
     return [_router(row) for row in rows]
@@ -215,17 +186,14 @@ def hosts_on(conn: sa.Connection, network_id: str) -> list[str]:
 
 
 def homeless(conn: sa.Connection, service_down_time: float) -> list[Router]:
-    """Routers with a port whose host is none, or is down."""
-    lives = sa.exists().where(
-        services.c.host == routers.c.host,
-        services.c.binary == "nova-compute",
-        sa.not_(services.c.forced_down),
-        services.c.last_seen > now() - service_down_time,
-    )
+    """Routers with a port whose host is none, is down, or says that it cannot make them."""
+    alive = sa.exists().where(services.c.host == routers.c.host, lives(service_down_time))
     used = sa.exists().where(ports.c.device_id == routers.c.id, ports.c.device_owner == INTERFACE_OWNER)
     rows = conn.execute(
         sa.select(routers)
-        .where(~lives, sa.or_(used, routers.c.gateway_port_id.is_not(None)))
+        .where(
+            sa.or_(~alive, refused_by(routers.c.host)), sa.or_(used, routers.c.gateway_port_id.is_not(None))
+        )
         .order_by(routers.c.id)
     )
     return [_router(row) for row in rows]

@@ -29,6 +29,7 @@ class Tunnelled(MemoryHost):
         self.tunnel_address = address
         self.tunnels: dict[str, NetworkTunnel] = {}
         self.told = 0
+        self.refused: list[str] = []
 
     def refresh(self, state: NetworkState, asked: float) -> None:
         assert asked <= time.monotonic()
@@ -37,6 +38,9 @@ class Tunnelled(MemoryHost):
 
     def peers(self, network_id: str) -> list[str]:
         return self.tunnels[network_id].peers if network_id in self.tunnels else []
+
+    def failed_routers(self) -> list[str]:
+        return self.refused
 
     @property
     def routers(self) -> HostRouters:
@@ -182,6 +186,15 @@ def test_a_router_brings_its_networks_to_its_host(cloud: Cloud) -> None:
     cloud.sql("UPDATE services SET forced_down = ? WHERE host = ?", True, list(cloud.hosts)[1])
     cloud.network.rehome_routers(60.0)
     until(lambda: both[0].peers(net) == [], 5, "the router to be where the guest is")
+    cloud.sql("UPDATE services SET forced_down = ?", False)
+    both[0].refused = [router]
+    away.reports.tick()
+
+    def moved() -> bool:
+        cloud.network.rehome_routers(60.0)
+        return both[1].routers.networks == {net}
+
+    until(moved, 5, "the router to leave a host that cannot make it")
 
 
 def ask(cloud: Cloud, method: str, path: str, body: Any = None) -> Any:

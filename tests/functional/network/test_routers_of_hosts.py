@@ -171,6 +171,51 @@ def test_hosts_with_any_plug_have_routers(alice: Caller, network: BuiltinNetwork
     assert [len(network.host_routers(host).routers) for host in ("a", "b")] == [0, 2]
 
 
+def places(network: BuiltinNetwork, *names: str) -> list[int]:
+    """How many routers each has."""
+    return [len(network.host_routers(name).routers) for name in names]
+
+
+def test_a_router_that_its_host_cannot_make_is_down_and_goes_elsewhere(
+    alice: Caller, network: BuiltinNetwork, told: Told, external: str, net: str, subnet: dict[str, Any]
+) -> None:
+    report(network, "a")
+    router = alice.create("router", external_gateway_info={"network_id": external})["id"]
+    attach(alice, router, subnet_id=subnet["id"])
+    port = alice.create("port", network_id=net)["id"]
+    floating = alice.create("floatingip", floating_network_id=external, port_id=port)["id"]
+    other = alice.create("router", external_gateway_info={"network_id": external})["id"]
+
+    def statuses(of: str = router) -> set[str]:
+        shown = alice.get(f"/routers/{of}")["router"]["status"]
+        assert of in alice.ids("routers", status=shown)
+        ports = alice.get("/ports", device_id=of)["ports"]
+        return {shown, *(one["status"] for one in ports)}
+
+    assert statuses() == {"ACTIVE"}
+    report(network, "a", failed_routers=[router])
+    assert statuses() == {"DOWN"}
+    assert statuses(other) == {"ACTIVE"}
+    assert alice.get(f"/floatingips/{floating}")["floatingip"]["status"] == "DOWN"
+    network.rehome_routers(SILENCE)
+    assert places(network, "a") == [2], "there is no better one"
+    report(network, "a")
+    assert statuses() == {"ACTIVE"}
+
+    report(network, "a", failed_routers=[router])
+    report(network, "b")
+    told.take()
+    BuiltinNetwork(network.db, network.config, told).rehome_routers(SILENCE)
+    assert told.take() >= {"a", "b"}
+    assert [one.id for one in network.host_routers("b").routers] == [router]
+    assert statuses() == {"ACTIVE"}
+    assert alice.get(f"/floatingips/{floating}")["floatingip"]["status"] == "ACTIVE"
+    report(network, "b", failed_routers=[router])
+    network.rehome_routers(SILENCE)
+    assert [one.id for one in network.host_routers("b").routers] == [router], "both refuse it"
+    assert statuses() == {"DOWN"}
+
+
 def test_routers_are_spread(alice: Caller, network: BuiltinNetwork, external: str) -> None:
     for host in ("a", "b"):
         up(network, host)

@@ -6,6 +6,8 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from unittest import mock
 from uuid import UUID, uuid4
 
 import pytest
@@ -17,7 +19,8 @@ from tests.system.host_network.lab import Guest, Service, eventually
 from kilonova.domain.network import NetworkState, PortSecurity
 from kilonova.domain.security_groups import IPV4, IPV6, Filter
 from kilonova.network.host import audit, nft, tracked
-from kilonova.network.host.switch.flows import RULES
+from kilonova.network.host.switch import openflow
+from kilonova.network.host.switch.flows import MARKER, RULES
 
 pytestmark = pytest.mark.system
 
@@ -212,6 +215,28 @@ def test_a_port_is_never_open_while_its_rules_change(two: Two) -> None:
         two.tell(tcp(1 + tries % 3))
         assert two.client.reaches(two.web.ip, two.service.port, 0.02) is None
         tries += 1
+    with transactions() as seen:
+        two.tell(tcp(7), tcp(8, remote_group=CLIENTS), members=(two.client.ip,), out=())
+    assert len(seen) == 1, seen
+
+
+@contextmanager
+def transactions() -> Iterator[list[str]]:
+    """Changes of rules, nft's and the switch's, while the block runs."""
+    seen: list[str] = []
+    apply, change = nft.apply, openflow.change
+
+    def by_nft(commands: list[nft.Command]) -> None:
+        seen.append(f"nft: {commands}")
+        apply(commands)
+
+    def by_the_switch(control: Path, commands: list[str]) -> None:
+        if any(f"table={MARKER}" not in line for line in commands):
+            seen.append(f"switch: {commands}")
+        change(control, commands)
+
+    with mock.patch.object(nft, "apply", by_nft), mock.patch.object(openflow, "change", by_the_switch):
+        yield seen
 
 
 def test_flushed_or_changed_rules_are_loaded_again(two: Two) -> None:

@@ -33,7 +33,7 @@ from kilonova.domain.routers import (
     RouterInterface,
     RouterState,
 )
-from kilonova.network.host import linux, look, names
+from kilonova.network.host import linux, look, names, routers
 
 pytestmark = pytest.mark.system
 
@@ -403,7 +403,9 @@ def test_two_routers_on_one_external_network(routed: Routed) -> None:
     service.close()
 
 
-def test_an_interface_of_the_hosts_is_the_way_out(make_lab: Callable[..., Lab], internet: Service) -> None:
+def test_an_interface_of_the_hosts_is_the_way_out(
+    make_lab: Callable[..., Lab], internet: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The external network is the wire that the interface is on: its gateway, and who asks, are out there."""
     space = internet.space  # type: ignore[attr-defined]
     run("ip", "link", "add", "wire", "type", "veth", "peer", "eth1", "netns", space.name)
@@ -412,7 +414,14 @@ def test_an_interface_of_the_hosts_is_the_way_out(make_lab: Callable[..., Lab], 
         space.run("ip", "link", "set", "eth1", "up")
         routed = Routed(make_lab(Config(network=Network(external_interface="wire"))))
         guest = routed.guest(5)
+        run("ip", "link", "set", "wire", "name", "elsewhere")
         routed.change(gateway=gateway())
+        assert routed.lab.host.failed_routers() == [], "it may come yet"
+        monkeypatch.setattr(routers, "_PATIENCE", 0.0)
+        assert routed.lab.host.failed_routers() == [routed.state.id]
+        run("ip", "link", "set", "elsewhere", "name", "wire")
+        routed.lab.host.repair()
+        assert routed.lab.host.failed_routers() == []
         routed.lead(guest)
         service, out_there = service_in(guest), Service(space.inside, HOST_SIDE)
         assert space.inside(lambda: reached(FLOATING, service.port, 5))

@@ -1,8 +1,7 @@
 """Which host a router is on, and which hosts are told when it changes.
 
-A router gets a host with its first port: one that is up, with the fewest routers, in one of the zones that
-were asked for. It stays there while that
-is up.
+A router gets a host with its first port: one that is up, with the fewest routers, in one of the
+zones that were asked for. It stays there while that is up, unless that says that it cannot make it.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import sqlalchemy as sa
 from kilonova.config import Config
 from kilonova.domain.routers import Router
 from kilonova.network.builtin.changes import Change, changed
-from kilonova.store import ports
+from kilonova.store import ports, router_places
 from kilonova.store import routers as store
 
 
@@ -22,20 +21,27 @@ def place(conn: sa.Connection, config: Config, router: Router) -> None:
     """The router, which has its first port now, has a host, if there is one."""
     if router.host:
         return
-    host = store.pick_host(conn, config.compute.service_down_time, router.availability_zone_hints or ())
+    host = _pick(conn, config, router)
     if host and store.move(conn, router.id, "", host):
         tell_inside(conn, router.id)
 
 
+def _pick(conn: sa.Connection, config: Config, router: Router) -> str:
+    refused = router_places.refusing(conn, router.id)
+    zones = router.availability_zone_hints or ()
+    return router_places.pick_host(conn, config.compute.service_down_time, zones, refused)
+
+
 def homeless(conn: sa.Connection, silence: float) -> list[Router]:
-    """Routers with ports whose host is none, or was silent for so many seconds."""
+    """Routers with ports whose host is none, was silent for so many seconds, or cannot make them."""
     return store.homeless(conn, silence)
 
 
 def rehome(conn: sa.Connection, config: Config, silence: float) -> None:
-    """They have a host, if one is up. The old one, should it live, hears that it has them no more."""
+    """They have a host, if one is up that may make them. The old one, should it live, hears that it has them
+    no more. One that every host refuses stays where it is, goes on to be tried there, and is DOWN."""
     for router in homeless(conn, silence):
-        host = store.pick_host(conn, config.compute.service_down_time, router.availability_zone_hints or ())
+        host = _pick(conn, config, router)
         if host and host != router.host and store.move(conn, router.id, router.host, host):
             _tell(conn, {router.host, host})
             tell_inside(conn, router.id)

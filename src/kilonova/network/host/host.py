@@ -169,6 +169,9 @@ class LinuxHost:
         done += self._join_others(led | self._routers.networks().keys())
         return done + self._set_gateways(after)
 
+    def failed_routers(self) -> list[str]:
+        return self._routers.failing()
+
     def _set_gateways(self, gateways: dict[str, list[str]]) -> list[str]:
         """These are routers'; the networks with guests here follow."""
         before = self._routers.gateways

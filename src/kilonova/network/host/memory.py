@@ -51,5 +51,8 @@ class MemoryHost:
         self._routers = wanted
         return []
 
+    def failed_routers(self) -> list[str]:
+        return []
+
     def repair(self) -> list[str]:
         return []

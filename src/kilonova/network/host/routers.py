@@ -7,6 +7,7 @@ a kill -9 leaves is always found. One lock for all of them: they change seldom.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -24,6 +25,9 @@ from kilonova.network.host.router_plan import Device
 from kilonova.network.host.router_records import Record, RouterRecords
 
 _log = log.get("network.routers")
+
+_PATIENCE = 30.0
+"""Seconds for which a router is tried before others hear that it cannot be made here."""
 
 
 class Routers:
@@ -53,6 +57,8 @@ class Routers:
         """Whether the host's tables may be there."""
         self._look_again = False
         """Something failed the last time."""
+        self._failing: dict[str, float] = {}
+        """Routers that could not be made → since when (time.monotonic())."""
         self._leaving: set[str] = set()
         """Routers that are not this host's any more."""
         self._unsettled: set[str] = set(self._records)
@@ -97,8 +103,10 @@ class Routers:
         """
         with self._lock:
             for state in states:
-                self._attempt(lambda one=state: self._record(one))  # type: ignore[misc]
-            self._leaving = self._records.keys() - {state.id for state in states}
+                self._attempt(lambda one=state: self._record(one), state.id)  # type: ignore[misc]
+            wanted = {state.id for state in states}
+            self._leaving = self._records.keys() - wanted
+            self._failing = {key: at for key, at in self._failing.items() if key in wanted}
             return self._all_right(look=False)
 
     def repair(self, look: bool) -> list[str]:
@@ -108,6 +116,11 @@ class Routers:
 
     def present(self) -> dict[str, RouterState]:
         return {router_id: record.state for router_id, record in list(self._records.items())}
+
+    def failing(self) -> list[str]:
+        """Those that could not be made for longer than a switch or nft is away for a moment."""
+        since = time.monotonic() - _PATIENCE
+        return sorted(router_id for router_id, at in list(self._failing.items()) if at <= since)
 
     def stop(self) -> None:
         with self._lock:
@@ -160,10 +173,11 @@ class Routers:
         try:
             done = self._external.ensure_rules(self._gateways(), self.links(), look)
         except KilonovaError as error:
-            self._failed(error)
+            self._failed(error, *(self._records.keys() - self._leaving))
             return []
         for record in [one for one in self._records.values() if one.state.id not in self._leaving]:
-            done += self._attempt(lambda one=record: self._ensure(one, look))  # type: ignore[misc]
+            router_id = record.state.id
+            done += self._attempt(lambda one=record: self._ensure(one, look), router_id)  # type: ignore[misc]
         return done
 
     def _ensure(self, record: Record, look: bool) -> list[str]:
@@ -178,6 +192,7 @@ class Routers:
                 self._store.put(own)
                 self._records[state.id] = own
             self._unsettled.discard(state.id)
+        self._failing.pop(state.id, None)
         return [f"router {state.id}: {line}" for line in lines]
 
     def _remove(self, router_id: str) -> list[str]:
@@ -219,15 +234,18 @@ class Routers:
     def _gateways(self) -> list[RouterGateway]:
         return [record.state.gateway for record in self._records.values() if record.state.gateway]
 
-    def _attempt(self, work: Callable[[], list[str]]) -> list[str]:
+    def _attempt(self, work: Callable[[], list[str]], *routers: str) -> list[str]:
         try:
             return work()
         except KilonovaError as error:
-            self._failed(error)
+            self._failed(error, *routers)
             return []
 
-    def _failed(self, error: KilonovaError) -> None:
+    def _failed(self, error: KilonovaError, *routers: str) -> None:
+        """``routers``: those that do not work for it."""
         self._look_again = True
+        for router_id in routers:
+            self._failing.setdefault(router_id, time.monotonic())
         _log.warning("router_failed", error=str(error))
         self._tell_failed(error.message)
 

@@ -52,6 +52,8 @@ hosts = sa.Table(
     sa.Column("plug", text(16)),
     # Where it takes networks' tunnels; NULL: it takes none.
     sa.Column("tunnel_address", text(64)),
+    # Ids of routers that it has and cannot make. NULL: none.
+    sa.Column("failed_routers", Json(list[str])),
     # Key → what the aggregates that it is in say of it; NULL: it is in none.
     sa.Column("aggregate_metadata", Json(dict[str, list[str]])),
     sa.Column("servers", sa.Integer, nullable=False),

@@ -21,7 +21,7 @@ from kilonova import log, metrics
 from kilonova.disk_image import qemu_img
 from kilonova.domain.errors import BuildFailed
 from kilonova.domain.servers import ImageRef
-from kilonova.virt.libvirt.folder import OVERLAYS, Folder
+from kilonova.virt.libvirt.folder import OVERLAYS, Folder, Instance
 
 _FILE = re.compile(r"[0-9a-f]{64,128}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _log = log.get("virt.images")
@@ -100,7 +100,7 @@ def users(folder: Folder) -> dict[str, set[str]]:
     """
     found: dict[str, set[str]] = {}
     for server_id in folder.server_ids():
-        for base in _bases(folder.instance(server_id).path):
+        for base in _bases(folder.instance(server_id)):
             if base.parent == folder.base or _same(base.parent, folder.base):
                 found.setdefault(base.name, set()).add(server_id)
     return found
@@ -155,8 +155,10 @@ def _turn(lock: Path) -> Iterator[bool]:
             yield True
 
 
-def _bases(folder: Path) -> Iterator[Path]:
-    for path in (folder / name for name in OVERLAYS):
+def _bases(instance: Instance) -> Iterator[Path]:
+    with suppress(OSError):
+        yield instance.boot_cd.readlink()
+    for path in (instance.path / name for name in OVERLAYS):
         if not path.exists():
             continue
         try:

@@ -400,8 +400,9 @@ class LibvirtDriver:
         rescue: Rescue | None = None,
     ) -> None:
         instance, machine = self._instance(spec), hardware(spec)
+        boot_cd = self._images.path(spec.image) if spec.image and is_cdrom(spec) else None
+        instance.boots_from(boot_cd)
         if rescue is None:
-            boot_cd = self._images.path(spec.image) if spec.image and is_cdrom(spec) else None
             disks = own_devices(self._disks, instance, machine, self._cache_mode, boot_cd)
         else:
             image = self._images.path(rescue.image)

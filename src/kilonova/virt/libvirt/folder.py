@@ -46,12 +46,22 @@ class Instance:
         self.awaits_start = path / "awaits-start"
         """Exists from before a build starts the domain paused until it let the guest run."""
         self.rescue_config_drive = path / "disk.config.rescue"
+        self.boot_cd = path / "disk.cd"
+        """Links to the image that the server boots from as a CD, which stays while none is in its drive."""
         self.snapshot = path / "disk.snapshot"
         self.frozen = path / "frozen"
         """Exists from before the guest's agent is told to hold its file systems still until they go on."""
 
     def make(self) -> None:
         self.path.mkdir(mode=0o711, exist_ok=True)
+
+    def boots_from(self, cd: Path | None) -> None:
+        """It is noted."""
+        if cd is None or (self.boot_cd.is_symlink() and self.boot_cd.readlink() != cd):
+            self.boot_cd.unlink(missing_ok=True)
+        if cd is not None:
+            with suppress(FileExistsError):
+                self.boot_cd.symlink_to(cd)
 
 
 class Folder:
