@@ -24,7 +24,7 @@ from kilonova.domain.block_devices import AttachedVolume
 from kilonova.domain.errors import BuildAborted, BuildFailed, NotFound, StaleEpoch
 from kilonova.domain.network import Vif
 from kilonova.domain.servers import BuildSpec, Flavor, GuestMetadata, ImageRef, PowerState
-from kilonova.domain.volumes import FileConnection
+from kilonova.domain.volumes import CopyState, FileConnection
 from kilonova.virt.base import Driver, Guest, GuestEvent
 from kilonova.virt.fake import FakeDriver
 
@@ -550,6 +550,10 @@ def test_volumes_of_nobody(host: Host, running: BuildSpec, volume: AttachedVolum
     host.driver.detach_volume(nobody.server_id, volume.volume_id, 1.0, GO_ON)
     host.driver.detach_volume(running.server_id, volume.volume_id, 1.0, GO_ON)
     host.driver.resize_volume(nobody.server_id, volume.volume_id, 1)
+    to = msgspec.structs.replace(volume, volume_id=str(uuid.uuid4()))
+    for server_id in (nobody.server_id, running.server_id):
+        assert host.driver.copy_volume(server_id, volume.volume_id, to, True, 0.0) is CopyState.OFF
+        host.driver.drop_copy(server_id, volume.volume_id, to.volume_id)
     with pytest.raises(NotFound):
         host.driver.attach_volume(nobody, volume)
     with pytest.raises(BuildFailed):

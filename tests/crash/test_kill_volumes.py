@@ -62,3 +62,42 @@ def test_a_volume_that_is_cut_off_anywhere_is_there_or_is_not(up: Up, point: str
     (guest,) = (up.state / "hosts").glob("*/*.json")
     until(lambda: list(json.loads(guest.read_text())["volumes"]) == has, 15, f"the guest to have {has}")
     assert len(list(up.state.rglob("volume-*"))) == 1
+
+
+ACTIONS = {
+    "snapshot_create.make.after": {"createImage": {"name": "whole"}},
+    "rebuild.reimage.after": {"rebuild": {}},
+    "shelve.destroy.after": {"shelve": None},
+}
+
+
+@pytest.mark.parametrize("point", ACTIONS)
+def test_a_server_that_boots_from_a_volume_gets_what_it_was_promised(up: Up, point: str) -> None:
+    up.start(f'[faults]\nkill_at = "{point}"\n')
+    image, action = up.image(b"\0" * 512), ACTIONS[point]
+    if "rebuild" in action:
+        action = {"rebuild": {"imageRef": image}}
+    root = {"uuid": image, "source_type": "image", "destination_type": "volume", "volume_size": 1}
+    status, made = up.post_server("", block_device_mapping_v2=[root | {"boot_index": 0}])
+    assert status == 202, made
+    server_id = str(made["server"]["id"])
+    assert up.settled(server_id)["status"] == "ACTIVE"
+    with contextlib.suppress(*CUT_OFF):
+        latest = {"OpenStack-API-Version": "compute 2.96"}
+        status, answer = up.ask("POST", f"{SERVERS}/{server_id}/action", action, latest)
+        assert status == 202, answer
+    assert up.wait() == -9, f"nothing reached {point}"
+
+    up.start()
+    until(lambda: up.unexplained() == [], 60, "all to be explained")
+    (volume,) = _volumes(up, server_id)
+    away = "shelve" in action
+    assert up.settled(server_id)["status"] == ("SHELVED_OFFLOADED" if away else "ACTIVE")
+    shown = up.ask("GET", f"/volume/v3/volumes/{volume}")[1]["volume"]
+    assert shown["status"] == ("reserved" if away else "in-use")
+    guests = list((up.state / "hosts").glob("*/*.json"))
+    assert [list(json.loads(guest.read_text())["volumes"]) for guest in guests] == [[volume]] * (not away)
+    images = up.ask("GET", "/image/v2/images")[1]["images"]
+    whole = [one for one in images if one["name"] == "whole"]
+    assert [one["status"] for one in whole] == ["active"] * ("createImage" in action)
+    assert len(list(up.state.rglob("volume-*.snapshot-*"))) == len(whole)

@@ -146,6 +146,7 @@ def server_volumes(parts: Parts, message: ServerVolumes) -> BlockDevices:
         devices = block_devices.of_server(conn, message.server_id)
         there = parts.volumes.attached([message.server_id]).get(message.server_id, [])
     own = [device for device in devices if device.attachment_id in there]  # not what was forced away
+    parts.faults.reach("volume_connect.begin.before")
     volumes = _connected(
         parts, server.spec, own, message.connector.of(message.host), partial(_check_placed, parts, message)
     )

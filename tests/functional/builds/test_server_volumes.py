@@ -437,6 +437,17 @@ def test_what_a_server_has_is_not_taken_away_by_the_volume_service(cloud: Cloud,
     assert volumes.status(volume_id) == "available"
 
 
+def test_pages_of_attachments_are_full(cloud: Cloud, volumes: Volumes) -> None:
+    """Disks that are none are not counted."""
+    server_id = volumes.active(ROOT, OF_IMAGE | {"boot_index": -1}, image=IMAGE)
+    later = volumes.make()
+    volumes.attached(server_id, later)
+    path = f"{SERVERS}/{server_id}/os-volume_attachments"
+    pages = [cloud.ask("GET", f"{path}?limit=1&offset={n}", headers=LATEST)[1] for n in range(3)]
+    found = [[one["volumeId"] for one in page["volumeAttachments"]] for page in pages]
+    assert found == [[one] for one in volumes.of(server_id)] + [[]]
+
+
 RESET = {"attach_status": "detached", "status": "available"}
 
 

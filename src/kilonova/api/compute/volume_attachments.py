@@ -121,7 +121,8 @@ def listed(api: ComputeAPI, request: Request, server_id: str) -> Reply:
     with api.db.read() as conn:
         servers.get(conn, server_id, policy.owner_filter(request.context))
         found = block_devices.of_server(conn, server_id)
-    views = [_view(request, server_id, device) for device in found[offset : offset + limit] if _shows(device)]
+    page = [device for device in found if _shows(device)][offset : offset + limit]
+    views = [_view(request, server_id, device) for device in page]
     return Reply(body={"volumeAttachments": views})
 
 
