@@ -155,7 +155,7 @@ class _Points:
         ends = {scenario.goal, scenario.late} - {""}
         state = scenario.state or state_of
         try:
-            until(lambda: state(cluster, server) in ends, _PATIENCE, scenario.goal)
+            until(lambda: state(cluster, server) in ends, max(_PATIENCE, scenario.settles), scenario.goal)
         except AssertionError as error:
             told = state(cluster, server) if scenario.state else story_of(cluster, server)
             raise AssertionError(f"{told}, not {scenario.goal}") from error

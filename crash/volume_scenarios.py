@@ -25,7 +25,8 @@ from crash.scenarios import (
 )
 
 _PATIENCE = 60.0
-_UNTIL_ACCEPTED = 10.0
+_OF_A_GIBIBYTE = 180.0
+"""Seconds within which a volume is copied into an image, twice."""
 Way = Callable[[Cluster, str], None]
 
 
@@ -277,8 +278,19 @@ def _guest_sees_it(cluster: Cluster, server: str) -> None:
     until(sees, _PATIENCE, f"the guest to see that {volume} has grown")
 
 
-def _force_detach(cluster: Cluster, server: str) -> None:
-    _act("os-force_detach")(cluster, _volume_of(server))
+def _lost(cluster: Cluster, server: str) -> None:
+    """As if it had left the server while the host was away: the record knows nothing of it."""
+    volume, ident = _id(cluster, _volume_of(server)), id_of(cluster, server)
+    with cluster.database() as db:
+        db.execute(f"DELETE FROM block_device_mappings WHERE volume_id = '{volume}'")
+        db.commit()
+    listed = cluster.ask_volume("GET", f"/attachments?volume_id={volume}")[1]["attachments"]
+    for attachment in listed:
+        _ask(cluster, "DELETE", f"/attachments/{attachment['id']}")
+    with suppress(*NOT_NOW):
+        events = {"events": [{"name": "network-changed", "server_uuid": ident}]}
+        status, answer = cluster.ask("POST", "/compute/v2.1/os-server-external-events", events)
+        assert status == 200, answer
 
 
 def _volume_is(*states: str) -> Way:
@@ -326,7 +338,13 @@ VOLUME_SCENARIOS = [
     _of_volume("volume-create-of-snapshot", "available", _create_of_snapshot, _other_with_snapshot),
     _of_volume("volume-delete-with-snapshots", "deleted", _delete, _with_snapshot),
     _of_volume("volume-extend", "available", _act("os-extend", new_size=2), _there),
-    _of_volume("volume-upload", "available", _act("os-volume_upload_image", image_name="i"), _there),
+    _of_volume(
+        "volume-upload",
+        "available",
+        _act("os-volume_upload_image", image_name="i"),
+        _there,
+        settles=_OF_A_GIBIBYTE,
+    ),
     _of_volume("volume-revert", "available", _revert, _with_snapshot),
     _of_volume("volume-reimage", "available", _reimage, _there),
     _of_volume("volume-create-fails", "error", _create_of_volume, _loses(_other, _other_there)),
@@ -389,9 +407,17 @@ VOLUME_SCENARIOS = [
         finally_=_volume_is("in-use", "available"),
     ),
     Scenario(
-        "volume-forced-away",
+        "detach-volume-takes-too-long",
         "active",
-        _force_detach,
+        _detach,
+        _attached,
+        slow("detach_volume", "action_timeout"),
+        finally_=_volume_is("in-use", "available"),
+    ),
+    Scenario(
+        "volume-that-left",
+        "active",
+        _lost,
         _attached,
         settles=_BY_ITSELF,
         finally_=_volume_is("available"),

@@ -10,7 +10,7 @@ import io
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -494,21 +494,33 @@ def test_a_link_goes_down_and_up(host: Host, running: BuildSpec, vif: Vif) -> No
     assert host.driver.interfaces(running.server_id) == {vif.tap: False}
 
 
+MakeVolume = Callable[[], AttachedVolume]
+
+
 @pytest.fixture
-def volume(host: Host, request: pytest.FixtureRequest) -> Iterator[AttachedVolume]:
+def make_volume(host: Host, request: pytest.FixtureRequest) -> Iterator[MakeVolume]:
     """With its file where guests are real."""
-    volume_id = str(uuid.uuid4())
-    path = Path("/nowhere") / f"volume-{volume_id}"
-    if not isinstance(host.driver, FakeDriver):
-        path = request.getfixturevalue("embed_folder") / path.name
-        path.write_bytes(b"\0" * (1 << 20))
-    yield AttachedVolume(
-        volume_id=volume_id,
-        connection=FileConnection(path=str(path)),
-        device_name="vdb",
-        disk_bus="virtio",
-    )
-    path.unlink(missing_ok=True)
+    made: list[Path] = []
+
+    def make() -> AttachedVolume:
+        volume_id = str(uuid.uuid4())
+        path = Path("/nowhere") / f"volume-{volume_id}"
+        if not isinstance(host.driver, FakeDriver):
+            path = request.getfixturevalue("embed_folder") / path.name
+            path.write_bytes(b"\0" * (1 << 20))
+        made.append(path)
+        connection = FileConnection(path=str(path))
+        name = f"vd{'bcdef'[len(made) - 1]}"
+        return AttachedVolume(volume_id=volume_id, connection=connection, device_name=name, disk_bus="virtio")
+
+    yield make
+    for path in made:
+        path.unlink(missing_ok=True)
+
+
+@pytest.fixture
+def volume(make_volume: MakeVolume) -> AttachedVolume:
+    return make_volume()
 
 
 @pytest.mark.parametrize("state", ["running", "paused"])
@@ -557,7 +569,35 @@ def test_volumes_of_nobody(host: Host, running: BuildSpec, volume: AttachedVolum
     with pytest.raises(NotFound):
         host.driver.attach_volume(nobody, volume)
     with pytest.raises(BuildFailed):
-        host.driver.swap_volume(running, str(uuid.uuid4()), volume, GO_ON)
+        host.driver.mirror_volume(running, str(uuid.uuid4()), volume, 10.0, GO_ON)
+    with pytest.raises(BuildFailed):
+        host.driver.swap_volume(running.server_id, volume.volume_id, str(uuid.uuid4()))
+    for server_id in (nobody.server_id, running.server_id):
+        host.driver.end_mirrors(server_id)
+
+
+def test_a_guest_goes_over_to_a_copy(host: Host, running: BuildSpec, make_volume: MakeVolume) -> None:
+    """To the last one that was asked for, and to none that was given up."""
+    driver, server_id = host.driver, running.server_id
+    old, other, new = (make_volume() for _ in range(3))
+    driver.attach_volume(running, old)
+    driver.mirror_volume(running, old.volume_id, other, 60.0, GO_ON)
+    for _ in range(2):
+        driver.mirror_volume(running, old.volume_id, new, 60.0, GO_ON)
+    assert driver.volumes(server_id) == {old.volume_id}
+    with pytest.raises(BuildFailed):
+        driver.swap_volume(server_id, old.volume_id, other.volume_id)
+    for _ in range(2):
+        driver.swap_volume(server_id, old.volume_id, new.volume_id)
+        assert driver.volumes(server_id) == {new.volume_id}
+    driver.mirror_volume(running, old.volume_id, new, 60.0, GO_ON)  # it has it
+    driver.mirror_volume(running, new.volume_id, other, 60.0, GO_ON)
+    for _ in range(2):
+        driver.end_mirrors(server_id)
+    with pytest.raises(BuildFailed):
+        driver.swap_volume(server_id, new.volume_id, other.volume_id)
+    driver.attach_volume(running, other)  # nobody writes to it
+    assert driver.volumes(server_id) == {new.volume_id, other.volume_id}
 
 
 def test_nics_of_nobody(host: Host, running: BuildSpec, vif: Vif) -> None:
@@ -625,3 +665,35 @@ def _other_image(spec: BuildSpec) -> BuildSpec:
     assert spec.image is not None
     image = msgspec.structs.replace(spec.image, id=str(uuid.uuid4()), os_hash_value=None)
     return msgspec.structs.replace(spec, image=image)
+
+
+def test_a_volume_is_copied_and_the_guest_keeps_it(
+    host: Host, running: BuildSpec, make_volume: MakeVolume
+) -> None:
+    """A copy is no swap: what ends the one leaves the other."""
+    driver, server_id = host.driver, running.server_id
+    one = make_volume()
+    to = place_of_snapshot(one, make_volume())
+    driver.attach_volume(running, one)
+    for begin in (True, True):
+        state = driver.copy_volume(server_id, one.volume_id, to, begin, 0.0)
+        while state is CopyState.GOING:
+            driver.end_mirrors(server_id)
+            state = driver.copy_volume(server_id, one.volume_id, to, False, 1.0)
+        assert state is CopyState.COPIED
+        assert driver.volumes(server_id) == {one.volume_id}
+    driver.copy_volume(server_id, one.volume_id, to, True, 0.0)
+    for _ in range(2):
+        driver.drop_copy(server_id, one.volume_id, to.volume_id)
+    driver.power_off(server_id, 0, GO_ON)
+    assert driver.copy_volume(server_id, one.volume_id, to, True, 0.0) is CopyState.OFF
+
+
+def place_of_snapshot(of: AttachedVolume, place: AttachedVolume) -> AttachedVolume:
+    """As a backend of files names it."""
+    assert isinstance(place.connection, FileConnection)
+    path = Path(place.connection.path)
+    named = path.with_name(f"volume-{of.volume_id}.snapshot-{place.volume_id}.part")
+    if path.exists():
+        path.rename(named)
+    return msgspec.structs.replace(place, connection=FileConnection(path=str(named)))

@@ -655,6 +655,19 @@ def test_a_target_that_died_serves_what_it_served(iscsi: Bench) -> None:
     qemu_io(way, "read -P 0 0 4k", place=iscsi.place)
 
 
+def test_what_a_guest_discards_is_a_hole(iscsi: Bench) -> None:
+    """So a swap to such a volume, and a copy of one, take as long as what it holds."""
+    volume_id = iscsi.volume()
+    path = iscsi.place.folder / "volumes" / f"volume-{volume_id}"
+    way = iscsi.backend.connect(volume_id, HOST)
+    for at in ("1M", "1500M"):
+        qemu_io(way, f"write -P 1 {at} 4M", place=iscsi.place)
+        assert path.stat().st_blocks * 512 >= 4 * MIB
+        qemu_io(way, f"discard {at} 4M", f"read -P 0 {at} 4M", place=iscsi.place)
+        assert path.stat().st_blocks * 512 < MIB
+        iscsi.backend.extend(volume_id, 2, GO_ON)
+
+
 def test_a_volume_that_cannot_be_served_is_no_other_volumes_trouble(iscsi: Bench) -> None:
     bad, good = iscsi.volume(), iscsi.volume()
     iscsi.backend.connect(bad, HOST)

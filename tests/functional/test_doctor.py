@@ -131,7 +131,6 @@ def test_guests_disks_in_ceph_are_looked_for(tmp_path: Path, ceph: Ceph) -> None
     options = f'[libvirt]\nimages_type = "rbd"\nrbd_user = "{USER}"\nimages_rbd_ceph_conf = "{ceph.conf}"\n'
     config.write_text(options)
     found = findings("--config", str(config))
-    assert found["Ceph for QEMU"]["state"] == "ok"
     assert found["guests' disks in Ceph"]["state"] == "ok"
     assert found["guests' disks in Ceph"]["found"].startswith("pool vms: ")
     for wrong, says in (('images_rbd_pool = "none"', "no pool none"), ('rbd_user = "x"', "no key of Ceph's")):
@@ -140,3 +139,25 @@ def test_guests_disks_in_ceph_are_looked_for(tmp_path: Path, ceph: Ceph) -> None
         config.write_text("\n".join([*lines, wrong]))
         lacking = findings("--config", str(config))["guests' disks in Ceph"]
         assert (lacking["state"], says in lacking["found"]) == ("missing", True), lacking
+
+
+@pytest.mark.usefixtures("no_kvm_probe", "no_programs")
+def test_what_reaches_volumes_comes_with_the_command_that_gets_it(tmp_path: Path) -> None:
+    assert "tgtd" not in findings()
+    config = tmp_path / "iscsi.toml"
+    config.write_text(
+        '[volume.backends.disks]\ndriver = "iscsi"\ntarget_ip_address = "127.0.0.1"\n'
+        f'tgt_socket = "{tmp_path}/socket.0"\n'
+    )
+    found = findings("--config", str(config))
+    assert found["tgtd"]["state"] == "missing"
+    assert f"tgtd does not answer at {tmp_path}/socket.0" in found["tgtd"]["found"]
+    assert found["tgtd"]["command"].endswith(" tgt")
+    qemu = found["QEMU's drivers of Ceph and iSCSI"]
+    assert qemu["state"] == "lesser"
+    assert qemu["command"].endswith(" qemu-block-extra")
+
+
+@pytest.mark.usefixtures("no_kvm_probe")
+def test_this_machine_reaches_volumes() -> None:
+    assert findings()["QEMU's drivers of Ceph and iSCSI"]["found"] == "rbd, iscsi"

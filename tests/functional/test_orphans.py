@@ -54,7 +54,9 @@ def test_what_has_a_record_is_no_orphan(up: Up) -> None:
 
 
 def test_what_has_none_is_listed_and_stays(up: Up, tmp_path: Path) -> None:
-    ids = {kind: str(uuid4()) for kind in ("volume", "half", "snapshot", "image", "upload", "server")}
+    ids = {
+        kind: str(uuid4()) for kind in ("volume", "half", "snapshot", "image", "upload", "staged", "server")
+    }
     (owned,) = (up.state / "volumes").glob("volume-*")
     host = next((up.state / "hosts").iterdir())
     made = [
@@ -63,6 +65,7 @@ def test_what_has_none_is_listed_and_stays(up: Up, tmp_path: Path) -> None:
         owned.with_name(f"{owned.name}.snapshot-{ids['snapshot']}"),
         up.state / "images" / ids["image"],
         up.state / "images" / f"{ids['upload']}.0123.part",
+        up.state / "images" / "staging" / f"{ids['staged']}.raw",
         host / "instances" / ids["server"] / "disk",
         up.state / "images" / "not-an-id",
     ]
@@ -78,6 +81,7 @@ def test_what_has_none_is_listed_and_stays(up: Up, tmp_path: Path) -> None:
         ("snapshot", ids["snapshot"]),
         ("image", ids["image"]),
         ("image", ids["upload"]),
+        ("image on its way", ids["staged"]),
         ("disks of a server", ids["server"]),
     }
     assert all(path.exists() for path in made)
@@ -130,6 +134,22 @@ def test_a_record_whose_owner_is_gone_is_listed(up: Up) -> None:
         ("claim", of["claims"]["server_id"]),
         ("port", of["ports"]["id"]),
     }
+
+
+def test_what_a_server_left_on_a_host_is_not_explained_by_it(up: Up) -> None:
+    """It was shelved, and has no host; one that is built has none yet."""
+    rows = {state: _server(vm_state=state) for state in ("shelved_offloaded", "building", "error")}
+    rows["elsewhere"], rows["here"] = _server(host="h2"), _server(host="h1")
+    ids = {row["id"]: state for state, row in rows.items()}
+    with closing(Database(up.database_url)) as db, suppress(_Undone), db.write() as conn:
+        for row in rows.values():
+            conn.execute(sa.insert(metadata.tables["servers"]).values(row))
+        assert {ids[one] for one in orphans.known_servers(conn, "h1", list(ids))} == {"building", "here"}
+        raise _Undone
+
+
+def _server(**values: Any) -> dict[str, Any]:
+    return _filled("servers", {"deleted_at": None, **values})
 
 
 class _Undone(Exception):

@@ -94,7 +94,8 @@ class Guest:
         """It powers itself off."""
         self._ssh("poweroff", 10)
 
-    def _ssh(self, command: str, within: float) -> subprocess.CompletedProcess[str]:
+    def ssh_command(self, command: str) -> list[str]:
+        """What runs it, in the network of the tests."""
         options = {
             "IdentityFile": self._key,
             "IdentitiesOnly": "yes",
@@ -106,7 +107,10 @@ class Guest:
             "LogLevel": "ERROR",
         }
         words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
-        whole = ["ssh", "-F", "none", *words, f"cirros@{self.address}", command]
+        return ["ssh", "-F", "none", *words, f"cirros@{self.address}", command]
+
+    def _ssh(self, command: str, within: float) -> subprocess.CompletedProcess[str]:
+        whole = self.ssh_command(command)
         try:
             return subprocess.run(whole, capture_output=True, text=True, timeout=within, check=False)
         except subprocess.TimeoutExpired:

@@ -40,13 +40,12 @@ echo seen: all
 class GuestHost:
     """The driver over one image file, and what it told with the time of it."""
 
-    def __init__(self, folder: Path, image: Path, **libvirt: str) -> None:
+    def __init__(self, folder: Path, image: Path) -> None:
         self._image = image
         self._events: list[tuple[float, GuestEvent]] = []
         self._more = threading.Condition()
         self.folder = folder
-        config = Config(libvirt=Libvirt(virt_type="qemu", **libvirt))  # type: ignore[arg-type]
-        self.driver = LibvirtDriver(config, folder, self)
+        self.driver = LibvirtDriver(Config(libvirt=Libvirt(virt_type="qemu")), folder, self)
         self.driver.start(self._on_event)
 
     def open(self, image_id: str) -> BinaryIO:

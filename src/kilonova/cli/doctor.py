@@ -27,10 +27,12 @@ from rich.table import Table
 from kilonova import config, passage
 from kilonova.cli import network_checks, switch_checks
 from kilonova.cli.parts.process import config_option
-from kilonova.domain.errors import BadRequest, KilonovaError, Unavailable
+from kilonova.disk_image import qemu_img
+from kilonova.domain.errors import BadRequest, BuildFailed, KilonovaError, Unavailable
 from kilonova.virt.libvirt import kvm
 from kilonova.virt.libvirt.embed import EXAMPLE, QEMU_USER
 from kilonova.virt.libvirt.needs import APT, NEEDS, Lacking, Need
+from kilonova.virt.libvirt.reach import PACKAGE
 
 _CEPH_ANSWERS = 10
 """Seconds that a cluster has."""
@@ -45,6 +47,8 @@ class Where(NamedTuple):
     ceph: bool = False
     """It is configured."""
     guests: config.Libvirt = config.Libvirt()
+    tgt_sockets: tuple[Path, ...] = ()
+    """Of the configured backends of iSCSI."""
 
 
 class NotAsked(Exception):
@@ -120,7 +124,8 @@ def doctor(
         options = config.load(config_file)
     except BadRequest as error:
         raise click.ClickException(error.message) from error
-    findings = examine(Where(state, port, options.network, _has_ceph(options), options.libvirt))
+    ceph, sockets = _has_ceph(options), _tgt_sockets(options)
+    findings = examine(Where(state, port, options.network, ceph, options.libvirt, sockets))
     lately = _lately(state) if state else []
     if as_json:
         click.echo(json.dumps(msgspec.to_builtins(findings + lately), indent=2))
@@ -134,6 +139,11 @@ def doctor(
 def _has_ceph(options: config.Config) -> bool:
     in_volumes = any(backend.driver == "rbd" for backend in options.volume.backends.values())
     return in_volumes or options.image.backend == "rbd" or options.libvirt.images_type == "rbd"
+
+
+def _tgt_sockets(options: config.Config) -> tuple[Path, ...]:
+    backends = options.volume.backends.values()
+    return tuple(Path(one.tgt_socket) for one in backends if one.driver == "iscsi")
 
 
 _STYLES = {"ok": "green", "missing": "bold red", "lesser": "yellow", "mended": "cyan", "failed": "bold red"}
@@ -284,15 +294,6 @@ def _ceph(where: Where) -> str:
     return "can be imported"
 
 
-def _ceph_of_qemu(where: Where) -> str:
-    if not where.ceph:
-        raise NotAsked
-    for places in ("lib/*/qemu", "lib/qemu", "lib64/qemu-kvm", "lib64/qemu"):
-        if any(Path("/usr").glob(f"{places}/block-rbd.so")):
-            return "installed"
-    raise Lacking("no block-rbd.so")
-
-
 def _disks_in_ceph(where: Where) -> str:
     options = where.guests
     if options.images_type != "rbd":
@@ -311,6 +312,28 @@ def _disks_in_ceph(where: Where) -> str:
     finally:
         cluster.close()
     return f"pool {options.images_rbd_pool}: {free >> 30} of {total >> 30} GiB free"
+
+
+def _tgtd(where: Where) -> str:
+    if not where.tgt_sockets:
+        raise NotAsked
+    from kilonova.volume.backends.tgt import Tgt
+
+    try:
+        served = [len(Tgt(address).targets()) for address in where.tgt_sockets]
+    except KilonovaError as error:
+        raise Lacking(error.message) from error
+    return f"serves {sum(served)} volumes"
+
+
+def _block_drivers(_: Where) -> str:
+    try:
+        lacks = [name for name in ("rbd", "iscsi") if not qemu_img.has_driver(name)]
+    except BuildFailed as error:
+        raise Lacking(error.message) from error
+    if lacks:
+        raise Lacking(f"no {' and no '.join(lacks)}")
+    return "rbd, iscsi"
 
 
 def _switch_ports(where: Where) -> str:
@@ -439,17 +462,24 @@ CHECKS = (
         _apt("python3-rados", "python3-rbd"),
     ),
     Check(
-        "Ceph for QEMU",
-        _ceph_of_qemu,
-        "guests cannot have disks in Ceph, nor can images be copied there",
-        _apt("qemu-block-extra"),
-    ),
-    Check(
         "guests' disks in Ceph",
         _disks_in_ceph,
         "no server can be built here: ceph.conf, the user's keyring and the pool must be there, see"
         " docs/how-to/keep-disks-in-ceph.md",
         "",
+    ),
+    Check(
+        "QEMU's drivers of Ceph and iSCSI",
+        _block_drivers,
+        "guests here have no volumes behind iSCSI, and no volumes or disks in Ceph",
+        _apt(PACKAGE),
+        needed=False,
+    ),
+    Check(
+        "tgtd",
+        _tgtd,
+        "it serves the volumes of the configured iSCSI backend",
+        _apt("tgt"),
     ),
     Check(
         "Open vSwitch",

@@ -103,6 +103,8 @@ def _places(
         yield _Place("export of a volume", name, backend.exports, records.known_exports)
     folder = Path(options.image.filesystem_store_datadir or state / "images")
     yield _Place("image", str(folder), partial(_files, folder), records.known_images)
+    staging = folder / "staging"
+    yield _Place("image on its way", str(staging), partial(_files, staging), records.known_uploads)
     if options.image.backend == "rbd":
         yield _images_in_ceph(options.image, closing)
     if options.libvirt.images_type == "rbd":

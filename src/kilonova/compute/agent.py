@@ -347,6 +347,7 @@ class Agent:
 
     def _tidy(self) -> None:
         """Do what could not be done while the conductor, or the hypervisor, did not answer."""
+        self._parts.driver.mend()
         self._refresh_all()
         if not self._worker.untidy.is_set():
             return

@@ -68,11 +68,17 @@ class Journal:
 
     @contextmanager
     def step(
-        self, name: str, *, undo: Callable[[], None] | None = None, shows: TaskState | None = None
+        self,
+        name: str,
+        *,
+        undo: Callable[[], None] | None = None,
+        shows: TaskState | None = None,
+        asks: bool = False,
     ) -> Iterator[Step]:
         """One step. ``undo`` is kept before the step begins: half a step must be undone too.
 
-        ``shows``: the server's task state from here on.
+        ``shows``: the server's task state from here on. ``asks``: the conductor is asked, however lately it
+        was.
         """
         if self._cancel.is_set():
             raise StaleEpoch(f"operation {self._work.operation_id} has moved on")
@@ -80,7 +86,7 @@ class Journal:
             self._undos.append((name, undo))
         begun = StepRecord(name=name, started_at=now())
         with self._lock:
-            if shows is None and time.monotonic() < self._fresh_until:
+            if shows is None and not asks and time.monotonic() < self._fresh_until:
                 self._begun = begun
             else:
                 self._tell(begun, shows, self.ask)

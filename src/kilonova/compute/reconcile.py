@@ -115,6 +115,7 @@ def _adopt_in_turn(
         parts.driver.resume_build(server_id)
         state = PowerState.RUNNING
     parts.driver.drop_snapshot(server_id)
+    parts.driver.end_mirrors(server_id)
     if interfaces.differ(parts, server_id, vifs) or server_volumes.may_differ(
         parts, server_id, record.volumes
     ):

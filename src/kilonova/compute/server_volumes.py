@@ -2,8 +2,11 @@
 
 prepare_block_devices: the conductor makes and connects a build's volumes; the host waits for them.
 attach_volume: the way there, then the guest gets its device. detach_volume: the guest lets go of it.
-swap_volume: the guest goes on with another one. Every one looks before it acts. What a host needs to reach a
-volume is asked for each time, and kept nowhere but in what QEMU is told.
+swap_volume: all is copied to another one, then the guest goes on with that. Every one looks before it acts.
+What a host needs to reach a volume is asked for each time, and kept nowhere but in what QEMU is told.
+
+A volume is let go of by the host's word alone that its guest has nothing of it: work that brings one, and of
+which nobody knows how it went, stays open (actions.VOLUME_COMES), also past its deadline.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from kilonova.compute.parts import Parts
 from kilonova.compute.word import wait
 from kilonova.domain.actions import ATTACH_VOLUME, DETACH_VOLUME, SWAP_VOLUME
 from kilonova.domain.block_devices import AttachedVolume
+from kilonova.domain.clock import now
 from kilonova.domain.errors import BuildFailed, NotFound
 from kilonova.domain.messages import (
     BlockDevices,
@@ -96,12 +100,11 @@ def change_volumes(parts: Parts, work: Work, journal: Journal, cancel: Cancel) -
 
 
 def _attach(parts: Parts, work: Work, journal: Journal, _cancel: Cancel) -> None:
-    volume = _connected(parts, work, journal)
-
     def take_back() -> None:
-        parts.driver.detach_volume(work.server_id, volume.volume_id, _SOON, Cancel())
+        parts.driver.detach_volume(work.server_id, str(work.payload["volume_id"]), _SOON, Cancel())
 
-    with journal.step("attach_volume", undo=take_back):
+    volume = _connected(parts, work, journal, take_back)
+    with journal.step("attach_volume"):
         parts.driver.attach_volume(work.spec, volume)
 
 
@@ -113,13 +116,20 @@ def _detach(parts: Parts, work: Work, journal: Journal, cancel: Cancel) -> None:
 
 
 def _swap(parts: Parts, work: Work, journal: Journal, cancel: Cancel) -> None:
-    volume = _connected(parts, work, journal)
-    with journal.step("swap_volume"):
-        parts.driver.swap_volume(work.spec, str(work.payload["old_volume_id"]), volume, cancel)
+    """Before the guest goes over to it the conductor is asked whether the new volume is still its to have."""
+    old_id = str(work.payload["old_volume_id"])
+    volume = _connected(parts, work, journal, lambda: parts.driver.end_mirrors(work.server_id))
+    with journal.step("mirror_volume"):
+        parts.driver.mirror_volume(work.spec, old_id, volume, max(0.0, work.deadline - now()), cancel)
+    with journal.step("swap_volume", asks=True):
+        parts.driver.swap_volume(work.server_id, old_id, volume.volume_id)
 
 
-def _connected(parts: Parts, work: Work, journal: Journal) -> AttachedVolume:
-    with journal.step("connect_volume"):
+def _connected(parts: Parts, work: Work, journal: Journal, undo: Callable[[], None]) -> AttachedVolume:
+    """``undo``: the guest has nothing of the volume, whatever was done in an earlier life of the work."""
+    with journal.step("connect_volume", undo=undo):
+        if now() >= work.deadline:
+            raise BuildFailed("it did not end in time")
         return _ask(parts, work, journal, "connect_volume").volumes[0]
 
 
@@ -138,10 +148,14 @@ def may_differ(parts: Parts, server_id: str, volumes: list[str] | None) -> bool:
 
 
 def refresh_volumes(parts: Parts, record: ServerRecord) -> None:
-    """The guest has no volume that the record has not, and sees how large those are that it has."""
+    """The guest has no volume that the record has not, writes to no other, and sees how large those are that
+    it has."""
     server_id = record.spec.server_id
     if record.volumes is None:
         return
+    parts.faults.reach("refresh_interfaces.end_mirrors.before")
+    parts.driver.end_mirrors(server_id)
+    parts.faults.reach("refresh_interfaces.end_mirrors.after")
     for volume_id in parts.driver.volumes(server_id):
         if volume_id in record.volumes:
             parts.driver.resize_volume(server_id, volume_id, record.volumes[volume_id])

@@ -14,6 +14,7 @@ from kilonova.compute.parts import Parts
 from kilonova.compute.reconcile import is_placed_here
 from kilonova.compute.renewals import Renewals
 from kilonova.compute.running import Running, Task
+from kilonova.domain.actions import SWAP_VOLUME, VOLUME_COMES
 from kilonova.domain.errors import BuildAborted, KilonovaError, StaleEpoch, Unavailable
 from kilonova.domain.messages import Finished, Nothing, Work
 from kilonova.domain.servers import PowerState
@@ -21,7 +22,7 @@ from kilonova.engine.ticker import Ticker
 
 _log = log.get("compute")
 
-_TAKES = snapshot.KINDS | {"shelve"}
+_TAKES = snapshot.KINDS | {"shelve", SWAP_VOLUME}
 """Work that keeps a copy of a disk until it ends."""
 
 Perform = Callable[[Task, Journal], PowerState]
@@ -101,6 +102,8 @@ class Worker:
                 # The guest waits, whole, and the records have it ACTIVE: it is let run when that can be done.
                 _log.warning("guest_waits_for_its_start", error=words(error.cause))
                 self.untidy.set()
+            elif task.work.kind in VOLUME_COMES and isinstance(error, Unavailable):
+                _log.warning("volume_perhaps_there", kind=task.work.kind, error=words(error))
             else:
                 self._failed(task.work, journal, error)
             return None
@@ -115,8 +118,9 @@ class Worker:
             _log.warning("work_failed", kind=work.kind, error=journal.failure(cause))
         else:
             _log.exception("work_failed", kind=work.kind)
-        if not isinstance(error, FailedAfterCommit):
-            self._undo(journal)
+        undone = isinstance(error, FailedAfterCommit) or self._undo(journal)
+        if not undone and work.kind in VOLUME_COMES:
+            return  # it stays open: it is tried again when the lease runs out
         self._finish(work, journal, error=cause)
 
     def _finish(
@@ -156,6 +160,9 @@ class Worker:
             # The next comparison with the records will see.
             _log.warning("work_left", kind=work.kind, error=error.message)
 
-    def _undo(self, journal: Journal) -> None:
-        if not journal.undo():
+    def _undo(self, journal: Journal) -> bool:
+        """Whether all of it worked."""
+        clean = journal.undo()
+        if not clean:
             self.untidy.set()
+        return clean

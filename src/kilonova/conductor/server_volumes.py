@@ -141,11 +141,13 @@ def _complete(parts: Parts, message: PrepareBlockDevices, devices: Sequence[Bloc
 def server_volumes(parts: Parts, message: ServerVolumes) -> BlockDevices:
     """Of a server on the host that asks, whose guest is about to be started: the ways are asked for anew."""
     _check_placed(parts, message)
+    parts.faults.reach("server_volumes.check.after")
     with parts.db.read() as conn:
         server = servers.for_host(conn, message.server_id)
         devices = block_devices.of_server(conn, message.server_id)
         there = parts.volumes.attached([message.server_id]).get(message.server_id, [])
     own = [device for device in devices if device.attachment_id in there]  # not what was forced away
+    parts.faults.reach("volume_connect.begin.before")
     volumes = _connected(
         parts, server.spec, own, message.connector.of(message.host), partial(_check_placed, parts, message)
     )

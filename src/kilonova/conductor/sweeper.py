@@ -11,6 +11,7 @@ from kilonova import log
 from kilonova.conductor import actions, build, delete, interfaces, server_volumes, shelve, volumes
 from kilonova.conductor.parts import Parts
 from kilonova.conductor.reports import METHOD_OF_KIND
+from kilonova.domain.actions import VOLUME_COMES
 from kilonova.domain.clock import now
 from kilonova.domain.errors import KilonovaError, RolledBack, StaleEpoch
 from kilonova.domain.messages import PerformOperation
@@ -39,7 +40,10 @@ def sweep(parts: Parts) -> None:
         aged = idempotency.any_before(conn, _oldest_key(parts))
     for row in overdue:
         with log.bound(request_id=row.request_id):
-            _end(parts, row.id, row.kind)
+            if row.kind in VOLUME_COMES:
+                _give_again(parts, row)  # if nobody works on it: its host ends it
+            else:
+                _end(parts, row.id, row.kind)
     for row in expired:
         with log.bound(request_id=row.request_id):
             _log.info("operation_taken_up_again", operation=row.id, kind=row.kind, host=row.host)

@@ -69,6 +69,17 @@ def flatten(source: Path | str, source_format: str, target: Path, cancel: Cancel
     _run(*arguments, cpu=_CONVERT_CPU_SECONDS, timeout=_CONVERT_TIMEOUT, cancel=cancel)
 
 
+def has_driver(name: str) -> bool:
+    """Whether QEMU here knows the protocol (``rbd``, ``iscsi``). BuildFailed: there is no qemu-img."""
+    try:
+        _run("info", "--image-opts", f"driver={name}")
+    except BuildFailed as error:  # it has been told of no image
+        if "is not installed" in error.message:
+            raise
+        return "Unknown driver" not in error.message
+    return True
+
+
 def _run(
     *arguments: str, cpu: int = _CPU_SECONDS, timeout: float = _TIMEOUT, cancel: Cancel | None = None
 ) -> str:

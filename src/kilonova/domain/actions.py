@@ -123,6 +123,9 @@ ACTIONS: dict[str, Action] = {
 
 ATTACH_INTERFACE, DETACH_INTERFACE = "attach_interface", "detach_interface"
 ATTACH_VOLUME, DETACH_VOLUME, SWAP_VOLUME = "attach_volume", "detach_volume", "swap_volume"
+VOLUME_COMES = frozenset({ATTACH_VOLUME, SWAP_VOLUME})
+"""These end by the word of the host alone, also past their deadline: while nobody knows whether a guest
+writes to the volume, nobody else may have it."""
 INTERFACES_CHANGE_IN = _states(_V.ACTIVE, _V.PAUSED, _V.STOPPED)
 """NICs come and go without a task state: the server stays what it is, whatever becomes of them."""
 VOLUMES_CHANGE_IN = INTERFACES_CHANGE_IN

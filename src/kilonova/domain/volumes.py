@@ -149,13 +149,17 @@ class RbdConnection(msgspec.Struct, frozen=True, kw_only=True, tag="rbd"):
 
 
 class IscsiConnection(msgspec.Struct, frozen=True, kw_only=True, tag="iscsi"):
-    """A LUN of a target; CHAP. The password is for the one connection and in no record."""
+    """A LUN of a target; CHAP. The password is for the one connection and in no record, nor in what is logged
+    of a message that has it."""
 
     portal: str
     iqn: str
     lun: int
     username: str = ""
     password: str = ""
+
+    def __repr__(self) -> str:
+        return f"IscsiConnection({self.portal}, {self.iqn}, lun={self.lun}, username={self.username!r})"
 
 
 Connection = FileConnection | RbdConnection | IscsiConnection

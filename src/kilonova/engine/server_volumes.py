@@ -308,7 +308,8 @@ def _accept(
 ) -> Work:
     """The operation, which is the host's from the beginning, and what the host is to do."""
     lease, created = parts.config.operations.lease, now()
-    deadline = created + parts.config.operations.action_timeout
+    limits = parts.config.operations
+    deadline = created + (limits.copy_timeout if action == actions.SWAP_VOLUME else limits.action_timeout)
     row = new_operation(action, action, server.id, server.project_id, context, deadline)
     row |= {"host": server.host, "owner": operations.agent(server.host), "epoch": 1}
     row |= {"lease_until": created + lease, "payload": payload}

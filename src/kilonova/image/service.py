@@ -29,7 +29,6 @@ from kilonova.domain.images import (
     HASH_ALGORITHM,
     PACKED_CONTAINERS,
     Image,
-    ImageData,
     ImageQuery,
     ImageStatus,
 )
@@ -39,6 +38,7 @@ from kilonova.image.base import ImageStore, Stores
 from kilonova.image.members import Members
 from kilonova.image.raw import CONVERTED, Converter
 from kilonova.image.upload import Source, Upload
+from kilonova.image.writers import Writers
 from kilonova.store import image_lists, images
 from kilonova.store.database import Database
 
@@ -51,41 +51,51 @@ class Images:
     """Images of all projects. Every operation says who asks, and sees only what that caller may see."""
 
     def __init__(
-        self, db: Database, store: ImageStore | Stores, config: Config, converter: Converter | None = None
+        self,
+        db: Database,
+        store: ImageStore | Stores,
+        config: Config,
+        converter: Converter | None = None,
+        writers: Writers | None = None,
     ) -> None:
-        """``converter``: for a store that keeps disks."""
+        """``converter``: for a store that keeps disks. ``writers``: of the processes of this machine; without
+        it, this one."""
         self._db = db
         self.stores = store if isinstance(store, Stores) else Stores(store)
         self._converter = converter
-        self._cut: list[str] = []
-        self._dying: list[str] = []
-        """What a kill left, as recover() found it."""
+        self._writers = writers or Writers()
         self._config = config
         self.members = Members(db)
 
     def recover(self) -> bool:
-        """Call once at start, before the first request, in the one process that serves this store.
-
-        An upload that was cut by a kill is queued again and may be repeated; a delete is finished. False: the
-        store did not let go of all of it yet, and resume() must be called later.
-        """
-        with self._db.read() as conn:
-            self._cut = images.in_status(conn, ImageStatus.SAVING)
-            self._dying = images.in_status(conn, ImageStatus.PENDING_DELETE)
+        """Call once at start, before the first request, in the first process that serves this folder: as
+        resume(), and uploads that do not say whose they are count as cut off, too."""
+        with self._db.write() as conn, self._writers.writes() as token:
+            for image_id, by in images.saving(conn).items():
+                if by is None:
+                    images.take_over(conn, image_id, None, token)
         return self.resume()
 
     def resume(self) -> bool:
-        """Go on with what recover() began; whether it is done."""
-        self._cut = [image_id for image_id in self._cut if not self._give_up_saving(image_id)]
-        self._dying = [image_id for image_id in self._dying if not self._bury(image_id)]
-        return not self._cut and not self._dying
+        """End what was cut off, by a kill or by a store that was away: an upload is queued again and may be
+        repeated, a delete is finished. What others do, here or on other machines, is left to them.
 
-    def bury(self) -> None:
-        """What others, in their transactions, have said to be deleted: its bytes go, and then its record."""
+        False: the store did not let go of all of it yet, and this must be called again.
+        """
+        with self._db.read() as conn:
+            saving = images.saving(conn)
+        cut = {image_id: by for image_id, by in saving.items() if by and self._writers.is_over(by)}
+        left = [image_id for image_id, by in cut.items() if not self._end_cut(image_id, by)]
+        self._writers.forget([by for image_id, by in saving.items() if by and image_id in left])
+        return self.bury() and not left
+
+    def bury(self) -> bool:
+        """What others, in their transactions, have said to be deleted: its bytes go, and then its record.
+        Whether all is gone."""
         with self._db.read() as conn:
             dying = images.in_status(conn, ImageStatus.PENDING_DELETE)
-        for image_id in dying:
-            self._bury(image_id)
+        left = [image_id for image_id in dying if not self._bury(image_id)]
+        return not left
 
     def create(self, context: RequestContext, values: Mapping[str, Any]) -> Image:
         """A queued image with these attributes; whatever is no attribute is a property."""
@@ -168,21 +178,26 @@ class Images:
         """
         if expected is not None and expected > self._config.image.max_size:
             raise TooLarge(f"The incoming image is too large: {expected} bytes are announced")
-        image = self._start_saving(context, image_id)
-        assert image.disk_format is not None
-        assert image.container_format is not None
-        upload = Upload(source, image.disk_format, image.container_format, expected)
-        try:
-            self._keep(image, upload)
-        except BaseException as error:
-            _log.info("upload_failed", image=image_id, reason=str(error))
-            self._give_up_saving(image_id)
-            raise
+        with self._writers.writes() as token:
+            image = self._start_saving(context, image_id, token)
+            assert image.disk_format is not None
+            assert image.container_format is not None
+            upload = Upload(source, image.disk_format, image.container_format, expected)
+            try:
+                self._keep(image, upload, token)
+            except BaseException as error:
+                _log.info("upload_failed", image=image_id, reason=str(error))
+                self._give_up_saving(image_id, token)
+                raise
 
     def reset_upload(self, image_id: str) -> None:
         """For who knows that the upload to it was cut off: it may be done again. Unavailable: not yet, for
-        the store does not let go of what came."""
-        if not self._give_up_saving(image_id):
+        somebody is at it, or the store does not let go of what came."""
+        with self._db.read() as conn:
+            by = images.saver(conn, image_id)
+        if by is not None and self._writers.is_over(by) is False:
+            raise Unavailable(f"Image {image_id} is being written.")
+        if not self._end_cut(image_id, by):
             raise Unavailable(f"The store does not let go yet of what came of image {image_id}.")
 
     def download(self, context: RequestContext, image_id: str) -> tuple[Image, BinaryIO | None]:
@@ -256,7 +271,7 @@ class Images:
                 raise Forbidden(f"Not allowed to {action} image in status '{image.status}'")
             images.change_status(conn, image_id, [found], to)
 
-    def _start_saving(self, context: RequestContext, image_id: str) -> Image:
+    def _start_saving(self, context: RequestContext, image_id: str, token: str) -> Image:
         with self._db.write() as conn:
             image = images.get(conn, access.reader(context), image_id, for_update=True)
             if image is None:
@@ -267,10 +282,10 @@ class Images:
             missing = [name for name in ("disk_format", "container_format") if not getattr(image, name)]
             if missing:
                 raise BadRequest(f"Properties {', '.join(missing)} must be set prior to saving data.")
-            images.change_status(conn, image_id, [ImageStatus.QUEUED], ImageStatus.SAVING)
+            images.begin_saving(conn, image_id, token)
         return image
 
-    def _keep(self, image: Image, upload: Upload) -> None:
+    def _keep(self, image: Image, upload: Upload, token: str) -> None:
         """The image is active with these bytes, or, where the store keeps disks, with the disk in them."""
         store, largest, disk_format = self.stores.default, self._config.image.max_size, image.disk_format
         packed = image.container_format != "bare"
@@ -281,28 +296,33 @@ class Images:
                 upload = Upload(file, "raw", "bare", None)
                 store.put(image.id, upload, self._config.image.max_converted_size)
             disk_format = "raw"
-        self._activate(image.id, upload.data, disk_format=disk_format, store=store.name)
+        found = msgspec.structs.asdict(upload.data) | {"disk_format": disk_format, "store": store.name}
+        self._activate(image.id, token, os_hash_algo=HASH_ALGORITHM, **found)
 
-    def _activate(self, image_id: str, data: ImageData, **values: Any) -> None:
-        found = msgspec.structs.asdict(data) | values
+    def _activate(self, image_id: str, token: str, **values: Any) -> None:
         with self._db.write(durable=True) as conn:
-            if not images.change_status(
-                conn,
-                image_id,
-                [ImageStatus.SAVING],
-                ImageStatus.ACTIVE,
-                os_hash_algo=HASH_ALGORITHM,
-                **found,
-            ):
+            if not images.end_saving(conn, image_id, token, ImageStatus.ACTIVE, **values):
                 raise NotFound(f"Image {image_id} was deleted during the upload.")
 
-    def _give_up_saving(self, image_id: str) -> bool:
+    def _end_cut(self, image_id: str, by: str | None) -> bool:
+        """Of an upload that nobody goes on with. It is taken over before a byte goes: whoever it was of, it
+        cannot become active any more."""
+        with self._writers.writes() as token:
+            with self._db.write(durable=True) as conn:
+                if not images.take_over(conn, image_id, by, token):
+                    return True  # it ended, or another was quicker
+            return self._give_up_saving(image_id, token)
+
+    def _give_up_saving(self, image_id: str, token: str) -> bool:
         """Queued again, with no bytes; or gone, if it was deleted meanwhile. False: saving stays, for the
-        store did not let go of the bytes."""
+        store did not let go of the bytes. Nothing if the bytes are another's by now."""
+        with self._db.read() as conn:
+            if images.saver(conn, image_id) != token:
+                return True
         if not self._remove_data(image_id):
             return False
         with self._db.write(durable=True) as conn:
-            images.change_status(conn, image_id, [ImageStatus.SAVING], ImageStatus.QUEUED)
+            images.end_saving(conn, image_id, token, ImageStatus.QUEUED)
             images.mark_deleted(conn, image_id)
         return True
 

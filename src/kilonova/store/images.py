@@ -15,7 +15,7 @@ from kilonova.store import dialect
 from kilonova.store.schema.images import image_members, image_properties, image_tags, images
 from kilonova.store.statement import Statement
 
-COLUMNS = [column for column in images.c if column.name != "deleted_at"]
+COLUMNS = [column for column in images.c if column.name not in ("deleted_at", "saved_by")]
 _GONE = (ImageStatus.PENDING_DELETE, ImageStatus.DELETED)
 LIVE = sa.and_(*(images.c.status != gone for gone in _GONE))
 
@@ -112,6 +112,42 @@ def change_status(
     """UPDATE images SET status = to, … WHERE id = … AND status IN (found); False if it was not."""
     query = images.update().where(images.c.id == image_id, images.c.status.in_(list(found)))
     return conn.execute(query.values(status=to, updated_at=now(), **values)).rowcount == 1
+
+
+def begin_saving(conn: sa.Connection, image_id: str, token: str) -> bool:
+    """Of an image that is queued; False if it is not."""
+    return change_status(conn, image_id, [ImageStatus.QUEUED], ImageStatus.SAVING, saved_by=token)
+
+
+def end_saving(conn: sa.Connection, image_id: str, token: str, to: ImageStatus, **values: Any) -> bool:
+    """If it is still saving, and by who has that token; False if not."""
+    query = images.update().where(
+        images.c.id == image_id, images.c.status == ImageStatus.SAVING, images.c.saved_by == token
+    )
+    return conn.execute(query.values(status=to, updated_at=now(), **values)).rowcount == 1
+
+
+def take_over(conn: sa.Connection, image_id: str, before: str | None, token: str) -> bool:
+    """Its upload was cut off: whoever it was of cannot end it any more. False if it is not as it was."""
+    query = images.update().where(
+        images.c.id == image_id,
+        images.c.status == ImageStatus.SAVING,
+        images.c.saved_by.is_not_distinct_from(before),
+    )
+    return conn.execute(query.values(saved_by=token)).rowcount == 1
+
+
+def saver(conn: sa.Connection, image_id: str) -> str | None:
+    """The token of who wrote its bytes last, also if it was deleted meanwhile."""
+    query = sa.select(images.c.saved_by).where(images.c.id == image_id)
+    found: str | None = conn.execute(query).scalar_one_or_none()
+    return found
+
+
+def saving(conn: sa.Connection) -> dict[str, str | None]:
+    """Image → the token of who writes its bytes."""
+    query = sa.select(images.c.id, images.c.saved_by).where(images.c.status == ImageStatus.SAVING)
+    return {row.id: row.saved_by for row in conn.execute(query)}
 
 
 def mark_deleted(conn: sa.Connection, image_id: str) -> bool:

@@ -102,6 +102,12 @@ def known_images(conn: sa.Connection, ids: Collection[str]) -> set[str]:
     return _known(conn, query, images.c.id, ids)
 
 
+def known_uploads(conn: sa.Connection, ids: Collection[str]) -> set[str]:
+    """Images whose bytes are coming, or going."""
+    on_their_way = [ImageStatus.SAVING, ImageStatus.PENDING_DELETE]
+    return _known(conn, sa.select(images.c.id).where(images.c.status.in_(on_their_way)), images.c.id, ids)
+
+
 def known_servers(conn: sa.Connection, host: str | None, ids: Collection[str]) -> set[str]:
     """Those that live and are on that host, or on none yet; None: on any."""
     query = sa.select(servers.c.id).where(servers.c.deleted_at.is_(None))

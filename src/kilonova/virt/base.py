@@ -145,9 +145,21 @@ class Driver(Protocol):
     def detach_volume(self, server_id: str, volume_id: str, patience: float, cancel: Cancel) -> None:
         """The guest has no such volume; else as detach_interface()."""
 
-    def swap_volume(self, spec: BuildSpec, volume_id: str, new: AttachedVolume, cancel: Cancel) -> None:
-        """The guest, which is on, goes on with ``new`` in its place, which holds all that the other did.
-        BuildFailed: it goes on with the old one. Nothing if it has the new one already."""
+    def mirror_volume(
+        self, spec: BuildSpec, volume_id: str, new: AttachedVolume, timeout: float, cancel: Cancel
+    ) -> None:
+        """``new`` holds all that the volume of the guest, which is on, does, and what the guest writes from
+        now on is written to both, until swap_volume() or end_mirrors(), whatever is raised here. Another copy
+        of it is ended first. Nothing if the guest has the new one already. BuildFailed, also after
+        ``timeout`` seconds."""
+
+    def swap_volume(self, server_id: str, volume_id: str, new_id: str) -> None:
+        """The guest goes on with the other one, to which it was copied. BuildFailed: it was not. Nothing if
+        the guest has it already."""
+
+    def end_mirrors(self, server_id: str) -> None:
+        """Of none of its volumes a copy is under way: nothing more is written to them. Nothing without such a
+        guest."""
 
     def copy_volume(
         self, server_id: str, volume_id: str, to: AttachedVolume, begin: bool, patience: float
@@ -190,6 +202,9 @@ class Driver(Protocol):
 
     def drop_snapshot(self, server_id: str) -> None:
         """Nothing is kept, and nothing is being taken. Safe to call again."""
+
+    def mend(self) -> None:
+        """What could not be done to guests when it was due is tried again. To be called every few seconds."""
 
     def console_output(self, server_id: str, lines: int | None) -> str:
         """The last ``lines`` lines (all that are kept if None) of the serial console."""

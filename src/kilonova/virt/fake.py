@@ -47,6 +47,8 @@ class _Traces(msgspec.Struct, gc=False):
     """Tap → whether its link is up."""
     volumes: dict[str, int] = {}
     """Volume → GiB, as the guest knows it."""
+    mirrors: dict[str, str] = {}
+    """Volume → the one that all of it is being copied to."""
     has_snapshot: bool = False
     rescue_image: str = ""
 
@@ -282,16 +284,43 @@ class FakeDriver:
                 raise BuildFailed(f"guest {server_id} is paused, and cannot let go of a device")
             self._update(server_id, volumes=volumes)
 
-    def swap_volume(self, spec: BuildSpec, volume_id: str, new: AttachedVolume, cancel: Cancel) -> None:
-        self._step("swap_volume", cancel)
+    def mirror_volume(
+        self, spec: BuildSpec, volume_id: str, new: AttachedVolume, timeout: float, cancel: Cancel
+    ) -> None:
+        server_id = spec.server_id
         with self._changed:
-            volumes = dict(self._get(spec.server_id).volumes)
-            if new.volume_id in volumes:
+            had = self._get(server_id)
+            if new.volume_id in had.volumes:
                 return
-            if not self._is(spec.server_id, *_ACTIVE) or volume_id not in volumes:
-                raise BuildFailed(f"guest {spec.server_id} has no volume {volume_id} open")
+            if not self._is(server_id, *_ACTIVE) or volume_id not in had.volumes:
+                raise BuildFailed(f"guest {server_id} has no volume {volume_id} open")
+            self._update(server_id, mirrors={**had.mirrors, volume_id: new.volume_id})
+        self._step("mirror_volume", cancel)
+
+    def swap_volume(self, server_id: str, volume_id: str, new_id: str) -> None:
+        self._step("swap_volume")
+        with self._changed:
+            had = self._get(server_id)
+            volumes, mirrors = dict(had.volumes), dict(had.mirrors)
+            if new_id in volumes:
+                return
+            if mirrors.pop(volume_id, None) != new_id:
+                raise BuildFailed(f"no volume of guest {server_id} was copied to {new_id}")
             del volumes[volume_id]
-            self._update(spec.server_id, volumes={**volumes, new.volume_id: 0})
+            self._update(server_id, volumes={**volumes, new_id: 0}, mirrors=mirrors)
+
+    def end_mirrors(self, server_id: str) -> None:
+        with self._changed:
+            if self.mirrors(server_id):
+                self._step("end_mirrors")
+                self._update(server_id, mirrors={})
+
+    def mirrors(self, server_id: str) -> dict[str, str]:
+        """Volume → the one that it is being copied to."""
+        with self._changed:
+            had = self._servers.get(server_id)
+            on = had is not None and had.power_state in _ACTIVE
+            return dict(had.mirrors) if had is not None and on else {}
 
     def copy_volume(
         self, server_id: str, volume_id: str, to: AttachedVolume, begin: bool, patience: float
@@ -355,6 +384,9 @@ class FakeDriver:
             if had is not None and had.has_snapshot:
                 self._update(server_id, has_snapshot=False)
 
+    def mend(self) -> None:
+        """There is nothing that could not be done."""
+
     def console_output(self, server_id: str, lines: int | None) -> str:
         with self._changed:
             self._get(server_id)
@@ -405,6 +437,7 @@ class FakeDriver:
         awaits_start: bool | None = None,
         nics: dict[str, bool] | None = None,
         volumes: dict[str, int] | None = None,
+        mirrors: dict[str, str] | None = None,
         has_snapshot: bool | None = None,
         rescue_image: str | None = None,
     ) -> None:
@@ -423,6 +456,8 @@ class FakeDriver:
                 had.nics = nics
             if volumes is not None:
                 had.volumes = volumes
+            if mirrors is not None:
+                had.mirrors = mirrors
             if has_snapshot is not None:
                 had.has_snapshot = has_snapshot
             if rescue_image is not None:

@@ -207,11 +207,14 @@ def test_one_volume_takes_the_place_of_another(cloud: Cloud, volumes: Volumes) -
     assert volumes.of_guest(server_id) == {new}
     assert (volumes.status(old), volumes.status(new)) == ("available", "in-use")
     driver = cloud.where(server_id).driver
-    driver.failures["swap_volume"] = [BuildFailed("no")]
-    assert volumes.put(server_id, new, "admin", volumeId=volumes.make(3))[0] == 202
-    cloud.settled(server_id)
-    assert volumes.of(server_id) == [new]
-    assert volumes.status(new) == "in-use"
+    for step in ("mirror_volume", "swap_volume"):
+        another = volumes.make(3)
+        driver.failures[step] = [BuildFailed("no")]
+        assert volumes.put(server_id, new, "admin", volumeId=another)[0] == 202
+        cloud.settled(server_id)
+        assert volumes.of(server_id) == [new]
+        assert (volumes.status(new), volumes.status(another)) == ("in-use", "available")
+        assert driver.mirrors(server_id) == {}
     until(lambda: not cloud.unexplained(), PATIENCE, "all to be explained")
 
 
@@ -404,6 +407,7 @@ def test_an_attach_past_its_deadline_leaves_the_guest_without_it(cloud: Cloud, v
     assert volumes.attach(server_id, volume_id)[0] == 200
     assert volumes.of_guest(server_id) == {volume_id}
     cloud.deadlines_pass()
+    cloud.leases_run_out()
     cloud.sweep()
     cloud.settled(server_id)
     assert volumes.of(server_id) == []

@@ -83,10 +83,15 @@ def a_server_with_volumes(cloud: Cloud) -> None:
     assert cloud.ask("DELETE", f"{path}/{second}")[0] == 202
     cloud.settled(server)
     _attach(cloud, server, first)
-    assert _ask(cloud, "POST", f"/volumes/{first}/action", {"os-force_detach": {}}, "admin")[0] == 202
-    event = {"name": "volume-extended", "server_uuid": server, "tag": first}
+    extended = {"name": "volume-extended", "server_uuid": server, "tag": first}
     path = "/compute/v2.1/os-server-external-events"
-    assert cloud.ask("POST", path, {"events": [event]}, caller="admin")[0] in (200, 207)
+    assert cloud.ask("POST", path, {"events": [extended]}, caller="admin")[0] == 200
+    ((attachment,),) = cloud.sql("SELECT attachment_id FROM block_device_mappings WHERE volume_id = ?", first)
+    cloud.sql("DELETE FROM block_device_mappings WHERE volume_id = ?", first)
+    cloud.volumes.release(attachment)
+    changed = {"name": "network-changed", "server_uuid": server}
+    assert cloud.ask("POST", path, {"events": [changed]}, caller="admin")[0] == 200
+    until(lambda: first not in driver.volumes(server), PATIENCE, "the guest to let go of it")
     cloud.delete(server)
     cloud.gone(server)
     until(lambda: not cloud.unexplained(), PATIENCE, "all to be explained")
@@ -100,11 +105,18 @@ def volumes_that_do_not_come_nor_go(cloud: Cloud) -> None:
     cloud.bus.refused["change_volumes"] = 1
     _attach(cloud, server, volume)
     cloud.deadlines_pass()
+    cloud.leases_run_out()
     cloud.sweep()
     cloud.settled(server)
     cloud.bus.refused["change_volumes"] = 1
     _attach(cloud, server, volume)
     cloud.leases_run_out()
+    cloud.sweep()
+    cloud.settled(server)
+    cloud.bus.refused["change_volumes"] = 1
+    path = f"/compute/v2.1/servers/{server}/os-volume_attachments/{volume}"
+    assert cloud.ask("DELETE", path)[0] == 202
+    cloud.deadlines_pass()
     cloud.sweep()
     cloud.settled(server)
     until(lambda: not cloud.unexplained(), PATIENCE, "all to be explained")

@@ -37,7 +37,8 @@ _ACTS = (
     *("power_on", "power_off", "reboot", "pause", "unpause", "suspend", "resume"),
     *("attach_interface", "detach_interface", "set_link"),
     *("take_snapshot", "drop_snapshot", "rescue", "unrescue", "cache_image"),
-    *("attach_volume", "detach_volume", "swap_volume", "resize_volume"),
+    *("attach_volume", "detach_volume", "resize_volume"),
+    *("mirror_volume", "swap_volume", "end_mirrors"),
 )
 _ACTS_OF_STORE = (
     *("ensure_volume", "delete", "extend", "revert", "connect", "disconnect"),

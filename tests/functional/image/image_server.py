@@ -18,6 +18,7 @@ from kilonova.config import Config
 from kilonova.domain.context import RequestContext
 from kilonova.image.file import FileStore
 from kilonova.image.service import Images
+from kilonova.image.writers import Writers
 from kilonova.store.database import Database
 
 
@@ -40,7 +41,7 @@ log.setup()  # to stderr
 folder = Path(sys.argv[1])
 database = Database(f"sqlite:///{folder}/db.sqlite")
 database.create()
-images = Images(database, TellingStore(folder / "images"), Config())
+images = Images(database, TellingStore(folder / "images"), Config(), writers=Writers(folder / "writers"))
 images.recover()
 server = wsgi.Server(("127.0.0.1", 0), application([image.service(images)], authenticate), numthreads=3)
 server.gateway = bodies.Gateway

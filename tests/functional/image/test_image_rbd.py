@@ -24,6 +24,7 @@ from kilonova.image.file import FileStore
 from kilonova.image.raw import Converter
 from kilonova.image.rbd import RbdStore
 from kilonova.image.service import Images
+from kilonova.image.writers import Writers
 from kilonova.rbd import Cluster, Pool, Snapshot
 from kilonova.store.database import Database
 
@@ -56,7 +57,8 @@ def service(new_database: Callable[..., Database], pool: Pool, staging: Path, fi
     options = ImageConfig(backend="rbd", show_image_direct_url=True, max_converted_size=1 << 30)
     stores = Stores(RbdStore(pool), files)
     converter = Converter(staging, options.max_converted_size)
-    return Images(new_database(lambda _db: None), stores, Config(image=options), converter)
+    writers = Writers(staging.with_name("writers"))
+    return Images(new_database(lambda _db: None), stores, Config(image=options), converter, writers)
 
 
 @pytest.fixture
@@ -215,7 +217,12 @@ def test_what_a_kill_left_of_an_upload_goes_at_the_next_start(
     alice: Caller, service: Images, pool: Pool, staging: Path
 ) -> None:
     made = alice.create(disk_format="qcow2")
-    service._start_saving(authenticate("alice", "req-1"), made["id"])
+    killed = Writers(staging.with_name("writers"))
+    with killed.writes() as token:
+        service._start_saving(authenticate("alice", "req-1"), made["id"], token)
+        assert service.resume()
+        assert alice.show(made["id"])["status"] == "saving", "who writes it lives"
+        killed.close()
     pool.create(made["id"], MIB)
     for name in (made["id"], f"{made['id']}.raw"):
         (staging / name).write_bytes(b"half")

@@ -150,7 +150,7 @@ def test_port_security_and_address_pairs(alice: Caller, net: str) -> None:
     assert alice.refused_create("port", network_id=open_net, allowed_address_pairs=pairs) == required
 
 
-def test_update(alice: Caller, net: str, subnet: dict[str, Any]) -> None:
+def test_update(alice: Caller, admin: Caller, net: str, subnet: dict[str, Any]) -> None:
     port = alice.create("port", network_id=net)
     kept = port["fixed_ips"]
     changed = alice.update("port", port["id"], fixed_ips=[*kept, {"subnet_id": subnet["id"]}], name="n")
@@ -164,7 +164,9 @@ def test_update(alice: Caller, net: str, subnet: dict[str, Any]) -> None:
     again = alice.create("port", network_id=net, fixed_ips=[{"ip_address": "10.0.0.3"}])
     assert alice.refused_update("port", again["id"], fixed_ips=moved["fixed_ips"]) == (409, "IpAddressInUse")
     assert alice.get(f"/ports/{again['id']}")["port"]["fixed_ips"] == again["fixed_ips"]
-    assert alice.refused_update("port", again["id"], mac_address=port["mac_address"])[0] == 409
+    assert admin.refused_update("port", again["id"], mac_address=port["mac_address"])[0] == 409
+    assert alice.refused_update("port", again["id"], mac_address="fa:16:3e:12:34:56")[0] == 403
+    assert alice.update("port", again["id"], mac_address=again["mac_address"])["name"] == ""
     assert alice.refused_update("port", again["id"], network_id=net)[0] == 400
 
 

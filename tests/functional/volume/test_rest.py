@@ -69,7 +69,7 @@ def test_snapshots_that_fail(alice: Caller, admin: Caller, cloud: Volumes) -> No
 # --- attachments
 
 
-def test_an_attachment_from_promise_to_end(alice: Caller, bob: Caller, cloud: Volumes) -> None:
+def test_an_attachment_from_promise_to_end(alice: Caller, bob: Caller, admin: Caller, cloud: Volumes) -> None:
     volume = alice.create()
     made = attach(alice, volume)
     assert (made["status"], made["connection_info"]) == ("reserved", {})
@@ -83,7 +83,15 @@ def test_an_attachment_from_promise_to_end(alice: Caller, bob: Caller, cloud: Vo
     assert "secret" not in str(alice.get(path))
     alice.done("POST", f"{path}/action", {"os-complete": {}}, 204)
     (held,) = alice.volume(volume)["attachments"]
-    assert (held["server_id"], held["host_name"]) == (SERVER, "here")
+    assert (held["server_id"], held["host_name"]) == (SERVER, None), "hosts are an admin's to see"
+    assert admin.volume(volume)["attachments"][0]["host_name"] == "here"
+    assert alice.get(path)["attachment"]["connection_info"] == {}
+    assert admin.get(path)["attachment"]["connection_info"]["target_lun"] == 1
+    again = {"attachment": {"connector": CONNECTOR | {"host": "there"}}}
+    status, why = alice.refused("PUT", path, again)
+    assert (status, "here" in why) == (400, False)
+    assert alice.refused("GET", "/volumes", params={"sort": "host"})[0] == 400
+    assert admin.get("/volumes", sort="host:asc", all_tenants="1")["volumes"]
     assert alice.get("/attachments")["attachments"] == [
         {"id": made["id"], "volume_id": volume, "instance": SERVER, "status": "attached"}
     ]

@@ -411,6 +411,22 @@ def made_images(cloud: Volumes) -> int:
         return int(conn.exec_driver_sql("SELECT count(*) FROM images WHERE deleted_at IS NULL").scalar_one())
 
 
+def test_a_volume_that_is_being_copied_does_not_grow(alice: Caller, cloud: Volumes) -> None:
+    """Its copy would find it larger than it is to be itself, and fail."""
+    volume = alice.create()
+    cloud.backend.hold = "ensure_volume"
+    said = {"volume": {"size": 1, "source_volid": volume}}
+    copy = alice.done("POST", "/volumes", said)["volume"]["id"]
+    extend = {"os-extend": {"new_size": 2}}
+    status, message = alice.refused("POST", f"/volumes/{volume}/action", extend)
+    assert (status, "another volume is being made of it" in message) == (400, True)
+    cloud.backend.hold = ""
+    cloud.backend.go.set()
+    alice.settled(copy, "available")
+    alice.act(f"/volumes/{volume}", "os-extend", new_size=2)
+    alice.settled(volume, "available")
+
+
 def test_a_volume_goes_back_to_its_newest_snapshot(alice: Caller, cloud: Volumes) -> None:
     volume = alice.create()
     cloud.backend.made[volume] = (1, "old")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Literal
 
 import msgspec
@@ -37,7 +38,7 @@ def index(api: VolumeAPI, request: Request) -> Reply:
 
 
 def detail(api: VolumeAPI, request: Request) -> Reply:
-    return _list(api, request, "attachments/detail", views.attachment)
+    return _list(api, request, "attachments/detail", partial(views.attachment, request))
 
 
 def _list(api: VolumeAPI, request: Request, path: str, view: Any) -> Reply:
@@ -63,7 +64,9 @@ def _list(api: VolumeAPI, request: Request, path: str, view: Any) -> Reply:
 
 def show(api: VolumeAPI, request: Request, attachment_id: str) -> Reply:
     with api.db.read() as conn:
-        return Reply(body={"attachment": views.attachment(rules.find(conn, request.context, attachment_id))})
+        return Reply(
+            body={"attachment": views.attachment(request, rules.find(conn, request.context, attachment_id))}
+        )
 
 
 def create(api: VolumeAPI, request: Request) -> Reply:
@@ -77,7 +80,7 @@ def create(api: VolumeAPI, request: Request) -> Reply:
         )
     if connector is None:
         with api.db.read() as conn:
-            view = views.attachment(rules.find(conn, request.context, attachment_id))
+            view = views.attachment(request, rules.find(conn, request.context, attachment_id))
         return Reply(body={"attachment": view})
     try:
         return _connected(api, request, attachment_id, connector)
@@ -95,9 +98,7 @@ def update(api: VolumeAPI, request: Request, attachment_id: str) -> Reply:
     with api.db.read() as conn:
         before = rules.find(conn, request.context, attachment_id)
     if before.host not in (None, connector.host):
-        raise BadRequest(
-            f"Invalid input received: Attachment {attachment_id} is of host {before.host} already."
-        )
+        raise BadRequest(f"Invalid input received: Attachment {attachment_id} is of another host already.")
     return _connected(api, request, attachment_id, connector)
 
 
@@ -105,7 +106,7 @@ def _connected(api: VolumeAPI, request: Request, attachment_id: str, connector: 
     connection = rules.connect(api.parts, attachment_id, connector)
     with api.db.read() as conn:
         row = rules.find(conn, request.context, attachment_id)
-    view = views.attachment(row)
+    view = views.attachment(request, row)
     view["connection_info"] = connection_info(connection) | {
         "access_mode": row.attach_mode,
         "attachment_id": attachment_id,

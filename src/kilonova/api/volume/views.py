@@ -56,7 +56,7 @@ def _volume(request: Request, row: Row, types: Mapping[str, Row], held: Sequence
         "replication_status": None,
         "consistencygroup_id": None,
         "multiattach": bool(row.multiattach),
-        "attachments": [_in_volume(one) for one in held if one.status in _SHOWN],
+        "attachments": [_in_volume(request, one) for one in held if one.status in _SHOWN],
         "migration_status": None,
         "os-vol-tenant-attr:tenant_id": row.project_id,
     }
@@ -103,13 +103,18 @@ def _shown_metadata(row: Row, held: Sequence[Row]) -> dict[str, str]:
     return shown
 
 
-def _in_volume(attachment: Row) -> View:
+def sees_hosts(request: Request) -> bool:
+    """Hosts' names, and paths on them, are for admins and services, as in Cinder."""
+    return request.context.is_admin or request.context.is_service
+
+
+def _in_volume(request: Request, attachment: Row) -> View:
     return {
         "id": attachment.volume_id,
         "attachment_id": attachment.id,
         "volume_id": attachment.volume_id,
         "server_id": attachment.server_id,
-        "host_name": attachment.host,
+        "host_name": attachment.host if sees_hosts(request) else None,
         "device": attachment.mountpoint,
         "attached_at": iso8601_micro(attachment.attached_at),
     }
@@ -143,9 +148,9 @@ def attachment_summary(row: Row) -> View:
     return {"id": row.id, "volume_id": row.volume_id, "instance": row.server_id, "status": row.status}
 
 
-def attachment(row: Row) -> View:
+def attachment(request: Request, row: Row) -> View:
     """Its connection as it was given last, without what is secret in it."""
-    known = known_connection(row)
+    known = known_connection(row) if sees_hosts(request) else None
     info = {} if known is None else connection_info(known) | {"access_mode": row.attach_mode}
     return attachment_summary(row) | {
         "attach_mode": row.attach_mode,

@@ -69,9 +69,10 @@ def detail(api: VolumeAPI, request: Request) -> Reply:
 
 def _list(api: VolumeAPI, request: Request, path: str, detail: bool) -> Reply:
     window = queries.window(request)
+    keys = {name: key for name, key in store.KEYS.items() if name != "host" or views.sees_hosts(request)}
     with api.db.read() as conn:
         where = [*queries.of_project(request, table.c.project_id), *_filters(conn, request)]
-        rows = block_lists.page(conn, table, where, store.KEYS, window)
+        rows = block_lists.page(conn, table, where, keys, window)
         body: dict[str, Any] = {
             "volumes": views.volumes(conn, request, rows)
             if detail

@@ -33,6 +33,7 @@ from kilonova.image.base import Stores
 from kilonova.image.file import FileStore
 from kilonova.image.raw import Converter
 from kilonova.image.service import Images
+from kilonova.image.writers import Writers
 from kilonova.monitoring.watch import Watch
 from kilonova.network.builtin.announcer import Announcer
 from kilonova.network.builtin.service import BuiltinNetwork
@@ -41,7 +42,8 @@ from kilonova.store.database import Database
 from kilonova.volume.builtin.service import BuiltinVolumes
 
 _BURIAL_INTERVAL = 10.0
-"""Seconds until the bytes of an image go that others than the image API have deleted."""
+"""Seconds until the bytes of an image go that others than the image API have deleted, or whose upload nobody
+goes on with."""
 
 _RECOVERY_INTERVAL = 15.0
 """Seconds until it is tried again to end what a kill left of images."""
@@ -90,19 +92,22 @@ def bootstrap(db: Database, identity: Identity, state: Folder) -> bool:
 
 
 def open_images(config: Config, db: Database, folder: Path, closing: ExitStack) -> tuple[Images, Stores]:
-    """The image service over that folder. The first process there mends what a kill has left."""
+    """The image service over that folder. What a kill has left of a process of this machine is mended."""
     reserve = config.image.reserved_disk_mb << 20
     stores = _stores(config, FileStore(folder, reserve), closing)
     converter = Converter(folder / "staging", config.image.max_converted_size, reserve)
     closing.callback(converter.close)
-    images = Images(db, stores, config, converter if stores.default.keeps_disks else None)
+    writers = Writers(folder / ".writers")
+    closing.callback(writers.close)
+    images = Images(db, stores, config, converter if stores.default.keeps_disks else None, writers)
     lock = closing.enter_context((folder / ".lock").open("w"))
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if not images.recover():
-            _go_on_recovering(images, closing)
+        done = images.recover()
     except BlockingIOError:
-        pass  # others serve it: what is half done there, they are doing
+        done = images.resume()  # others serve it: what does not say whose it is may be theirs
+    if not done:
+        _go_on_recovering(images, closing)
     fcntl.flock(lock, fcntl.LOCK_SH)
     return images, stores
 
@@ -146,7 +151,7 @@ def serve(
     closing.callback(announcer.close)
     burials = Ticker("burials")
     closing.callback(burials.close)
-    burials.every(_BURIAL_INTERVAL, images.bury)
+    burials.every(_BURIAL_INTERVAL, images.resume)
     network = BuiltinNetwork(db, config, announcer.tell)
     volumes = BuiltinVolumes(db, bus, config, faults.reach)
     compute = ComputeAPI(

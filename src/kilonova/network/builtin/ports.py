@@ -113,7 +113,8 @@ def update(
     exact = {"fixed_ips"} if _exact(body) - {fixed.ip_address for fixed in port.fixed_ips} else set()
     _check_untouched(port, set(asked) | ({"fixed_ips"} if moves else set()))
     _check_rights(context, network, set(asked) | exact, "update_port")
-    if "mac_address" in asked:
+    if "mac_address" in asked:  # a new port's is its network's owner's, too, to choose
+        policy.admin_only(context, "rule:update_port:mac_address")
         _check_mac(conn, network.id, asked["mac_address"])
     wanted = msgspec.structs.replace(port, **asked)
     _check_pairs(wanted)

@@ -29,6 +29,8 @@ images = sa.Table(
     sa.Column("store", text(16)),
     # disk_image/tree_hash.py; NULL: it came when there was none.
     sa.Column("tree_hash", text(64)),
+    # While it is saving, and after: the token of who writes its bytes (image/writers.py). NULL: nobody says.
+    sa.Column("saved_by", text(64)),
     sa.Column("created_at", sa.Float, nullable=False, index=True),
     sa.Column("updated_at", sa.Float, nullable=False),
     sa.Column("deleted_at", sa.Float),

@@ -282,8 +282,16 @@ class LibvirtDriver:
     def detach_volume(self, server_id: str, volume_id: str, patience: float, cancel: Cancel) -> None:
         self._volumes.detach(server_id, volume_id, patience, cancel)
 
-    def swap_volume(self, spec: BuildSpec, volume_id: str, new: AttachedVolume, cancel: Cancel) -> None:
-        self._volumes.swap(spec, volume_id, new, cancel)
+    def mirror_volume(
+        self, spec: BuildSpec, volume_id: str, new: AttachedVolume, timeout: float, cancel: Cancel
+    ) -> None:
+        self._volumes.mirror(spec, volume_id, new, timeout, cancel)
+
+    def swap_volume(self, server_id: str, volume_id: str, new_id: str) -> None:
+        self._volumes.swap(server_id, volume_id, new_id)
+
+    def end_mirrors(self, server_id: str) -> None:
+        self._volumes.end_mirrors(server_id)
 
     def copy_volume(
         self, server_id: str, volume_id: str, to: AttachedVolume, begin: bool, patience: float
@@ -338,6 +346,9 @@ class LibvirtDriver:
 
     def drop_snapshot(self, server_id: str) -> None:
         self._snapshots.drop(server_id)
+
+    def mend(self) -> None:
+        self._snapshots.thaw_all()
 
     def console_output(self, server_id: str, lines: int | None) -> str:
         instance = self._folder.instance(server_id)

@@ -31,8 +31,8 @@ _UNDEFINE_ALL = (
 _ASKED_BEFORE = "in the process of unplug"
 """What QEMU says when a guest was asked to let go of a device, has not answered, and is asked again."""
 
-_AGENT_SECONDS = 30
-"""How long a guest's agent has for an answer."""
+_FREEZE_SECONDS, _THAW_SECONDS = 30, 10
+"""How long a guest's agent has for an answer. A thaw is tried again."""
 
 
 def _where(domain: Any) -> int:
@@ -219,21 +219,10 @@ class Guests:
         domain = self.get(server_id)
         flags = libvirt.VIR_DOMAIN_BLOCK_COPY_REUSE_EXT | libvirt.VIR_DOMAIN_BLOCK_COPY_TRANSIENT_JOB
         with translated(f"copy a disk of guest {server_id}"):
-            if not domain.blockJobInfo(name):
-                domain.blockCopy(name, target, {}, flags)
-
-    def is_copied(self, server_id: str, name: str) -> bool:
-        """Whether both have the same. BuildFailed: the copy ended before."""
-        domain = self.get(server_id)
-        with translated(f"look at the copy of a disk of guest {server_id}"):
-            job = domain.blockJobInfo(name)
-            if not job:
-                raise BuildFailed(f"the copy of a disk of guest {server_id} broke off")
-            ready = "ready='yes'" in str(domain.XMLDesc(0))
-            return bool(job["end"]) and job["cur"] == job["end"] and ready
+            domain.blockCopy(name, target, {}, flags)
 
     def end_copy(self, server_id: str, name: str, pivot: bool) -> None:
-        """The guest goes on with the target, or as before."""
+        """The guest goes on with the target, which has the same, or as before."""
         domain = self.get(server_id)
         with translated(f"end the copy of a disk of guest {server_id}"):
             domain.blockJobAbort(name, libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT if pivot else 0)
@@ -276,12 +265,13 @@ class Guests:
         """Its agent holds the file systems still, with nothing left to write."""
         domain = self.get(server_id)
         with translated(f"hold the file systems of guest {server_id} still"):
-            domain.agentSetResponseTimeout(_AGENT_SECONDS, 0)
+            domain.agentSetResponseTimeout(_FREEZE_SECONDS, 0)
             domain.fsFreeze()
 
     def thaw(self, server_id: str) -> None:
         domain = self.get(server_id)
         with translated(f"let the file systems of guest {server_id} go on"):
+            domain.agentSetResponseTimeout(_THAW_SECONDS, 0)
             domain.fsThaw()
 
     def undefine(self, server_id: str) -> None:

@@ -37,6 +37,8 @@ class Snapshots:
         self._disks = disks
         self._guests = guests
         self._watch = watch
+        self._held: set[str] = set()
+        """Of which it was said that they could not be thawed."""
 
     def take(self, server_id: str, cancel: Cancel) -> None:
         self._guests.get(server_id)
@@ -49,10 +51,10 @@ class Snapshots:
         if view is None or not view.is_active:
             self._disks.flatten(source, target, cancel)
             return
+        part = _part(target)
         with self.still(server_id):
             held = self._disks.hold(server_id)
             if held is None:
-                part = target.with_name(target.name + ".part")
                 self._begin(server_id, source, part)
         if held is None:
             self._await(server_id, cancel)
@@ -62,23 +64,45 @@ class Snapshots:
             self._disks.let_go(server_id)
 
     def drop(self, server_id: str) -> None:
-        self._give_up(server_id)
+        target = self._folder.instance(server_id).snapshot
+        part = _part(target)
+        if part.exists():  # libvirt makes it before the job begins: else that is not ours
+            self._give_up(server_id)
         self.thaw(server_id)
         self._disks.let_go(server_id)
-        target = self._folder.instance(server_id).snapshot
-        for path in (target, target.with_name(target.name + ".part")):
+        for path in (target, part):
             path.unlink(missing_ok=True)
 
-    def thaw(self, server_id: str) -> None:
-        """A guest whose file systems we held still, and died, goes on."""
+    def thaw(self, server_id: str) -> bool:
+        """A guest whose file systems were held still goes on; whether none is held any more. Else it is to be
+        tried again: libvirt is away, or the agent is still busy with holding them."""
         mark = self._folder.instance(server_id).frozen
         if not mark.exists():
-            return
+            return True
         try:
             self._guests.thaw(server_id)
-        except KilonovaError as error:  # it is off, or was started anew: nothing is held
-            _log.warning("not_thawed", server=server_id, reason=error.message)
+        except KilonovaError as error:
+            if self._is_on(server_id):
+                if server_id not in self._held:
+                    _log.warning("not_thawed", server=server_id, reason=error.message)
+                self._held.add(server_id)
+                return False
+        self._held.discard(server_id)
         mark.unlink(missing_ok=True)
+        return True
+
+    def thaw_all(self) -> None:
+        """Those that could not be thawed when it was due."""
+        for server_id in self._folder.server_ids():
+            self.thaw(server_id)
+
+    def _is_on(self, server_id: str) -> bool:
+        """Also if nobody knows now."""
+        try:
+            view = self._guests.look(server_id)
+        except KilonovaError:
+            return True
+        return view is not None and view.is_active
 
     def _begin(self, server_id: str, source: Source, target: Path) -> None:
         name = disk_xml.name_of(self._guests.document(server_id) or "", source)
@@ -123,6 +147,11 @@ class Snapshots:
                 self._watch.wait(server_id, lambda: self._guests.idle(server_id), _ENDS_WITHIN)
         except NotFound:
             return
+
+
+def _part(target: Path) -> Path:
+    """What is being written."""
+    return target.with_name(target.name + ".part")
 
 
 def _job(name: str, target: Path) -> ET.Element:

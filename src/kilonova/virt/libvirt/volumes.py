@@ -12,10 +12,10 @@ from xml.etree import ElementTree as ET
 from kilonova.cancel import Cancel
 from kilonova.config import Libvirt
 from kilonova.domain.block_devices import AttachedVolume, free_name
-from kilonova.domain.errors import BuildFailed, KilonovaError
+from kilonova.domain.errors import BuildFailed
 from kilonova.domain.servers import BuildSpec
 from kilonova.domain.volumes import HostConnector
-from kilonova.virt.libvirt import host
+from kilonova.virt.libvirt import host, reach
 from kilonova.virt.libvirt.guests import Guests
 from kilonova.virt.libvirt.secret_store import Store
 from kilonova.virt.libvirt.secrets import Secrets
@@ -25,8 +25,6 @@ from kilonova.virt.libvirt.xml.build import to_text
 from kilonova.virt.libvirt.xml.volume import VolumeDevice
 
 _GIB = 1 << 30
-_COPY_TIMEOUT = 24 * 3600.0
-"""Seconds: what bounds a copy is the deadline of who asked for it."""
 
 
 class GuestVolumes:
@@ -45,7 +43,9 @@ class GuestVolumes:
 
     @contextmanager
     def lent(self, server_id: str, volumes: Sequence[AttachedVolume]) -> Iterator[list[VolumeDevice]]:
-        """With what libvirt must know of them to start the guest, in the block."""
+        """With what libvirt must know of them to start the guest, in the block. BuildFailed: this host cannot
+        reach one."""
+        reach.check(volumes)
         with self._secrets.lent(server_id, volumes) as devices:
             yield devices
 
@@ -63,7 +63,10 @@ class GuestVolumes:
         name = volume.device_name
         if name in taken:  # by a CD, which has its name from us alone
             name = free_name(taken, volume.disk_bus)
-        with self.lent(server_id, [volume]) as (device,):
+        view = self._guests.look(server_id)
+        if view is not None and view.is_active:
+            reach.check([volume])
+        with self._secrets.lent(server_id, [volume]) as (device,):
             self._guests.attach(server_id, to_text(xml.device(device, name)), f"volume {volume.volume_id}")
 
     def detach(self, server_id: str, volume_id: str, patience: float, cancel: Cancel) -> None:
@@ -80,7 +83,9 @@ class GuestVolumes:
             if time.monotonic() >= end:
                 raise BuildFailed(f"guest {server_id} did not let go of its volume in {patience:g} s")
 
-    def swap(self, spec: BuildSpec, volume_id: str, new: AttachedVolume, cancel: Cancel) -> None:
+    def mirror(
+        self, spec: BuildSpec, volume_id: str, new: AttachedVolume, timeout: float, cancel: Cancel
+    ) -> None:
         server_id = spec.server_id
         document = self._guests.document(server_id) or "<domain/>"
         if xml.find(document, new.volume_id) is not None:
@@ -89,17 +94,25 @@ class GuestVolumes:
         if disk is None:
             raise BuildFailed(f"guest {server_id} has no volume {volume_id}")
         name = xml.name_of(disk)
-        if new.volume_id not in xml.mirror_of(disk):
+        if xml.swaps_to(disk) != new.volume_id:
             self._end_mirror(server_id, disk)
-        with self.lent(server_id, [new]) as (device,):
-            self._guests.begin_copy(server_id, name, to_text(xml.target(device)))
-            try:
-                copied = partial(self.is_copied, server_id, name)
-                self._watch.wait(server_id, copied, _COPY_TIMEOUT, cancel)
-            except KilonovaError:
-                self._guests.end_copy(server_id, name, pivot=False)
-                raise
-            self._guests.end_copy(server_id, name, pivot=True)
+            with self.lent(server_id, [new]) as (device,):
+                self._guests.begin_copy(server_id, name, to_text(xml.target(device)))
+        if not self._watch.wait(server_id, partial(self.is_copied, server_id, name), timeout, cancel):
+            raise BuildFailed(f"the copy of a volume of guest {server_id} did not end within {timeout:.0f} s")
+
+    def swap(self, server_id: str, volume_id: str, new_id: str) -> None:
+        document = self._guests.document(server_id) or "<domain/>"
+        if xml.find(document, new_id) is not None:
+            return
+        disk = xml.find(document, volume_id)
+        if disk is None or xml.swaps_to(disk) != new_id:
+            raise BuildFailed(f"no volume of guest {server_id} was copied to {new_id}")
+        self._guests.end_copy(server_id, xml.name_of(disk), pivot=True)
+
+    def end_mirrors(self, server_id: str) -> None:
+        for name in xml.swapping(self._guests.document(server_id) or "<domain/>"):
+            self._guests.end_copy(server_id, name, pivot=False)
 
     def _end_mirror(self, server_id: str, disk: ET.Element) -> None:
         """A copy of the disk to somewhere, if there is one, breaks off: it would keep the disk as it is."""
@@ -117,4 +130,8 @@ class GuestVolumes:
         return True if volume_id not in self.of(server_id) else None
 
     def is_copied(self, server_id: str, name: str) -> bool | None:
-        return True if self._guests.is_copied(server_id, name) else None
+        """Whether the disk and what it is copied to have the same now. BuildFailed: the copy broke off."""
+        disk = xml.named(self._guests.document(server_id) or "<domain/>", name)
+        if disk is None or not xml.mirror_of(disk):
+            raise BuildFailed(f"the copy of a disk of guest {server_id} broke off")
+        return True if xml.is_copied(disk) else None

@@ -76,7 +76,9 @@ class Tgt:
         self._try(_TARGET, _DELETE, {Refusal.NO_TARGET}, tid=tid, force=True)
 
     def new_disk(self, tid: int, path: Path) -> None:
+        """Whoever has it is told where it holds nothing, and what he discards is a hole of the file."""
         self._try(_DEVICE, _NEW, {Refusal.LUN_EXISTS}, tid=tid, lun=1, path=str(path), bstype="rdwr")
+        self._ask(_DEVICE, _UPDATE, tid=tid, lun=1, **{"targetOps thin_provisioning": "1"})
 
     def new_account(self, user: str, password: str) -> None:
         self._try(_ACCOUNT, _NEW, {Refusal.USER_EXISTS}, user=user, password=password)

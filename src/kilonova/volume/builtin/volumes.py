@@ -153,6 +153,8 @@ def extend(
             f"New size for extend must be greater than current size. "
             f"(current: {volume.size}, extended: {size_gb})."
         )
+    if is_read(conn, volume_id):
+        raise invalid_volume(f"Volume {volume_id} cannot grow while another volume is being made of it.")
     quotas.lock(conn, volume.project_id)
     kind = volume_types.get(conn, volume.volume_type_id)
     assert kind is not None

@@ -19,6 +19,7 @@ from kilonova.virt.libvirt.xml.build import element
 
 _UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 _NAMED = re.compile(f"volume-({_UUID})")
+_A_VOLUME = re.compile(f"volume-({_UUID})(?:/[0-9]+)?$")
 _ISCSI_PORT = "3260"
 
 
@@ -67,6 +68,33 @@ def ids(domain: str) -> set[str]:
     return {found for one in _all(domain) if (found := _volume_id(one)) is not None}
 
 
+def mirror_of(disk: ET.Element) -> str:
+    """Where QEMU copies it to now: a path, or a name in its store. Empty: nowhere."""
+    mirror = disk.find("mirror")
+    return "" if mirror is None else _where(mirror)
+
+
+def swaps_to(disk: ET.Element) -> str | None:
+    """The volume that it is being copied to; None if that is not so: a snapshot is no volume."""
+    found = _A_VOLUME.search(mirror_of(disk))
+    return None if found is None else found[1]
+
+
+def is_copied(disk: ET.Element) -> bool:
+    """Both have the same, and get the same."""
+    mirror = disk.find("mirror")
+    return mirror is not None and mirror.get("ready") == "yes"
+
+
+def swapping(domain: str) -> list[str]:
+    """The names of disks that are being copied to volumes."""
+    return [name_of(one) for one in _all(domain) if swaps_to(one) is not None]
+
+
+def named(domain: str, name: str) -> ET.Element | None:
+    return next((one for one in _all(domain) if name_of(one) == name), None)
+
+
 def names(domain: str) -> set[str]:
     """Of all disks and CDs: vda, …"""
     return {name_of(one) for one in _all(domain)}
@@ -77,32 +105,29 @@ def name_of(disk: ET.Element) -> str:
     return "" if found is None else found.get("dev", "")
 
 
-def mirror_of(disk: ET.Element) -> str:
-    """Where QEMU copies it to now: a path, or a name in its store. Empty: nowhere."""
-    source = disk.find("mirror/source")
-    return "" if source is None else source.get("file") or source.get("name") or ""
-
-
 def _all(domain: str) -> list[ET.Element]:
     root = ET.fromstring(domain)  # noqa: S314 - libvirt wrote it
     return root.findall("./devices/disk")
 
 
 def _volume_id(disk: ET.Element) -> str | None:
-    source = disk.find("source")
-    where = "" if source is None else source.get("file") or source.get("name") or ""
-    named = _NAMED.findall(where)
-    return named[-1] if named else disk.findtext("serial") or None
+    found = _NAMED.findall(_where(disk))
+    return found[-1] if found else disk.findtext("serial") or None
+
+
+def _where(place: ET.Element) -> str:
+    source = place.find("source")
+    return "" if source is None else source.get("file") or source.get("name") or ""
 
 
 def _cache(volume: AttachedVolume) -> str:
-    """What the guest flushed is safe in each of them. RBD's cache is QEMU's own; of a file the host's is left
-    out where that can be."""
+    """What the guest flushed is safe in each of them. RBD's cache is QEMU's own, and no other guest's; of a
+    file the host's is left out where that can be."""
     match volume.connection:
         case FileConnection(path=path):
             return "none" if supports_direct_reads(Path(path)) else "writeback"
         case RbdConnection():
-            return "writeback"
+            return "none" if volume.shareable else "writeback"
         case IscsiConnection():
             return "none"
 

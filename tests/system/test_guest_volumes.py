@@ -1,0 +1,404 @@
+"""Volumes of real guests, the same for every backend: files, Ceph, iSCSI.
+
+Booting is what takes time: one guest, of a volume in Ceph, has volumes of all of them one after another. The
+tests run in this order.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from tests.ceph import USER, Ceph
+from tests.ceph import installed as ceph_installed
+from tests.host_oracle import real_machine
+from tests.running import until
+from tests.system.cloud import SERVERS, Cloud, Guest
+from tests.system.shell import Shell
+from tests.tgt import Tgtd
+from tests.tgt import installed as tgt_installed
+
+from kilonova.cli.doctor import doctor
+from kilonova.rbd import Cluster
+from kilonova.volume.backends.tgt import Tgt
+
+pytestmark = pytest.mark.system
+GIB = 1 << 30
+KINDS = ("file", "iscsi", "rbd")
+VOLUMES = "/volume/v3/volumes"
+SNAPSHOTS = "/volume/v3/snapshots"
+NEWEST = {"OpenStack-API-Version": "volume 3.70"}
+METADATA = "http://169.254.169.254/openstack/latest/meta_data.json"
+SOON = 60.0
+COUNT = "; ".join(
+    ["n=$((n + 1))"]
+    + [f"printf %08d $n | dd of=/dev/{{}} bs=512 seek={at * 2048} conv=notrunc,fsync" for at in (8, 2046)]
+)
+"""Always first at one place, then at the other."""
+WRITE = "dd if=/dev/zero of=/dev/{} bs=4096 seek=4096 count=64 conv=notrunc,fsync"
+
+
+class Stores:
+    """The three, on the host that the tests are on."""
+
+    def __init__(self, folder: Path) -> None:
+        self.ceph = Ceph()
+        self.tgt = Tgtd(folder).start()
+        self.folder = folder
+
+    def config(self) -> str:
+        address, _, port = self.tgt.portal.partition(":")
+        return f"""
+[compute]
+report_interval = 1.0
+[libvirt]
+virt_type = "qemu"
+images_rbd_ceph_conf = "{self.ceph.conf}"
+[volume]
+quota_volumes = 50
+quota_snapshots = 50
+[volume.backends.file]
+driver = "file"
+path = "{self.folder}/files"
+[volume.backends.iscsi]
+driver = "iscsi"
+path = "{self.folder}/disks"
+target_ip_address = "{address}"
+target_port = {port}
+tgt_socket = "{self.tgt.address}"
+[volume.backends.rbd]
+driver = "rbd"
+rbd_user = "{USER}"
+rbd_ceph_conf = "{self.ceph.conf}"
+"""
+
+    def secrets(self) -> dict[str, str]:
+        """What nobody may read: Ceph's key, and the passwords of what iSCSI serves now."""
+        served = (self.folder / "disks").glob("*.exports")
+        return {"Ceph's key": self.ceph.key} | {
+            path.name: json.loads(path.read_text())["password"] for path in served
+        }
+
+    def left(self) -> list[str]:
+        """Files, targets, images of Ceph."""
+        cluster = Cluster(self.ceph.conf, USER)
+        pool = cluster.pool("volumes")
+        images = {*pool.names(), *pool.trashed()}
+        cluster.close()
+        files = [path.name for name in ("files", "disks") for path in (self.folder / name).iterdir()]
+        return [*files, *Tgt(self.tgt.address).targets(), *images]
+
+    def close(self) -> None:
+        self.ceph.remove()
+        self.tgt.kill()
+
+
+class World:
+    def __init__(self, cloud: Cloud, stores: Stores) -> None:
+        self.cloud = cloud
+        self.stores = stores
+        self.told: list[str] = []
+        """All that the API ever answered."""
+        until(self._has_backends, SOON, "all backends")
+        for kind in KINDS:
+            self._type(kind, kind, {})
+            self._type(f"{kind}-shared", kind, {"multiattach": "<is> True"})
+        self.network = cloud.up.network("10.91.7.0/24")
+        cloud.key("k")
+        root = {
+            "source_type": "image",
+            "uuid": cloud.image,
+            "destination_type": "volume",
+            "volume_type": "rbd",
+            "volume_size": 1,
+            "boot_index": 0,
+            "tag": "root",
+            "delete_on_termination": True,
+        }
+        with ThreadPoolExecutor(1) as pool:
+            booting = pool.submit(
+                cloud.boot, "vm", [self.network], "k", imageRef="", block_device_mapping_v2=[root]
+            )
+            volumes = {kind: self._volumes_of(kind) for kind in KINDS}
+            self.guest: Guest = booting.result()
+        self.volumes: dict[str, dict[str, str]] = volumes
+        (self.root,) = self.attached(self.guest.id)
+
+    # --- by the API
+    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Any:
+        status, answer = self.cloud.up.ask(method, path, body, (NEWEST if "/volume/" in path else headers))
+        self.told.append(json.dumps(answer))
+        assert status < 300, (method, path, answer)
+        return answer
+
+    def volume(self, kind: str, size: int = 1, **more: Any) -> str:
+        """It will be there soon."""
+        body = {"volume": {"size": size, "volume_type": kind, **more}}
+        return str(self.ask("POST", VOLUMES, body)["volume"]["id"])
+
+    def becomes(self, volume_id: str, status: str, path: str = VOLUMES) -> Any:
+        def found() -> Any:
+            shown = self.ask("GET", f"{path}/{volume_id}")[path.rpartition("/")[2][:-1]]
+            assert not shown["status"].startswith("error"), (shown, self.cloud.up.log()[-3000:])
+            return shown if shown["status"] == status else None
+
+        return until(found, SOON, f"{volume_id} to be {status}")
+
+    def attached(self, server_id: str) -> set[str]:
+        found = self.ask("GET", f"{SERVERS}/{server_id}/os-volume_attachments")["volumeAttachments"]
+        return {one["volumeId"] for one in found}
+
+    def attach(self, server_id: str, volume_id: str, **more: Any) -> None:
+        body = {"volumeAttachment": {"volumeId": volume_id, **more}}
+        self.ask("POST", f"{SERVERS}/{server_id}/os-volume_attachments", body)
+        self.becomes(volume_id, "in-use")
+
+    def detach(self, server_id: str, volume_id: str) -> None:
+        self.ask("DELETE", f"{SERVERS}/{server_id}/os-volume_attachments/{volume_id}")
+        self.becomes(volume_id, "available")
+
+    def extend(self, volume_id: str, size: int) -> None:
+        self.ask("POST", f"{VOLUMES}/{volume_id}/action", {"os-extend": {"new_size": size}})
+
+    def snapshot(self, volume_id: str) -> str:
+        """Whole."""
+        made = self.ask("POST", SNAPSHOTS, {"snapshot": {"volume_id": volume_id}})["snapshot"]["id"]
+        self.becomes(made, "available", SNAPSHOTS)
+        return str(made)
+
+    def _has_backends(self) -> bool:
+        pools = self.ask("GET", "/volume/v3/scheduler-stats/get_pools?detail=true")["pools"]
+        has = [pool["capabilities"] for pool in pools]
+        return [one["backend_state"] == "up" and one["free_capacity_gb"] > 1 for one in has] == [True] * 3
+
+    def _type(self, name: str, kind: str, specs: dict[str, str]) -> None:
+        specs = {"volume_backend_name": kind, **specs}
+        self.ask("POST", "/volume/v3/types", {"volume_type": {"name": name, "extra_specs": specs}})
+
+    def _volumes_of(self, kind: str) -> dict[str, str]:
+        """Available while the guest boots."""
+        made = {
+            "first": self.volume(kind),
+            "second": self.volume(kind, 2),
+            "shared": self.volume(f"{kind}-shared"),
+        }
+        for volume_id in made.values():
+            self.becomes(volume_id, "available")
+        return made
+
+
+@pytest.fixture(scope="module")
+def world(guest_image: Path) -> Iterator[World]:
+    if not (ceph_installed() and tgt_installed()):
+        pytest.skip("needs Ceph and tgt: tools/install-packages test")
+    with real_machine() as (up, oracle), stores_in(up.state.parent / "stores") as stores:
+        up.begin(stores.config())
+        stores.ceph.start()
+        up.wait_ready()
+        yield World(Cloud(up, oracle, guest_image), stores)
+
+
+@contextmanager
+def stores_in(folder: Path) -> Iterator[Stores]:
+    folder.mkdir(mode=0o711)
+    stores = Stores(folder)
+    try:
+        yield stores
+    finally:
+        stores.close()
+
+
+@pytest.fixture(scope="module")
+def inside(world: World) -> Iterator[Disks]:
+    world.guest.awaits_boot()
+    with Shell(world.guest) as shell:
+        yield Disks(shell)
+
+
+class Disks:
+    """Those of the guest, as it sees them itself."""
+
+    def __init__(self, shell: Shell) -> None:
+        self.run = shell.run
+
+    def of(self, volume_id: str) -> str:
+        """Its name there; empty if the guest has no such disk."""
+        look = f"cd /sys/block; for d in vd*; do [ $(cat $d/serial) != {volume_id[:20]} ] || echo $d; done"
+        return self.run(look)
+
+    def appears(self, volume_id: str) -> str:
+        return str(until(lambda: self.of(volume_id), SOON, f"the guest to see {volume_id}"))
+
+    def goes(self, volume_id: str) -> None:
+        until(lambda: not self.of(volume_id), SOON, f"the guest to see {volume_id} no more")
+
+    def size(self, disk: str) -> int:
+        return int(self.run(f"cat /sys/block/{disk}/size")) * 512
+
+    def write(self, disk: str, text: str, at: int = 0) -> None:
+        """``at``: MiB. It is in the volume when this returns."""
+        self.run(f"printf %-512s '{text}' | dd of=/dev/{disk} bs=512 seek={at * 2048} conv=notrunc,fsync")
+
+    def read(self, disk: str, at: int = 0) -> str:
+        """Of the volume, and not what was remembered."""
+        self.run("sync; echo 3 > /proc/sys/vm/drop_caches")
+        return self.run(f"dd if=/dev/{disk} bs=512 skip={at * 2048} count=1 2>/dev/null | tr -d '\\0'")
+
+
+def test_it_boots_from_a_volume_of_its_image(world: World, inside: Disks) -> None:
+    assert inside.of(world.root) == "vda"
+    assert inside.size("vda") == GIB
+    assert "/dev/vda" in inside.run("cat /proc/mounts") or "vda" in inside.run("cat /proc/cmdline")
+    shown = world.becomes(world.root, "in-use")
+    assert (shown["bootable"], shown["volume_type"]) == ("true", "rbd")
+    assert told_of(inside, "root") == world.root
+
+
+def told_of(inside: Disks, tag: str) -> str:
+    """The disk with that tag, as the metadata has it."""
+    devices = json.loads(inside.run(f"wget -q -O - {METADATA}"))["devices"]
+    (one,) = [device for device in devices if tag in device["tags"]]
+    return str(one["serial"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_guest_lives_with_volumes(world: World, inside: Disks, kind: str) -> None:
+    server, (first, second, shared) = world.guest.id, world.volumes[kind].values()
+
+    world.attach(server, first, tag=kind)
+    disk = inside.appears(first)
+    assert inside.size(disk) == GIB
+    assert told_of(inside, kind) == first
+    inside.write(disk, "kept")
+
+    world.extend(first, 2)
+    until(lambda: inside.size(disk) == 2 * GIB, SOON, "the guest to see that it has grown")
+    inside.write(disk, "at the end", at=2047)
+    world.becomes(first, "in-use")
+
+    inside.run(f"while [ ! -e /run/swapped-{kind} ]; do {WRITE.format(disk)}; done >/dev/null 2>&1 &")
+    world.ask(
+        "PUT",
+        f"{SERVERS}/{server}/os-volume_attachments/{first}",
+        {"volumeAttachment": {"volumeId": second}},
+    )
+    world.becomes(first, "available")
+    world.becomes(second, "in-use")
+    inside.run(f"touch /run/swapped-{kind}")
+    inside.write(disk, "of the second", at=1)
+    found = [inside.read(disk, at).strip() for at in (0, 1, 2047)]
+    assert found == ["kept", "of the second", "at the end"]
+
+    inside.run(f"(while [ ! -e /run/counted-{kind} ]; do {COUNT.format(disk, disk)}; done) >/dev/null 2>&1 &")
+    until(lambda: inside.read(disk, 2046).strip(), SOON, "the guest to count")
+    snapshot = world.snapshot(second)
+    inside.run(f"touch /run/counted-{kind}")
+
+    world.detach(server, second)
+    inside.goes(first)  # a disk that was swapped has the serial number it had
+    copy = world.volume(kind, 2, snapshot_id=snapshot)
+    world.attach(server, first)
+    disk = inside.appears(first)
+    assert [inside.read(disk, at).strip() for at in (0, 1)] == ["kept", ""]
+    world.becomes(copy, "available")
+    world.attach(server, copy, delete_on_termination=True)
+    disk = inside.appears(copy)
+    assert [inside.read(disk, at).strip() for at in (0, 1, 2047)] == found
+    before, after = (int(inside.read(disk, at), 10) for at in (8, 2046))
+    assert before > 0, "it was taken while the guest wrote"
+    assert before - 1 <= after <= before, "of one moment"
+    world.detach(server, first)
+    inside.goes(first)
+
+    world.attach(server, shared)
+    inside.write(inside.appears(shared), "shared")
+
+
+def test_another_has_them_too_and_starts_with_more(world: World, inside: Disks) -> None:
+    """What several may have, while the guest has it; and what comes to a server that is off."""
+    up, image = world.cloud.up, world.cloud.up.image(b"\0" * 512)
+    shared = [world.volumes[kind]["shared"] for kind in KINDS]
+    disks = [{"source_type": "image", "uuid": image, "destination_type": "local", "boot_index": 0}]
+    disks += [{"source_type": "volume", "uuid": one, "destination_type": "volume"} for one in shared]
+    status, made = up.post_server(image, block_device_mapping_v2=disks)
+    assert status == 202, made
+    other = made["server"]["id"]
+    assert up.settled(other)["status"] == "ACTIVE", up.server(other)
+    assert [len(world.becomes(one, "in-use")["attachments"]) for one in shared] == [2, 2, 2]
+
+    os.kill(world.cloud.oracle.guests()[other], signal.SIGKILL)
+    until(lambda: up.server(other)["status"] == "SHUTOFF", SOON, "the other to be off")
+    for kind in KINDS:
+        world.attach(other, world.volumes[kind]["second"])
+    world.ask("POST", f"{SERVERS}/{other}/action", {"os-start": None})
+    assert up.settled(other)["status"] == "ACTIVE", up.server(other)
+    assert len(world.attached(other)) == 6
+
+    assert up.ask("DELETE", f"{SERVERS}/{other}")[0] == 204
+    for kind in KINDS:
+        world.becomes(world.volumes[kind]["second"], "available")
+        assert inside.read(inside.of(world.volumes[kind]["shared"])).strip() == "shared"
+
+
+def test_no_secret_is_told_or_written(world: World, inside: Disks) -> None:
+    up, server = world.cloud.up, world.guest.id
+    for path in ("", "/os-volume_attachments", "/os-instance-actions"):
+        world.ask("GET", f"{SERVERS}/{server}{path}")
+    for one in world.ask("GET", "/volume/v3/attachments/detail")["attachments"]:
+        world.ask("GET", f"/volume/v3/attachments/{one['id']}")
+    world.ask("GET", f"{VOLUMES}/detail")
+    secrets = world.stores.secrets()
+    assert len(secrets) == 3, "a key, and the passwords of two volumes that the guest has"
+    written = {
+        str(path): read(path)
+        for top in (up.state, *Path("/dev/shm").glob("kilonova-*"))
+        for path in top.rglob("*")
+        if path.is_file() and path.stat().st_size < 16 << 20
+    }
+    assert any(name.endswith("kilonova.db") for name in written)
+    assert any(f"instance-{server}" in name and name.endswith(".xml") for name in written)
+    processes = {str(path): read(path) for path in Path("/proc").glob("[0-9]*/cmdline")}
+    assert any(server.encode() in words for words in processes.values())
+    said = {"the API": "".join(world.told).encode(), "the process": up.said.encode()}
+    for name, secret in secrets.items():
+        for form in (secret.encode(), base64.b64encode(secret.encode())):
+            told = [place for place, text in (written | processes | said).items() if form in text]
+            assert not told, f"{name} is in {told}"
+
+
+def read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # gone by now
+        return b""
+
+
+def test_what_goes_with_the_server_is_gone_and_the_rest_is_whole(world: World) -> None:
+    cloud = world.cloud
+    mine = world.attached(world.guest.id)
+    ends = mine - {world.volumes[kind]["shared"] for kind in KINDS}
+    assert len(ends) == 1 + len(KINDS)
+    cloud.delete(world.guest)
+    for one in ends:
+        until(lambda one=one: cloud.up.ask("GET", f"{VOLUMES}/{one}")[0] == 404, SOON, f"{one} to go")
+    for snapshot in world.ask("GET", SNAPSHOTS)["snapshots"]:
+        world.ask("DELETE", f"{SNAPSHOTS}/{snapshot['id']}")
+    until(lambda: not world.ask("GET", SNAPSHOTS)["snapshots"], SOON, "the snapshots to go")
+    for volumes in world.volumes.values():
+        for one in volumes.values():
+            world.becomes(one, "available")
+            world.ask("DELETE", f"{VOLUMES}/{one}")
+    until(lambda: not world.ask("GET", VOLUMES)["volumes"], SOON, "the volumes to go")
+    assert world.stores.left() == []
+    assert cloud.oracle.left() == []
+    command = ["--orphans", "--state", str(cloud.up.state), "--config", str(cloud.up.state / "test.toml")]
+    assert CliRunner().invoke(doctor, command).output == "0 found\n"

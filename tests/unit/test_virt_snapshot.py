@@ -1,0 +1,165 @@
+"""A guest whose file systems are held still for a snapshot goes on, whatever fails meanwhile."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+from typing import Any, cast
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from kilonova.cancel import Cancel
+from kilonova.domain.errors import BuildFailed, KilonovaError, NotFound, Timeout, Unavailable
+from kilonova.domain.servers import PowerState
+from kilonova.virt.base import Guest
+from kilonova.virt.libvirt.disk.base import FileSource
+from kilonova.virt.libvirt.folder import Folder
+from kilonova.virt.libvirt.guests import View
+from kilonova.virt.libvirt.snapshot import Snapshots
+from kilonova.virt.libvirt.watch import Watch
+
+SERVER = str(uuid.uuid4())
+DISK = Path("/x/disk")
+
+
+class Domain:
+    """A guest with an agent, as Guests shows it. ``fails``: by the method, what it raises the next times."""
+
+    def __init__(self) -> None:
+        self.on = True
+        self.held = False
+        self.job = False
+        self.fails: dict[str, list[KilonovaError]] = {}
+        self.ended: list[str] = []
+
+    def _may(self, what: str) -> None:
+        if self.fails.get(what):
+            raise self.fails[what].pop(0)
+
+    def get(self, _server_id: str) -> None:
+        self._may("get")
+
+    def look(self, server_id: str) -> View | None:
+        self._may("look")
+        state = PowerState.RUNNING if self.on else PowerState.SHUTDOWN
+        return View(guest=Guest(server_id=server_id, power_state=state), passing=False)
+
+    def document(self, _server_id: str) -> str:
+        channel = "<target type='virtio' name='org.qemu.guest_agent.0' state='connected'/>"
+        disk = f"<disk><source file='{DISK}'/><target dev='vda'/></disk>"
+        return f"<domain><devices>{disk}<channel>{channel}</channel></devices></domain>"
+
+    def freeze(self, _server_id: str) -> None:
+        self.held = True
+        self._may("freeze")
+
+    def thaw(self, _server_id: str) -> None:
+        self._may("thaw")
+        self.held = False
+
+    def begin_backup(self, _server_id: str, document: str) -> None:
+        """The file is made by libvirt, which wants to find none."""
+        assert self.held
+        self._may("begin_backup")
+        target = ET.fromstring(document).find("disks/disk/target")
+        assert target is not None
+        Path(target.attrib["file"]).touch(exist_ok=False)
+        self.job = True
+
+    def job_done(self, _server_id: str) -> bool:
+        self.job = False
+        return True
+
+    def end_job(self, server_id: str) -> bool:
+        self.ended.append(server_id)
+        had, self.job = self.job, False
+        return had
+
+    def idle(self, _server_id: str) -> bool:
+        return True
+
+
+class Disks:
+    def find(self, _server_id: str, _name: object) -> FileSource:
+        return FileSource(path=DISK, format="qcow2")
+
+
+@pytest.fixture
+def domain() -> Domain:
+    return Domain()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    folder = Folder(tmp_path)
+    folder.make()
+    folder.instance(SERVER).make()
+    return folder
+
+
+@pytest.fixture
+def snapshots(folder: Folder, domain: Domain) -> Snapshots:
+    return Snapshots(folder, cast(Any, Disks()), cast(Any, domain), Watch(lambda _server_id: None))
+
+
+def test_it_goes_on_as_soon_as_the_job_has_begun(
+    snapshots: Snapshots, domain: Domain, folder: Folder
+) -> None:
+    snapshots.take(SERVER, Cancel())
+    assert not domain.held
+    assert not folder.instance(SERVER).frozen.exists()
+    assert folder.instance(SERVER).snapshot.exists()
+
+
+@pytest.mark.parametrize(
+    "fails",
+    [
+        {"begin_backup": [Unavailable("libvirt is away")], "thaw": [Unavailable("libvirt is away")] * 3},
+        {"freeze": [Timeout("no answer")], "thaw": [Timeout("the agent is busy")] * 2},
+        {"thaw": [BuildFailed("the agent was asked and has not answered")]},
+        {"thaw": [Unavailable("away")], "look": [Unavailable("away")]},
+    ],
+)
+def test_a_thaw_that_fails_is_tried_again(
+    snapshots: Snapshots, domain: Domain, folder: Folder, fails: dict[str, list[KilonovaError]]
+) -> None:
+    if "look" in fails:
+        folder.instance(SERVER).frozen.touch()  # it died, and another process begins
+        domain.held = True
+    domain.fails = fails
+    if "begin_backup" in fails:
+        with pytest.raises(Unavailable):
+            snapshots.take(SERVER, Cancel())
+    elif "look" in fails:
+        assert not snapshots.thaw(SERVER)
+    else:
+        snapshots.take(SERVER, Cancel())
+    assert domain.held
+    for _ in range(3):
+        snapshots.thaw_all()
+    assert not domain.held
+    assert not folder.instance(SERVER).frozen.exists()
+
+
+@pytest.mark.parametrize("error", [NotFound("gone"), BuildFailed("it is not running")])
+def test_of_a_guest_that_is_off_nothing_is_held(
+    snapshots: Snapshots, domain: Domain, folder: Folder, error: KilonovaError
+) -> None:
+    folder.instance(SERVER).frozen.touch()
+    domain.on = False
+    domain.fails = {"thaw": [error]}
+    assert snapshots.thaw(SERVER)
+    assert not folder.instance(SERVER).frozen.exists()
+
+
+def test_a_job_of_somebody_else_goes_on(snapshots: Snapshots, domain: Domain, folder: Folder) -> None:
+    """An operator's dump or backup of a server that nothing is done to."""
+    domain.job = True
+    snapshots.drop(SERVER)
+    assert domain.job
+    target = folder.instance(SERVER).snapshot
+    target.with_name("disk.snapshot.part").touch()
+    snapshots.drop(SERVER)
+    assert not domain.job
+    assert list(target.parent.iterdir()) == []
