@@ -84,6 +84,12 @@ class Disks:
     def find(self, _server_id: str, _name: object) -> FileSource:
         return FileSource(path=DISK, format="qcow2")
 
+    def hold(self, _server_id: str) -> None:
+        return None
+
+    def let_go(self, _server_id: str) -> None:
+        """Nothing of files is held."""
+
 
 @pytest.fixture
 def domain() -> Domain:

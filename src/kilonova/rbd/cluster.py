@@ -11,6 +11,7 @@ from typing import Any
 
 from kilonova.domain.errors import NotFound, Unavailable
 from kilonova.rbd import bindings
+from kilonova.rbd.closing import Closing
 from kilonova.rbd.pool import Pool
 
 
@@ -25,6 +26,7 @@ class Cluster:
         self.conf = conf
         self.user = user
         self.timeout = timeout
+        self.closing = Closing(within=3 * timeout)
         self._lock = threading.Lock()
         self._connecting = threading.Lock()
         self._failures = 0
@@ -100,7 +102,7 @@ class Cluster:
             pools, self._pools = self._pools, {}
             for pool in pools.values():
                 pool.close()
-            if self._connection is not None:
+            if self._connection is not None and not self.closing.waits:
                 self._connection.shutdown()
             self._connection = None
 

@@ -58,7 +58,9 @@ class Pool:
         """Bytes, now or when that was taken. NotFound."""
         with (
             self._translated(name),
-            bindings.image(self.io(), name, snapshot=snapshot, read_only=True) as image,
+            self.cluster.closing.image(
+                bindings.image(self.io(), name, snapshot=snapshot, read_only=True), name
+            ) as image,
         ):
             return image.size()
 
@@ -227,8 +229,10 @@ class Pool:
 
     @contextmanager
     def _image(self, name: str, *, read_only: bool = False) -> Iterator[bindings.RawImage]:
-        with self._translated(name), bindings.image(self.io(), name, read_only=read_only) as image:
-            yield image
+        with self._translated(name):
+            opened = bindings.image(self.io(), name, read_only=read_only)
+            with self.cluster.closing.image(opened, name) as image:
+                yield image
 
     @contextmanager
     def _translated(self, what: str) -> Iterator[None]:

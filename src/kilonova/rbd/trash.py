@@ -128,8 +128,8 @@ def _needless(pool: Pool, image_id: str) -> bool:
 
 @contextmanager
 def _opened(pool: Pool, name: str | None, **options: object) -> Iterator[bindings.RawImage]:
-    with (
-        pool.cluster.translated(f"{pool.name}/{name or options.get('image_id')}"),
-        bindings.image(pool.io(), name, **options) as image,
-    ):
-        yield image
+    what = f"{pool.name}/{name or options.get('image_id')}"
+    with pool.cluster.translated(what):
+        opened = bindings.image(pool.io(), name, **options)
+        with pool.cluster.closing.image(opened, what) as image:
+            yield image
