@@ -29,7 +29,7 @@ from kilonova.cli import network_checks, switch_checks
 from kilonova.cli.parts.process import config_option
 from kilonova.disk_image import qemu_img
 from kilonova.domain.errors import BadRequest, BuildFailed, KilonovaError, Unavailable
-from kilonova.virt.libvirt import kvm
+from kilonova.virt.libvirt import embed, kvm
 from kilonova.virt.libvirt.embed import EXAMPLE, QEMU_USER
 from kilonova.virt.libvirt.needs import APT, NEEDS, Lacking, Need
 from kilonova.virt.libvirt.reach import PACKAGE
@@ -209,7 +209,7 @@ def _root(_: Where) -> str:
 
 
 def _kvm(_: Where) -> str:
-    verdict = kvm.probe()
+    verdict = kvm.probe(user=embed.qemu_user())
     if not verdict.usable:
         raise Lacking(verdict.reason)
     return verdict.reason or "runs a guest"
