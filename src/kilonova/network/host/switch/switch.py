@@ -46,6 +46,8 @@ class Switch:
         self._socket = socket
         self._database = Database(socket)
         self._seen = -1
+        self._seats: tuple[int, list[Seat]] | None = None
+        """At which version of the database they were there: two hundred cost ten milliseconds to read."""
         self.owner = crc32(str(folder.resolve()).encode())
         """Marks what is ours in the switch, 32 bits."""
         self.needs_flows = False
@@ -106,22 +108,13 @@ class Switch:
         return self._database.look(look)
 
     def seats(self) -> list[Seat]:
-        """The ports of ours that the switch has taken."""
+        """The ports of ours that the switch has taken; not to be changed."""
 
         def look(at: Tables) -> list[Seat]:
-            bridge = _bridge(at)
-            if bridge is None:
-                return []
-            tags = words.tags(bridge.external_ids)
-            found = []
-            for port in bridge.ports:
-                network_id = port.external_ids.get(words.NETWORK)
-                numbers = [number for one in port.interfaces for number in one.ofport if number > 0]
-                if self._is_our_port(port) and network_id in tags and numbers:
-                    is_gate = port.name == names.gate(network_id)
-                    gate = names.guests_mac(network_id) if is_gate else None
-                    found.append(Seat(port.name, int(numbers[0]), tags[network_id], gate))
-            return sorted(found)
+            known = self._seats
+            if known is None or known[0] != at.version:
+                known = self._seats = at.version, self._seats_of(_bridge(at))
+            return known[1]
 
         return self._database.look(look)
 
@@ -181,6 +174,7 @@ class Switch:
 
     def close(self) -> None:
         self._database.close()
+        self._seats = None
 
     def _remove(self, act: Callable[[Change], None]) -> None:
         """And the switch has let go of the devices: one that came back at once would be taken for the old.
@@ -195,6 +189,20 @@ class Switch:
     def _ours(self, bridge: Row | None) -> set[str]:
         ports = bridge.ports if bridge is not None else []
         return {port.name for port in ports if self._is_our_port(port)}
+
+    def _seats_of(self, bridge: Row | None) -> list[Seat]:
+        if bridge is None:
+            return []
+        tags = words.tags(bridge.external_ids)
+        found = []
+        for port in bridge.ports:
+            network_id = port.external_ids.get(words.NETWORK)
+            numbers = [number for one in port.interfaces for number in one.ofport if number > 0]
+            if self._is_our_port(port) and network_id in tags and numbers:
+                is_gate = port.name == names.gate(network_id)
+                gate = names.guests_mac(network_id) if is_gate else None
+                found.append(Seat(port.name, int(numbers[0]), tags[network_id], gate))
+        return sorted(found)
 
     def _is_right(self, at: Tables, name: str, network_id: str, said: dict[str, str], closed: bool) -> bool:
         bridge, port = _bridge(at), at.named("Port", name)
