@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -254,7 +255,7 @@ def test_a_move_that_is_overtaken_leaves_no_copy(alice: Caller, admin: Caller, t
 def test_what_a_late_copier_brings_is_cleared_away(alice: Caller, two: Two) -> None:
     """It learns that it moved on when all that was there had been cleared away."""
     volume = two.volume(alice)
-    copier = two.fast.take_over
+    copier, copied = two.fast.take_over, threading.Event()
 
     def late(volume_id: str, *asked: Any) -> None:
         with two.cloud.db.write() as conn:
@@ -265,13 +266,12 @@ def test_what_a_late_copier_brings_is_cleared_away(alice: Caller, two: Two) -> N
             volumes.change(conn, volume_id, **left, status="available")
         two.cleared()
         copier(volume_id, *asked)
+        copied.set()
 
     two.fast.take_over = late  # type: ignore[method-assign]
     fast(alice, volume)
-    until(
-        lambda: volume not in two.fast.made and alice.volume(volume)["status"] == "available", 30, "its end"
-    )
-    two.cleared()
+    assert copied.wait(30)
+    until(lambda: two.fast.made == {}, 30, "no copy")
     assert (two.plain.made, two.fast.made) == ({volume: (1, "data")}, {})
 
 
