@@ -1,4 +1,4 @@
-"""What Nova's API has and this one has not: 404, as for any path that is not there, but with words that say so.
+"""What Nova's API has and this one has not: 404, as for any path that is not there, but saying so.
 
 ``gone.py`` has what is not in Nova's either. A part that is added takes its lines out of here.
 """
