@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from click.testing import CliRunner
@@ -87,6 +88,19 @@ rbd_ceph_conf = "{self.ceph.conf}"
         return {"Ceph's key": self.ceph.key} | {
             path.name: json.loads(path.read_text())["password"] for path in served
         }
+
+    def read(self, kind: str, volume_id: str, mib: int) -> bytes:
+        """The beginning of what the volume holds, not by way of a guest."""
+        if kind != "rbd":
+            folder = self.folder / ("files" if kind == "file" else "disks")
+            with (folder / f"volume-{volume_id}").open("rb") as file:
+                return file.read(mib << 20)
+        cluster = Cluster(self.ceph.conf, USER)
+        try:
+            with cluster.pool("volumes").open(f"volume-{volume_id}") as image:
+                return image.read(mib << 20)
+        finally:
+            cluster.close()
 
     def left(self) -> list[str]:
         """Files, targets, images of Ceph."""
@@ -244,14 +258,31 @@ class Disks:
     def size(self, disk: str) -> int:
         return int(self.run(f"cat /sys/block/{disk}/size")) * 512
 
-    def write(self, disk: str, text: str, at: int = 0) -> None:
-        """``at``: MiB. It is in the volume when this returns."""
-        self.run(f"printf %-512s '{text}' | dd of=/dev/{disk} bs=512 seek={at * 2048} conv=notrunc,fsync")
+    def write(self, disk: str, text: str, at: int = 0, conv: str = "notrunc,fsync") -> None:
+        """``at``: MiB. With ``fsync`` it is in the volume when this returns."""
+        self.run(
+            f"test -b /dev/{disk} && printf %-512s '{text}' > /run/text"
+            f" && dd if=/run/text of=/dev/{disk} bs=512 seek={at * 2048} conv={conv} 2>/dev/null"
+        )
 
     def read(self, disk: str, at: int = 0) -> str:
         """Of the volume, and not what was remembered."""
-        self.run("sync; echo 3 > /proc/sys/vm/drop_caches")
-        return self.run(f"dd if=/dev/{disk} bs=512 skip={at * 2048} count=1 2>/dev/null | tr -d '\\0'")
+        return self.run(
+            f"sync; echo 3 > /proc/sys/vm/drop_caches; test -b /dev/{disk}"
+            f" && dd if=/dev/{disk} of=/run/read bs=512 skip={at * 2048} count=1 2>/dev/null"
+            " && tr -d '\\0' < /run/read"
+        )
+
+    @contextmanager
+    def doing(self, commands: str) -> Iterator[None]:
+        """Again and again while the block runs, and never after it: what writes to a disk that went away
+        makes a file of its name, and the next disk of that name cannot be reached."""
+        name = f"/run/doing-{uuid4().hex}"
+        self.run(f"(while [ ! -e {name} ]; do {commands}; done; touch {name}.done) >/dev/null 2>&1 &")
+        try:
+            yield
+        finally:
+            self.run(f"touch {name}; while [ ! -e {name}.done ]; do sleep 0.1; done")
 
 
 def test_it_boots_from_a_volume_of_its_image(world: World, inside: Disks) -> None:
@@ -285,23 +316,21 @@ def test_a_guest_lives_with_volumes(world: World, inside: Disks, kind: str) -> N
     inside.write(disk, "at the end", at=2047)
     world.becomes(first, "in-use")
 
-    inside.run(f"while [ ! -e /run/swapped-{kind} ]; do {WRITE.format(disk)}; done >/dev/null 2>&1 &")
-    world.ask(
-        "PUT",
-        f"{SERVERS}/{server}/os-volume_attachments/{first}",
-        {"volumeAttachment": {"volumeId": second}},
-    )
-    world.becomes(first, "available")
-    world.becomes(second, "in-use")
-    inside.run(f"touch /run/swapped-{kind}")
+    with inside.doing(WRITE.format(disk)):
+        world.ask(
+            "PUT",
+            f"{SERVERS}/{server}/os-volume_attachments/{first}",
+            {"volumeAttachment": {"volumeId": second}},
+        )
+        world.becomes(first, "available")
+        world.becomes(second, "in-use")
     inside.write(disk, "of the second", at=1)
     found = [inside.read(disk, at).strip() for at in (0, 1, 2047)]
     assert found == ["kept", "of the second", "at the end"]
 
-    inside.run(f"(while [ ! -e /run/counted-{kind} ]; do {COUNT.format(disk, disk)}; done) >/dev/null 2>&1 &")
-    until(lambda: inside.read(disk, 2046).strip(), SOON, "the guest to count")
-    snapshot = world.snapshot(second)
-    inside.run(f"touch /run/counted-{kind}")
+    with inside.doing(COUNT.format(disk, disk)):
+        until(lambda: inside.read(disk, 2046).strip(), SOON, "the guest to count")
+        snapshot = world.snapshot(second)
 
     world.detach(server, second)
     inside.goes(first)  # a disk that was swapped has the serial number it had
@@ -316,7 +345,13 @@ def test_a_guest_lives_with_volumes(world: World, inside: Disks, kind: str) -> N
     before, after = (int(inside.read(disk, at), 10) for at in (8, 2046))
     assert before > 0, "it was taken while the guest wrote"
     assert before - 1 <= after <= before, "of one moment"
+
+    disk = inside.of(first)
+    inside.write(disk, "flushed", at=3)
+    inside.write(disk, "not flushed", at=4, conv="notrunc")
     world.detach(server, first)
+    in_store = world.stores.read(kind, first, 5)
+    assert [in_store[at << 20 :][:512].rstrip() for at in (0, 3, 4)] == [b"kept", b"flushed", b"not flushed"]
     inside.goes(first)
 
     world.attach(server, shared)
