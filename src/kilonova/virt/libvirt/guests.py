@@ -32,7 +32,7 @@ _ASKED_BEFORE = "in the process of unplug"
 """What QEMU says when a guest was asked to let go of a device, has not answered, and is asked again."""
 
 _PORT_TAKEN = "Failed to find an available port"
-"""What QEMU says when somebody else listens at the port that libvirt found free for its screen a moment ago."""
+"""What QEMU says when somebody took the port of its screen after libvirt had found it free."""
 _STARTS = 20
 """How often a guest is started before it is believed that it finds no port."""
 
