@@ -21,7 +21,7 @@ from click.testing import CliRunner
 from tests.ceph import USER, Ceph
 from tests.ceph import installed as ceph_installed
 from tests.host_oracle import real_machine
-from tests.running import until
+from tests.running import Up, until
 from tests.system.cloud import SERVERS, Cloud, Guest
 from tests.system.secrets_told import places_of
 from tests.system.shell import Shell
@@ -382,6 +382,80 @@ def test_another_has_them_too_and_starts_with_more(world: World, inside: Disks) 
     for kind in KINDS:
         world.becomes(world.volumes[kind]["second"], "available")
         assert inside.read(inside.of(world.volumes[kind]["shared"])).strip() == "shared"
+
+
+def test_its_volume_is_taken_rebuilt_and_shelved(world: World, inside: Disks) -> None:
+    """And others boot from what was taken of it, and from a volume that was there."""
+    guest, up, path = world.guest, world.cloud.up, f"{SERVERS}/{world.guest.id}"
+    inside.run("echo kept > /root/kept; sync")
+    status, taken = up.ask("POST", f"{path}/action", {"createImage": {"name": "taken"}})
+    assert status == 202, taken
+    guest.becomes("ACTIVE", SOON)
+    snapshots = {one["volume_id"]: one["id"] for one in world.ask("GET", SNAPSHOTS)["snapshots"]}
+    before = {one["id"] for one in world.ask("GET", VOLUMES)["volumes"]}
+    existing = world.volume("iscsi", imageRef=world.cloud.image)
+    world.becomes(existing, "available")
+    sources = {
+        "image": {"imageRef": taken["image_id"]},
+        "snapshot": booting("snapshot", snapshots[world.root], volume_size=1, delete_on_termination=True),
+        "volume": booting("volume", existing),
+    }
+    others = {source: booted(up, **more) for source, more in sources.items()}
+    roots = {source: world.attached(other) for source, other in others.items()}
+    assert roots["volume"] == {existing}
+    for source in ("image", "snapshot"):
+        found = {one for one in roots[source] if world.becomes(one, "in-use")["bootable"] == "true"}
+        assert len(found) == 1, source
+        assert same_system(world.stores, world.root, *found)
+    for other in others.values():
+        assert up.ask("DELETE", f"{SERVERS}/{other}")[0] == 204
+    (one,) = roots["snapshot"]
+    until(lambda: up.ask("GET", f"{VOLUMES}/{one}")[0] == 404, SOON, f"{one} to go")
+
+    def cleared() -> bool:
+        left = [one for one in world.ask("GET", f"{VOLUMES}/detail")["volumes"] if one["id"] not in before]
+        for volume in left:
+            if volume["status"] == "available":
+                world.ask("DELETE", f"{VOLUMES}/{volume['id']}")
+        return not left
+
+    until(cleared, SOON, "the other volumes to go")
+    world.ask("DELETE", f"/image/v2/images/{taken['image_id']}")
+    world.ask("DELETE", f"{SNAPSHOTS}/{snapshots[world.root]}")
+    gone = f"{SNAPSHOTS}/{snapshots[world.root]}"
+    until(lambda: up.ask("GET", gone)[0] == 404, SOON, "the snapshot to go")
+
+    for body, newest in (({"rebuild": {"imageRef": world.cloud.image}}, "2.93"), ({"shelve": None}, "2.90")):
+        world.ask("POST", f"{path}/action", body, **{"OpenStack-API-Version": f"compute {newest}"})
+        guest.becomes("ACTIVE" if "rebuild" in body else "SHELVED_OFFLOADED", SOON)
+        if "rebuild" in body:
+            guest.awaits_boot()
+            assert guest.run("ls /root/kept 2>&1 | grep -c 'No such'; echo new > /root/new; sync") == "1"
+            assert world.root in world.attached(guest.id)
+    guest.act(unshelve=None)
+    guest.becomes("ACTIVE", SOON)
+    guest.awaits_boot()
+    assert guest.run("cat /root/new; ls /sys/block | grep -c vd") == f"new\n{len(world.attached(guest.id))}"
+
+
+def booting(source: str, of: str, **more: Any) -> dict[str, Any]:
+    """A server whose disk to boot from is that."""
+    disk = {"source_type": source, "uuid": of, "destination_type": "volume", "boot_index": 0, **more}
+    return {"imageRef": "", "block_device_mapping_v2": [disk]}
+
+
+def booted(up: Up, imageRef: str, **more: Any) -> str:
+    status, made = up.post_server(imageRef, **more)
+    assert status == 202, made
+    server = str(made["server"]["id"])
+    assert up.settled(server)["status"] == "ACTIVE", up.server(server)
+    return server
+
+
+def same_system(stores: Stores, one: str, other: str) -> bool:
+    """What nobody wrote to: where the kernel is, and the beginning of the partitions."""
+    first, second = (stores.read("rbd", volume, 16) for volume in (one, other))
+    return any(first) and first == second
 
 
 def test_no_secret_is_told_or_written(world: World, inside: Disks) -> None:
