@@ -5,7 +5,10 @@ It is what makes a lost message cost time and nothing else (invariants 2 and 3).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+
+import sqlalchemy as sa
 
 from kilonova import log
 from kilonova.conductor import actions, build, delete, interfaces, server_volumes, shelve, volumes
@@ -36,16 +39,20 @@ def sweep(parts: Parts) -> None:
     with parts.db.read() as conn:
         overdue = operations.overdue(conn)
         expired = operations.expired(conn, _longest(parts))
+        of_the_dead = _of_the_dead(conn, [*overdue, *expired])
         limbo = servers.in_limbo(conn, before)
         aged = idempotency.any_before(conn, _oldest_key(parts))
     for row in overdue:
         with log.bound(request_id=row.request_id):
-            if row.kind in VOLUME_COMES:
+            if row.kind in VOLUME_COMES and row.id not in of_the_dead:
                 _give_again(parts, row)  # if nobody works on it: its host ends it
             else:
                 _end(parts, row.id, row.kind)
     for row in expired:
         with log.bound(request_id=row.request_id):
+            if row.id in of_the_dead:
+                _end(parts, row.id, row.kind)
+                continue
             _log.info("operation_taken_up_again", operation=row.id, kind=row.kind, host=row.host)
             _give_again(parts, row)
     for server_id in limbo:
@@ -56,6 +63,14 @@ def sweep(parts: Parts) -> None:
     volumes.repair(parts, before)
     parts.network.rehome_routers(parts.silence)
     shelve.offload_due(parts)
+
+
+def _of_the_dead(conn: sa.Connection, rows: Sequence[Row]) -> set[str]:
+    """The work that brings a volume to a guest of a host that an admin forced down: the admin's word, and no
+    other, says that this guest writes to nothing any more."""
+    comes = [row for row in rows if row.kind in VOLUME_COMES]
+    dead = hosts.forced_down(conn, {row.host for row in comes})
+    return {row.id for row in comes if row.host in dead}
 
 
 def _give_again(parts: Parts, row: Row) -> None:
@@ -87,7 +102,8 @@ def _oldest_key(parts: Parts) -> float:
 
 
 def _end(parts: Parts, operation_id: str, kind: str) -> None:
-    """Past its deadline: take it from whoever has it, and end it with a fault that names the last step."""
+    """Past its deadline, or of the dead: take it from whoever has it, and end it with a fault that names the
+    last step."""
     with parts.db.write() as conn:
         operations.expire_lease(conn, operation_id)
     parts.faults.reach(f"{kind}.overdue.before")
@@ -141,6 +157,8 @@ def _overdue(parts: Parts, work: Row) -> str:
     with parts.db.read() as conn:
         journal = operations.steps_of(conn, [work.id])
     last = f"the last step was {journal[-1].name}" if journal else "no step had begun"
+    if work.deadline > now():
+        return f"The {work.kind} was ended: its host was forced down, and {last}."
     why = f"; it said: {work.message}" if work.message else ""
     if work.host is not None and work.kind not in volumes.KINDS and not _host_lives(parts, work):
         why += "; its host does not answer"

@@ -198,6 +198,16 @@ def is_up(conn: sa.Connection, host: str, service_down_time: float) -> bool:
     return _IS_UP.row(conn, {"on": host, "since": now() - service_down_time}) is not None
 
 
+def forced_down(conn: sa.Connection, names: Collection[str]) -> set[str]:
+    """Those of which an admin said that they are dead, guests and all."""
+    query = sa.select(services.c.host).where(
+        services.c.binary == "nova-compute",
+        services.c.host.in_(list(names)),
+        services.c.forced_down.is_(True),
+    )
+    return set(conn.execute(query).scalars()) if names else set()
+
+
 def takes_builds(conn: sa.Connection, host: str, service_down_time: float) -> bool:
     """Whether it is up, and nobody disabled it: what it has stays, but nothing new is placed there."""
     since = now() - service_down_time

@@ -416,6 +416,28 @@ def test_an_attach_past_its_deadline_leaves_the_guest_without_it(cloud: Cloud, v
     until(lambda: not cloud.unexplained(), PATIENCE, "all to be explained")
 
 
+def test_an_attach_at_a_host_that_was_forced_down_ends(cloud: Cloud, volumes: Volumes) -> None:
+    server_id, volume_id = cloud.active(), volumes.make()
+    host = cloud.where(server_id)
+    cloud.bus.broken["finished"] = 1
+    assert volumes.attach(server_id, volume_id)[0] == 200
+    host.vanish()
+    cloud.deadlines_pass()
+    cloud.leases_run_out()
+    cloud.sweep()
+    cloud.leases_run_out()
+    assert volumes.status(volume_id) == "attaching", "a guest may write to it"
+    cloud.sql("UPDATE services SET forced_down = ? WHERE host = ?", True, host.name)
+    cloud.sweep()
+    cloud.settled(server_id)
+    assert volumes.of(server_id) == []
+    assert volumes.status(volume_id) == "available"
+    assert cloud.unexplained() == []
+    host.agent.stop()
+    host.start()
+    until(lambda: host.driver.volumes(server_id) == set(), PATIENCE, "the guest to let go of it")
+
+
 # --- the Block Storage API and servers
 
 

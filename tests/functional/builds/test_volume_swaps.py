@@ -115,3 +115,39 @@ def test_a_copy_that_no_work_explains_is_ended(swap: Swap) -> None:
     swap.host.start()
     until(lambda: swap.driver.mirrors(swap.server) == {}, PATIENCE, "the copy to be ended")
     assert swap.is_undone()
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_of_a_host_that_was_forced_down_it_ends(swap: Swap, late: bool) -> None:
+    """Nobody else knows whether its guest still writes to the volume; and before the deadline, too."""
+    cloud = swap.cloud
+    swap.driver.failures["swap_volume"] = [Unavailable("libvirt is away")]
+    swap.begin()
+    swap.host.vanish()
+    cloud.leases_run_out()
+    if late:
+        cloud.deadlines_pass()
+    cloud.sweep()
+    cloud.leases_run_out()
+    assert swap.volumes.status(swap.new) == "attaching", "nobody said that the host is dead"
+
+    force_down(cloud, swap.host)
+    cloud.sweep()
+    assert cloud.settled(swap.server)["status"] == "ACTIVE"
+    assert swap.volumes.of(swap.server) == [swap.old]
+    assert (swap.volumes.status(swap.old), swap.volumes.status(swap.new)) == ("in-use", "available")
+    assert cloud.unexplained() == []
+    (event,) = [one for one in cloud.actions(swap.server)[-1]["events"] if one["event"] == "swap_volume"]
+    assert event["result"] == "Error"
+
+    # Should it come back all the same, its guest writes to the volume no more.
+    swap.host.agent.stop()
+    swap.host.start()
+    until(lambda: swap.driver.mirrors(swap.server) == {}, PATIENCE, "the copy to be ended")
+    assert swap.is_undone()
+
+
+def force_down(cloud: Cloud, host: Host) -> None:
+    ((service,),) = cloud.sql("SELECT id FROM services WHERE host = ?", host.name)
+    path, body = f"/compute/v2.1/os-services/{service}", {"forced_down": True}
+    assert cloud.ask("PUT", path, body, "admin")[0] == 200

@@ -19,6 +19,20 @@ _EXTENSIONS = {
     "extraroute": ("Neutron Extra Route", "Routes of a router beside its own networks"),
     "extraroute-atomic": ("Atomically add/remove extra routes", "Some routes more, or fewer"),
     "filter-validation": ("Filter Validation", "An unknown filter is refused"),
+    "expose-port-forwarding-in-fip": ("Expose Floating IP port forwardings", "port_forwardings"),
+    "floating-ip-port-forwarding": ("Floating IP Port Forwarding", "Ports of a floating IP that lead inside"),
+    "floating-ip-port-forwarding-description": (
+        "Floating IP Port Forwarding new attribute description",
+        "Descriptions of port forwardings",
+    ),
+    "floating-ip-port-forwarding-detail": (
+        "Floating IP port forwarding detail",
+        "Floating IPs show the ids of their forwardings",
+    ),
+    "floating-ip-port-forwarding-port-ranges": (
+        "Floating IP Port Forwarding support port ranges",
+        "Ranges of ports that lead inside",
+    ),
     "fip-port-details": ("Floating IP Port Details Extension", "The port that a floating IP leads to"),
     "ip-substring-filtering": ("IP address substring filtering", "Ports by a part of their address"),
     "net-mtu": ("Network MTU", "The MTU of a network"),

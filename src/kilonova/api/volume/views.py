@@ -57,14 +57,14 @@ def _volume(request: Request, row: Row, types: Mapping[str, Row], held: Sequence
         "consistencygroup_id": None,
         "multiattach": bool(row.multiattach),
         "attachments": [_in_volume(request, one) for one in held if one.status in _SHOWN],
-        "migration_status": None,
+        "migration_status": row.migration_status,
         "os-vol-tenant-attr:tenant_id": row.project_id,
     }
     if row.image_metadata:
         view["volume_image_metadata"] = row.image_metadata
     if request.context.is_admin:
         view["os-vol-host-attr:host"] = row.host
-        view["os-vol-mig-status-attr:migstat"] = None
+        view["os-vol-mig-status-attr:migstat"] = row.migration_status
         view["os-vol-mig-status-attr:name_id"] = None
     return view | _newer(request, row)
 
