@@ -10,7 +10,7 @@ from pathlib import Path
 from guest.commands import EPOCH, run
 from guest.modules import ROOT, Modules
 
-PROGRAMS = ("usr/sbin/dropbear", "usr/sbin/resize2fs")
+PROGRAMS = ("usr/sbin/dropbear", "usr/sbin/resize2fs", "usr/sbin/qemu-ga")
 FOLDERS = {
     **dict.fromkeys(("dev", "proc", "sys", "run", "mnt", "boot", "var/log", "var/lib/cloud"), 0o755),
     **dict.fromkeys(("root", "root/.ssh", "home/cirros", "home/cirros/.ssh", "etc/dropbear"), 0o700),

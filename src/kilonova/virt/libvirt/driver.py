@@ -521,7 +521,7 @@ class LibvirtDriver:
         for guest in found:
             if guest.power_state is PowerState.RUNNING:
                 self._folder.instance(guest.server_id).awaits_start.unlink(missing_ok=True)
-            self._snapshots.thaw(guest.server_id)
+            self._snapshots.thaw_left(guest.server_id)
         return found
 
     def _console_logs(self) -> list[Path]:
