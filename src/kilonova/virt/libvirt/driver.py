@@ -156,6 +156,9 @@ class LibvirtDriver:
             disk_available_least=space.free_gb,
         )
 
+    def host_uptime(self) -> str:
+        return host.uptime()
+
     def connector(self) -> HostConnector:
         return self._volumes.connector()
 
