@@ -20,7 +20,7 @@ from tests.functional.builds.watch import watch
 from tests.running import until
 
 from crash.cluster import Cluster, backends
-from crash.oracle import settle
+from crash.oracle import orphans, settle
 from crash.scenarios import SCENARIOS, Scenario, enable, server_name, state_of, story_of
 from crash.volume_scenarios import VOLUME_SCENARIOS
 from kilonova import log
@@ -110,7 +110,6 @@ class _Points:
         """(point, who comes there) of an undisturbed run, but for those of earlier scenarios."""
         services = self._cluster.services
         for name, service in services.items():
-            service.record.unlink(missing_ok=True)
             self._configure(scenario, name, {"record": str(service.record)})
         self._cluster.start()
         self._do(scenario)
@@ -126,6 +125,8 @@ class _Points:
     def _do(self, scenario: Scenario) -> None:
         server = server_name(scenario)
         scenario.prepare(self._cluster, server)
+        for service in self._cluster.services.values():
+            service.record.unlink(missing_ok=True)  # nobody is killed in what prepares it
         scenario.run(self._cluster, server)
         scenario.again(self._cluster, server)
         self._ends(scenario, server)
@@ -178,3 +179,4 @@ class _Points:
         settle(cluster, _PATIENCE)
         assert all(not servers for servers in cluster.on_hosts().values()), cluster.on_hosts()
         assert not cluster.volume_files(), cluster.volume_files()
+        assert not (left := orphans(cluster)), f"without an owner: {left}"

@@ -46,7 +46,7 @@ class Scenario:
     state: Callable[[Cluster, str], str] | None = None
     """What it ends in, if it is not a server: of the name that it is given."""
     late: str = ""
-    """Where it may end too, if the conductor that was to say that it takes too long dies of that."""
+    """Where it may end too, if the conductor dies that was to say that it takes too long or cannot be."""
 
 
 def server_name(scenario: Scenario) -> str:
@@ -346,6 +346,7 @@ SCENARIOS = [
         _unshelve_nowhere,
         settled("shelved_offloaded", build, action("shelve")),
         finally_=images_are_clear,
+        late="active",
     ),
     Scenario("attach-interface", "active", _attach, active),
     Scenario("detach-interface", "active", _detach, active),
