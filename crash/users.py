@@ -18,7 +18,7 @@ _DONE = (
     *("delete", "build", "os-stop", "os-start", "reboot", "pause", "unpause", "suspend", "resume"),
     *("createImage", "createBackup", "rebuild", "rescue", "unrescue", "shelve", "unshelve"),
 )
-_AT_ONCE = 10
+_AT_ONCE, _LIVING = 10, 3
 _PAUSE = 0.3
 _PATIENCE = 120.0
 
@@ -42,7 +42,7 @@ class Users:
             "rebuild": {"imageRef": cluster.image_id},
         }
         self._threads = [threading.Thread(target=self._build, daemon=True) for _ in range(_AT_ONCE)]
-        self._threads.append(threading.Thread(target=self._live, daemon=True))
+        self._threads += [threading.Thread(target=self._live, daemon=True) for _ in range(_LIVING)]
         self._threads.append(threading.Thread(target=self._live_with_volumes, daemon=True))
 
     def begin(self) -> None:

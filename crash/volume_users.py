@@ -127,7 +127,8 @@ class VolumeUsers:
 
     def _boot(self) -> bool:
         """A server whose root is a volume that its build makes."""
-        root = {"uuid": self._cluster.image_id, "source_type": "image", "destination_type": "volume"}
+        root: dict[str, Any] = {"uuid": self._cluster.image_id, "source_type": "image"}
+        root |= {"destination_type": "volume"}
         root |= {"volume_size": 1, "boot_index": 0, "delete_on_termination": self._random.random() < 0.5}
         server = {"name": "vm", "flavorRef": "42", "networks": "none", "block_device_mapping_v2": [root]}
         try:
