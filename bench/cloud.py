@@ -22,6 +22,7 @@ FLAVOR = "42"  # m1.nano
 @contextmanager
 def cloud(driver: str = "fake", hosts: int = 10, config: str = NO_LIMIT) -> Iterator[Up]:
     with tempfile.TemporaryDirectory(prefix="kilonova-bench-") as folder:
+        Path(folder).chmod(0o711)  # or guests would run as root, as those of an operator do not
         up = Up(Path(folder) / "state", driver, hosts).start(config)
         try:
             yield up

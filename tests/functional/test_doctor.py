@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from tests.ceph import USER, Ceph
 
 from kilonova.cli import doctor as module
-from kilonova.cli.doctor import CHECKS, Check, doctor
+from kilonova.cli.doctor import CHECKS, Check, doctor, places
 from kilonova.virt.libvirt import needs
 from kilonova.virt.libvirt.needs import Lacking
 
@@ -90,7 +90,7 @@ def test_a_port_in_use_and_a_state_folder_that_cannot_be(tmp_path: Path) -> None
 
 @pytest.mark.usefixtures("no_kvm_probe", "no_programs")
 def test_a_state_folder_that_qemus_user_cannot_reach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "QEMU_USER", "nobody")
+    monkeypatch.setattr(places, "QEMU_USER", "nobody")
     name = "QEMU's user (libvirt-qemu) reaches the state folder"
     assert findings("--state", "/srv/kilonova/state")[name]["state"] == "ok"
     home = tmp_path / "home"

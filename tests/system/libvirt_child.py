@@ -1,6 +1,7 @@
 """A process with a libvirt driver, to be killed by test_libvirt_restart.py.
 
-libvirt_child.py STATE build RUNNING PAUSED   build two guests, leave one awaiting its start; then wait
+libvirt_child.py STATE build RUNNING PAUSED   build two guests, leave one awaiting its start; say whether
+                                              libvirt asks QEMU for one more what it can do; then wait
 libvirt_child.py STATE look                   print the guests, as JSON; then remove them all
 """
 
@@ -10,6 +11,7 @@ import io
 import json
 import sys
 import threading
+import uuid
 from pathlib import Path
 
 from kilonova.cancel import Cancel
@@ -36,6 +38,10 @@ def main() -> None:
         for server_id in server_ids:
             build(driver, server_id)
         driver.resume_build(server_ids[0])
+        before, one_more = answers_of_qemu(Path(state)), str(uuid.uuid4())
+        build(driver, one_more)
+        print("asked QEMU anew" if answers_of_qemu(Path(state)) != before else "knew QEMU", flush=True)
+        driver.destroy(one_more)
         print("built", flush=True)
         threading.Event().wait()
     guests = {guest.server_id: (guest.power_state.name, guest.awaits_start) for guest in driver.guests()}
@@ -43,6 +49,12 @@ def main() -> None:
         driver.destroy(server_id)
     print(json.dumps({"guests": guests, "left": sorted(driver.leftovers())}), flush=True)
     driver.stop()
+
+
+def answers_of_qemu(state: Path) -> dict[str, int]:
+    """The files in which libvirt keeps them; their times."""
+    files = state.glob("hosts/*/embed/cache/qemu/capabilities/*.xml")
+    return {path.name: path.stat().st_mtime_ns for path in files}
 
 
 def build(driver: LibvirtDriver, server_id: str) -> None:

@@ -15,6 +15,7 @@ from kilonova.domain.network import Vif
 from kilonova.network.host.knowledge import Known
 from kilonova.network.host.ruleset import Ruleset
 from kilonova.network.host.switch import cache, openflow
+from kilonova.network.host.switch.disturbance import Disturbance
 from kilonova.network.host.switch.guard import Guard
 from kilonova.network.host.switch.port_flows import Seat
 from kilonova.network.host.switch.switch import Switch
@@ -60,6 +61,7 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             raise Unavailable("no look")
 
     monkeypatch.setattr(cache, "await_look", await_look)
+    monkeypatch.setattr(Disturbance, "__call__", lambda self: None)
     monkeypatch.setattr(openflow, "change", lambda control, commands: None)
     return ended
 

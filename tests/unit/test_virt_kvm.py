@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from pathlib import Path
@@ -34,7 +35,7 @@ def test_the_probe_is_bounded_and_remembered(tmp_path: Path) -> None:
 def test_another_machine_is_probed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = tmp_path / "kvm.json"
     answers = iter([kvm.KvmVerdict(usable=True, reason="one"), kvm.KvmVerdict(usable=False, reason="two")])
-    monkeypatch.setattr(kvm, "_decide", lambda _timeout: next(answers))
+    monkeypatch.setattr(kvm, "_decide", lambda _timeout, _user: next(answers))
     assert kvm.probe(cache).usable
     assert kvm.probe(cache).usable
     monkeypatch.setattr(kvm.platform, "release", lambda: "another-kernel")
@@ -45,7 +46,7 @@ def test_another_machine_is_probed_again(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_broken_memory_is_no_trouble(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str) -> None:
     cache = tmp_path / "kvm.json"
     cache.write_text(content)
-    monkeypatch.setattr(kvm, "_decide", lambda _timeout: kvm.KvmVerdict(usable=True, reason="ran"))
+    monkeypatch.setattr(kvm, "_decide", lambda _timeout, _user: kvm.KvmVerdict(usable=True, reason="ran"))
     assert kvm.probe(cache).reason == "ran"
 
 
@@ -62,3 +63,30 @@ def test_a_guest_that_does_not_answer_is_no_guest(monkeypatch: pytest.MonkeyPatc
     verdict = kvm.run_guest("tcg", timeout=1.0)
     assert not verdict.usable
     assert "hung" in verdict.reason
+
+
+def test_a_kvm_that_guests_may_not_open_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(kvm, "DEVICE", tmp_path)
+    monkeypatch.setattr(kvm.shutil, "which", lambda _name: "/usr/bin/true")
+    monkeypatch.setattr(kvm, "run_guest", lambda _how, _time: kvm.KvmVerdict(usable=True, reason="ran"))
+    closed = {"libvirt-qemu"}
+    monkeypatch.setattr(kvm, "is_closed_to", lambda user: user in closed)
+    verdict = kvm.probe(tmp_path / "kvm.json", user="libvirt-qemu")
+    assert not verdict.usable
+    assert "libvirt-qemu" in verdict.reason
+    closed.clear()
+    assert kvm.probe(tmp_path / "kvm.json", user="libvirt-qemu").usable, "what was remembered is out of date"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can ask for another user")
+def test_whom_the_device_is_closed_to(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for path in (tmp_path, *tmp_path.parents):
+        if "pytest-of-" in str(path):
+            path.chmod(0o711)
+    monkeypatch.setattr(kvm, "DEVICE", tmp_path / "kvm")
+    assert not kvm.is_closed_to("nobody"), "there is none"
+    kvm.DEVICE.touch(mode=0o600)
+    assert kvm.is_closed_to("nobody")
+    assert not kvm.is_closed_to("root")
+    kvm.DEVICE.chmod(0o666)
+    assert not kvm.is_closed_to("nobody")

@@ -97,12 +97,44 @@ def _(scene: Scene) -> None:
     assert scene.admin.ids("ports", **{"binding:host_id": "elsewhere"}) == []
 
 
+@proves(
+    "expose-port-forwarding-in-fip",
+    "floating-ip-port-forwarding",
+    "floating-ip-port-forwarding-description",
+    "floating-ip-port-forwarding-detail",
+    "floating-ip-port-forwarding-port-ranges",
+)
+def _(scene: Scene) -> None:
+    scene.router()
+    floating = scene.alice.create("floatingip", floating_network_id=scene.public)["id"]
+    asked = {
+        "internal_port_id": scene.port()["id"],
+        "protocol": "tcp",
+        "external_port_range": "80:81",
+        "internal_port_range": "8080:8081",
+        "description": "web",
+    }
+    path = f"/floatingips/{floating}/port_forwardings"
+    made = scene.alice("POST", path, {"port_forwarding": asked}).json["port_forwarding"]
+    assert {name: made[name] for name in asked} == asked
+    assert scene.alice.get(f"/floatingips/{floating}")["floatingip"]["port_forwardings"] == [made]
+
+
 @proves("empty-string-filtering")
 def _(scene: Scene) -> None:
     named, unnamed = scene.port(name="p")["id"], scene.port()["id"]
     found = scene.alice.ids("ports", name="", device_owner="")
     assert unnamed in found
     assert named not in found
+
+
+@proves("extra_dhcp_opt")
+def _(scene: Scene) -> None:
+    told = [{"opt_name": "bootfile-name", "opt_value": "pxelinux.0", "ip_version": 4}]
+    port = scene.port(extra_dhcp_opts=told)
+    assert port["extra_dhcp_opts"] == told
+    shown = scene.alice.get(f"/ports/{port['id']}")["port"]
+    assert shown["extra_dhcp_opts"] == told
 
 
 @proves("ext-gw-mode", "external-net", "router")

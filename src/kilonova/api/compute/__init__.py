@@ -7,6 +7,7 @@ which version a request speaks, ``faults.py`` how errors look, ``policy.py`` who
 from __future__ import annotations
 
 from kilonova.api.compute import (
+    absent,
     addresses,
     aggregates,
     availability_zones,
@@ -29,8 +30,10 @@ from kilonova.api.compute import (
     server_password,
     server_security_groups,
     server_tags,
+    server_topology,
     servers,
     services,
+    simple_tenant_usage,
     versions,
     volume_attachments,
 )
@@ -47,6 +50,7 @@ ROUTES: list[Route] = [
     *server_security_groups.ROUTES,
     *server_password.ROUTES,
     *server_tags.ROUTES,
+    *server_topology.ROUTES,
     *instance_actions.ROUTES,
     *interfaces.ROUTES,
     *volume_attachments.ROUTES,
@@ -56,11 +60,13 @@ ROUTES: list[Route] = [
     *flavor_extra_specs.ROUTES,
     *keypairs.ROUTES,
     *limits.ROUTES,
+    *simple_tenant_usage.ROUTES,
     *quotas.ROUTES,
     *services.ROUTES,
     *hypervisors.ROUTES,
     *availability_zones.ROUTES,
     *aggregates.ROUTES,
+    *absent.ROUTES,
     *gone.ROUTES,
 ]
 

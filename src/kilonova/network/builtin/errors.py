@@ -274,6 +274,27 @@ class FloatingIPPortAlreadyAssociated(Conflict):
     pass
 
 
+class FipInUseByPortForwarding(Conflict):
+    pass
+
+
+class PortForwardingNotFound(NotFound):
+    pass
+
+
+class PortHasBindingFloatingIP(Conflict):
+    pass
+
+
+class BadPortForwardingRequest(BadRequest):
+    """Neutron calls it by the name of its base."""
+
+    neutron_type = "BadRequest"
+
+    def __init__(self, message: str, details: object = None) -> None:
+        super().__init__(f"Bad port_forwarding request: {message}.", details)
+
+
 class OverQuota(QuotaExceeded):
     """Neutron says 409 where Nova says 403."""
 

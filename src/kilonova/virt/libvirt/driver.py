@@ -30,7 +30,17 @@ from kilonova.domain.network import Vif
 from kilonova.domain.servers import BuildSpec, GuestMetadata, ImageRef, PowerState
 from kilonova.domain.volumes import CopyState, HostConnector
 from kilonova.virt.base import Guest, GuestEvent, Volumes
-from kilonova.virt.libvirt import cached, config_drive, console, disk, embed, host, kvm, secret_store
+from kilonova.virt.libvirt import (
+    cached,
+    config_drive,
+    console,
+    disk,
+    embed,
+    emulator,
+    host,
+    kvm,
+    secret_store,
+)
 from kilonova.virt.libvirt.connection import Connection
 from kilonova.virt.libvirt.disk.base import FileSource, Name, is_cdrom
 from kilonova.virt.libvirt.disk.devices import own_devices, rescue_devices
@@ -94,7 +104,7 @@ class LibvirtDriver:
         self._keeper = console.Keeper(self._console_logs)
         self._capabilities: str | None = None
         self._cache_mode = _cache_mode(config, self._folder)
-        self._verdict = _verdict(config, self._folder)
+        self._virt_type = _virt_type(config)
 
     # --- the host
     def start(self, on_event: Callable[[GuestEvent], None]) -> None:
@@ -102,9 +112,12 @@ class LibvirtDriver:
         self._short.make()
         top = Path(self._config.state).absolute()
         if self._connection.is_embedded:
-            embed.configure(self._folder, top, self._say)
+            user = embed.configure(self._folder, top, self._say)
+            self._choose_virt_type(user)
+            emulator.choose(self._folder, user)
         else:
             embed.open_way_for_qemu(self._folder, top, self._say)
+            self._choose_virt_type(embed.qemu_user())
         try:
             self._connection.open()
         except Unavailable:
@@ -359,9 +372,13 @@ class LibvirtDriver:
         return console.tail(instance.console, lines)
 
     # --- inside
-    @property
-    def _virt_type(self) -> str:
-        return "kvm" if self._verdict.usable else "qemu"
+    def _choose_virt_type(self, user: str) -> None:
+        """``user``: whom guests run as."""
+        reason = "configured"
+        if self._config.libvirt.virt_type == "auto":
+            verdict = kvm.probe(self._folder.root / "kvm.json", user=user)
+            self._virt_type, reason = "kvm" if verdict.usable else "qemu", verdict.reason
+        _log.info("virt_type", virt_type=self._virt_type, reason=reason)
 
     def _bases_in_use(self) -> set[str]:
         """What disks say that they are based on; and what is in CD drives, which only the guests know."""
@@ -521,7 +538,7 @@ class LibvirtDriver:
         for guest in found:
             if guest.power_state is PowerState.RUNNING:
                 self._folder.instance(guest.server_id).awaits_start.unlink(missing_ok=True)
-            self._snapshots.thaw(guest.server_id)
+            self._snapshots.thaw_left(guest.server_id)
         return found
 
     def _console_logs(self) -> list[Path]:
@@ -539,13 +556,9 @@ def _cache_mode(config: Config, folder: Folder) -> str:
     return wanted
 
 
-def _verdict(config: Config, folder: Folder) -> kvm.KvmVerdict:
+def _virt_type(config: Config) -> str:
+    """What is configured; ``qemu`` until a guest has shown what ``auto`` means."""
     chosen = config.libvirt.virt_type
     if chosen not in _VIRT_TYPES:
         raise BadRequest(f"libvirt.virt_type is {chosen!r}, not one of {', '.join(_VIRT_TYPES)}")
-    if chosen == "auto":
-        verdict = kvm.probe(folder.root / "kvm.json")
-    else:
-        verdict = kvm.KvmVerdict(usable=chosen == "kvm", reason=f"virt_type = {chosen!r} is configured")
-    _log.info("virt_type", virt_type="kvm" if verdict.usable else "qemu", reason=verdict.reason)
-    return verdict
+    return "qemu" if chosen == "auto" else chosen

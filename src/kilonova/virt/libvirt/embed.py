@@ -12,12 +12,13 @@ from kilonova.virt.libvirt.folder import Folder
 
 QEMU_USER = "libvirt-qemu"
 """Whom Debian's and Ubuntu's libvirt runs QEMU as, if it is root itself."""
+_KVM = Path("/dev/kvm")
 EXAMPLE = "like /var/lib/kilonova"
 _log = log.get("virt.libvirt")
 
 
-def configure(folder: Folder, top: Path, say: Callable[[str], None]) -> None:
-    """Write libvirt's settings for our guests; the rest is libvirt's default.
+def configure(folder: Folder, top: Path, say: Callable[[str], None]) -> str:
+    """Write libvirt's settings for our guests; the rest is libvirt's default. The user whom guests run as.
 
     Folders from ``folder`` up to ``top`` are opened for QEMU's user to pass through. If others above them are
     closed, guests run as root, and ``say`` hears it.
@@ -33,9 +34,39 @@ def configure(folder: Folder, top: Path, say: Callable[[str], None]) -> None:
         _log.warning("guests_run_as_root", reason=reason)
         say(f"guests run as root: {reason}; better give a --state that all may reach, {EXAMPLE}")
         settings += ['user = "root"', 'group = "root"']
+    elif os.geteuid() == 0 and _is_closed(_KVM):
+        # libvirt asks QEMU with rights that guests do not get, and then does not believe the answer.
+        _log.warning("kvm_closed", device=str(_KVM), user=QEMU_USER)
+        say(
+            "each start of a guest takes seconds more, as libvirt looks anew at what QEMU can do:"
+            f" {QEMU_USER} may not open {_KVM}; better chgrp kvm {_KVM} && chmod 660 {_KVM}"
+        )
     path = folder.embed / "etc" / "qemu.conf"
     path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
     path.write_text("\n".join(settings) + "\n")
+    return "root" if reason else qemu_user()
+
+
+def qemu_user() -> str:
+    """Whom libvirt runs QEMU as by default: a user of its own if it is root, and whoever it is otherwise."""
+    if os.geteuid() != 0:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    return QEMU_USER if _exists(QEMU_USER) else "root"
+
+
+def _exists(user: str) -> bool:
+    try:
+        pwd.getpwnam(user)
+    except KeyError:
+        return False
+    return True
+
+
+def _is_closed(device: Path) -> bool:
+    """It is there, and QEMU's user may not open it."""
+    user = pwd.getpwnam(QEMU_USER)
+    groups = os.getgrouplist(QEMU_USER, user.pw_gid)
+    return device.exists() and not passage.can_write(device, user.pw_uid, groups)
 
 
 def open_way_for_qemu(folder: Folder, top: Path, say: Callable[[str], None]) -> None:
@@ -50,10 +81,9 @@ def _closed_for_qemu(folder: Folder, top: Path) -> str | None:
     """Why QEMU's user cannot reach its files; None if it can, or if we are no root and QEMU runs as we do."""
     if os.geteuid() != 0:
         return None
-    try:
-        uid = pwd.getpwnam(QEMU_USER).pw_uid
-    except KeyError:
+    if not _exists(QEMU_USER):
         return f"there is no user {QEMU_USER}"
+    uid = pwd.getpwnam(QEMU_USER).pw_uid
     if passage.open_way(folder.root, top, uid):
         return None
     return f"{QEMU_USER} cannot pass {passage.obstacle(folder.root, uid)}"

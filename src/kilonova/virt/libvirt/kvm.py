@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import pwd
 import shutil
 import struct
 import subprocess
@@ -24,6 +25,7 @@ import msgspec
 from kilonova.domain import codec
 
 EMULATOR = "qemu-system-x86_64"
+DEVICE = Path("/dev/kvm")
 _EXIT_PORT = 0xF4
 _TOKEN = 0x2A
 _EXIT_CODE = (_TOKEN << 1) | 1  # how isa-debug-exit turns the byte into an exit code
@@ -40,12 +42,15 @@ class _Cached(msgspec.Struct, frozen=True, kw_only=True):
     verdict: KvmVerdict
 
 
-def probe(cache: Path | None = None, timeout: float = 2.0) -> KvmVerdict:
-    """The verdict, from ``cache`` if the kernel, QEMU and the device are the same as then."""
-    key = _key()
+def probe(cache: Path | None = None, timeout: float = 2.0, user: str = "") -> KvmVerdict:
+    """The verdict, from ``cache`` if the kernel, QEMU and the device are the same as then.
+
+    ``user``: whom guests run as; empty: this one.
+    """
+    key = _key(user)
     if cache is not None and (known := _read(cache, key)) is not None:
         return known
-    verdict = _decide(timeout)
+    verdict = _decide(timeout, user)
     if cache is not None:
         part = cache.with_name(cache.name + ".part")
         part.write_bytes(msgspec.json.encode(_Cached(key=key, verdict=verdict)))
@@ -53,14 +58,34 @@ def probe(cache: Path | None = None, timeout: float = 2.0) -> KvmVerdict:
     return verdict
 
 
-def _decide(timeout: float) -> KvmVerdict:
+def is_closed_to(user: str) -> bool:
+    """There is a KVM, and this user, of this machine's, may not open it. KeyError: there is no such user."""
+    if not DEVICE.exists():
+        return False
+    if os.geteuid() != 0:
+        return not os.access(DEVICE, os.R_OK | os.W_OK)
+    who = pwd.getpwnam(user)
+    done = subprocess.run(
+        ["test", "-r", DEVICE, "-a", "-w", DEVICE],
+        user=who.pw_uid,
+        group=who.pw_gid,
+        extra_groups=os.getgrouplist(user, who.pw_gid),
+        check=False,
+    )
+    return done.returncode != 0
+
+
+def _decide(timeout: float, user: str) -> KvmVerdict:
     if shutil.which(EMULATOR) is None:
         return KvmVerdict(usable=False, reason=f"{EMULATOR} is not installed")
-    if not Path("/dev/kvm").exists():
-        return KvmVerdict(usable=False, reason="/dev/kvm does not exist")
-    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
-        return KvmVerdict(usable=False, reason="/dev/kvm may not be opened by this user")
-    return run_guest("kvm", timeout)
+    if not DEVICE.exists():
+        return KvmVerdict(usable=False, reason=f"{DEVICE} does not exist")
+    if not os.access(DEVICE, os.R_OK | os.W_OK):
+        return KvmVerdict(usable=False, reason=f"{DEVICE} may not be opened by this user")
+    verdict = run_guest("kvm", timeout)
+    if verdict.usable and user and is_closed_to(user):
+        return KvmVerdict(usable=False, reason=f"{DEVICE} may not be opened by {user}, whom guests run as")
+    return verdict
 
 
 def run_guest(accelerator: str, timeout: float) -> KvmVerdict:
@@ -129,7 +154,7 @@ def probe_rom() -> bytes:
     return bytes(rom)
 
 
-def _key() -> str:
+def _key(user: str) -> str:
     """What the verdict depends on. QEMU's file is asked for, not its version: that costs nothing."""
     emulator = shutil.which(EMULATOR)
     qemu = ""
@@ -138,7 +163,8 @@ def _key() -> str:
         qemu = f"{emulator}:{stat.st_size}:{stat.st_mtime_ns}"
     device = ""
     with suppress(OSError):
-        device = f"{os.stat('/dev/kvm').st_rdev}:{os.access('/dev/kvm', os.R_OK | os.W_OK)}"
+        may_open = os.access(DEVICE, os.R_OK | os.W_OK) and not (user and is_closed_to(user))
+        device = f"{os.stat(DEVICE).st_rdev}:{may_open}"
     return json.dumps([_PROBE_VERSION, platform.release(), qemu, device])
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from kilonova.domain.errors import Unavailable
 
 _TIMEOUT = 5.0
-_SOON = 0.03
+_SOON = 0.01
 """Seconds within which a look ends; by itself the switch looks twice a second."""
 
 

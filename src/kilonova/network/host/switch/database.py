@@ -185,6 +185,8 @@ class Tables:
 
     def __init__(self, replica: Any) -> None:
         self._tables = replica.tables
+        self.version = int(replica.change_seqno)
+        """As long as it is the same, so is all else."""
 
     def all(self, table: str) -> Iterable[Row]:
         return list(self._tables[table].rows.values())

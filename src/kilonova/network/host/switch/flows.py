@@ -14,7 +14,7 @@
     GROUP       called: a group, and each group that its rules name
     MEMBERS     called: whether the address in ADDRESS is of the group in REMOTE
     RULES       called: the rules of a group
-    MARKER      nobody comes here: a change of it is one of nothing (cache.py)
+    MARKER      nobody comes here: a change of it is one of nothing (disturbance.py)
     TRIAL       nor here, where the switch is asked whether it takes a flow at all (guard.py)
 
 SENT and ARRIVED hold every packet of a connection, whichever way it goes, against the rules of the way that

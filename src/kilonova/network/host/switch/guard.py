@@ -17,7 +17,8 @@ from kilonova.domain.network import INTEGRATION_BRIDGE
 from kilonova.network.host import faults
 from kilonova.network.host.ruleset import Rules
 from kilonova.network.host.switch import cache, flows, openflow, pipeline
-from kilonova.network.host.switch.flows import MARKER, TRIAL, Flow
+from kilonova.network.host.switch.disturbance import Disturbance
+from kilonova.network.host.switch.flows import TRIAL, Flow
 from kilonova.network.host.switch.made import NETWORK, Flows, Made, Part
 from kilonova.network.host.switch.port_flows import Guarded
 from kilonova.network.host.switch.switch import Switch
@@ -57,17 +58,14 @@ class Guard:
                 return
             # The look that ends first may have begun before the change. The next has not.
             folder = self._switch.folder()
-            cache.await_look(folder, self._disturb)
-            cache.await_look(folder, self._disturb)
+            with Disturbance(self._switch.control()) as disturb:
+                cache.await_look(folder, disturb)
+                cache.await_look(folder, disturb)
             self._to_await = False
 
-    def _disturb(self) -> None:
-        """A change by which nothing is changed: the switch looks through what it remembers."""
-        self._try([pipeline.marker()], MARKER)
-
-    def _try(self, tried: Iterable[Flow], table: int) -> None:
+    def _try(self, tried: Iterable[Flow]) -> None:
         """In one bundle they come, into a table where no packet does, and go."""
-        gone = f"delete cookie={flows.cookie(self._switch.owner)}/-1,table={table}"
+        gone = f"delete cookie={flows.cookie(self._switch.owner)}/-1,table={TRIAL}"
         self._change([], tried, [gone])
 
     @contextmanager
@@ -103,7 +101,7 @@ class Guard:
         def takes(some: Sequence[Part]) -> str | None:
             tried = [flow._replace(table=TRIAL) for part in some for flow in parts[part].values()]
             try:
-                self._try(tried, TRIAL)
+                self._try(tried)
             except openflow.Refused as error:
                 return error.message
             return None

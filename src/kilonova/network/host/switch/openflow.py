@@ -28,7 +28,8 @@ def change(control: Path, commands: list[str]) -> None:
     if not commands:
         return
     text = "".join(f"{line}\n" for line in commands)
-    _run(["--bundle", "add-flows", f"unix:{control}", "-"], control, text.encode())
+    # Ports are numbers here. Otherwise it asks the switch for the names of all that there are, each time.
+    _run(["--no-names", "--bundle", "add-flows", f"unix:{control}", "-"], control, text.encode())
 
 
 def forget_connections(control: Path, zone: int) -> None:

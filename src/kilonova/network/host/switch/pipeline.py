@@ -15,7 +15,6 @@ from kilonova.network.host.switch.flows import (
     GATE,
     INWARDS,
     LEAVING,
-    MARKER,
     PORT,
     REST,
     SEAT_BITS,
@@ -54,11 +53,6 @@ def pipeline() -> tuple[Flow, ...]:
 def base() -> Flow:
     """In a bridge that passes nothing by itself: it is a switch."""
     return Flow(CLASSIFY, 0, "", "NORMAL")
-
-
-def marker() -> Flow:
-    """Nothing ever meets it."""
-    return Flow(MARKER, 0, "", "drop")
 
 
 def _asking(table: int, *, answers: int, questions: int, then: int) -> list[Flow]:
