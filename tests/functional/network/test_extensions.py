@@ -59,6 +59,20 @@ def proves(*aliases: str) -> Callable[[Proof], Proof]:
     return keep
 
 
+@proves("address-group", "security-groups-remote-address-group")
+def _(scene: Scene) -> None:
+    group = scene.alice.create("address_group", addresses=["10.0.0.0/8", "fd00::1/128"])["id"]
+    path = f"/address-groups/{group}/remove_addresses"
+    left = scene.alice("PUT", path, {"addresses": ["fd00::1/128"]}).json["address_group"]["addresses"]
+    assert left == ["10.0.0.0/8"]
+    own = scene.alice.create("security_group", name="g")["id"]
+    rule = {"security_group_id": own, "direction": "ingress", "remote_address_group_id": group}
+    made = scene.alice.create("security_group_rule", **rule)
+    assert made["remote_address_group_id"] == group
+    found = scene.alice.get("/security-group-rules", remote_address_group_id=group)
+    assert [one["id"] for one in found["security_group_rules"]] == [made["id"]]
+
+
 @proves("allowed-address-pairs")
 def _(scene: Scene) -> None:
     port = scene.port(allowed_address_pairs=[{"ip_address": "10.9.0.0/16"}])
@@ -285,7 +299,10 @@ def _(scene: Scene) -> None:
         assert {one["belongs_to_default_sg"] for one in found} == {asked}
 
 
-_STANDARD = ("network", "subnet", "subnetpool", "port", "router", "floatingip", "security_group")
+_STANDARD = (
+    *("network", "subnet", "subnetpool", "port", "router", "floatingip"),
+    *("security_group", "address_group"),
+)
 
 
 def one_of_each(scene: Scene, **more: Any) -> dict[str, dict[str, Any]]:

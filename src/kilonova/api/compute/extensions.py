@@ -51,6 +51,7 @@ os-quota-class-sets     QuotaClasses              Quota classes management suppo
 os-quota-sets           Quotas                    Quotas management support.
 os-rescue               Rescue                    Instance rescue mode.
 os-security-groups      SecurityGroups            Security group support of servers.
+os-server-diagnostics   ServerDiagnostics         Admins see what a guest uses and moves.
 os-server-external-events ServerExternalEvents    Server External Event Triggers.
 os-server-list-multi-status ServerListMultiStatus Allow to filter the servers by a set of status values.
 os-server-password      ServerPassword            Server password support.

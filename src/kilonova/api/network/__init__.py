@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from kilonova.api.http import Route, Service
 from kilonova.api.network import (
+    address_groups,
     auto_allocated_topologies,
     availability_zones,
     extensions,
@@ -29,7 +30,16 @@ from kilonova.api.network.subnetpools import SUBNETPOOLS
 from kilonova.api.network.subnets import SUBNETS
 from kilonova.network.builtin.service import BuiltinNetwork
 
-TAGGED = (NETWORKS, SUBNETS, SUBNETPOOLS, PORTS, SECURITY_GROUPS, routers.ROUTERS, FLOATING_IPS)
+TAGGED = (
+    NETWORKS,
+    SUBNETS,
+    SUBNETPOOLS,
+    PORTS,
+    SECURITY_GROUPS,
+    address_groups.ADDRESS_GROUPS,
+    routers.ROUTERS,
+    FLOATING_IPS,
+)
 RESOURCES = (*TAGGED, RULES, RBAC_POLICIES)
 _QUOTA = "/v2.0/quotas/{project_id}"
 
@@ -41,6 +51,7 @@ ROUTES = [
     *(route for resource in RESOURCES for route in resources.routes(resource)),
     *(route for resource in TAGGED for route in tags.routes(resource)),
     *routers.ROUTES,
+    *address_groups.ROUTES,
     *port_forwardings.ROUTES,
     *ip_availability.ROUTES,
     *availability_zones.ROUTES,

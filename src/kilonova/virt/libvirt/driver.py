@@ -24,6 +24,7 @@ from kilonova.cancel import Cancel
 from kilonova.config import Config
 from kilonova.disk_image import qemu_img
 from kilonova.domain.block_devices import AttachedVolume
+from kilonova.domain.diagnostics import Diagnostics
 from kilonova.domain.errors import BadRequest, BuildFailed, KilonovaError, NotFound, Unavailable
 from kilonova.domain.hosts import HostReport
 from kilonova.domain.network import Vif
@@ -34,6 +35,7 @@ from kilonova.virt.libvirt import (
     cached,
     config_drive,
     console,
+    diagnostics,
     disk,
     embed,
     emulator,
@@ -364,6 +366,11 @@ class LibvirtDriver:
 
     def mend(self) -> None:
         self._snapshots.thaw_all()
+
+    def diagnostics(self, server_id: str) -> Diagnostics:
+        stats = self._guests.statistics(server_id)
+        document = self._guests.document(server_id) or ""
+        return diagnostics.diagnostics(stats, document, self._virt_type)
 
     def console_output(self, server_id: str, lines: int | None) -> str:
         instance = self._folder.instance(server_id)

@@ -12,7 +12,7 @@ from xml.etree import ElementTree as ET
 import libvirt
 import msgspec
 
-from kilonova.domain.errors import BuildFailed, NotFound
+from kilonova.domain.errors import BuildFailed, Conflict, NotFound
 from kilonova.domain.servers import PowerState
 from kilonova.virt.base import Guest
 from kilonova.virt.libvirt import power
@@ -193,6 +193,15 @@ class Guests:
                 return str(domain.XMLDesc(0))
         except NotFound:
             return None
+
+    def statistics(self, server_id: str) -> dict[str, Any]:
+        """All that libvirt counts of it, by its own names. Conflict if it is off."""
+        domain = self.get(server_id)
+        with translated(f"read the statistics of guest {server_id}"):
+            if not domain.isActive():
+                raise Conflict(f"guest {server_id} is off")
+            ((_, stats),) = self._connection.get().domainListGetStats([domain], 0, 0)
+        return dict(stats)
 
     def attach(self, server_id: str, device: str, what: str) -> None:
         domain = self.get(server_id)
