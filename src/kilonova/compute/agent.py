@@ -249,10 +249,13 @@ class Agent:
 
     def copy_volume(self, message: CopyVolume) -> Copied:
         """For a snapshot: asked again until it is done, by the volume's manager."""
-        return server_volumes.copy_volume(self._parts, message)
+        copied = server_volumes.copy_volume(self._parts, message)
+        self._parts.faults.reach("copy_volume.answer.before")
+        return copied
 
     def drop_copy(self, message: VolumeCopy) -> Nothing:
         self._parts.driver.drop_copy(message.server_id, message.volume_id, message.snapshot_id)
+        self._parts.faults.reach("drop_copy.answer.before")
         return Nothing()
 
     def _work_ended(self, server_id: str, told: PowerState | None) -> None:
