@@ -139,6 +139,7 @@ def test_who_may_ask(admin: Caller, member: Caller, reader: Caller, other: Calle
     assert admin.get(f"{PATH}/{PROJECT}").status_code == 200
     assert other.get(f"{PATH}/{PROJECT}").status_code == 403
     assert member.get(PATH).status_code == 403
+    assert admin.get(f"{PATH}/").status_code == 404
 
 
 def test_what_no_period_is(member: Caller) -> None:
