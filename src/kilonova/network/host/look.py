@@ -2,7 +2,7 @@
 
 Another process may own that network, and change it meanwhile: this one looks, and makes, moves or writes
 nothing. Rules are compared as their owner compares them (audit.py); devices, addresses, routes and servers
-are looked for. Of Open vSwitch's ports the doctor asks the switch (cli/switch_checks.py).
+are looked for. Ports that Open vSwitch has not are told elsewhere (cli/switch_checks.py).
 """
 
 from __future__ import annotations
@@ -70,6 +70,7 @@ class _Look:
         yield from self._trying("the host", self._of_host)
         yield from self._trying("firewall rules", self._of_rules)
         yield from self._trying("tunnels", self._of_tunnels)
+        yield from self._trying("the switch", lambda: self._plug.look_at(self._rules().vifs))
         for network_id in sorted({vif.network_id for vif in self._vifs}):
             what = f"network {network_id}"
             plan = self._plan(network_id)

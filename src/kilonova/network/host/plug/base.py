@@ -92,6 +92,10 @@ class Plug(Protocol):
     def look(self) -> list[str]:
         """What settle() would put in order. Makes nothing, and may be asked in another process."""
 
+    def look_at(self, vifs: Collection[Vif]) -> list[str]:
+        """What ensure_network() and ensure_port() would set right of what is there of these, beside devices.
+        Makes nothing, as look()."""
+
     def sweep(self, networks: Known, ports: Known, routers: Known) -> None:
         """Nothing is left of networks, ports and ends of routers' devices that this host made and has no
         record of. A record is there before, and until after, all that is joined for it. ``routers``: names of

@@ -68,6 +68,9 @@ class BridgePlug:
     def look(self) -> list[str]:
         return []
 
+    def look_at(self, vifs: Collection[Vif]) -> list[str]:
+        return []  # they are devices and nothing else
+
     def sweep(self, networks: Known, ports: Known, routers: Known) -> None:
         """Networks without ports are found by their folders (host.py), ports without records do not exist."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from kilonova.domain.network import Vif
 from kilonova.network.host import linux, names, offload
 from kilonova.network.host.linux import Netlink
 from kilonova.network.host.plan import NetworkPlan
@@ -22,6 +23,20 @@ def ensure_gate(ip: Netlink, switch: Switch, plan: NetworkPlan) -> list[str]:
         done += linux.inside(space, lambda: offload.ensure_off(names.GUESTS))
     done += switch.ensure_port(gate, linux.index_of(gate), plan.network_id, of_gate(plan.network_id))
     return done
+
+
+def look_at_gates(switch: Switch, vifs: Collection[Vif]) -> list[str]:
+    """What is wrong with the gates of these ports' networks on the switch."""
+    networks = sorted({vif.network_id for vif in vifs})
+    return [line for one in networks for line in look_at_port(switch, names.gate(one), one, of_gate(one))]
+
+
+def look_at_port(
+    switch: Switch, name: str, network_id: str, said: dict[str, str], *, closed: bool = False
+) -> list[str]:
+    """What is wrong with a port that is on the switch, and whose device is there."""
+    link = linux.find(name)
+    return switch.look_at(name, link.index, network_id, said, closed=closed) if link else []
 
 
 def gates(networks: Known) -> set[str]:

@@ -18,6 +18,8 @@ from kilonova.network.host.plug.gate import (
     ensure_router,
     gates,
     keep_routers,
+    look_at_gates,
+    look_at_port,
     remove_gate,
 )
 from kilonova.network.host.plug.tunnel import ensure_tunnel, remove_tunnel, tunnels
@@ -80,6 +82,12 @@ class HybridPlug:
 
     def look(self) -> list[str]:
         return []
+
+    def look_at(self, vifs: Collection[Vif]) -> list[str]:
+        found = look_at_gates(self._switch, vifs)
+        for vif in vifs:
+            found += look_at_port(self._switch, names.qvo(vif.port_id), vif.network_id, of_port(vif))
+        return found
 
     def sweep(self, networks: Known, ports: Known, routers: Known) -> None:
         def known() -> set[str]:

@@ -20,6 +20,8 @@ from kilonova.network.host.plug.gate import (
     ensure_router,
     gates,
     keep_routers,
+    look_at_gates,
+    look_at_port,
     remove_gate,
 )
 from kilonova.network.host.plug.tunnel import ensure_tunnel, remove_tunnel, tunnels
@@ -96,6 +98,13 @@ class OvsPlug:
 
     def look(self) -> list[str]:
         return self._guard.look()
+
+    def look_at(self, vifs: Collection[Vif]) -> list[str]:
+        found = look_at_gates(self._switch, vifs)
+        for vif in vifs:
+            said, closed = of_port(vif), vif.port_security
+            found += look_at_port(self._switch, vif.tap, vif.network_id, said, closed=closed)
+        return found
 
     def sweep(self, networks: Known, ports: Known, routers: Known) -> None:
         def known() -> set[str]:

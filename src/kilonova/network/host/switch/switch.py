@@ -130,15 +130,30 @@ class Switch:
         """The device of that name and number is a port of the bridge, with the network's tag: one
         transaction, if any; two if the switch has an earlier device of the name. ``closed``: nothing comes
         to it or from it but by flows."""
-        said = said | {words.OWNER: f"{self.owner:08x}", words.DEVICE: str(device)}
+        said = self._said(device, said)
         done: list[str] = []
         if self._database.look(lambda at: _has_another_device(at, name, device)):
             self.remove_port(name)
-        if not self._database.look(lambda at: self._is_right(at, name, network_id, said, closed)):
+        if self._database.look(lambda at: self._wrong(at, name, network_id, said, closed)):
             done = self._database.change(lambda at: self._join(at, name, network_id, said, closed))
         if self._database.wait(lambda at: _number(at, name)) is None:
             raise Unavailable(f"Open vSwitch has not taken {name}: does ovs-vswitchd run?")
         return done
+
+    def look_at(
+        self, name: str, device: int, network_id: str, said: dict[str, str], *, closed: bool = False
+    ) -> list[str]:
+        """What ensure_port() would set right of a port that is there; problems() tells of the others."""
+        said = self._said(device, said)
+
+        def look(at: Tables) -> list[str]:
+            there = at.named("Port", name) is not None
+            return self._wrong(at, name, network_id, said, closed) if there else []
+
+        return self._database.look(look)
+
+    def _said(self, device: int, said: dict[str, str]) -> dict[str, str]:
+        return said | {words.OWNER: f"{self.owner:08x}", words.DEVICE: str(device)}
 
     def remove_port(self, name: str) -> None:
         if self._database.look(lambda at: at.named("Port", name)) is not None:
@@ -204,17 +219,24 @@ class Switch:
                 found.append(Seat(port.name, int(numbers[0]), tags[network_id], gate))
         return sorted(found)
 
-    def _is_right(self, at: Tables, name: str, network_id: str, said: dict[str, str], closed: bool) -> bool:
+    def _wrong(self, at: Tables, name: str, network_id: str, said: dict[str, str], closed: bool) -> list[str]:
+        """What is not as it should be of the port, in a reader's words."""
         bridge, port = _bridge(at), at.named("Port", name)
-        return (
-            bridge is not None
-            and port is not None
-            and port in bridge.ports
-            and network_id in (tags := words.tags(bridge.external_ids))
-            and _vlans_of(port) == _vlans(tags[network_id], closed)
-            and all(said.items() <= row.external_ids.items() for row in (port, *port.interfaces))
-            and (not _is_ours(bridge) or bridge.fail_mode == self._fail_mode())
-        )
+        if bridge is None or port is None or port not in bridge.ports:
+            return [f"port {name} is not on {INTEGRATION_BRIDGE}"]
+        tags = words.tags(bridge.external_ids)
+        if network_id not in tags:
+            return [f"{INTEGRATION_BRIDGE} has no VLAN tag for network {network_id}"]
+        found = []
+        if _vlans_of(port) != (wanted := _vlans(tags[network_id], closed)):
+            found.append(f"port {name} has {_shown(_vlans_of(port))}, not {_shown(wanted)}")
+        for row in (port, *port.interfaces):
+            have = row.external_ids
+            unsaid = sorted(f"{word}={value}" for word, value in said.items() if have.get(word) != value)
+            found += [f"port {name} does not say {', '.join(unsaid)}"] if unsaid else []
+        if _is_ours(bridge) and bridge.fail_mode != self._fail_mode():
+            found.append(f"{INTEGRATION_BRIDGE} has another fail_mode")
+        return list(dict.fromkeys(found))
 
     def _join(self, at: Change, name: str, network_id: str, said: dict[str, str], closed: bool) -> list[str]:
         done: list[str] = []
@@ -309,6 +331,11 @@ def _vlans(tag: int, closed: bool) -> dict[str, list[Any]]:
 
 def _vlans_of(port: Row) -> dict[str, list[Any]]:
     return {"vlan_mode": port.vlan_mode, "tag": port.tag, "trunks": port.trunks}
+
+
+def _shown(vlans: dict[str, list[Any]]) -> str:
+    said = [f"{column}={value}" for column, values in vlans.items() for value in values]
+    return " ".join(said) or "no VLAN"
 
 
 def _has_another_device(at: Tables, name: str, device: int) -> bool:
