@@ -7,8 +7,6 @@ from typing import Any
 import falcon.testing
 import pytest
 from keystoneauth1 import discover
-from structlog.contextvars import merge_contextvars
-from structlog.testing import capture_logs
 
 from kilonova.api.compute import gone
 
@@ -128,19 +126,6 @@ def test_a_method_that_a_path_has_not(admin: Any, method: str) -> None:
     assert answer.json["badMethod"]["code"] == answer.status_code == 405
     assert answer.headers["Allow"].split(", ") == ["GET", "PUT", "DELETE"]
     assert answer.headers["X-OpenStack-Request-ID"].startswith("req-")
-
-
-@pytest.mark.parametrize(("method", "path"), [("GET", "/nothing"), ("PATCH", "/flavors/1")])
-def test_what_is_not_here_is_in_the_log_too(admin: Any, method: str, path: str) -> None:
-    with capture_logs([merge_contextvars]) as lines:
-        answer = admin.ask(method, path, "2.90")
-    (line,) = [one for one in lines if one["event"] == "request"]
-    assert line["request_id"] == answer.headers["X-OpenStack-Request-ID"]
-    assert (line["method"], line["path"], line["status"]) == (
-        method,
-        f"/compute/v2.1{path}",
-        answer.status_code,
-    )
 
 
 def test_what_was_once(member: Any) -> None:
