@@ -99,8 +99,14 @@ def detach(api: VolumeAPI, request: Request, volume_id: str, asked: Detach) -> R
 
 
 def force_detach(api: VolumeAPI, request: Request, volume_id: str, asked: ForceDetach) -> Reply:
+    """Of a volume in an error, too: it is what its attachments say then."""
     policy.require_admin(request.context, "volume_extension:volume_admin_actions:force_detach")
-    return detach(api, request, volume_id, Detach(attachment_id=asked.attachment_id))
+    reply = detach(api, request, volume_id, Detach(attachment_id=asked.attachment_id))
+    with api.db.write() as conn:
+        find(conn, request.context, volume_id, for_update=True)
+        status = rules.status_of(volume_attachments.of_volume(conn, volume_id))
+        store.change_if(conn, volume_id, [VolumeStatus.ERROR], status=status)
+    return reply
 
 
 def _which(conn: sa.Connection, request: Request, volume_id: str, attachment_id: str | None) -> Row:
