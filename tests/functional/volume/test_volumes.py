@@ -208,6 +208,13 @@ def test_lists(alice: Caller, cloud: Volumes) -> None:
         assert alice.refused("GET", "/volumes", params=wrong)[0] == 400
 
 
+def test_the_next_page_is_where_this_one_is(alice: Caller) -> None:
+    alice.create()
+    for root in ("", f"/{ALICE}"):
+        (link,) = alice.get(f"{root}/volumes", limit="1")["volumes_links"]
+        assert link["href"].partition("?")[0].endswith(f"/volume/v3{root}/volumes")
+
+
 def test_a_list_after_what_is_not_there(alice: Caller) -> None:
     for path in ("/volumes", "/snapshots/detail", "/attachments", "/types"):
         assert alice.refused("GET", path, params={"marker": "x"}) == (404, "marker x not found")
