@@ -42,6 +42,7 @@ from kilonova.domain.messages import (
     ConsoleOutput,
     Copied,
     CopyVolume,
+    Diagnosed,
     FromHost,
     Nothing,
     Ready,
@@ -176,6 +177,7 @@ class Agent:
             "drop_copy": self.drop_copy,
             "refresh_interfaces": self.refresh_interfaces,
             "get_console_output": self.get_console_output,
+            "get_diagnostics": self.get_diagnostics,
             "network_changed": self._refresher.network_changed,
             "compare": self.compare,
             "cache_images": self._images.cache_images,
@@ -262,6 +264,9 @@ class Agent:
 
     def get_console_output(self, message: ConsoleOutput) -> Text:
         return Text(text=self._parts.driver.console_output(message.server_id, message.length))
+
+    def get_diagnostics(self, message: ServerRef) -> Diagnosed:
+        return Diagnosed(diagnostics=self._parts.driver.diagnostics(message.server_id))
 
     def compare(self, _message: FromHost) -> None:
         """The records differ from what this host reported."""

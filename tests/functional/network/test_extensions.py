@@ -128,6 +128,15 @@ def _(scene: Scene) -> None:
     assert named not in found
 
 
+@proves("extra_dhcp_opt")
+def _(scene: Scene) -> None:
+    told = [{"opt_name": "bootfile-name", "opt_value": "pxelinux.0", "ip_version": 4}]
+    port = scene.port(extra_dhcp_opts=told)
+    assert port["extra_dhcp_opts"] == told
+    shown = scene.alice.get(f"/ports/{port['id']}")["port"]
+    assert shown["extra_dhcp_opts"] == told
+
+
 @proves("ext-gw-mode", "external-net", "router")
 def _(scene: Scene) -> None:
     assert scene.alice.ids("networks", **{"router:external": True}) == [scene.public]

@@ -16,6 +16,7 @@ _EXTENSIONS = {
     "default-subnetpools": ("Default Subnetpools", "The pool for who names none"),
     "ext-gw-mode": ("Neutron L3 Configurable external gateway mode", "SNAT of a router can be switched off"),
     "external-net": ("Neutron external network", "Networks that lead outside"),
+    "extra_dhcp_opt": ("Neutron Extra DHCP options", "What DHCP tells a single port, of IPv4"),
     "extraroute": ("Neutron Extra Route", "Routes of a router beside its own networks"),
     "extraroute-atomic": ("Atomically add/remove extra routes", "Some routes more, or fewer"),
     "filter-validation": ("Filter Validation", "An unknown filter is refused"),

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from kilonova.domain.dhcp_options import DhcpOption
 from kilonova.domain.network import MAX_VNI, AddressPair, HostRoute, Pool
 
 Text = Annotated[str, Meta(max_length=255, pattern=r"\A[^\x00]*\Z")]
@@ -110,6 +111,7 @@ class PortUpdate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     port_security_enabled: bool | UnsetType = UNSET
     allowed_address_pairs: Annotated[list[AddressPair], Meta(max_length=10)] | UnsetType = UNSET
     dns_name: DnsName | UnsetType = UNSET
+    extra_dhcp_opts: Annotated[list[DhcpOption], Meta(max_length=32)] | UnsetType | None = UNSET
     security_groups: Annotated[list[Text], Meta(max_length=64)] | UnsetType | None = UNSET
     binding_host_id: Text | UnsetType | None = msgspec.field(default=UNSET, name="binding:host_id")
     binding_vnic_type: str | UnsetType = msgspec.field(default=UNSET, name="binding:vnic_type")

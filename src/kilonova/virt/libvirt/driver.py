@@ -23,6 +23,7 @@ from kilonova.cancel import Cancel
 from kilonova.config import Config
 from kilonova.disk_image import qemu_img
 from kilonova.domain.block_devices import AttachedVolume
+from kilonova.domain.diagnostics import Diagnostics
 from kilonova.domain.errors import BadRequest, BuildFailed, KilonovaError, NotFound, Unavailable
 from kilonova.domain.hosts import HostReport
 from kilonova.domain.network import Vif
@@ -33,6 +34,7 @@ from kilonova.virt.libvirt import (
     cached,
     config_drive,
     console,
+    diagnostics,
     disk,
     embed,
     emulator,
@@ -363,6 +365,11 @@ class LibvirtDriver:
     def mend(self) -> None:
         self._snapshots.thaw_all()
 
+    def diagnostics(self, server_id: str) -> Diagnostics:
+        stats = self._guests.statistics(server_id)
+        document = self._guests.document(server_id) or ""
+        return diagnostics.diagnostics(stats, document, self._virt_type)
+
     def console_output(self, server_id: str, lines: int | None) -> str:
         instance = self._folder.instance(server_id)
         if not instance.path.exists():
@@ -521,7 +528,7 @@ class LibvirtDriver:
         for guest in found:
             if guest.power_state is PowerState.RUNNING:
                 self._folder.instance(guest.server_id).awaits_start.unlink(missing_ok=True)
-            self._snapshots.thaw(guest.server_id)
+            self._snapshots.thaw_left(guest.server_id)
         return found
 
     def _console_logs(self) -> list[Path]:
