@@ -255,6 +255,8 @@ def test_what_is_in_an_error_is_available_when_it_was_forced_away(alice: Caller,
     admin.act(f"/volumes/{volume}", "os-force_detach", attachment_id=held["attachment_id"], connector=None)
     shown = alice.volume(volume)
     assert (shown["status"], shown["attachments"]) == ("available", [])
+    alice.act(f"/volumes/{volume}", "os-detach")
+    assert alice.volume(volume)["status"] == "available"
 
 
 def test_limits_of_what_there_never_is_are_kept(admin: Caller) -> None:
