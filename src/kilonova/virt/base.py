@@ -58,6 +58,9 @@ class Driver(Protocol):
     def report(self) -> HostReport:
         """What this host is and can hold."""
 
+    def host_uptime(self) -> str:
+        """Since when this host is up, as the command ``uptime`` says it; empty where nothing does."""
+
     def connector(self) -> HostConnector:
         """This host, as those know it who keep volumes."""
 

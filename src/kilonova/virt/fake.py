@@ -391,6 +391,9 @@ class FakeDriver:
     def mend(self) -> None:
         """There is nothing that could not be done."""
 
+    def host_uptime(self) -> str:
+        return ""
+
     def diagnostics(self, server_id: str) -> Diagnostics:
         """Its devices; nothing passes them, and it uses nothing."""
         with self._changed:

@@ -82,7 +82,8 @@ def test_a_spec_may_have_its_scope(alice: Caller, admin: Caller, two: Two) -> No
     """Cinder's ``capabilities:``."""
     specs = {"capabilities:volume_backend_name": "fast"}
     admin.done("POST", "/types", {"volume_type": {"name": "scoped", "extra_specs": specs}}, 200)
-    assert set(two.fast.made) == {alice.create(volume_type="scoped")}
+    made = alice.create(volume_type="scoped")
+    assert set(two.fast.made) == {made}
 
 
 def test_it_is_not_copied_unless_that_is_asked_for(alice: Caller, two: Two) -> None:

@@ -15,7 +15,7 @@ from kilonova.api.compute.state import ComputeAPI
 from kilonova.api.http import Reply, Request, Route
 from kilonova.domain import clock
 from kilonova.domain.clock import iso8601_micro
-from kilonova.domain.errors import BadRequest
+from kilonova.domain.errors import BadRequest, NotFound
 from kilonova.store import server_usage
 from kilonova.store.database import Row
 
@@ -27,7 +27,10 @@ Usage = dict[str, Any]
 
 
 def index(api: ComputeAPI, request: Request) -> Reply:
-    """All projects that had servers then; ``detailed=1``: with the servers."""
+    """All projects that had servers then; ``detailed=1``: with the servers. NotFound for a path that ends
+    with a slash: that asks for one project, with an empty id."""
+    if request.raw.env["PATH_INFO"].endswith("/"):
+        raise NotFound("No project has an empty id")
     require_admin(request.context, "os-simple-tenant-usage:list")
     start, end = _period(request, ("detailed",))
     detailed = (request.query("detailed") or "").lower() in ("1", "true")
@@ -65,7 +68,9 @@ def _time(request: Request, name: str, default: float) -> float:
     if not value:
         return default
     try:
-        return clock.parse(value)
+        time = clock.parse(value)
+        iso8601_micro(time)  # what is no year of ours in UTC cannot be shown
+        return time
     except (ValueError, OverflowError) as error:
         raise BadRequest(f"Datetime is in invalid format: {name}={value}") from error
 

@@ -112,6 +112,14 @@ class Guests:
         domain = self.find(server_id)
         return None if domain is None else self._view(server_id, domain)
 
+    def until_found(self, server_id: str) -> None:
+        """libvirt, which looks for the guest's QEMU when it starts, has it again or knows that there is none:
+        until then it calls a guest running that is dead, and nobody hears of its death."""
+        domain = self.find(server_id)
+        with translated(f"find the QEMU of guest {server_id}"):
+            if domain is not None and domain.isActive():
+                domain.memoryStats()  # waits for its turn with the guest
+
     def define(self, server_id: str, document: str) -> Any:
         with translated(f"define guest {server_id}"):
             return self._connection.get().defineXML(document)

@@ -27,7 +27,7 @@ def is_up(backend: Row, config: Config) -> bool:
 
 
 def serves(backend: Row, extra_specs: Mapping[str, str]) -> bool:
-    """Whether volumes of a type with these specs may be there; a spec may have the scope ``capabilities:``."""
+    """Whether volumes of a type with these specs may be there. A spec may have the scope ``capabilities``."""
     wanted = {name.removeprefix("capabilities:"): value for name, value in extra_specs.items()}
     if wanted.get("volume_backend_name") not in (None, backend.volume_backend_name):
         return False
