@@ -54,7 +54,7 @@ def reset_state(api: ComputeAPI, request: Request, server_id: str, value: msgspe
 
 
 def inject_network_info(api: ComputeAPI, request: Request, server_id: str, _value: msgspec.Raw) -> Reply:
-    """The host compares the guest's NICs with the record now, and sets them right. Conflict: it is on none."""
+    """The host compares the guest's NICs with the record now, and sets them right. Conflict: on none."""
     rule = "os-admin-actions:inject_network_info"
     with api.db.write() as conn:
         server = find(conn, request.context, server_id, rule, for_update=True)
