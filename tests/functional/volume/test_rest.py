@@ -161,6 +161,10 @@ def test_the_actions_of_before_there_were_attachments(alice: Caller, cloud: Volu
     assert alice.volume(volume)["status"] == "detaching"
     alice.act(path, "os-roll_detaching")
     assert alice.volume(volume)["status"] == "in-use"
+    another = {"os-detach": {"attachment_id": alice.volume(volume)["attachments"][0]["attachment_id"]}}
+    elsewhere = f"/volumes/{alice.create()}/action"
+    assert alice.refused("POST", elsewhere, another)[0] == 400
+    assert alice.refused("POST", elsewhere, {"os-detach": {"attachment_id": SERVER}})[0] == 404
     alice.act(path, "os-detach")
     assert alice.volume(volume)["status"] == "available"
     alice.act(path, "os-detach")
