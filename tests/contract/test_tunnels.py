@@ -249,6 +249,14 @@ def test_a_network_on_two_hosts(hosts: list[FarHost]) -> None:
         check_repair(one, two, a, b, wire)
         two.call(unplug, b)
         assert two.call(devices) == []
+        two.call(plug, b)
+        join(hosts)
+        two.call(lease, b)
+        assert one.call(pings, a, b.addresses[0].ip)
+        two.die()
+        assert not one.call(pings, a, b.addresses[0].ip)
+        got = one.call(lease, a)
+        assert (got["ip"], got["metadata"]) == (a.addresses[0].ip, "404"), "its own host's, as before"
         one.call(learn, NET, VNI, [])
         assert one.call(devices) == []
     assert {vni for vni, _ in wire.frames} == {VNI, OTHER_VNI}
