@@ -47,6 +47,7 @@ MEASURES: dict[str, Callable[[], list[Figure]]] = {
     "flows": flows.flows,
     "plugs": plugs.plugs,
     "guests": guests.real_guests,
+    "guests_in_ceph": guests.guests_in_ceph,
     "network": networks.part_of_builds,
     "fetch": guests.one_fetch,
     "image_pull": image_pull.image_pull,

@@ -1,10 +1,11 @@
-"""What needs real guests: the cost of Kilonova over bare libvirt, the image fetched once, memory, start."""
+"""What needs real guests: the cost over bare libvirt, disks in Ceph, an image fetched once, memory, start."""
 
 from __future__ import annotations
 
 import tempfile
 from pathlib import Path
 
+from tests.ceph import USER, Ceph, installed
 from tests.running import until
 
 from bench.cloud import FLAVOR, NO_LIMIT, cloud, idle_mib, load, start_again
@@ -13,6 +14,17 @@ from bench.load import p50
 
 _GUEST = Path("build/guest.qcow2")
 _ROUNDS = 7
+_IN_CEPH = """
+[image]
+backend = "rbd"
+rbd_store_user = "{user}"
+rbd_store_ceph_conf = "{conf}"
+[libvirt]
+virt_type = "qemu"
+images_type = "rbd"
+rbd_user = "{user}"
+images_rbd_ceph_conf = "{conf}"
+"""
 
 
 def real_guests() -> list[Figure]:
@@ -34,6 +46,26 @@ def real_guests() -> list[Figure]:
         Figure("kilonova up ready, second start, libvirt", again, "s", at_most=2),
         Figure("memory after that start, idle, libvirt (PSS)", memory, "MiB", at_most=120),
     ]
+
+
+def guests_in_ceph() -> list[Figure]:
+    """POST → RUNNING of a guest whose disk is a clone of its image in the same Ceph."""
+    if not installed():
+        return []
+    ceph = Ceph(store="bluestore")
+    try:
+        ceph.start()
+        stores = _IN_CEPH.format(user=USER, conf=ceph.conf)
+        with cloud("libvirt", 1, NO_LIMIT + stores) as up:
+            image = up.image(_GUEST.read_bytes(), "qcow2")
+            took = []
+            for _ in range(_ROUNDS):
+                told = load(up, "sequential", image=image, flavor=FLAVOR, count=1)
+                took += told["active"]
+                load(up, "delete", ids=told["ids"], threads=1)
+    finally:
+        ceph.remove()
+    return [Figure("real guest in Ceph: POST → RUNNING, p50", p50(took[1:]), "ms", at_most=1200)]
 
 
 def _bare_libvirt() -> list[float]:

@@ -52,6 +52,8 @@ class MemoryBackend:
         """Snapshot → its volume, and what that held."""
         self.let_in: set[tuple[str, str, str]] = set()
         """Volume, host, initiator."""
+        self.opened: list[tuple[str, str | None]] = []
+        """Volume, snapshot."""
         self.free = free
         self.away = False
         self.refuses = ""
@@ -73,6 +75,9 @@ class MemoryBackend:
             if cancel.is_set():
                 raise StaleEpoch("moved on")
 
+    def place(self) -> str:
+        return f"memory {id(self)}"
+
     def check(self) -> None:
         self._verb("check")
 
@@ -91,6 +96,14 @@ class MemoryBackend:
                 holds = self.made[source.volume_id][1]
         self.made.setdefault(volume_id, (size_gb, holds))
         return "blank"
+
+    def address(self, volume_id: str) -> str:
+        self._verb("address")
+        return self.made[volume_id][1]
+
+    def take_over(self, volume_id: str, size_gb: int, address: str, cancel: Cancel) -> None:
+        self._verb("take_over", cancel)
+        self.made[volume_id] = (size_gb, address)
 
     def extend(self, volume_id: str, size_gb: int, cancel: Cancel) -> None:
         self._verb("extend", cancel)
@@ -130,8 +143,11 @@ class MemoryBackend:
         self._verb("disconnect")
         self.let_in.discard((volume_id, connector.host, connector.initiator))
 
-    def open(self, volume_id: str) -> BinaryIO:
+    def open(self, volume_id: str, snapshot_id: str | None = None) -> BinaryIO:
         self._verb("open")
+        self.opened.append((volume_id, snapshot_id))
+        if snapshot_id is not None:
+            assert snapshot_id in self.snaps
         return Endless(self.held) if self.endless else io.BytesIO(b"\0" * 4096)
 
     def volumes(self) -> set[str]:

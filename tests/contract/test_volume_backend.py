@@ -41,6 +41,7 @@ from kilonova.domain.volumes import (
 from kilonova.rbd import Cluster, bindings
 from kilonova.rbd.bindings import Fenced
 from kilonova.volume.backends import copying
+from kilonova.volume.backends.file import FileBackend
 from kilonova.volume.backends.rbd import RbdBackend
 from kilonova.volume.base import Backend
 
@@ -699,6 +700,46 @@ def test_a_guest_that_begins_while_its_volume_is_copied_spoils_the_copy(
     with pytest.raises(VolumeFailed, match="began to write"):
         iscsi.backend.ensure_snapshot(volume_id, snapshot, GO_ON)
     assert snapshot not in iscsi.backend.snapshots()
+
+
+# --- from one place to another
+def test_a_volume_goes_to_another_place_and_comes_back(bench: Bench, tmp_path: Path) -> None:
+    """Whatever the other place holds of an older one."""
+    other = FileBackend(tmp_path / "other", bench.images)
+    volume_id = bench.volume()
+    bench.write(volume_id, 0xAB, at="1M")
+    other.ensure_volume(volume_id, 1, Blank(), GO_ON)
+    other.take_over(volume_id, 1, bench.backend.address(volume_id), GO_ON)
+    with other.open(volume_id) as file:
+        file.seek(MIB - 4096)
+        assert file.read(3 * 4096) == bytes(4096) + b"\xab" * 4096 + bytes(4096)
+    assert (tmp_path / "other" / f"volume-{volume_id}").stat().st_blocks * 512 < 16 * MIB, "holes stay holes"
+    bench.write(volume_id, 0x11)
+    for _ in range(2):
+        bench.backend.take_over(volume_id, 1, other.address(volume_id), GO_ON)
+        assert bench.size(volume_id) == GIB
+        assert bench.read(volume_id) == bytes(4096)
+        assert bench.read(volume_id, MIB) == b"\xab" * 4096
+    bench.write(volume_id, 0x22)
+    assert other.volumes() == bench.backend.volumes() == {volume_id}
+    assert bench.backend.place() == bench.backend.place() != other.place()
+    cancel = Cancel()
+    cancel.set()
+    with pytest.raises(StaleEpoch):
+        bench.backend.take_over(str(uuid4()), 1, other.address(volume_id), cancel)
+    with pytest.raises(VolumeFailed):
+        bench.backend.address(str(uuid4()))
+
+
+def test_what_is_read_of_a_snapshot_is_of_its_moment(bench: Bench) -> None:
+    volume_id, snapshot_id = bench.volume(), str(uuid4())
+    bench.write(volume_id, 0xAB)
+    bench.backend.ensure_snapshot(volume_id, snapshot_id, GO_ON)
+    bench.write(volume_id, 0x11)
+    with bench.backend.open(volume_id, snapshot_id) as file:
+        assert file.read(8192) == b"\xab" * 4096 + bytes(4096)
+    with pytest.raises(VolumeFailed):
+        bench.backend.open(volume_id, str(uuid4()))
 
 
 # --- kill -9

@@ -45,6 +45,14 @@ def test_a_second_one_on_the_same_state_is_refused(tmp_path: Path) -> None:
         assert first.stop() == 0
 
 
+def test_who_dies_in_a_library_says_where(tmp_path: Path) -> None:
+    up = Up(tmp_path / "state").start()
+    os.kill(up.pid, signal.SIGSEGV)
+    assert up.wait() == -signal.SIGSEGV
+    assert "Fatal Python error: Segmentation fault" in up.said
+    assert "kilonova/cli/up.py" in up.said
+
+
 def test_a_port_in_use(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = str(other.getsockname()[1])

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import signal
+import socket
 import threading
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
 import pytest
+from tests.running import until
 
 from kilonova.cancel import Cancel
 from kilonova.config import Config, Libvirt
@@ -154,6 +158,57 @@ def test_a_killed_qemu_is_told_within_2_seconds(host: GuestHost, spec: BuildSpec
     guest = host.driver.guest(spec.server_id)
     assert guest is not None
     assert guest.power_state is PowerState.RUNNING
+
+
+class PortThief:
+    """Listens where the next guest's QEMU was told to, before it does."""
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+        self._thread = threading.Thread(target=self._run)
+        self.port: int | None = None
+        """None: QEMU was faster."""
+
+    def __enter__(self) -> PortThief:
+        self._socket = socket.socket()
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.join()
+        self._socket.close()
+
+    def _run(self) -> None:
+        display = int(until(self._told, 20.0, "libvirt to say what it starts", every=0.0))
+        with suppress(OSError):
+            self._socket.bind(("127.0.0.1", 5900 + display))
+            self._socket.listen()
+            self.port = 5900 + display
+
+    def _told(self) -> str | None:
+        said = self._log.read_text() if self._log.exists() else ""
+        found = re.search(r"-vnc 127\.0\.0\.1:(\d+)", said)
+        return found and found[1]
+
+
+def test_a_guest_whose_port_another_takes_first_gets_the_next_one(host: GuestHost, spec: BuildSpec) -> None:
+    """As guests of several hosts on one machine do to each other."""
+    for _ in range(5):
+        driver, one = host.driver, msgspec.structs.replace(spec, server_id=str(uuid.uuid4()))
+        driver.ensure_base_image(one, Cancel())
+        driver.ensure_disks(one, Cancel())
+        try:
+            with PortThief(host.folder / f"embed/log/qemu/instance-{one.server_id}.log") as thief:
+                driver.ensure_paused(one, [])
+            guest = driver.guest(one.server_id)
+        finally:
+            driver.destroy(one.server_id)
+        assert guest is not None
+        assert guest.power_state is PowerState.PAUSED
+        if thief.port is not None:
+            return
+    raise AssertionError("no port was taken from any guest")
 
 
 def test_images_stay_while_a_disk_or_a_cd_drive_has_them(

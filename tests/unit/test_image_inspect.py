@@ -220,6 +220,19 @@ def test_a_vmdk_descriptor_alone_is_refused() -> None:
         inspect(text.ljust(2048), "vmdk")
 
 
+@pytest.mark.parametrize("before", [b"# Disk DescriptorFile\n", b"", b"# a\n  \r\n#\n"])
+def test_a_text_that_qemu_takes_for_a_vmdk_is_no_raw_disk(tmp_path: Path, before: bytes) -> None:
+    other = tmp_path / "other"
+    other.write_bytes(bytes(1 << 20))
+    text = b'version=1\nCID=1\nparentCID=ffffffff\ncreateType="monolithicFlat"\nRW 2048 FLAT "%s" 0\n'
+    path = tmp_path / "disk"
+    path.write_bytes((before + text % bytes(other)).ljust(1 << 16, b"\0"))
+    told = subprocess.run(["qemu-img", "info", str(path)], check=True, capture_output=True, timeout=60)
+    assert b"file format: vmdk" in told.stdout
+    with pytest.raises(UnsupportedMedia, match="does not match stream data vmdk"):
+        inspect(path.read_bytes(), "raw")
+
+
 def test_a_differencing_vhd_is_refused(tmp_path: Path) -> None:
     disk = bytearray(make(tmp_path, "vpc"))
     disk[60:64] = struct.pack(">I", 4)

@@ -13,6 +13,7 @@ from kilonova.domain.routers import (
     ExternalSubnet,
     RouterAddress,
     RouterFloatingIp,
+    RouterForwarding,
     RouterGateway,
     RouterInterface,
     RouterState,
@@ -95,6 +96,55 @@ def test_connections_that_contradict(flow: tuple[str, str, str, str], wrong: boo
     assert contradicts(plan(with_floating()), one) is wrong
 
 
+def forwarding(**more: object) -> RouterForwarding:
+    values: dict[str, object] = {
+        "floating_ip": FLOATING,
+        "fixed_ip": FIXED,
+        "protocol": "tcp",
+        "external_first": 80,
+        "external_last": 80,
+        "internal_first": 8080,
+        "internal_last": 8080,
+    }
+    return RouterForwarding(**(values | more))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("target", "protocol", "port", "answers_from", "answers_port", "wrong"),
+    [
+        (FLOATING, 6, 80, FIXED, 8080, False),
+        (FLOATING, 6, 80, FIXED, 80, True),  # to another port
+        (FLOATING, 6, 80, FLOATING, 80, True),  # nothing was forwarded when it began
+        (FLOATING, 17, 80, FIXED, 8080, True),  # no such protocol
+        (FLOATING, 17, 80, FLOATING, 80, False),
+        (FLOATING, 6, 5003, FIXED, 6003, False),
+        (FLOATING, 6, 5003, FIXED, 6000, True),
+        (FLOATING, 6, 7003, FIXED, 7000, False),
+        (FLOATING, 1, None, FIXED, None, True),
+        (FLOATING, 1, None, FLOATING, None, False),
+    ],
+)
+def test_connections_by_forwarded_ports_that_contradict(
+    target: str, protocol: int, port: int | None, answers_from: str, answers_port: int | None, wrong: bool
+) -> None:
+    shifted = {"external_first": 5000, "external_last": 5009, "internal_first": 6000, "internal_last": 6009}
+    to_one = {"external_first": 7000, "external_last": 7009, "internal_first": 7000, "internal_last": 7000}
+    made = plan(
+        state(gateway=gateway(), forwardings=[forwarding(), forwarding(**shifted), forwarding(**to_one)])
+    )
+    assert made.devices[-1].addresses == [f"{GATEWAY}/24", f"{FLOATING}/32"]
+    one = Flow(
+        source=CLIENT,
+        target=target,
+        answers_from=answers_from,
+        answers_to=CLIENT,
+        protocol=protocol,
+        port=port,
+        answers_port=answers_port,
+    )
+    assert contradicts(made, one) is wrong
+
+
 def test_states_that_must_not_come_near_a_rule() -> None:
     good = with_floating()
     check(good)
@@ -108,6 +158,10 @@ def test_states_that_must_not_come_near_a_rule() -> None:
             interfaces=[structs.replace(interface, addresses=[RouterAddress(ip="10.1.0.1", cidr=NET)])],
         ),
         structs.replace(good, floating_ips=[RouterFloatingIp(floating_ip="x", fixed_ip=FIXED)]),
+        structs.replace(good, forwardings=[forwarding(floating_ip="x")]),
+        structs.replace(good, forwardings=[forwarding(protocol="drop")]),
+        structs.replace(good, forwardings=[forwarding(external_last=65536)]),
+        structs.replace(good, forwardings=[forwarding(internal_last=8090)]),
         structs.replace(good, routes=[HostRoute(destination="x", nexthop="10.0.0.9")]),
     ]
     for one in wrong:

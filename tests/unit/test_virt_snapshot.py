@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 from xml.etree import ElementTree as ET
@@ -32,6 +33,8 @@ class Domain:
         self.job = False
         self.fails: dict[str, list[KilonovaError]] = {}
         self.ended: list[str] = []
+        self.meanwhile: Callable[[], None] = lambda: None
+        """What others do while it is held."""
 
     def _may(self, what: str) -> None:
         if self.fails.get(what):
@@ -60,6 +63,7 @@ class Domain:
 
     def begin_backup(self, _server_id: str, document: str) -> None:
         """The file is made by libvirt, which wants to find none."""
+        self.meanwhile()
         assert self.held
         self._may("begin_backup")
         target = ET.fromstring(document).find("disks/disk/target")
@@ -116,6 +120,16 @@ def test_it_goes_on_as_soon_as_the_job_has_begun(
     assert not domain.held
     assert not folder.instance(SERVER).frozen.exists()
     assert folder.instance(SERVER).snapshot.exists()
+
+
+def test_who_looks_for_what_was_left_held_leaves_it_alone(
+    snapshots: Snapshots, domain: Domain, folder: Folder
+) -> None:
+    """The host looks every few seconds."""
+    domain.meanwhile = snapshots.thaw_all
+    snapshots.take(SERVER, Cancel())
+    assert not domain.held
+    assert not folder.instance(SERVER).frozen.exists()
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ Installing them would be impolite: a kernel adds itself to the boot menu, and bu
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import subprocess
@@ -25,6 +26,13 @@ GUEST = (
     ("libtomcrypt1",),
     ("libtommath1",),
     ("zlib1g",),
+    # The guest agent, which runs where somebody starts it.
+    ("qemu-guest-agent",),
+    ("libglib2.0-0t64", "libglib2.0-0"),
+    ("libnuma1",),
+    ("libpcre2-8-0",),
+    ("libudev1",),
+    ("liburing2",),
 )
 TOOLS = (("dosfstools",), ("mtools",), ("syslinux",), ("syslinux-common",))
 KERNEL = "linux-image-cloud-amd64"
@@ -32,9 +40,11 @@ KERNEL = "linux-image-cloud-amd64"
 
 def fetch(folder: Path, more: tuple[tuple[str, ...], ...] = ()) -> tuple[Path, Path]:
     """The guest's packages and the tools', each unpacked in its own folder below ``folder``."""
-    sysroot, tools = folder / ("sysroot-more" if more else "sysroot"), folder / "tools"
+    wanted = (*GUEST, *more, (kernel_package(),))
+    named = hashlib.sha256(repr(wanted).encode()).hexdigest()[:12]
+    sysroot, tools = folder / f"sysroot-{named}", folder / "tools"
     if not sysroot.is_dir():
-        _unpack(sysroot, (*GUEST, *more, (kernel_package(),)))
+        _unpack(sysroot, wanted)
     if not tools.is_dir():
         _unpack(tools, TOOLS)
     return sysroot, tools

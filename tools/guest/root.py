@@ -10,7 +10,7 @@ from pathlib import Path
 from guest.commands import EPOCH, run
 from guest.modules import ROOT, Modules
 
-PROGRAMS = ("usr/sbin/dropbear", "usr/sbin/resize2fs")
+PROGRAMS = ("usr/sbin/dropbear", "usr/sbin/resize2fs", "usr/sbin/qemu-ga")
 FOLDERS = {
     **dict.fromkeys(("dev", "proc", "sys", "run", "mnt", "boot", "var/log", "var/lib/cloud"), 0o755),
     **dict.fromkeys(("root", "root/.ssh", "home/cirros", "home/cirros/.ssh", "etc/dropbear"), 0o700),
@@ -27,6 +27,7 @@ def build(
     for folder, mode in FOLDERS.items():
         (tree / folder).mkdir(parents=True, exist_ok=True)
         (tree / folder).chmod(mode)
+    (tree / "var/run").symlink_to("../run")
     busybox = _install_busybox(tree, sysroot)
     _install_programs(tree, sysroot)
     modules.install(modules.with_dependencies(ROOT), tree / "lib/modules" / kernel)

@@ -98,7 +98,7 @@ def _places(
     options: Config, state: Path, backends: dict[str, Backend], closing: ExitStack
 ) -> Iterator[_Place]:
     for name, backend in backends.items():
-        yield _Place("volume", name, backend.volumes, records.known_volumes)
+        yield _Place("volume", name, backend.volumes, partial(_at_backend, backends, backend))
         yield _Place("snapshot", name, partial(_keys, backend.snapshots), records.known_snapshots)
         yield _Place("export of a volume", name, backend.exports, records.known_exports)
     folder = Path(options.image.filesystem_store_datadir or state / "images")
@@ -116,6 +116,14 @@ def _places(
 
 def _keys(listed: Callable[[], dict[str, str]]) -> set[str]:
     return set(listed())
+
+
+def _at_backend(
+    backends: dict[str, Backend], backend: Backend, conn: sa.Connection, ids: Collection[str]
+) -> set[str]:
+    """By whichever name: two backends may be one place."""
+    names = [name for name, one in backends.items() if one.place() == backend.place()]
+    return {known for name in names for known in records.known_volumes(conn, name, ids)}
 
 
 def _on_host(host: str | None, conn: sa.Connection, ids: Collection[str]) -> set[str]:

@@ -14,6 +14,7 @@ from kilonova import log
 from kilonova.cli.machine import Machine
 from kilonova.cli.memory import share_one_heap
 from kilonova.cli.parts import agents, notify, process
+from kilonova.cli.parts.crash import tell_of_crashes
 from kilonova.cli.parts.process import say
 from kilonova.cli.parts.stop import INTERRUPTED, Signals, Stopped
 from kilonova.cli.state import StateFolder
@@ -61,6 +62,7 @@ def up(
     agents.check(driver, hosts)
     config = process.loaded(config_file, options)
     share_one_heap()
+    tell_of_crashes()
     stop = Signals().asked
     folder = StateFolder(state)
     config = structs.replace(config, state=str(folder.path))

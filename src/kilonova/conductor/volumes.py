@@ -9,6 +9,7 @@ from kilonova.store import operations
 from kilonova.store.database import Row
 from kilonova.volume.builtin import endings
 from kilonova.volume.builtin.endings import KINDS
+from kilonova.volume.builtin.parts import Parts as RuleParts
 
 __all__ = ["KINDS", "end_in_error", "repair"]
 
@@ -19,7 +20,7 @@ def end_in_error(parts: Parts, work: Row, message: str) -> None:
     """Past its deadline: what a manager may have made of it, it removes when it learns that it moved on."""
     with parts.db.write() as conn:
         lease.kept(conn, work)
-        endings.failed(conn, work, message)
+        endings.failed(conn, _rules(parts), work, message)
         lease.close(conn, work, operations.FAILED, message)
 
 
@@ -29,5 +30,10 @@ def repair(parts: Parts, before: float) -> None:
         if not endings.in_limbo(conn, before):
             return
     with parts.db.write() as conn:
-        for volume_id in endings.repair(conn, before):
+        for volume_id in endings.repair(conn, _rules(parts), before):
             _log.error("volume_in_limbo", volume=volume_id)
+
+
+def _rules(parts: Parts) -> RuleParts:
+    """What the volume service's rules work with."""
+    return RuleParts(parts.db, parts.bus, parts.config)

@@ -1,4 +1,8 @@
-"""Is what came of an image what was promised, and safe? Found out in threads, of the file, as it grows."""
+"""Is what came of an image what was promised, and safe? Found out in threads, of the file, as it grows.
+
+A piece is hashed by the thread that has just read it, and has it at hand: what another one reads comes from
+memory, at two thirds of the speed.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,10 @@ import hashlib
 import os
 import queue
 import threading
+from functools import partial
 
 from kilonova.cancel import Cancel
-from kilonova.disk_image.tree_hash import AHEAD, PIECE, TreeHash
+from kilonova.disk_image.tree_hash import PIECE, TreeHash
 from kilonova.domain.errors import BuildAborted, StaleEpoch, UnsupportedMedia
 from kilonova.domain.servers import ImageRef
 
@@ -23,10 +28,13 @@ class Check:
         self._descriptor = descriptor
         self._cancel = cancel
         self._tree = TreeHash() if image.tree_hash is not None else None
-        self._digest = self._tree or hashlib.sha512()
+        self._chain = hashlib.sha512()
         self._inspector = Inspector(image.disk_format, image.container_format)
-        # As many as the hash may still look at, and the one that is read into; used in turn.
-        self._buffers = [memoryview(bytearray(PIECE)) for _ in range(AHEAD + 1)]
+        self._turns = threading.Condition()
+        self._inspected = 0
+        """Bytes: the inspector is given what came in its order."""
+        self._left = False
+        self._own = threading.local()
         self._ends: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         self._failure: Exception | None = None
         self._stopped = False
@@ -43,9 +51,10 @@ class Check:
         self._end()
         if self._failure is not None:
             raise self._failure
-        image, found = self._image, self._digest.hexdigest()
-        tree = self._tree is not None
-        kind, wanted = ("tree hash", image.tree_hash) if tree else ("sha512", image.os_hash_value)
+        image, kind, wanted = self._image, "sha512", self._image.os_hash_value
+        found = self._chain.hexdigest()
+        if self._tree is not None:
+            kind, wanted, found = "tree hash", image.tree_hash, self._tree.hexdigest()
         if wanted is not None and found != wanted:
             raise BuildAborted(f"image {image.id}: its {kind} is {found}, not {wanted}")
         try:
@@ -58,6 +67,7 @@ class Check:
 
     def __exit__(self, *_error: object) -> None:
         self._stopped = True
+        self._leave()
         self._end()
         if self._tree is not None:
             self._tree.close()
@@ -86,13 +96,44 @@ class Check:
     def _piece(self, at: int, length: int) -> int:
         if self._stopped or self._cancel.is_set():
             raise StaleEpoch(f"image {self._image.id}: the build moved on while it was fetched")
-        buffer = self._buffers[at // PIECE % len(self._buffers)]
+        if self._tree is None:
+            self._chain.update(self._looked_at(at, length))
+        else:
+            self._tree.add(partial(self._hashed, at, length))
+        return length
+
+    def _hashed(self, at: int, length: int) -> bytes:
+        return hashlib.sha256(self._looked_at(at, length)).digest()
+
+    def _looked_at(self, at: int, length: int) -> memoryview:
+        """These bytes, which the inspector has seen; the thread's until it reads others."""
+        try:
+            data = self._read(at, length)
+        except BaseException:
+            self._leave()
+            raise
+        with self._turns:
+            self._turns.wait_for(lambda: self._inspected == at or self._left)
+            if self._inspected == at:
+                self._inspector.feed(data)
+                self._inspected = at + length
+            self._turns.notify_all()
+        return data
+
+    def _read(self, at: int, length: int) -> memoryview:
+        if not hasattr(self._own, "buffer"):
+            self._own.buffer = memoryview(bytearray(PIECE))
+        buffer: memoryview = self._own.buffer
         read = 0
         while read < length:
             came = os.preadv(self._descriptor, [buffer[read:length]], at + read)
             if not came:
                 raise BuildAborted(f"image {self._image.id}: its file was cut short while it was fetched")
             read += came
-        self._inspector.feed(buffer[:length])
-        self._digest.update(buffer[:length])
-        return length
+        return buffer[:length]
+
+    def _leave(self) -> None:
+        """There will be no verdict: nobody waits for his turn."""
+        with self._turns:
+            self._left = True
+            self._turns.notify_all()

@@ -12,6 +12,7 @@ reads a VMDK's descriptor as QEMU does.
 
 from __future__ import annotations
 
+import re
 import struct
 
 from oslo_utils.imageutils import format_inspector
@@ -32,6 +33,9 @@ HARMLESS = frozenset({"gpt", "iso", "luks"})
 MAX_VIRTUAL_SIZE = 1 << 46
 """64 TiB, more than any file system here can hold: a disk of which nobody means that."""
 
+_DESCRIPTOR = re.compile(rb"(?:#[^\n]*\n| +\r?\n)*version=[123]\r?\n")
+"""What QEMU takes for a VMDK's descriptor wherever it guesses (vmdk_probe, block/vmdk.c): a text that names
+files."""
 _VHD_DIFFERENCING = 4
 _VMDK_NO_PARENT = "ffffffff"
 
@@ -45,6 +49,7 @@ class Inspector:
         self._parsers = [kind() for name, kind in format_inspector.ALL_FORMATS.items() if name != "raw"]
         self._reading = list(self._parsers)
         self._head: bytearray | None = bytearray()
+        self._is_descriptor = False
         self._size = 0
 
     def feed(self, chunk: bytes | memoryview) -> None:
@@ -71,6 +76,7 @@ class Inspector:
 
     def _flush_head(self) -> None:
         head, self._head = bytes(self._head or b""), None
+        self._is_descriptor = _DESCRIPTOR.match(head) is not None
         self._parse(head)
         if len(head) < HEADER:
             # Else the header of a tiny file would go unrecognised, which QEMU recognises.
@@ -85,6 +91,8 @@ class Inspector:
 
     def _verdict(self, parser: FileInspector | None) -> int:
         content = "raw" if parser is None else parser.NAME
+        if parser is None and self._is_descriptor:
+            content = "vmdk"
         if self._packed:
             if parser is not None:
                 raise UnsupportedMedia(f"The container holds a bare {content} disk, not a packed one")

@@ -51,9 +51,9 @@ def data_bytes(path: Path, disk_format: str, cancel: Cancel) -> int:
 
 
 def convert(
-    source: Path, source_format: str, target: str, *, cancel: Cancel | None = None, fresh: bool = True
+    source: Path | str, source_format: str, target: str, *, cancel: Cancel | None = None, fresh: bool = True
 ) -> None:
-    """Write the disk in ``source`` raw to ``target``, which is there and large enough: a path or
+    """Write the disk in ``source`` raw to ``target``, which is there and large enough. Each is a path or
     ``rbd:pool/image:…``. ``fresh``: it reads as zeros, so that zeros need not be written.
 
     StaleEpoch as soon as ``cancel`` is set.

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 PIECE = 1 << 20
 _THREADS = 2
 AHEAD = 8
-"""Pieces that may wait for a thread: so many updates ago, a buffer may still be looked at."""
+"""Pieces that may wait for a thread."""
 
 
 class TreeHash:
@@ -35,6 +37,13 @@ class TreeHash:
             if not self._room:
                 self._submit()
 
+    def add(self, digest: Callable[[], bytes]) -> None:
+        """The sha256 of the next piece, as one of the threads finds it out; what that raises, this or a later
+        call raises."""
+        while len(self._hashed) >= AHEAD:
+            self._root.update(self._hashed.popleft().result())
+        self._hashed.append(self._pool.submit(digest))
+
     def hexdigest(self) -> str:
         """Of all; afterwards it takes no more."""
         if self._piece:
@@ -48,9 +57,7 @@ class TreeHash:
         self._pool.shutdown()
 
     def _submit(self) -> None:
-        while len(self._hashed) >= AHEAD:
-            self._root.update(self._hashed.popleft().result())
-        self._hashed.append(self._pool.submit(_digest, self._piece))
+        self.add(partial(_digest, self._piece))
         self._piece, self._room = [], PIECE
 
 

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from kilonova.domain.dhcp_options import DhcpOption
 from kilonova.domain.security_groups import Filter
 
 PlugKind = Literal["bridge", "ovs-hybrid", "ovs"]
@@ -98,6 +99,8 @@ class Vif(msgspec.Struct, frozen=True, kw_only=True):
     """Address → the floating ones that lead to it. Hosts need not know: they are in the router's state."""
     admin_state_up: bool = True
     """Whether the guest's link is up."""
+    extra_dhcp_opts: list[DhcpOption] = []
+    """What DHCP tells this NIC beside, or instead of, what it tells all of the subnet."""
 
     @property
     def wiring(self) -> Vif:
@@ -295,6 +298,7 @@ class Port(msgspec.Struct, frozen=True, kw_only=True):
     made_by_build: bool = False
     has_groups: bool | None = None
     """None: of a release that knew no security groups, so that its project's default group is meant."""
+    extra_dhcp_opts: list[DhcpOption] | None = None
     revision_number: int = 0
     created_at: float
     updated_at: float

@@ -31,9 +31,26 @@ class Router(msgspec.Struct, frozen=True, kw_only=True):
     updated_at: float
 
 
+class PortForwarding(msgspec.Struct, frozen=True, kw_only=True):
+    """Ports of a floating IP that lead to an address of the port ``port_id``: each to its own, or all of them
+    to one. ``…_last`` is one of them too."""
+
+    id: str
+    floating_ip_id: str
+    port_id: str
+    fixed_ip_address: str
+    protocol: str
+    external_first: int
+    external_last: int
+    internal_first: int
+    internal_last: int
+    description: str = ""
+
+
 class FloatingIp(msgspec.Struct, frozen=True, kw_only=True):
     """An address of an external network. ``floating_port_id`` is the service's own port, which holds it;
-    ``fixed_port_id`` the port that it leads to, through that router."""
+    ``fixed_port_id`` the port that it leads to, through that router. One with forwardings leads to no port
+    as a whole."""
 
     id: str
     project_id: str
@@ -51,11 +68,17 @@ class FloatingIp(msgspec.Struct, frozen=True, kw_only=True):
     """The router of ``router_id`` is up, and a host has made it."""
     port: Port | None = None
     """The port of ``fixed_port_id``."""
+    forwardings: list[PortForwarding] = []
+
+    @property
+    def leads(self) -> bool:
+        """It leads somewhere, as a whole or by some of its ports."""
+        return self.fixed_port_id is not None or bool(self.forwardings)
 
     @property
     def status(self) -> str:
-        """ACTIVE: it leads to a port, through a router that works."""
-        return "ACTIVE" if self.fixed_port_id is not None and self.is_led else "DOWN"
+        """ACTIVE: it leads somewhere, through a router that works."""
+        return "ACTIVE" if self.leads and self.is_led else "DOWN"
 
 
 # What hosts are told
@@ -99,6 +122,18 @@ class RouterFloatingIp(msgspec.Struct, frozen=True, kw_only=True):
     fixed_ip: str
 
 
+class RouterForwarding(msgspec.Struct, frozen=True, kw_only=True):
+    """As PortForwarding."""
+
+    floating_ip: str
+    fixed_ip: str
+    protocol: str
+    external_first: int
+    external_last: int
+    internal_first: int
+    internal_last: int
+
+
 class RouterState(msgspec.Struct, frozen=True, kw_only=True):
     """All that the host of a router must know of it."""
 
@@ -106,6 +141,7 @@ class RouterState(msgspec.Struct, frozen=True, kw_only=True):
     interfaces: list[RouterInterface] = []
     gateway: RouterGateway | None = None
     floating_ips: list[RouterFloatingIp] = []
+    forwardings: list[RouterForwarding] = []
     routes: list[HostRoute] = []
 
 

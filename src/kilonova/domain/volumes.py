@@ -20,7 +20,8 @@ class VolumeStatus(StrEnum):
                        ⇅ extending, uploading, retyping, reverting, downloading, awaiting-transfer
         any → deleting → (gone)
 
-    What fails ends in ``error``, ``error_deleting``, ``error_extending``, or back where it was.
+    ``maintenance``: an admin has it copied to another backend. What fails ends in ``error``,
+    ``error_deleting``, ``error_extending``, or back where it was.
     """
 
     CREATING = "creating"
@@ -60,7 +61,7 @@ class AttachStatus(StrEnum):
 
 
 class VolumeWork(StrEnum):
-    """Kinds of operations. What it happens to: a volume, a snapshot, or an attachment that is no more."""
+    """Kinds of operations: of a volume, a snapshot, a copy, or an attachment that is no more."""
 
     CREATE = "volume_create"
     DELETE = "volume_delete"
@@ -68,9 +69,21 @@ class VolumeWork(StrEnum):
     UPLOAD = "volume_upload"
     REVERT = "volume_revert"
     REIMAGE = "volume_reimage"
+    MOVE = "volume_move"
+    """To another backend."""
+    CLEAR = "volume_clear"
+    """What is left of it where it is no more."""
     DISCONNECT = "volume_disconnect"
     SNAPSHOT_CREATE = "snapshot_create"
     SNAPSHOT_DELETE = "snapshot_delete"
+
+
+class MigrationStatus(StrEnum):
+    """Of a volume's last move to another backend (Cinder's values)."""
+
+    MIGRATING = "migrating"
+    SUCCESS = "success"
+    ERROR = "error"
 
 
 class CopyState(StrEnum):

@@ -10,23 +10,26 @@ import sqlalchemy as sa
 
 from kilonova.domain.clock import now
 from kilonova.domain.routers import FloatingIp
+from kilonova.store import port_forwardings as forwarding_store
 from kilonova.store import ports as port_store
 from kilonova.store.network_lists import Condition, Listing, Page
 from kilonova.store.router_places import made
-from kilonova.store.schema.routers import floating_ips, routers
+from kilonova.store.schema.routers import floating_ips, port_forwardings, routers
 
 _WORKS = sa.and_(routers.c.admin_state_up, made())
+_FORWARDS = sa.exists().where(port_forwardings.c.floating_ip_id == floating_ips.c.id)
+_LEADS = sa.or_(floating_ips.c.fixed_port_id.is_not(None), _FORWARDS)
 
 
 def _status() -> sa.ColumnElement[str]:
     """FloatingIp.status, for filters."""
     works = sa.exists().where(routers.c.id == floating_ips.c.router_id, _WORKS)
-    return sa.case((sa.and_(floating_ips.c.fixed_port_id.is_not(None), works), "ACTIVE"), else_="DOWN")
+    return sa.case((sa.and_(_LEADS, works), "ACTIVE"), else_="DOWN")
 
 
-def _while_led(column: sa.Column[str]) -> sa.ColumnElement[str]:
+def _while(leads: Condition, column: sa.Column[str]) -> sa.ColumnElement[str]:
     """Nothing if its port is gone: whoever deleted that has left the rest as it was."""
-    return sa.case((floating_ips.c.fixed_port_id.is_not(None), column), else_=sa.null())
+    return sa.case((leads, column), else_=sa.null())
 
 
 ATTRIBUTES = {
@@ -43,8 +46,8 @@ ATTRIBUTES = {
     },
     "tenant_id": floating_ips.c.project_id,
     "port_id": floating_ips.c.fixed_port_id,
-    "fixed_ip_address": _while_led(floating_ips.c.fixed_ip_address),
-    "router_id": _while_led(floating_ips.c.router_id),
+    "fixed_ip_address": _while(floating_ips.c.fixed_port_id.is_not(None), floating_ips.c.fixed_ip_address),
+    "router_id": _while(_LEADS, floating_ips.c.router_id),
     "status": _status(),
 }
 _listing = Listing(floating_ips, ATTRIBUTES, {})
@@ -58,7 +61,7 @@ def visible_to(project_id: str | None) -> Condition:
 def page(
     conn: sa.Connection, asked: Page, project_id: str | None
 ) -> tuple[list[FloatingIp], bool, bool] | None:
-    """Floating IPs, more after, more before; None if the marker is unknown. Five statements."""
+    """Floating IPs, more after, more before; None if the marker is unknown. Six statements."""
     found = _listing.page(conn, asked, visible_to(project_id))
     return None if found is None else (_floating_ips(conn, found[0]), found[1], found[2])
 
@@ -74,7 +77,7 @@ def get(
 
 def insert(conn: sa.Connection, floating: FloatingIp) -> None:
     row = msgspec.structs.asdict(floating)
-    del row["is_led"], row["port"]
+    del row["is_led"], row["port"], row["forwardings"]
     conn.execute(sa.insert(floating_ips), row)
 
 
@@ -94,7 +97,7 @@ def delete(conn: sa.Connection, floating_ids: Sequence[str]) -> None:
 def free_of(conn: sa.Connection, network_id: str) -> dict[str, str]:
     """Id → the port that holds its address, of the network's floating IPs that lead nowhere; locked."""
     query = sa.select(floating_ips.c.id, floating_ips.c.floating_port_id).where(
-        floating_ips.c.floating_network_id == network_id, floating_ips.c.fixed_port_id.is_(None)
+        floating_ips.c.floating_network_id == network_id, sa.not_(_LEADS)
     )
     rows = conn.execute(query.order_by(floating_ips.c.id).with_for_update(key_share=True))
     return {row.id: row.floating_port_id for row in rows}
@@ -118,10 +121,18 @@ def of_routers(conn: sa.Connection, router_ids: Sequence[str]) -> list[FloatingI
         return []
     rows = conn.execute(
         sa.select(floating_ips)
-        .where(floating_ips.c.router_id.in_(router_ids), floating_ips.c.fixed_port_id.is_not(None))
+        .where(floating_ips.c.router_id.in_(router_ids), _LEADS)
         .order_by(floating_ips.c.floating_ip_address, floating_ips.c.id)
-    )
-    return [FloatingIp(**row._mapping) for row in rows]
+    ).all()
+    forwardings = forwarding_store.of_floating_ips(conn, [row.id for row in rows])
+    return [FloatingIp(**_kept(row, forwardings), forwardings=forwardings.get(row.id, [])) for row in rows]
+
+
+def of_port(conn: sa.Connection, port_id: str) -> tuple[str, str] | None:
+    """Id and address of a floating IP that leads to the port."""
+    query = sa.select(floating_ips.c.id, floating_ips.c.floating_ip_address)
+    row = conn.execute(query.where(floating_ips.c.fixed_port_id == port_id).limit(1)).first()
+    return None if row is None else (row.id, row.floating_ip_address)
 
 
 def of_ports(conn: sa.Connection, port_ids: Sequence[str]) -> dict[str, dict[str, list[str]]]:
@@ -146,23 +157,34 @@ _OF_PORTS = (
 
 
 def _floating_ips(conn: sa.Connection, rows: Sequence[sa.Row[Any]]) -> list[FloatingIp]:
-    """The rows with their routers and ports, in three more statements."""
-    by_router = {row.router_id for row in rows if row.router_id and row.fixed_port_id}
+    """The rows with their forwardings, routers and ports, in four more statements."""
+    forwardings = forwarding_store.of_floating_ips(conn, [row.id for row in rows])
+    values_of = {row.id: _kept(row, forwardings) for row in rows}
+    by_router = {values["router_id"] for values in values_of.values() if values["router_id"]}
     working = _working(conn, sorted(by_router))
     its_ports = port_store.by_id(conn, sorted({row.fixed_port_id for row in rows if row.fixed_port_id}))
     found = []
     for row in rows:
-        values = dict(row._mapping)
-        if row.fixed_port_id is None:  # its port is gone, and with it the rest
-            values |= {"fixed_ip_address": None, "router_id": None}
+        values = values_of[row.id]
         found.append(
             FloatingIp(
                 **values,
                 is_led=values["router_id"] in working,
                 port=its_ports.get(row.fixed_port_id or ""),
+                forwardings=forwardings.get(row.id, []),
             )
         )
     return found
+
+
+def _kept(row: sa.Row[Any], forwardings: Mapping[str, object]) -> dict[str, Any]:
+    """The row's values without what is left of a port that is gone."""
+    values = dict(row._mapping)
+    if row.fixed_port_id is None:
+        values["fixed_ip_address"] = None
+        if row.id not in forwardings:
+            values["router_id"] = None
+    return values
 
 
 def _working(conn: sa.Connection, router_ids: Sequence[str]) -> set[str]:

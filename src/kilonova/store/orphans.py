@@ -33,12 +33,31 @@ _AT_ONCE = 500
 """Ids of one query."""
 
 
-def known_volumes(conn: sa.Connection, ids: Collection[str]) -> set[str]:
-    return _known(conn, sa.select(volumes.c.id), volumes.c.id, ids)
+def known_volumes(conn: sa.Connection, backend: str, ids: Collection[str]) -> set[str]:
+    """Volumes that are, or are to be, on a backend of that name, and what is being cleared away there."""
+    found = set()
+    for column in (volumes.c.host, volumes.c.new_host):
+        found |= _known(conn, sa.select(volumes.c.id).where(_at(column, backend)), volumes.c.id, ids)
+    leaving = sa.select(operations.c.payload).where(
+        operations.c.kind == VolumeWork.CLEAR, operations.c.state == OPEN, _at(operations.c.host, backend)
+    )
+    return found | {payload["volume_id"] for payload in conn.execute(leaving).scalars()} & set(ids)
+
+
+def _at(host: sa.Column[str], backend: str) -> sa.ColumnElement[bool]:
+    """Whichever manager's: ``name@backend#pool``."""
+    return host.contains(f"@{backend}#", autoescape=True)
 
 
 def known_snapshots(conn: sa.Connection, ids: Collection[str]) -> set[str]:
-    return _known(conn, sa.select(volume_snapshots.c.id), volume_snapshots.c.id, ids)
+    """Those with a record, and those that images are being made of, or that are being cleared away."""
+    found = _known(conn, sa.select(volume_snapshots.c.id), volume_snapshots.c.id, ids)
+    of_work = sa.select(operations.c.payload).where(
+        operations.c.kind.in_([VolumeWork.UPLOAD, VolumeWork.CLEAR]), operations.c.state == OPEN
+    )
+    for payload in conn.execute(of_work).scalars():
+        found |= {payload.get("snapshot_id"), payload.get("image_id")} & set(ids)
+    return found
 
 
 def known_exports(conn: sa.Connection, ids: Collection[str]) -> set[str]:

@@ -18,7 +18,7 @@ from kilonova.store.database import Row
 from kilonova.store.network_lists import Condition, Listing, Page, few
 from kilonova.store.router_places import made
 from kilonova.store.schema.networks import ip_allocations, networks, ports
-from kilonova.store.schema.routers import floating_ips, routers
+from kilonova.store.schema.routers import floating_ips, port_forwardings, routers
 from kilonova.store.schema.security_groups import port_security_groups
 from kilonova.store.statement import Statement
 from kilonova.store.subnets import DHCP_OWNER
@@ -141,7 +141,11 @@ _FREE_FLOATING = (
 
 @dialect.once
 def _free_floating(conn: sa.Connection) -> Statement:
-    return Statement(_FREE_FLOATING.where(dialect.among(conn, floating_ips.c.fixed_port_id, "ids")))
+    forwards = sa.select(port_forwardings.c.floating_ip_id).where(
+        dialect.among(conn, port_forwardings.c.port_id, "ids")
+    )
+    leads = dialect.among(conn, floating_ips.c.fixed_port_id, "ids")
+    return Statement(_FREE_FLOATING.where(sa.or_(leads, floating_ips.c.id.in_(forwards))))
 
 
 def _to_be_told(conn: sa.Connection) -> list[Condition]:
@@ -322,12 +326,14 @@ def take_back_of_subnet(conn: sa.Connection, subnet_id: str) -> None:
 
 
 def free_floating(conn: sa.Connection, port: Port) -> list[str]:
-    """Floating IPs that led to an address the port has no more are free; which routers they led through."""
+    """Floating IPs, and ports of some, that led to an address the port has no more are free; which routers
+    they led through."""
     kept = [fixed.ip_address for fixed in port.fixed_ips]
-    query = _FREE_FLOATING.where(
-        floating_ips.c.fixed_port_id == port.id, floating_ips.c.fixed_ip_address.not_in(kept)
-    )
-    rows = conn.execute(query, {"at": now()}).all()
+    gone = sa.and_(port_forwardings.c.port_id == port.id, port_forwardings.c.fixed_ip_address.not_in(kept))
+    led = sa.and_(floating_ips.c.fixed_port_id == port.id, floating_ips.c.fixed_ip_address.not_in(kept))
+    forwarded = floating_ips.c.id.in_(sa.select(port_forwardings.c.floating_ip_id).where(gone))
+    rows = conn.execute(_FREE_FLOATING.where(sa.or_(led, forwarded)), {"at": now()}).all()
+    conn.execute(sa.delete(port_forwardings).where(gone))
     return sorted({row.router_id for row in rows})
 
 

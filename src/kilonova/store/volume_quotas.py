@@ -61,7 +61,8 @@ def lock(conn: sa.Connection, project_id: str) -> None:
 
 
 def used(conn: sa.Connection, project_id: str) -> dict[str, int]:
-    """Of every resource that it has any of; snapshots count in gigabytes too, as in Cinder."""
+    """Of every resource that it has any of; snapshots count in gigabytes too, as in Cinder. A volume that is
+    being moved to another type counts in both."""
     size = sa.func.sum(sa.func.coalesce(volumes.c.new_size, volumes.c.size))
     of_volumes = _by_type(volumes, size).where(volumes.c.project_id == project_id)
     of_snapshots = _by_type(snapshots, sa.func.sum(snapshots.c.size)).where(
@@ -73,10 +74,16 @@ def used(conn: sa.Connection, project_id: str) -> dict[str, int]:
             for suffix in ("", f"_{name}"):
                 for what, more in ((resource, int(count)), ("gigabytes", int(gigabytes))):
                     found[what + suffix] = found.get(what + suffix, 0) + more
+    of_moves = _by_type(volumes, size, volumes.c.new_type_id).where(volumes.c.project_id == project_id)
+    for name, count, gigabytes in conn.execute(of_moves):
+        for what, more in ((f"volumes_{name}", int(count)), (f"gigabytes_{name}", int(gigabytes))):
+            found[what] = found.get(what, 0) + more
     return found
 
 
-def _by_type(owned: sa.Table, size: sa.ColumnElement[int]) -> sa.Select[str, int, int]:
+def _by_type(
+    owned: sa.Table, size: sa.ColumnElement[int], kind: sa.Column[str] | None = None
+) -> sa.Select[str, int, int]:
     """SELECT types.name, count(*), sum(size) FROM … JOIN volume_types … GROUP BY types.name"""
-    joined = owned.join(types, types.c.id == owned.c.volume_type_id)
+    joined = owned.join(types, types.c.id == (owned.c.volume_type_id if kind is None else kind))
     return sa.select(types.c.name, sa.func.count(), size).select_from(joined).group_by(types.c.name)

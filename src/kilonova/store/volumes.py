@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
 from kilonova.domain.clock import now
-from kilonova.domain.volumes import VolumeStatus
+from kilonova.domain.volumes import MigrationStatus, VolumeStatus
 from kilonova.store import dialect
 from kilonova.store.database import Row
 from kilonova.store.schema.operations import operations
@@ -84,16 +85,20 @@ def ids_on(conn: sa.Connection, host: str) -> set[str]:
 
 
 def of_type(conn: sa.Connection, volume_type_id: str) -> bool:
-    """Whether any volume is of that type."""
-    query = sa.select(table.c.id).where(table.c.volume_type_id == volume_type_id).limit(1)
+    """Whether any volume is of that type, or is to be."""
+    either = sa.or_(table.c.volume_type_id == volume_type_id, table.c.new_type_id == volume_type_id)
+    query = sa.select(table.c.id).where(either).limit(1)
     return conn.execute(query).first() is not None
 
 
 def allocated(conn: sa.Connection) -> Mapping[str, int]:
-    """Backend with pool → GiB of all volumes there."""
+    """Backend with pool → GiB of all volumes there, and of those that are on their way there."""
     size = sa.func.sum(sa.func.coalesce(table.c.new_size, table.c.size))
-    query = sa.select(table.c.host, size.label("gb")).where(table.c.host.is_not(None)).group_by(table.c.host)
-    return {row.host: int(row.gb) for row in conn.execute(query)}
+    found: Counter[str] = Counter()
+    for place in (table.c.host, table.c.new_host):
+        query = sa.select(place.label("place"), size.label("gb")).where(place.is_not(None)).group_by(place)
+        found.update({row.place: int(row.gb) for row in conn.execute(query)})
+    return found
 
 
 def summary(conn: sa.Connection, project_id: str | None) -> tuple[int, int]:
@@ -122,11 +127,16 @@ TRANSITIONAL = (
     VolumeStatus.DELETING,
 )
 """What only an operation explains."""
+_MOVING = sa.and_(
+    table.c.status == VolumeStatus.MAINTENANCE, table.c.migration_status == MigrationStatus.MIGRATING
+)
+"""So is this; an admin may have set the status without."""
 
 
 def in_limbo(conn: sa.Connection, before: float) -> Sequence[Row]:
     """In a state on its way to another, since before that time, and nothing is open for it."""
     is_open = sa.exists().where(operations.c.server_id == table.c.id, operations.c.state == "open")
     since = sa.func.coalesce(table.c.updated_at, table.c.created_at)
-    query = sa.select(table).where(table.c.status.in_(TRANSITIONAL), since < before, ~is_open)
+    on_its_way = sa.or_(table.c.status.in_(TRANSITIONAL), _MOVING)
+    query = sa.select(table).where(on_its_way, since < before, ~is_open)
     return conn.execute(query).all()

@@ -43,6 +43,9 @@ class Backend(Protocol):
     """Every host reaches it; else only the machine that it is on."""
     multiattach: bool
 
+    def place(self) -> str:
+        """Which store it is: what has one name is one in all backends of that place."""
+
     def check(self) -> None:
         """Unavailable, saying why, if it cannot be worked with now."""
 
@@ -52,6 +55,13 @@ class Backend(Protocol):
         """The volume exists, whole, with that content and size: how it was made, ``clone``, ``copy`` or
         ``blank``. Where the source is smaller the rest is zeros. A clone needs nothing of its source's
         lifetime from the caller: delete() of the source is the backend's own business."""
+
+    def address(self, volume_id: str) -> str:
+        """Where qemu-img reads it, raw, on this machine. VolumeFailed: it is not there."""
+
+    def take_over(self, volume_id: str, size_gb: int, address: str, cancel: Cancel) -> None:
+        """The volume exists, whole, and holds what is at that address of another place, which nobody writes
+        to; whatever it held here before."""
 
     def extend(self, volume_id: str, size_gb: int, cancel: Cancel) -> None:
         """At least that large, online too where a guest has it; what came is zeros."""
@@ -77,8 +87,9 @@ class Backend(Protocol):
     def disconnect(self, volume_id: str, connector: Connector) -> None:
         """That host has no way there any more."""
 
-    def open(self, volume_id: str) -> BinaryIO:
-        """Its bytes, raw, from the first to the last: for an image made of it. Nobody else writes."""
+    def open(self, volume_id: str, snapshot_id: str | None = None) -> BinaryIO:
+        """Its bytes, or its snapshot's, raw, from the first to the last: for an image made of it. Nobody else
+        writes."""
 
     def volumes(self) -> set[str]:
         """Ids of all that is there, half-made things included: what no record explains is an orphan."""

@@ -21,19 +21,21 @@ _TIMEOUT = 30.0
 _log = log.get("volume")
 
 
-def by_guest(task: Task, volume_id: str) -> ByGuest:
-    """Of the volume, for the snapshot that the task makes."""
+def by_guest(task: Task, volume_id: str, snapshot_id: str) -> ByGuest:
+    """Of the volume, for a snapshot that the task makes."""
 
     def copy(to: Connection) -> None:
         server_id, host = _who(task, volume_id)
         begin = True
         while True:
             if task.cancel.is_set():
-                raise StaleEpoch(f"snapshot {task.id} is not wanted any more")
+                raise StaleEpoch(f"snapshot {snapshot_id} is not wanted any more")
             message = CopyVolume(
-                server_id=server_id, volume_id=volume_id, snapshot_id=task.id, to=to, begin=begin
+                server_id=server_id, volume_id=volume_id, snapshot_id=snapshot_id, to=to, begin=begin
             )
+            task.reach("copy_by_guest.before")
             state = task.parts.bus.call(topic(host), "copy_volume", message, Copied, timeout=_TIMEOUT).state
+            task.reach("copy_by_guest.after")
             if state is CopyState.COPIED:
                 return
             if state is CopyState.OFF:
@@ -43,14 +45,15 @@ def by_guest(task: Task, volume_id: str) -> ByGuest:
     return copy
 
 
-def drop(task: Task, volume_id: str) -> None:
+def drop(task: Task, volume_id: str, snapshot_id: str) -> None:
     """Nothing is copied for that snapshot, as far as its host can be asked."""
     for server_id, host in _places(task, volume_id):
-        message = VolumeCopy(server_id=server_id, volume_id=volume_id, snapshot_id=task.id)
+        message = VolumeCopy(server_id=server_id, volume_id=volume_id, snapshot_id=snapshot_id)
         try:
             task.parts.bus.call(topic(host), "drop_copy", message, Nothing, timeout=_TIMEOUT)
         except KilonovaError as error:
-            _log.warning("copy_not_dropped", snapshot=task.id, host=host, error=error.message)
+            _log.warning("copy_not_dropped", snapshot=snapshot_id, host=host, error=error.message)
+        task.reach("drop_copy.after")
 
 
 def _who(task: Task, volume_id: str) -> tuple[str, str]:

@@ -18,6 +18,7 @@ from kilonova.store.database import Row
 from kilonova.store.repeat import repeated
 from kilonova.volume.base import Backend
 from kilonova.volume.builtin import endings
+from kilonova.volume.builtin.parts import Parts as RuleParts
 from kilonova.volume_manager.parts import Parts
 
 _steps = metrics.Histogram(
@@ -40,6 +41,11 @@ class Task:
     def id(self) -> str:
         """Of what it happens to."""
         return str(self.work.server_id)
+
+    @property
+    def rules(self) -> RuleParts:
+        """What the service's rules work with."""
+        return RuleParts(self.parts.db, self.parts.bus, self.parts.config, self.parts.faults.reach)
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
@@ -79,7 +85,7 @@ class Task:
         with self.parts.db.write(durable=True) as conn:
             lease.kept(conn, self.work)
             self._put_steps(conn)
-            status = endings.done(conn, self.work)
+            status = endings.done(conn, self.rules, self.work)
             lease.close(conn, self.work, operations.DONE)
         self.reach("end.after")
         self._say(status)
@@ -89,7 +95,7 @@ class Task:
         with self.parts.db.write(durable=True) as conn:
             lease.kept(conn, self.work)
             self._put_steps(conn)
-            status = endings.failed(conn, self.work, message)
+            status = endings.failed(conn, self.rules, self.work, message)
             lease.close(conn, self.work, operations.FAILED, message)
         self.reach("fail.after")
         self._say(status)

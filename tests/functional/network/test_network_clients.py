@@ -227,3 +227,26 @@ def test_pools_and_topologies_by_the_command_line(cli: Callable[..., Any], sdk: 
     sdk.create_subnet_pool(name="default", prefixes=["10.0.0.0/16"], default_prefixlen=24, is_default=True)
     found = sdk.get_auto_allocated_topology(ADMIN)
     assert [item.cidr for item in sdk.subnets(network_id=found.id)] == ["10.0.0.0/24"]
+
+
+def test_port_forwardings_by_the_command_line(cli: Callable[..., Any], sdk: Any) -> None:
+    public = sdk.create_network(name="public", is_router_external=True)
+    sdk.create_subnet(network_id=public.id, ip_version=4, cidr="198.51.100.0/24", is_dhcp_enabled=False)
+    cli("network", "create", "net")
+    cli("subnet", "create", "--network", "net", "--subnet-range", "10.8.0.0/24", "sub")
+    cli("router", "create", "r")
+    cli("router", "set", "r", "--external-gateway", "public")
+    cli("router", "add", "subnet", "r", "sub")
+    port = cli("port", "create", "--network", "net", "p")
+    floating = cli("floating", "ip", "create", "public")["floating_ip_address"]
+    words = ("floating", "ip", "port", "forwarding")
+    asked = ["--port", "p", "--protocol", "tcp", "--internal-ip-address", port["fixed_ips"][0]["ip_address"]]
+    ports = ["--external-protocol-port", "8080:8081", "--internal-protocol-port", "80:81"]
+    made = json.loads(cli(*words, "create", *asked, *ports, floating, "-f", "json"))
+    assert (made["external_port_range"], made["internal_port_range"]) == ("8080:8081", "80:81")
+    cli(*words, "set", "--external-protocol-port", "8090:8091", "--description", "web", floating, made["id"])
+    (listed,) = json.loads(cli(*words, "list", floating, "-f", "json"))
+    assert (listed["External Port Range"], listed["Description"]) == ("8090:8091", "web")
+    assert json.loads(cli(*words, "show", floating, made["id"], "-f", "json"))["protocol"] == "tcp"
+    cli(*words, "delete", floating, made["id"])
+    assert json.loads(cli(*words, "list", floating, "-f", "json")) == []

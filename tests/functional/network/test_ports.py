@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from kilonova.domain.dhcp_options import DhcpOption
 from kilonova.domain.hosts import Capacity, HostReport
 from kilonova.domain.network import PlugKind
 from kilonova.domain.servers import RequestedNetwork
@@ -39,6 +40,7 @@ def test_a_new_port_has_neutrons_attributes(alice: Caller, net: str, subnet: dic
         "device_id": "",
         "device_owner": "",
         "dns_name": "box",
+        "extra_dhcp_opts": [],
         "security_groups": made["security_groups"],
         "port_security_enabled": True,
         "allowed_address_pairs": [],
@@ -305,3 +307,69 @@ def test_quota(alice: Caller, limited: BuiltinNetwork, net: str) -> None:
     for _ in range(2):
         alice.create("port", network_id=net)
     assert alice.refused_create("port", network_id=net) == (409, "OverQuota")
+
+
+def told(port: dict[str, Any]) -> dict[str, str]:
+    return {option["opt_name"]: option["opt_value"] for option in port["extra_dhcp_opts"]}
+
+
+def test_dhcp_options_of_a_port(alice: Caller, net: str, subnet: dict[str, Any]) -> None:
+    def option(name: str, value: str | None, **more: Any) -> dict[str, Any]:
+        return {"opt_name": name, "opt_value": value, **more}
+
+    port = alice.create("port", network_id=net)
+    assert port["extra_dhcp_opts"] == []
+    asked = [option("bootfile-name", "pxelinux.0"), option("router", ""), option("150", "192.0.2.1")]
+    port = alice.update("port", port["id"], extra_dhcp_opts=asked)
+    assert told(port) == {"bootfile-name": "pxelinux.0", "router": "", "150": "192.0.2.1"}
+    revision = port["revision_number"]
+    more = [option("bootfile-name", "other.0"), option("router", None), option("ntp-server", "192.0.2.2")]
+    port = alice.update("port", port["id"], extra_dhcp_opts=more)
+    assert told(port) == {"bootfile-name": "other.0", "150": "192.0.2.1", "ntp-server": "192.0.2.2"}
+    assert port["revision_number"] > revision
+    assert told(alice.update("port", port["id"], name="p")) == told(port)
+    assert told(alice.update("port", port["id"], extra_dhcp_opts=[])) == told(port)
+    assert told(alice.update("port", port["id"], extra_dhcp_opts=[option("150", None)])) == {
+        "bootfile-name": "other.0",
+        "ntp-server": "192.0.2.2",
+    }
+    for wrong in (
+        option("nonsense", "1"),
+        option("client-id", "x"),
+        option("51", "1"),
+        option("dns-server", "x"),
+        option("dns-server", "10.0.0.1,"),
+        option("mtu", "65536"),
+        option("mtu", "-1"),
+        option("bootfile-name", "a,b"),
+        option("bootfile-name", "a\nb"),
+        option("bootfile-name", "a #b"),
+        option("bootfile-name", "x" * 256),
+        option("classless-static-route", "10.0.0.0/33,10.0.0.1"),
+        option("classless-static-route", "10.0.0.0/24"),
+        option("200", "1.2.3.4/24"),
+        option("200", "12:34:zz,5"),
+        option("domain-search", "a..b"),
+        option("bootfile-name", "x", ip_version=6),
+        option("bootfile-name", "x", ip_version=5),
+        {"opt_name": "mtu"},
+    ):
+        assert alice.refused_update("port", port["id"], extra_dhcp_opts=[wrong])[0] == 400, wrong
+    assert alice.refused_create("port", network_id=net, extra_dhcp_opts=[option("x", "y")])[0] == 400
+
+
+def test_the_host_of_a_nic_is_told_of_its_dhcp_options(
+    alice: Caller, network: BuiltinNetwork, net: str, subnet: dict[str, Any]
+) -> None:
+    port = alice.create("port", network_id=net)["id"]
+    asked = [RequestedNetwork(network_id=net, port_id=port)]
+    (vif,) = network.allocate_for_instance("server", ALICE, "h", "host", "zone", asked)
+    assert vif.extra_dhcp_opts == []
+    heard: list[Any] = []
+    network._tell = heard.append
+    mtu = {"opt_name": "mtu", "opt_value": "1400"}
+    alice.update("port", port, extra_dhcp_opts=[mtu])
+    assert [list(change.servers) for change in heard if change.servers] == [[("host", "server")]]
+    (now,) = network.vifs(["server"])["server"]
+    assert now.extra_dhcp_opts == [DhcpOption(opt_name="mtu", opt_value="1400")]
+    assert now.wiring != vif.wiring

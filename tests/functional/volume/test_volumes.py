@@ -12,7 +12,7 @@ from tests.statements import sent
 from tests.volume_store import Volumes
 
 from kilonova.domain.context import RequestContext
-from kilonova.store import volumes
+from kilonova.store import orphans, volumes
 
 GIB = 1 << 30
 IMAGER = RequestContext(request_id="r", user_id="alice", project_id=ALICE, roles=frozenset({"member"}))
@@ -37,6 +37,7 @@ def test_a_volume_from_its_making_to_its_end(alice: Caller, cloud: Volumes) -> N
     asked = {"size": 2, "name": "v", "description": "d", "metadata": {"k": "w"}}
     made = alice.done("POST", "/volumes", {"volume": asked})["volume"]
     assert made["status"] == "creating"
+    assert not [name for name in made if name.startswith("os-vol-")]  # as Cinder: shown, not said by a create
     alice.settled(made["id"])
     shown = alice.volume(made["id"])
     assert {
@@ -69,7 +70,9 @@ def test_a_volume_of_an_image(alice: Caller, cloud: Volumes) -> None:
     said = {"size": 1, "imageRef": image_id}
     status, why = alice.refused("POST", "/volumes", {"volume": said})
     assert (status, "minDisk" in why) == (400, True)
-    volume = alice.create(size=2, imageRef=image_id)
+    made = alice.done("POST", "/volumes", {"volume": {"size": 2, "imageRef": image_id}})["volume"]
+    assert "volume_image_metadata" not in made
+    alice.settled(volume := made["id"])
     shown = alice.volume(volume)
     assert shown["bootable"] == "true"
     assert shown["volume_image_metadata"]["image_id"] == image_id
@@ -380,6 +383,54 @@ def test_a_volume_becomes_an_image(alice: Caller, cloud: Volumes) -> None:
     assert made_images(cloud) == 2, "the source and the copy"
     wrong = {"os-volume_upload_image": said | {"disk_format": "vmdk"}}
     assert alice.refused("POST", f"/volumes/{volume}/action", wrong)[0] == 400
+
+
+def in_use(alice: Caller, **said: object) -> str:
+    """A volume that a server's host has."""
+    volume = alice.create(**said)
+    body = {"volume_uuid": volume, "instance_uuid": "3bdd1b0c-6f8a-4a25-93f5-7a8a1a7b6a01"}
+    connector = {"host": "here", "ip": "10.0.0.1", "initiator": "iqn.1993-08.org.debian:01:x"}
+    made = alice.done("POST", "/attachments", {"attachment": body | {"connector": connector}}, 200)
+    alice.done("POST", f"/attachments/{made['attachment']['id']}/action", {"os-complete": {}}, 204)
+    return volume
+
+
+def test_of_a_volume_in_use_a_snapshot_becomes_an_image(alice: Caller, cloud: Volumes) -> None:
+    """What a guest writes meanwhile is not in it, nor is half of it."""
+    volume = in_use(alice)
+    path = f"/volumes/{volume}"
+    status, why = alice.refused("POST", f"{path}/action", {"os-volume_upload_image": {"image_name": "i"}})
+    assert (status, "status must be available" in why) == (400, True)
+    told = alice.act(path, "os-volume_upload_image", image_name="i", force=True)["os-volume_upload_image"]
+    alice.settled(volume, "in-use")
+    assert cloud.images.show(IMAGER, told["image_id"]).status == "active"
+    assert cloud.backend.opened == [(volume, told["image_id"])]
+    assert cloud.backend.snaps == {}
+    assert alice.get("/snapshots")["snapshots"] == []
+
+
+@pytest.mark.parametrize("how", ["failed", "reset"])
+def test_of_an_image_that_is_not_to_be_no_snapshot_is_left(
+    alice: Caller, admin: Caller, cloud: Volumes, how: str
+) -> None:
+    volume = in_use(alice)
+    path = f"/volumes/{volume}"
+    if how == "failed":
+        cloud.backend.refuses = "open"
+        alice.act(path, "os-volume_upload_image", image_name="i", force=True)
+        alice.settled(volume, "in-use")
+    else:
+        cloud.backend.endless = True
+        told = alice.act(path, "os-volume_upload_image", image_name="i", force=True)
+        assert cloud.backend.held.wait(30)
+        image_id = told["os-volume_upload_image"]["image_id"]
+        with cloud.db.read() as conn:
+            assert orphans.known_snapshots(conn, {image_id}) == {image_id}
+        reset(admin, volume, "in-use")
+        assert alice.volume(volume)["status"] == "in-use"
+    until(lambda: cloud.backend.snaps == {}, 30, "no snapshot")
+    cloud.images.bury()
+    assert made_images(cloud) == 0
 
 
 def test_what_will_not_become_an_image_leaves_none(alice: Caller, admin: Caller, cloud: Volumes) -> None:

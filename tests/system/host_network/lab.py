@@ -14,7 +14,7 @@ import struct
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -113,12 +113,15 @@ class Guest(Namespace):
     def ip(self) -> str:
         return self.vif.addresses[0].ip
 
-    def dhcp(self, folder: Path, tries: int = 5) -> dict[str, str]:
-        """Take a lease, with busybox's own client, and set the NIC up by it; what the client was told."""
+    def dhcp(self, folder: Path, tries: int = 5, ask: Sequence[str] = ()) -> dict[str, str]:
+        """Take a lease, with busybox's own client, and set the NIC up by it; what the client was told.
+
+        ``ask``: for these options too, in busybox's words.
+        """
         script, result = folder / "dhcp-script", folder / f"{self.name}.lease"
         script.write_text(_DHCP_SCRIPT)
         script.chmod(0o755)
-        wanted = [word for name in ("staticroutes", "mtu", "249") for word in ("-O", name)]
+        wanted = [word for name in ("staticroutes", "mtu", "249", *ask) for word in ("-O", name)]
         self.run(
             *[
                 "busybox",

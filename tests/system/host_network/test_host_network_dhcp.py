@@ -13,6 +13,8 @@ from msgspec import structs
 from tests.system.host_network.lab import Lab, dnsmasqs, eventually, make_vif, subnet
 
 from kilonova.config import Config
+from kilonova.domain import dhcp_options
+from kilonova.domain.dhcp_options import DhcpOption
 from kilonova.domain.network import HostRoute
 from kilonova.network.host import dhcp
 
@@ -35,6 +37,68 @@ def test_a_lease_has_what_the_port_and_subnet_say(lab: Lab, tmp_path: Path) -> N
     assert lease["dns"] == "192.0.2.53 192.0.2.54"
     assert lease["lease"] == "86400"
     assert lease["staticroutes"] == "10.99.0.0/16 10.80.0.9 169.254.169.254/32 10.80.0.2 0.0.0.0/0 10.80.0.1"
+
+
+def test_a_port_is_told_its_own_options(lab: Lab, tmp_path: Path) -> None:
+    """Instead of the subnet's, where there are both; not its neighbour; what changes is in the next lease."""
+    lab.subnet = subnet(dns_nameservers=["192.0.2.53"])
+    guest, neighbour = lab.guest(5), lab.guest(6)
+    assert "bootfile" not in guest.dhcp(tmp_path, ask=["bootfile"])
+
+    def tell(**options: str) -> dict[str, str]:
+        told = [
+            DhcpOption(opt_name=name.replace("_", "-"), opt_value=value) for name, value in options.items()
+        ]
+        guest.vif = structs.replace(guest.vif, extra_dhcp_opts=told)
+        lab.host.plug(guest.vif)
+        return guest.dhcp(tmp_path, ask=["bootfile", "tftp", "ntpsrv"])
+
+    lease = tell(
+        bootfile_name="pxelinux.0",
+        tftp_server="192.0.2.9",
+        server_ip_address="192.0.2.10",
+        ntp_server="192.0.2.11,192.0.2.12",
+        dns_server="192.0.2.54",
+        domain_name="example.org",
+        mtu="1400",
+    )
+    # What a boot ROM reads: the file, and where it is, in the header, as the client names both.
+    assert (lease.get("boot_file") or lease["bootfile"], lease["siaddr"]) == ("pxelinux.0", "192.0.2.10")
+    assert lease.get("sname") or lease["tftp"] == "192.0.2.9"
+    assert (lease["ntpsrv"], lease["dns"]) == ("192.0.2.11 192.0.2.12", "192.0.2.54")
+    assert (lease["domain"], lease["mtu"]) == ("example.org", "1400")
+    assert lease["router"] == "10.80.0.1"
+    other = neighbour.dhcp(tmp_path, ask=["bootfile", "tftp", "ntpsrv"])
+    assert not {"bootfile", "boot_file", "tftp", "sname", "ntpsrv"} & set(other)
+    assert (other["dns"], other["mtu"], other["domain"]) == ("192.0.2.53", "1500", "novalocal")
+    pid = dhcp.running(folder_of(lab))
+    lab.guest(7)  # the server reads its files anew, and outlives that
+    assert guest.dhcp(tmp_path)["domain"] == "example.org"
+    assert dhcp.running(folder_of(lab)) == pid
+    lease = tell(router="", bootfile_name="other.0", classless_static_route="")
+    assert (lease.get("boot_file") or lease["bootfile"]) == "other.0"
+    assert not {"router", "staticroutes"} & set(lease)
+    assert tell()["router"] == "10.80.0.1"
+
+
+def test_the_server_starts_with_any_option_that_a_port_may_have(lab: Lab, tmp_path: Path) -> None:
+    samples = ["10.0.0.1", "10.0.0.1,10.0.0.2", "12", "example.org", "x/y?z=1&u=~a:b@c%20+d-e", "g:1"]
+    samples.append("10.1.0.0/16,10.0.0.9,0.0.0.0/0,10.0.0.1")
+    told = [
+        option
+        for name in [str(number) for number in range(256)]
+        for option in [DhcpOption(opt_name=name, opt_value=value) for value in samples]
+        if dhcp_options.problem(option) is None
+    ]
+    names = {dhcp_options.code(option.opt_name) for option in told}
+    assert len(names) > 150
+    for start in range(0, len(samples)):
+        by_name = {option.opt_name: option for option in told[start:] + told[:start]}
+        guest = lab.guest(5 + start, extra_dhcp_opts=list(by_name.values()))
+        dhcp.stop(folder_of(lab))
+        eventually(lambda: lab.host.repair() or dhcp.running(folder_of(lab)))
+        assert guest.dhcp(tmp_path)["ip"] == guest.ip
+    assert "bad" not in (folder_of(lab) / "dnsmasq.log").read_text()
 
 
 def test_a_subnet_that_changes_is_served_as_it_is_now(lab: Lab, tmp_path: Path) -> None:

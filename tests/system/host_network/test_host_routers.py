@@ -29,6 +29,7 @@ from kilonova.domain.routers import (
     HostRouters,
     RouterAddress,
     RouterFloatingIp,
+    RouterForwarding,
     RouterGateway,
     RouterInterface,
     RouterState,
@@ -275,6 +276,73 @@ def test_it_moves_and_goes_while_traffic_flows(routed: Routed) -> None:
         assert [ask() for _ in range(3)] == [None] * 3
     for service, guest in zip(services, (one, two), strict=True):
         service.close(guest)
+
+
+def test_ports_of_a_floating_ip_lead_to_several_guests(routed: Routed) -> None:
+    """One to one, a range to its like, a range to one port; what moves leads elsewhere at once."""
+    one, two = routed.guest(5), routed.guest(6, other=True)
+    services = [Answering(one, b"one"), Answering(two, b"two")]
+
+    def lead(guest: Guest, *ports: int, protocol: str = "udp") -> RouterForwarding:
+        outer, outer_last, inner, inner_last = ports
+        return RouterForwarding(
+            floating_ip=FLOATING,
+            fixed_ip=guest.ip,
+            protocol=protocol,
+            external_first=outer,
+            external_last=outer_last,
+            internal_first=inner,
+            internal_last=inner_last,
+        )
+
+    def who(port: int, seconds: float = 0.3) -> bytes | None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.settimeout(seconds)
+            client.connect((FLOATING, port))
+            try:
+                client.send(b"who")
+                return client.recv(100)
+            except OSError:
+                return None
+
+    routed.change(gateway=gateway())
+    assert who(53) is None
+    to_one = lead(one, 53, 53, 4000, 4000)
+    shifted, many = lead(two, 3990, 3999, 3995, 4004), lead(one, 7000, 7009, 4000, 4000)
+    routed.change(forwardings=[to_one, shifted, many, lead(two, 4000, 4001, 4000, 4001)])
+    assert eventually(lambda: who(53) == b"one") is not False
+    assert [who(3995, 5), who(7000, 5), who(7009, 5), who(4000, 5)] == [b"two", b"one", b"one", b"two"]
+    assert who(3994) is None
+    assert who(54) is None
+    assert routed.lab.host.repair() == []
+    folder, config = routed.lab.folder / "network", routed.lab.config.network
+    assert look.problems(folder, config) == []
+    # TCP, from outside and, through the router, from a neighbour inside.
+    service, neighbour = service_in(two), routed.guest(8)
+    web = lead(two, 80, 80, service.port, service.port, protocol="tcp")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(0.2)
+        client.connect((FLOATING, 53))  # always the same flow
+
+        def ask() -> bytes | None:
+            try:
+                client.send(b"who")
+                return client.recv(100)
+            except OSError:
+                return None
+
+        eventually(lambda: ask() == b"one")
+        routed.change(forwardings=[lead(two, 53, 53, 4000, 4000), web])
+        eventually(lambda: ask() == b"two")
+        assert {ask() for _ in range(10)} <= {b"two", None}
+        assert reached(FLOATING, 80, 5)
+        assert neighbour.reaches(FLOATING, 80, seconds=5) == GATEWAY
+        routed.change(forwardings=[])
+        eventually(lambda: ask() is None)
+    assert not reached(FLOATING, 80, 1)
+    for answering, guest in zip(services, (one, two), strict=True):
+        answering.close(guest)
+    service.close()
 
 
 def test_a_connection_that_may_stay_survives_changes(routed: Routed) -> None:

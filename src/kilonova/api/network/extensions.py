@@ -8,6 +8,8 @@ from kilonova.api.http import Reply, Request
 from kilonova.domain.errors import NotFound
 
 _EXTENSIONS = {
+    "address-group": ("Address group", "Addresses that rules of security groups name together"),
+    "agent": ("agent", "What hosts do of what Neutron has agents for, for admins"),
     "allowed-address-pairs": ("Allowed Address Pairs", "Addresses that a port may use beside its own"),
     "auto-allocated-topology": ("Auto Allocated Topology Services", "A network with a way out, on demand"),
     "availability_zone": ("Availability Zone", "The zones of the hosts"),
@@ -16,9 +18,24 @@ _EXTENSIONS = {
     "default-subnetpools": ("Default Subnetpools", "The pool for who names none"),
     "ext-gw-mode": ("Neutron L3 Configurable external gateway mode", "SNAT of a router can be switched off"),
     "external-net": ("Neutron external network", "Networks that lead outside"),
+    "extra_dhcp_opt": ("Neutron Extra DHCP options", "What DHCP tells a single port, of IPv4"),
     "extraroute": ("Neutron Extra Route", "Routes of a router beside its own networks"),
     "extraroute-atomic": ("Atomically add/remove extra routes", "Some routes more, or fewer"),
     "filter-validation": ("Filter Validation", "An unknown filter is refused"),
+    "expose-port-forwarding-in-fip": ("Expose Floating IP port forwardings", "port_forwardings"),
+    "floating-ip-port-forwarding": ("Floating IP Port Forwarding", "Ports of a floating IP that lead inside"),
+    "floating-ip-port-forwarding-description": (
+        "Floating IP Port Forwarding new attribute description",
+        "Descriptions of port forwardings",
+    ),
+    "floating-ip-port-forwarding-detail": (
+        "Floating IP port forwarding detail",
+        "Floating IPs show the ids of their forwardings",
+    ),
+    "floating-ip-port-forwarding-port-ranges": (
+        "Floating IP Port Forwarding support port ranges",
+        "Ranges of ports that lead inside",
+    ),
     "fip-port-details": ("Floating IP Port Details Extension", "The port that a floating IP leads to"),
     "ip-substring-filtering": ("IP address substring filtering", "Ports by a part of their address"),
     "net-mtu": ("Network MTU", "The MTU of a network"),
@@ -33,6 +50,10 @@ _EXTENSIONS = {
     "quota_details": ("Quota details", "What a project uses of its quota"),
     "quotas": ("Quota management support", "Limits for each project"),
     "security-group": ("security-group", "Security groups and their rules"),
+    "security-groups-remote-address-group": (
+        "Remote address group id field for security group rules",
+        "remote_address_group_id",
+    ),
     "security-groups-shared-filtering": ("Security group filtering on the shared field", "shared"),
     "security-groups-normalized-cidr": ("Normalized CIDR field for security group rules", "normalized_cidr"),
     "security-groups-rules-belongs-to-default-sg": (
@@ -46,6 +67,7 @@ _EXTENSIONS = {
     ),
     "router_availability_zone": ("Router Availability Zone", "Routers in the zones that were asked for"),
     "router": ("Neutron L3 Router", "Routers between networks and to the outside, floating IPs"),
+    "service-type": ("Neutron Service Type Management", "Who provides routers"),
     "sorting": ("Sorting support", "sort_key and sort_dir"),
     "standard-attr-description": ("standard-attr-description", "Descriptions"),
     "standard-attr-revisions": ("Resource revision numbers", "Every change counts a revision"),

@@ -7,6 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from kilonova.api.network import port_forwardings
 from kilonova.api.network.resources import Resource, View
 from kilonova.domain.clock import iso8601
 from kilonova.domain.context import RequestContext
@@ -36,6 +37,7 @@ def _view(floating: FloatingIp, tags: list[str]) -> dict[str, Any]:
         "router_id": floating.router_id,
         "status": floating.status,
         "port_details": _port_view(floating.port),
+        "port_forwardings": [port_forwardings.view(one) for one in floating.forwardings],
         "tags": tags,
         "revision_number": floating.revision_number,
         "created_at": iso8601(floating.created_at),

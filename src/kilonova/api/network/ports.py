@@ -50,6 +50,7 @@ def _view(port: Port, status: str, tags: list[str]) -> dict[str, Any]:
             {"ip_address": pair.ip_address, "mac_address": pair.mac_address or port.mac_address}
             for pair in port.allowed_address_pairs
         ],
+        "extra_dhcp_opts": port.extra_dhcp_opts or [],
         "binding:vnic_type": port.vnic_type,
         "tags": tags,
         "revision_number": port.revision_number,

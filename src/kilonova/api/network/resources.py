@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -60,35 +61,18 @@ class Resource:
 
 
 def routes(resource: Resource) -> list[Route]:
-    def index(network: BuiltinNetwork, request: Request) -> Reply:
-        return _index(resource, network, request)
-
-    def create(network: BuiltinNetwork, request: Request) -> Reply:
-        return _create(resource, network, request)
-
-    def show(network: BuiltinNetwork, request: Request, item_id: str) -> Reply:
-        return _show(resource, network, request, item_id)
-
-    def update(network: BuiltinNetwork, request: Request, item_id: str) -> Reply:
-        return _update(resource, network, request, item_id)
-
-    def delete(network: BuiltinNetwork, request: Request, item_id: str) -> Reply:
-        with network.write() as conn:
-            resource.delete(conn, request.context, item_id)
-        return Reply(204)
-
     several = resource.url
     one = f"{several}/{{item_id}}"
     return [
-        Route("GET", several, index),
-        Route("POST", several, create, creates=True),
-        Route("GET", one, show),
-        Route("PUT", one, update),
-        Route("DELETE", one, delete),
+        Route("GET", several, partial(index, resource)),
+        Route("POST", several, partial(create, resource), creates=True),
+        Route("GET", one, partial(show, resource)),
+        Route("PUT", one, partial(update, resource)),
+        Route("DELETE", one, partial(delete, resource)),
     ]
 
 
-def _index(resource: Resource, network: BuiltinNetwork, request: Request) -> Reply:
+def index(resource: Resource, network: BuiltinNetwork, request: Request) -> Reply:
     page = lists.asked(request, resource.admin_filters)
     if resource.before_list:
         resource.before_list(network, request.context)
@@ -104,7 +88,7 @@ def _index(resource: Resource, network: BuiltinNetwork, request: Request) -> Rep
     return Reply(body={resource.plural: [lists.fields(request, view) for view in views], **links})
 
 
-def _create(resource: Resource, network: BuiltinNetwork, request: Request) -> Reply:
+def create(resource: Resource, network: BuiltinNetwork, request: Request) -> Reply:
     bodies, bulk = _new(resource, request)
     with network.write() as conn:
         items = [resource.create(conn, network.config, request.context, body) for body in bodies]
@@ -112,20 +96,26 @@ def _create(resource: Resource, network: BuiltinNetwork, request: Request) -> Re
     return Reply(201, {resource.plural: views} if bulk else {resource.name: views[0]})
 
 
-def _show(resource: Resource, network: BuiltinNetwork, request: Request, item_id: str) -> Reply:
+def show(resource: Resource, network: BuiltinNetwork, request: Request, item_id: str) -> Reply:
     with network.db.read() as conn:
         item = resource.find(conn, request.context, item_id)
         (view,) = resource.views(conn, request.context, [item])
     return Reply(body={resource.name: lists.fields(request, view)})
 
 
-def _update(resource: Resource, network: BuiltinNetwork, request: Request, item_id: str) -> Reply:
+def update(resource: Resource, network: BuiltinNetwork, request: Request, item_id: str) -> Reply:
     raw = _envelope(request, resource.name)[resource.name]
     body = _decode(raw, resource.update_body)
     with network.write() as conn:
         item = resource.update(conn, network.config, request.context, item_id, body)
         (view,) = resource.views(conn, request.context, [item])
     return Reply(body={resource.name: view})
+
+
+def delete(resource: Resource, network: BuiltinNetwork, request: Request, item_id: str) -> Reply:
+    with network.write() as conn:
+        resource.delete(conn, request.context, item_id)
+    return Reply(204)
 
 
 def _new(resource: Resource, request: Request) -> tuple[list[Any], bool]:

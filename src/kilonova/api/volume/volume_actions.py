@@ -18,6 +18,7 @@ from kilonova.domain.volumes import VolumeStatus
 from kilonova.store import operations, volume_attachments, volume_types
 from kilonova.store import volumes as store
 from kilonova.volume.builtin import attachments as attachment_rules
+from kilonova.volume.builtin import moves
 from kilonova.volume.builtin import volumes as rules
 
 
@@ -46,6 +47,13 @@ class Readonly(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class Retype(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     new_type: Annotated[str, Meta(min_length=1)]
     migration_policy: str | None = None
+
+
+class Migrate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    host: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
+    cluster: str | None = None
+    force_host_copy: bool = False
+    lock_volume: bool = False
 
 
 class Upload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -93,7 +101,7 @@ def reset_status(api: VolumeAPI, request: Request, volume_id: str, asked: ResetS
     if asked.attach_status not in (None, "attached", "detached"):
         raise BadRequest("Invalid input received: attach_status must be attached or detached.")
     if asked.migration_status not in (None, "none"):
-        raise BadRequest("Invalid input received: volumes are not migrated: migration_status is none.")
+        raise BadRequest("Invalid input received: only none can be set as migration_status.")
     with api.db.write() as conn:
         operations.lock_open(conn, volume_id)
         rules.find(conn, request.context, volume_id, for_update=True)
@@ -104,8 +112,10 @@ def reset_status(api: VolumeAPI, request: Request, volume_id: str, asked: ResetS
             for attachment in held:
                 refuse_if_used(conn, request.context, attachment)
                 attachment_rules.release(conn, api.parts, attachment.id, request_id=request.request_id)
+        if asked.migration_status is not None:
+            moves.forget(conn, rules.find(conn, request.context, volume_id))
         if asked.status is not None:
-            rules.reset_status(conn, request.context, volume_id, asked.status)
+            rules.reset_status(conn, api.parts, request.context, volume_id, asked.status)
     return Reply(202)
 
 
@@ -131,8 +141,21 @@ def set_readonly(api: VolumeAPI, request: Request, volume_id: str, asked: Readon
 def retype(api: VolumeAPI, request: Request, volume_id: str, asked: Retype) -> Reply:
     if asked.migration_policy not in (None, "never", "on-demand"):
         raise BadRequest("Invalid input received: migration_policy must be never or on-demand.")
+    policy_of_moves = asked.migration_policy or moves.NEVER
     with api.db.write() as conn:
-        rules.retype(conn, api.parts, request.context, volume_id, asked.new_type)
+        moves.retype(conn, api.parts, request.context, volume_id, asked.new_type, policy_of_moves)
+    return Reply(202)
+
+
+def migrate(api: VolumeAPI, request: Request, volume_id: str, asked: Migrate) -> Reply:
+    """Always by a copy, which nothing interrupts: ``force_host_copy`` and ``lock_volume`` change nothing."""
+    policy.require_admin(request.context, "volume_extension:volume_admin_actions:migrate_volume")
+    if asked.cluster is not None:
+        raise BadRequest("Invalid input received: this service has no clusters.")
+    if asked.host is None:
+        raise BadRequest("Invalid input received: host must be given.")
+    with api.db.write() as conn:
+        moves.migrate(conn, api.parts, request.context, volume_id, asked.host)
     return Reply(202)
 
 
@@ -240,8 +263,7 @@ def unset_image_metadata(api: VolumeAPI, request: Request, volume_id: str, asked
 
 
 _NOT_OFFERED = {
-    "os-migrate_volume": "moves volumes between backends",
-    "os-migrate_volume_completion": "moves volumes between backends",
+    "os-migrate_volume_completion": "lets others copy volumes",
     "os-unmanage": "lets go of volumes without deleting them",
     "os-extend_volume_completion": "waits for a hypervisor to extend a volume",
 }
@@ -252,6 +274,7 @@ ACTIONS: dict[str, tuple[type[msgspec.Struct], Do, Version | None]] = {
     "os-set_bootable": (Bootable, set_bootable, None),
     "os-update_readonly_flag": (Readonly, set_readonly, None),
     "os-retype": (Retype, retype, None),
+    "os-migrate_volume": (Migrate, migrate, None),
     "os-force_delete": (Nothing, force_delete, None),
     "os-volume_upload_image": (Upload, upload, None),
     "os-set_image_metadata": (ImageMetadata, set_image_metadata, None),

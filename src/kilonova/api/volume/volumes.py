@@ -102,7 +102,9 @@ def _filters(conn: sa.Connection, request: Request) -> list[queries.Condition]:
         "volume_type": lambda text: one.volume_type_id.in_(
             named.where(sa.or_(types_table.c.id == text, types_table.c.name == text))
         ),
-        "migration_status": lambda text: sa.literal(text in ("", "none", "None")),
+        "migration_status": lambda text: (
+            one.migration_status.is_(None) if text in ("", "none", "None") else one.migration_status == text
+        ),
         "metadata": lambda text: sa.and_(
             sa.true(), *block_lists.holds(conn, one.metadata, queries.texts("metadata", text))
         ),
@@ -179,7 +181,7 @@ def create(api: VolumeAPI, request: Request) -> Reply:
             )
         creation.create(conn, api.parts, context, [record])
         row = rules.find(conn, context, volume_id)
-        view = views.volume(conn, request, row)
+        view = views.created(conn, request, row)
     return Reply(202, {"volume": view})
 
 

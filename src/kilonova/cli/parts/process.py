@@ -17,6 +17,7 @@ from msgspec import structs
 from kilonova import log
 from kilonova.cli.memory import share_one_heap
 from kilonova.cli.parts import notify
+from kilonova.cli.parts.crash import tell_of_crashes
 from kilonova.cli.parts.stop import INTERRUPTED, Signals, Stopped
 from kilonova.config import Config, load
 from kilonova.domain.errors import KilonovaError
@@ -99,6 +100,7 @@ def run(name: str, config_file: Path, options: Options, needs: Sequence[str], st
         )
     log.setup(level=options.log_level, as_json=options.log_format == "json")
     share_one_heap()
+    tell_of_crashes()
     stop = Signals().asked
     with ExitStack() as closing:
         try:

@@ -156,6 +156,30 @@ class SecurityGroupRemoteGroupAndRemoteIpPrefix(BadRequest):
     pass
 
 
+class SecurityGroupMultipleRemoteEntites(BadRequest):
+    """Neutron's spelling."""
+
+
+class AgentNotFound(NotFound):
+    pass
+
+
+class AddressGroupNotFound(NotFound):
+    pass
+
+
+class AddressGroupInUse(Conflict):
+    pass
+
+
+class AddressesNotFound(NotFound):
+    pass
+
+
+class AddressesAlreadyExist(BadRequest):
+    pass
+
+
 class InvalidCIDR(BadRequest):
     pass
 
@@ -272,6 +296,27 @@ class ExternalGatewayForFloatingIPNotFound(NotFound):
 
 class FloatingIPPortAlreadyAssociated(Conflict):
     pass
+
+
+class FipInUseByPortForwarding(Conflict):
+    pass
+
+
+class PortForwardingNotFound(NotFound):
+    pass
+
+
+class PortHasBindingFloatingIP(Conflict):
+    pass
+
+
+class BadPortForwardingRequest(BadRequest):
+    """Neutron calls it by the name of its base."""
+
+    neutron_type = "BadRequest"
+
+    def __init__(self, message: str, details: object = None) -> None:
+        super().__init__(f"Bad port_forwarding request: {message}.", details)
 
 
 class OverQuota(QuotaExceeded):

@@ -23,6 +23,7 @@ from kilonova.network.builtin import ports as port_service
 from kilonova.network.builtin.errors import (
     BadFloatingIpRequest,
     ExternalGatewayForFloatingIPNotFound,
+    FipInUseByPortForwarding,
     FloatingIPNotFound,
     FloatingIPPortAlreadyAssociated,
 )
@@ -106,6 +107,10 @@ def update(
     network_id = floating.floating_network_id
     target = _target(conn, context, body, network_id, floating.project_id, floating, floating.id)
     floating = find(conn, context, floating_id, for_update=True)
+    if target is None and floating.forwardings:  # it leads nowhere as a whole, and goes on by its ports
+        store.update(conn, floating.id, changes)
+        return find(conn, context, floating_id)
+    _check_whole(floating)
     changes |= {
         "fixed_port_id": target.port.id if target else None,
         "fixed_ip_address": target.fixed_ip if target else None,
@@ -123,8 +128,9 @@ def update(
 def delete(conn: sa.Connection, context: RequestContext, floating_id: str) -> None:
     floating = find(conn, context, floating_id)
     policy.owner_only(context, "rule:delete_floatingip", floating.project_id)
-    _lock_routers(conn, floating.router_id)
+    lock_routers(conn, floating.router_id)
     floating = find(conn, context, floating_id, for_update=True)
+    _check_whole(floating)
     store.delete(conn, [floating.id])
     port_store.delete(conn, [floating.floating_port_id])
     tags.remove(conn, [floating.id, floating.floating_port_id])
@@ -135,6 +141,12 @@ def delete(conn: sa.Connection, context: RequestContext, floating_id: str) -> No
 
 def owners(_conn: sa.Connection, floating: FloatingIp) -> list[str]:
     return [floating.project_id]
+
+
+def _check_whole(floating: FloatingIp) -> None:
+    """Nothing is forwarded by some of its ports alone."""
+    if floating.forwardings:
+        raise FipInUseByPortForwarding(f"Floating IP {floating.id} in use by Port Forwarding resources.")
 
 
 def _hold(conn: sa.Connection, network: Network, body: FloatingIpCreate, floating_id: str) -> Port:
@@ -175,7 +187,7 @@ def _target(
     if port_id in (UNSET, None):
         if body.fixed_ip_address not in (UNSET, None):
             raise BadFloatingIpRequest("fixed_ip_address cannot be specified without a port_id")
-        _lock_routers(conn, left)
+        lock_routers(conn, left)
         return None
     port = port_service.find(conn, context, str(port_id))
     if not context.is_admin and port.project_id != project_id:
@@ -188,7 +200,7 @@ def _target(
     wanted = None if body.fixed_ip_address in (UNSET, None) else str(body.fixed_ip_address)
     fixed = _fixed(port, wanted)
     router_id = router_store.leading_out(conn, external_id, fixed.subnet_id)
-    _lock_routers(conn, left, router_id)
+    lock_routers(conn, left, router_id)
     if router_id is None or router_store.leading_out(conn, external_id, fixed.subnet_id) != router_id:
         raise ExternalGatewayForFloatingIPNotFound(
             f"External network {external_id} is not reachable from subnet {fixed.subnet_id}.  "
@@ -207,7 +219,7 @@ def _target(
     return Target(port, fixed.ip_address, router_id)
 
 
-def _lock_routers(conn: sa.Connection, *router_ids: str | None) -> None:
+def lock_routers(conn: sa.Connection, *router_ids: str | None) -> None:
     for router_id in sorted({router_id for router_id in router_ids if router_id is not None}):
         router_store.get(conn, router_id, None, for_update=True)
 

@@ -14,6 +14,7 @@ from kilonova.domain.routers import (
     Router,
     RouterAddress,
     RouterFloatingIp,
+    RouterForwarding,
     RouterGateway,
     RouterInterface,
     RouterState,
@@ -60,14 +61,28 @@ class _Known:
         self._floating = floating
 
     def state(self, router: Router, interfaces: Sequence[Port], gateway: Port | None) -> RouterState:
+        floating = [one for one in self._floating if one.router_id == router.id]
         return RouterState(
             id=router.id,
             interfaces=[self._interface(port) for port in interfaces],
             gateway=self._gateway(router, gateway) if gateway else None,
             floating_ips=[
                 RouterFloatingIp(floating_ip=one.floating_ip_address, fixed_ip=one.fixed_ip_address)
-                for one in self._floating
-                if one.router_id == router.id and one.fixed_ip_address is not None
+                for one in floating
+                if one.fixed_ip_address is not None
+            ],
+            forwardings=[
+                RouterForwarding(
+                    floating_ip=one.floating_ip_address,
+                    fixed_ip=forwarding.fixed_ip_address,
+                    protocol=forwarding.protocol,
+                    external_first=forwarding.external_first,
+                    external_last=forwarding.external_last,
+                    internal_first=forwarding.internal_first,
+                    internal_last=forwarding.internal_last,
+                )
+                for one in floating
+                for forwarding in one.forwardings
             ],
             routes=router.routes,
         )

@@ -11,9 +11,10 @@ import sqlalchemy as sa
 from msgspec import UNSET
 
 from kilonova.config import Config
-from kilonova.domain import addresses
+from kilonova.domain import addresses, dhcp_options
 from kilonova.domain.clock import now
 from kilonova.domain.context import RequestContext
+from kilonova.domain.dhcp_options import DhcpOption
 from kilonova.domain.network import AddressPair, FixedIp, Network, Port
 from kilonova.domain.servers import VmState
 from kilonova.network.builtin import macs, networks, placement, policy, port_groups, quotas, tunnels, vifs
@@ -39,6 +40,8 @@ _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 MAX_PROFILE = 4095
 """Bytes of a binding:profile as JSON (Neutron's column)."""
 
+MAX_DHCP_OPTIONS = 32
+
 _ADMINS = {"host", "profile"}
 _NETWORK_OWNERS = {"mac_address", "port_security_enabled", "allowed_address_pairs", "fixed_ips"}
 
@@ -48,7 +51,7 @@ _FREE = {"name", "description"}
 _GUARDS = {"security_groups", "allowed_address_pairs", "port_security_enabled"}
 """What may pass: the host of a server that holds the port asks for it anew (``network_state``)."""
 
-_WIRING = {"admin_state_up", "dns_name"}
+_WIRING = {"admin_state_up", "dns_name", "extra_dhcp_opts"}
 """As addresses, and that it is there at all: its host compares the server's NICs (``refresh_interfaces``)."""
 
 _FREE_WHILE_PLUGGED = _FREE | _GUARDS | _WIRING | {"fixed_ips", "delete"}
@@ -89,6 +92,7 @@ def create(conn: sa.Connection, config: Config, context: RequestContext, body: P
     values["mac_address"] = values.get("mac_address") or macs.draw(conn, [network.id])[0]
     _check_mac(conn, network.id, values["mac_address"])
     values["fixed_ips"] = _addresses(conn, network, body, values["mac_address"])
+    values["extra_dhcp_opts"] = _dhcp_options([], body)
     port = new_port(network, project_id=project_id, **values)
     port = port_groups.of_new(conn, port, port_groups.asked(conn, context, body, project_id))
     _check_pairs(port)
@@ -108,6 +112,8 @@ def update(
     groups = port_groups.asked(conn, context, body, port.project_id)
     if groups is not None:
         values["security_groups"] = groups
+    if body.extra_dhcp_opts is not UNSET:
+        values["extra_dhcp_opts"] = _dhcp_options(port.extra_dhcp_opts or [], body)
     asked = {name: value for name, value in values.items() if value != getattr(port, name)}
     moves = body.fixed_ips is not UNSET and not _same_addresses(port, body.fixed_ips)
     exact = {"fixed_ips"} if _exact(body) - {fixed.ip_address for fixed in port.fixed_ips} else set()
@@ -262,6 +268,21 @@ def _check_pairs(port: Port) -> None:
         port.allowed_address_pairs
     ):
         raise InvalidInput("allowed_address_pairs has the same pair twice")
+
+
+def _dhcp_options(present: list[DhcpOption], body: PortUpdate) -> list[DhcpOption] | None:
+    """What there is, with what is said: an option without a value goes, unless it may be empty."""
+    found = {option.opt_name: option for option in present}
+    for option in [] if body.extra_dhcp_opts is UNSET else body.extra_dhcp_opts or []:
+        if option.opt_value is None or not (option.opt_value or option.opt_name in dhcp_options.BLANK):
+            found.pop(option.opt_name, None)
+            continue
+        if why := dhcp_options.problem(option):
+            raise InvalidInput(f"extra_dhcp_opts: {why}")
+        found[option.opt_name] = option
+    if len(found) > MAX_DHCP_OPTIONS:
+        raise InvalidInput(f"extra_dhcp_opts: a port may have {MAX_DHCP_OPTIONS} of them")
+    return list(found.values()) or None
 
 
 def _pair(pair: AddressPair) -> AddressPair:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from kilonova.domain.dhcp_options import DhcpOption
 from kilonova.domain.network import MAX_VNI, AddressPair, HostRoute, Pool
 
 Text = Annotated[str, Meta(max_length=255, pattern=r"\A[^\x00]*\Z")]
@@ -110,6 +111,7 @@ class PortUpdate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     port_security_enabled: bool | UnsetType = UNSET
     allowed_address_pairs: Annotated[list[AddressPair], Meta(max_length=10)] | UnsetType = UNSET
     dns_name: DnsName | UnsetType = UNSET
+    extra_dhcp_opts: Annotated[list[DhcpOption], Meta(max_length=32)] | UnsetType | None = UNSET
     security_groups: Annotated[list[Text], Meta(max_length=64)] | UnsetType | None = UNSET
     binding_host_id: Text | UnsetType | None = msgspec.field(default=UNSET, name="binding:host_id")
     binding_vnic_type: str | UnsetType = msgspec.field(default=UNSET, name="binding:vnic_type")
@@ -131,6 +133,26 @@ class SecurityGroupUpdate(msgspec.Struct, frozen=True, kw_only=True, forbid_unkn
 class SecurityGroupCreate(SecurityGroupUpdate, frozen=True, kw_only=True):
     project_id: Project | UnsetType = UNSET
     tenant_id: Project | UnsetType = UNSET
+
+
+Addresses = Annotated[list[Address], Meta(max_length=1000)]
+
+
+class AddressGroupUpdate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    name: Text | UnsetType = UNSET
+    description: Text | UnsetType = UNSET
+
+
+class AddressGroupCreate(AddressGroupUpdate, frozen=True, kw_only=True):
+    addresses: Addresses | UnsetType | None = UNSET
+    project_id: Project | UnsetType = UNSET
+    tenant_id: Project | UnsetType = UNSET
+
+
+class AddressesRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Of add_addresses and remove_addresses."""
+
+    addresses: Addresses
 
 
 class SecurityGroupRuleUpdate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

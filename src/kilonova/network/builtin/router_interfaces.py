@@ -192,8 +192,8 @@ def _check_unneeded(conn: sa.Connection, router: Router, port: Port) -> None:
     own = [s for s in subnet_store.of_networks(conn, [port.network_id])[port.network_id] if s.id in ids]
     subnet = next(iter(ids))
     for floating in floating_ips.of_routers(conn, [router.id]):
-        ip = floating.fixed_ip_address
-        if ip is not None and any(subnets.contains(one, ip) for one in own):
+        led = [floating.fixed_ip_address, *(one.fixed_ip_address for one in floating.forwardings)]
+        if any(ip is not None and subnets.contains(one, ip) for one in own for ip in led):
             raise RouterInterfaceInUseByFloatingIP(
                 f"Router interface for subnet {subnet} on router {router.id} cannot be deleted, as it is "
                 "required by one or more floating IPs."

@@ -60,3 +60,25 @@ class FloatingIpCreate(FloatingIpUpdate, frozen=True, kw_only=True):
     subnet_id: Text | UnsetType | None = UNSET
     project_id: Project | UnsetType = UNSET
     tenant_id: Project | UnsetType = UNSET
+
+
+PortNumber = Annotated[int, Meta(ge=1, le=65535)]
+PortRange = Annotated[str, Meta(max_length=11)] | int
+
+
+class PortForwardingUpdate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A port is said by itself or as a range (``80:90``)."""
+
+    internal_port_id: Text | UnsetType = UNSET
+    internal_ip_address: Address | UnsetType | None = UNSET
+    internal_port: PortNumber | UnsetType | None = UNSET
+    internal_port_range: PortRange | UnsetType | None = UNSET
+    external_port: PortNumber | UnsetType | None = UNSET
+    external_port_range: PortRange | UnsetType | None = UNSET
+    protocol: Text | UnsetType = UNSET
+    description: Text | UnsetType = UNSET
+
+
+class PortForwardingCreate(PortForwardingUpdate, frozen=True, kw_only=True):
+    internal_port_id: Text
+    protocol: Text

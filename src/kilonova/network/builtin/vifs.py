@@ -87,4 +87,5 @@ def _vif(port: Port, network: Network, subnets: dict[str, VifSubnet], floating: 
         tag=port.nic_tag,
         floating_ips=floating,
         admin_state_up=port.admin_state_up and network.admin_state_up,
+        extra_dhcp_opts=port.extra_dhcp_opts or [],
     )

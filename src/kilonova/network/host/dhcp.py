@@ -26,8 +26,9 @@ from pathlib import Path
 
 from kilonova import log, passage
 from kilonova.config import Network
+from kilonova.domain import dhcp_options
 from kilonova.domain.errors import BuildFailed
-from kilonova.domain.network import VifSubnet
+from kilonova.domain.network import Vif, VifSubnet
 from kilonova.network.host import names, records
 from kilonova.network.host.plan import METADATA_ADDRESS, NetworkPlan
 
@@ -41,7 +42,7 @@ _LONGEST_LOG = 1 << 20
 
 # What it is told. Pure.
 def hosts_file(plan: NetworkPlan) -> bytes:
-    """A line a port and subnet: MAC, tag of the subnet, address, name. DHCP gives one address a subnet."""
+    """A line a port and subnet: MAC, address, name. DHCP gives one address a subnet."""
     lines = []
     for vif in sorted(plan.vifs, key=lambda vif: vif.port_id):
         seen: set[str] = set()
@@ -56,7 +57,10 @@ def hosts_file(plan: NetworkPlan) -> bytes:
 
 
 def options_file(plan: NetworkPlan, dns_servers: list[str]) -> bytes:
-    """Per subnet: gateway, routes, name servers. A subnet's own name servers come before ``dns_servers``."""
+    """Per subnet: gateway, routes, name servers. A subnet's own name servers come before ``dns_servers``.
+
+    Then what single ports are told instead: a tag that a MAC has set goes before that of a range.
+    """
     lines = []
     for subnet in filter(_advertised, plan.subnets):
         servers = ",".join(f"[{one}]" for one in subnet.dns_nameservers or dns_servers if not _is_ipv4(one))
@@ -74,7 +78,17 @@ def options_file(plan: NetworkPlan, dns_servers: list[str]) -> bytes:
         lines += [
             f"tag:{_tag(subnet)},{name}" + (f",{value}" if value else "") for name, value in options.items()
         ]
+    for vif in sorted(plan.vifs, key=lambda vif: vif.port_id):
+        lines += _options_of(vif)
     return "".join(f"{line}\n" for line in lines).encode()
+
+
+def _options_of(vif: Vif) -> list[str]:
+    return [
+        f"tag:{_port_tag(vif)},{dhcp_options.code(option.opt_name)}"
+        + (f",{option.opt_value}" if option.opt_value else "")
+        for option in vif.extra_dhcp_opts
+    ]
 
 
 def classless_routes(subnet: VifSubnet) -> str:
@@ -104,6 +118,8 @@ def command(plan: NetworkPlan, folder: Path, config: Network) -> list[str]:
     if any(subnet.ipv6_ra_mode for subnet in six):
         # Its lifetime as a router is 0. An interval of 0 is the usual one.
         ranges += ["--enable-ra", f"--ra-param={names.GUESTS},0,0"]
+    # Tags in the file of hosts would need no restart, but dnsmasq 2.90 dies of the SIGHUP after such a lease.
+    tags = [f"--dhcp-mac=set:{_port_tag(vif)},{vif.mac}" for vif in plan.vifs if vif.extra_dhcp_opts]
     return [
         *plain_command(folder),
         f"--interface={names.GUESTS}",
@@ -114,6 +130,7 @@ def command(plan: NetworkPlan, folder: Path, config: Network) -> list[str]:
         f"--dhcp-optsfile={folder / 'options'}",
         f"--dhcp-option-force=option:mtu,{plan.mtu}",
         *([f"--domain={config.dhcp_domain}"] if config.dhcp_domain else []),
+        *sorted(tags),
         *ranges,
     ]
 
@@ -175,6 +192,10 @@ def _is_ipv4(address: str) -> bool:
 
 def _tag(subnet: VifSubnet) -> str:
     return f"subnet-{subnet.id}"
+
+
+def _port_tag(vif: Vif) -> str:
+    return f"port-{vif.port_id}"
 
 
 def _pid_file(folder: Path) -> Path:

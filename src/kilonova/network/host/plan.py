@@ -10,6 +10,7 @@ from ipaddress import IPv4Network, ip_interface
 
 import msgspec
 
+from kilonova.domain import dhcp_options
 from kilonova.domain.addresses import parse as ip_address
 from kilonova.domain.addresses import parse_network as ip_network
 from kilonova.domain.errors import BuildFailed
@@ -122,6 +123,9 @@ def check(vif: Vif) -> None:
     if not MAC.fullmatch(vif.mac.lower()):
         raise BuildFailed(f"port {vif.port_id}: {vif.mac!r} is not a MAC address")
     _check_pairs(vif.port_id, vif.allowed_address_pairs)
+    for option in vif.extra_dhcp_opts:
+        if why := dhcp_options.problem(option):
+            raise BuildFailed(f"port {vif.port_id}: {why}")
     for group in vif.security_groups or ():
         names.checked("security group", group)
     try:

@@ -8,9 +8,12 @@ import msgspec
 
 from kilonova.domain.addresses import parse, parse_network
 from kilonova.domain.errors import BuildFailed
-from kilonova.domain.routers import RouterGateway, RouterInterface, RouterState
+from kilonova.domain.routers import RouterForwarding, RouterGateway, RouterInterface, RouterState
 from kilonova.network.host import names
 from kilonova.network.host.plan import MAC
+
+PROTOCOLS = {"tcp": 6, "udp": 17}
+"""Of which ports can be forwarded."""
 
 
 class Device(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,6 +61,7 @@ class RouterPlan(msgspec.Struct, frozen=True, kw_only=True):
     snat: bool = True
     floating: dict[str, str] = {}
     """Floating address → the fixed one that it leads to."""
+    forwardings: list[RouterForwarding] = []
     routes: list[Route] = []
     adverts: list[Advert] = []
 
@@ -81,7 +85,8 @@ def plan(state: RouterState, shared_bridge: str | None = None) -> RouterPlan:
     if gateway is None:
         return RouterPlan(router_id=state.id, devices=devices, routes=routes, adverts=adverts)
     floating = {one.floating_ip: one.fixed_ip for one in state.floating_ips}
-    outside = _outside(gateway, sorted(floating), shared_bridge)
+    forwarded = {one.floating_ip for one in state.forwardings}
+    outside = _outside(gateway, sorted(forwarded | set(floating)), shared_bridge)
     return RouterPlan(
         router_id=state.id,
         devices=[*devices, outside],
@@ -89,6 +94,7 @@ def plan(state: RouterState, shared_bridge: str | None = None) -> RouterPlan:
         gateway_ip=gateway.addresses[0].ip if gateway.addresses else None,
         snat=gateway.enable_snat,
         floating=floating,
+        forwardings=state.forwardings,
         routes=[*_ways_out(gateway, outside.name), *routes],
         adverts=adverts,
     )
@@ -137,12 +143,15 @@ def _ways_out(gateway: RouterGateway, device: str) -> list[Route]:
 
 
 class Flow(msgspec.Struct, frozen=True, kw_only=True):
-    """A tracked connection: who opened it to which address, and who answers to which."""
+    """A tracked connection: who opened it to which address and port, and who answers to which, from which."""
 
     source: str
     target: str
     answers_from: str
     answers_to: str
+    protocol: int = 0
+    port: int | None = None
+    answers_port: int | None = None
 
 
 def contradicts(plan: RouterPlan, flow: Flow) -> bool:
@@ -151,11 +160,25 @@ def contradicts(plan: RouterPlan, flow: Flow) -> bool:
     One that left with the gateway's address may go on when its guest gets a floating IP.
     """
     by_fixed = {fixed: floating for floating, fixed in plan.floating.items()}
-    if flow.answers_from != flow.target and plan.floating.get(flow.target) != flow.answers_from:
+    address, port = _led_to(plan, flow)
+    if flow.answers_from != address or flow.answers_port != port:
         return True
     if flow.answers_to == flow.source:
         return False
     return flow.answers_to not in (plan.gateway_ip, by_fixed.get(flow.source))
+
+
+def _led_to(plan: RouterPlan, flow: Flow) -> tuple[str, int | None]:
+    """Address and port that the connection would be led to, began it now."""
+    if flow.target in plan.floating:
+        return plan.floating[flow.target], flow.port
+    for one in plan.forwardings:
+        if (one.floating_ip, PROTOCOLS[one.protocol]) == (flow.target, flow.protocol) and (
+            flow.port is not None and one.external_first <= flow.port <= one.external_last
+        ):
+            several = one.internal_first != one.internal_last
+            return one.fixed_ip, one.internal_first + (flow.port - one.external_first if several else 0)
+    return flow.target, flow.port
 
 
 def check(state: RouterState) -> None:
@@ -180,7 +203,18 @@ def check(state: RouterState) -> None:
             IPv4Address(subnet.gateway_ip or "0.0.0.0")  # noqa: S104
         for floating in state.floating_ips:
             IPv4Address(floating.floating_ip), IPv4Address(floating.fixed_ip)
+        for one in state.forwardings:
+            _check_forwarding(one)
         for route in state.routes:
             IPv4Network(route.destination), IPv4Address(route.nexthop)
     except ValueError as error:
         raise BuildFailed(f"router {state.id}: {error}") from error
+
+
+def _check_forwarding(one: RouterForwarding) -> None:
+    """ValueError if it is none."""
+    IPv4Address(one.floating_ip), IPv4Address(one.fixed_ip)
+    outer, inner = one.external_last - one.external_first, one.internal_last - one.internal_first
+    ports = (one.external_first, one.external_last, one.internal_first, one.internal_last)
+    if one.protocol not in PROTOCOLS or inner not in (0, outer) or not all(0 < p < 65536 for p in ports):
+        raise ValueError(f"ports {ports} of {one.protocol} cannot be forwarded")

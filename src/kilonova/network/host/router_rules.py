@@ -1,7 +1,7 @@
 """The firewall's rule sets for routers, as data (see nft.py). Pure.
 
-ip kilonova          in a router's namespace: SNAT, floating IPs, and that from outside nothing comes in
-                     but by a floating IP
+ip kilonova          in a router's namespace: SNAT, floating IPs and ports of some that lead elsewhere, and
+                     that from outside nothing comes in but by a floating IP
 inet kilonova-r-…    on the host: what external networks may reach of it, and NAT to the outside
 bridge kilonova-r-…  on the host: routers do not reach it through the bridges of projects' networks
 arp kilonova-r-…     on the host, with a switch: nor past that, as inet kilonova-r-… says of IP
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from kilonova.domain.routers import RouterForwarding
 from kilonova.network.host import past_switch
 from kilonova.network.host.firewall import INVALID, keep_out
 from kilonova.network.host.nft import (
@@ -29,6 +30,7 @@ from kilonova.network.host.nft import (
     one_of,
     payload,
     prefix,
+    span,
 )
 from kilonova.network.host.router_plan import RouterPlan
 
@@ -59,6 +61,7 @@ def _chains(plan: RouterPlan, gateway_ip: str) -> list[Chain]:
         inwards.append(Rule("floating IPs lead in", [_nat("dnat", _TARGET, plan.floating)]))
         by_fixed = {fixed: floating for floating, fixed in plan.floating.items()}
         out.append(Rule("who has a floating IP goes out with it", [_nat("snat", _SOURCE, by_fixed)]))
+    inwards += [Rule("a port leads in", _forward(one)) for one in plan.forwardings]
     if plan.snat:
         translated = [Rule("nothing leaves untranslated", [from_inside, leaves, INVALID, DROP])]
         out.append(Rule("others go out with the gateway's address", [leaves, _snat(gateway_ip)]))
@@ -88,6 +91,23 @@ def _nat(verb: str, key: Expression, addresses: dict[str, str]) -> Expression:
     """Translated by a map; what is not in it stays as it is."""
     elements = [[source, target] for source, target in sorted(addresses.items())]
     return {verb: {"addr": {"map": {"key": key, "data": {"set": elements}}}}}
+
+
+def _forward(one: RouterForwarding) -> list[Expression]:
+    """nft has no range that is shifted: of such, each port has an element."""
+    port = payload(one.protocol, "dport")
+    outer = one.external_first
+    matches = [match(_TARGET, one.floating_ip), match(port, span(outer, one.external_last))]
+    if one.external_first == one.external_last:
+        matches[1] = match(port, outer)
+    to: dict[str, Any] = {"addr": one.fixed_ip}
+    if one.internal_first == one.internal_last:
+        to["port"] = one.internal_first
+    elif one.internal_first != outer:
+        shift = one.internal_first - outer
+        each = [[number, number + shift] for number in range(outer, one.external_last + 1)]
+        to["port"] = {"map": {"key": port, "data": {"set": each}}}
+    return [*matches, {"dnat": to}]
 
 
 def _snat(address: str) -> Expression:

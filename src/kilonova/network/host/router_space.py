@@ -86,6 +86,9 @@ def _flow(one: tracked.Connection) -> Flow:
         target=one.packet.destination,
         answers_from=one.answers_from,
         answers_to=one.answers_to,
+        protocol=one.packet.protocol,
+        port=one.packet.port,
+        answers_port=one.answers_port,
     )
 
 

@@ -37,7 +37,7 @@ _ORIGINAL, _REPLY, _MARK, _ID, _ZONE = 1, 2, 8, 12, 18
 _NAMING = {_ORIGINAL, _ZONE, _ID}
 _IP, _PROTOCOL = 1, 2
 _SOURCES, _DESTINATIONS = (1, 3), (2, 4)
-_NUMBER, _DESTINATION_PORT = 1, 3
+_NUMBER, _SOURCE_PORT, _DESTINATION_PORT = 1, 2, 3
 _ICMP_TYPES, _ICMP_CODES = (5, 8), (6, 9)
 
 CLOSED = 0x4B45
@@ -64,6 +64,7 @@ class Connection(NamedTuple):
     name: bytes
     """What the kernel knows it by."""
     mark: int = 0
+    answers_port: int | None = None
 
     @property
     def is_closed(self) -> bool:
@@ -236,9 +237,10 @@ def _parsed(message: memoryview) -> list[Connection]:
         if kind in _NAMING:
             name += whole
     source, destination, said = _tuple(there, family)
-    answers_from, answers_to, _ = _tuple(back, family)
+    answers_from, answers_to, answering = _tuple(back, family)
     six = family == socket.AF_INET6
     port, icmp = said.get(_DESTINATION_PORT), said.get(_ICMP_TYPES[six])
+    answers_port = answering.get(_SOURCE_PORT)
     return [
         Connection(
             zone,
@@ -253,6 +255,7 @@ def _parsed(message: memoryview) -> list[Connection]:
             answers_to,
             name,
             mark,
+            _PORT.unpack(answers_port)[0] if answers_port else None,
         )
     ]
 

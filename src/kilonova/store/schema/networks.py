@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
+from kilonova.domain.dhcp_options import DhcpOption
 from kilonova.domain.network import AddressPair, HostRoute, Pool
 from kilonova.store.schema.base import Json, metadata, text, uuid_column
 
@@ -117,6 +118,8 @@ ports = sa.Table(
     sa.Column("made_by_build", sa.Boolean, nullable=False),
     # NULL: made by a release that knew no security groups; it gets its project's default one.
     sa.Column("has_groups", sa.Boolean),
+    # NULL: none, what a release that knew none goes on to write.
+    sa.Column("extra_dhcp_opts", Json(list[DhcpOption])),
     sa.UniqueConstraint("network_id", "mac_address"),
     sa.Index(None, "project_id", "device_owner"),
     sa.Index(None, "network_id", "device_owner"),

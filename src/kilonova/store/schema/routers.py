@@ -50,3 +50,22 @@ floating_ips = sa.Table(
     # An address of a port has one floating IP of an external network.
     sa.UniqueConstraint("floating_network_id", "fixed_port_id", "fixed_ip_address"),
 )
+
+# Ports of a floating IP that lead inside; its row's lock is theirs.
+port_forwardings = sa.Table(
+    "port_forwardings",
+    metadata,
+    uuid_column("id", primary_key=True),
+    uuid_column(
+        "floating_ip_id", sa.ForeignKey("floating_ips.id", ondelete="CASCADE"), nullable=False, index=True
+    ),
+    # A port that goes, whoever deletes it, takes what led to it along.
+    uuid_column("port_id", sa.ForeignKey("ports.id", ondelete="CASCADE"), nullable=False, index=True),
+    sa.Column("fixed_ip_address", text(64), nullable=False),
+    sa.Column("protocol", text(16), nullable=False),
+    sa.Column("external_first", sa.Integer, nullable=False),
+    sa.Column("external_last", sa.Integer, nullable=False),
+    sa.Column("internal_first", sa.Integer, nullable=False),
+    sa.Column("internal_last", sa.Integer, nullable=False),
+    sa.Column("description", text(255), nullable=False),
+)

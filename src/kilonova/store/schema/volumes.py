@@ -23,6 +23,10 @@ volumes = sa.Table(
     # While it is being extended: what the quota counts.
     sa.Column("new_size", sa.Integer),
     uuid_column("volume_type_id", nullable=False, index=True),
+    # While it is being moved to another backend: counted beside what it is.
+    uuid_column("new_type_id"),
+    sa.Column("new_host", text(255)),
+    sa.Column("migration_status", text(32)),  # of its last move; NULL: it was never moved
     sa.Column("availability_zone", text(255), nullable=False),
     sa.Column("host", text(255), index=True),  # name@backend#pool; NULL: no backend took it
     sa.Column("bootable", sa.Boolean, nullable=False),

@@ -12,7 +12,7 @@ from xml.etree import ElementTree as ET
 import libvirt
 import msgspec
 
-from kilonova.domain.errors import BuildFailed, NotFound
+from kilonova.domain.errors import BuildFailed, Conflict, NotFound
 from kilonova.domain.servers import PowerState
 from kilonova.virt.base import Guest
 from kilonova.virt.libvirt import power
@@ -31,6 +31,11 @@ _UNDEFINE_ALL = (
 _ASKED_BEFORE = "in the process of unplug"
 """What QEMU says when a guest was asked to let go of a device, has not answered, and is asked again."""
 
+_PORT_TAKEN = "Failed to find an available port"
+"""What QEMU says when somebody took the port of its screen after libvirt had found it free."""
+_STARTS = 20
+"""How often a guest is started before it is believed that it finds no port."""
+
 _FREEZE_SECONDS, _THAW_SECONDS = 30, 10
 """How long a guest's agent has for an answer. A thaw is tried again."""
 
@@ -39,6 +44,20 @@ def _where(domain: Any) -> int:
     """What a change of devices is to touch."""
     live = libvirt.VIR_DOMAIN_AFFECT_LIVE if domain.isActive() else 0
     return int(live | libvirt.VIR_DOMAIN_AFFECT_CONFIG)
+
+
+def _start(domain: Any, flags: int) -> None:
+    """libvirt knows the ports of its own guests; those of another libvirt's on this host it sees once they
+    are taken, and goes on to the next."""
+    for _ in range(_STARTS - 1):
+        try:
+            domain.createWithFlags(flags)
+        except libvirt.libvirtError as error:
+            if _PORT_TAKEN not in str(error):
+                raise
+        else:
+            return
+    domain.createWithFlags(flags)
 
 
 Find = Callable[[str], ET.Element | None]
@@ -93,6 +112,14 @@ class Guests:
         domain = self.find(server_id)
         return None if domain is None else self._view(server_id, domain)
 
+    def until_found(self, server_id: str) -> None:
+        """libvirt, which looks for the guest's QEMU when it starts, has it again or knows that there is none:
+        until then it calls a guest running that is dead, and nobody hears of its death."""
+        domain = self.find(server_id)
+        with translated(f"find the QEMU of guest {server_id}"):
+            if domain is not None and domain.isActive():
+                domain.memoryStats()  # waits for its turn with the guest
+
     def define(self, server_id: str, document: str) -> Any:
         with translated(f"define guest {server_id}"):
             return self._connection.get().defineXML(document)
@@ -105,7 +132,7 @@ class Guests:
         domain = self.get(server_id)
         with translated(f"start guest {server_id}"):
             if not domain.isActive():
-                domain.createWithFlags(flags)
+                _start(domain, flags)
 
     def let_run(self, server_id: str) -> None:
         """From paused to running; nothing if it runs. BuildFailed if it is off."""
@@ -166,6 +193,15 @@ class Guests:
                 return str(domain.XMLDesc(0))
         except NotFound:
             return None
+
+    def statistics(self, server_id: str) -> dict[str, Any]:
+        """All that libvirt counts of it, by its own names. Conflict if it is off."""
+        domain = self.get(server_id)
+        with translated(f"read the statistics of guest {server_id}"):
+            if not domain.isActive():
+                raise Conflict(f"guest {server_id} is off")
+            ((_, stats),) = self._connection.get().domainListGetStats([domain], 0, 0)
+        return dict(stats)
 
     def attach(self, server_id: str, device: str, what: str) -> None:
         domain = self.get(server_id)

@@ -9,6 +9,7 @@ a guest that is off its disk is read.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,6 +40,9 @@ class Snapshots:
         self._watch = watch
         self._held: set[str] = set()
         """Of which it was said that they could not be thawed."""
+        self._changed = threading.Condition()
+        self._busy: set[str] = set()
+        """Held still or thawed by somebody now."""
 
     def take(self, server_id: str, cancel: Cancel) -> None:
         self._guests.get(server_id)
@@ -94,7 +98,18 @@ class Snapshots:
     def thaw_all(self) -> None:
         """Those that could not be thawed when it was due."""
         for server_id in self._folder.server_ids():
+            self.thaw_left(server_id)
+
+    def thaw_left(self, server_id: str) -> None:
+        """It, if it was left held: what is just being taken is not spoilt."""
+        with self._changed:
+            if server_id in self._busy:
+                return
+            self._busy.add(server_id)
+        try:
             self.thaw(server_id)
+        finally:
+            self._let_go(server_id)
 
     def _is_on(self, server_id: str) -> bool:
         """Also if nobody knows now."""
@@ -116,12 +131,23 @@ class Snapshots:
         if not serial.agent_answers(self._guests.document(server_id) or ""):
             yield
             return
-        self._folder.instance(server_id).frozen.touch()
+        with self._changed:
+            self._changed.wait_for(lambda: server_id not in self._busy)
+            self._busy.add(server_id)
         try:
-            self._freeze(server_id)
-            yield
+            self._folder.instance(server_id).frozen.touch()
+            try:
+                self._freeze(server_id)
+                yield
+            finally:
+                self.thaw(server_id)
         finally:
-            self.thaw(server_id)
+            self._let_go(server_id)
+
+    def _let_go(self, server_id: str) -> None:
+        with self._changed:
+            self._busy.discard(server_id)
+            self._changed.notify_all()
 
     def _freeze(self, server_id: str) -> None:
         """As Nova does without ``os_require_quiesce``: if the agent cannot, the disk is taken as it is."""

@@ -51,6 +51,12 @@ class FileBackend:
         self._folder = folder.absolute()
         self._images = images
 
+    def place(self) -> str:
+        self._check_folder()
+        with parts.storage_errors():
+            folder = self._folder.stat()
+        return f"folder {folder.st_dev}:{folder.st_ino}"
+
     def check(self) -> None:
         self._check_folder()
 
@@ -82,6 +88,20 @@ class FileBackend:
         else:
             self.extend(volume_id, size_gb, cancel)
         return how
+
+    def address(self, volume_id: str) -> str:
+        path = self.path(volume_id)
+        with self._open(path) as file, self.unwritten(path, file):
+            return str(path)
+
+    def take_over(self, volume_id: str, size_gb: int, address: str, cancel: Cancel) -> None:
+        self._check_folder()
+        path = self.path(volume_id)
+        with parts.being_made(path) as part:
+            part.truncate(size_gb * GIB)
+            convert(address, "raw", str(parts.part_of(path)), cancel)
+            copying.stop_if(cancel)
+            parts.put(part, path)
 
     def extend(self, volume_id: str, size_gb: int, cancel: Cancel) -> None:
         with self._open(self.path(volume_id), "r+b") as file, parts.storage_errors():
@@ -152,7 +172,9 @@ class FileBackend:
     def disconnect(self, volume_id: str, connector: Connector) -> None:
         """Nothing was made for it."""
 
-    def open(self, volume_id: str) -> BinaryIO:
+    def open(self, volume_id: str, snapshot_id: str | None = None) -> BinaryIO:
+        if snapshot_id is not None:
+            return self._open(self._snapshot_path(volume_id, snapshot_id))
         return self._open(self.path(volume_id))
 
     @contextmanager
@@ -232,7 +254,7 @@ class FileBackend:
                 raise VolumeFailed(f"{path.name} is not there") from error
 
 
-def convert(source: Path, source_format: str, target: str, cancel: Cancel) -> None:
+def convert(source: Path | str, source_format: str, target: str, cancel: Cancel) -> None:
     """As qemu_img.convert. VolumeFailed."""
     try:
         qemu_img.convert(source, source_format, target, cancel=cancel)

@@ -47,6 +47,10 @@ class RbdBackend:
         self._images = images
         self._spool = spool
 
+    def place(self) -> str:
+        with _refusals():
+            return f"Ceph {self._pool.cluster.fsid}/{self._pool.name}"
+
     def check(self) -> None:
         with _refusals():
             self._pool.exists("none")  # an OSD answers, too
@@ -73,6 +77,24 @@ class RbdBackend:
             if isinstance(source, FromVolume):
                 self._pool.remove_snapshot(names.volume_name(source.volume_id), _CLONE + volume_id)
         return how
+
+    def address(self, volume_id: str) -> str:
+        name = names.volume_name(volume_id)
+        with _refusals():
+            if not self._pool.marked(name):
+                raise VolumeFailed(f"{name} is not there")
+            return self._pool.qemu_name(name)
+
+    def take_over(self, volume_id: str, size_gb: int, address: str, cancel: Cancel) -> None:
+        name = names.volume_name(volume_id)
+        with _refusals():
+            self._pool.remove(name)
+            copying.stop_if(cancel)
+            self._pool.create(name, size_gb * GIB)
+            self._write(address, "raw", name, cancel)
+            copying.stop_if(cancel)
+            with _still_there():
+                self._pool.mark(name)
 
     def extend(self, volume_id: str, size_gb: int, cancel: Cancel) -> None:
         with _refusals():
@@ -119,9 +141,10 @@ class RbdBackend:
     def disconnect(self, volume_id: str, connector: Connector) -> None:
         """Nothing was made for it: the host's own key opens the pool."""
 
-    def open(self, volume_id: str) -> BinaryIO:
+    def open(self, volume_id: str, snapshot_id: str | None = None) -> BinaryIO:
+        snapshot = None if snapshot_id is None else names.snapshot_name(snapshot_id)
         with _refusals():
-            return self._pool.open(names.volume_name(volume_id))
+            return self._pool.open(names.volume_name(volume_id), snapshot)
 
     def volumes(self) -> set[str]:
         with _refusals():
@@ -190,14 +213,18 @@ class RbdBackend:
             fetch(image, self._images, size_gb, fetched, cancel)
             self._pool.create(name, size_gb * GIB)
             source_format = "qcow2" if image.disk_format == "qcow2" else "raw"
-            with self._pool.held(name) as check:
-                copying.stop_if(cancel)
-                check()
-                try:
-                    convert(parts.part_of(spooled), source_format, self._pool.qemu_name(name), cancel)
-                except VolumeFailed:
-                    self._pool.exists(name)  # Unavailable, if that is why
-                    raise
+            self._write(str(parts.part_of(spooled)), source_format, name, cancel)
+
+    def _write(self, source: str, source_format: str, name: str, cancel: Cancel) -> None:
+        """Into an image that was just made."""
+        with self._pool.held(name) as check:
+            copying.stop_if(cancel)
+            check()
+            try:
+                convert(source, source_format, self._pool.qemu_name(name), cancel)
+            except VolumeFailed:
+                self._pool.exists(name)  # Unavailable, if that is why
+                raise
 
     def _spooled(self, name: str) -> Path:
         return self._spool / f"{name}.image"

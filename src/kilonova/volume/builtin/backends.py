@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import sqlalchemy as sa
 
@@ -42,9 +42,14 @@ def location(backend: Row) -> str:
 class Choice:
     """For volumes that are made in one transaction: each sees the room that those before it leave."""
 
-    def __init__(self, conn: sa.Connection, config: Config) -> None:
+    def __init__(self, conn: sa.Connection, config: Config, among: Collection[str] | None = None) -> None:
+        """``among``: only these locations."""
         self._config = config
-        self._backends = [backend for backend in store.every(conn) if not backend.disabled]
+        self._backends = [
+            backend
+            for backend in store.every(conn)
+            if not backend.disabled and (among is None or location(backend) in among)
+        ]
         self._allocated = dict(volumes.allocated(conn))
         self._taken: dict[str, int] = {}
 

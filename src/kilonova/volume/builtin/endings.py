@@ -18,14 +18,16 @@ from kilonova.store import (
     volumes,
 )
 from kilonova.store.database import Row
-from kilonova.volume.builtin import attachments
+from kilonova.volume.builtin import attachments, copies
+from kilonova.volume.builtin.parts import Parts
 
 KINDS = frozenset(VolumeWork)
-_OF_SNAPSHOTS = frozenset({VolumeWork.SNAPSHOT_CREATE, VolumeWork.SNAPSHOT_DELETE})
+_OF_NOTHING = frozenset({VolumeWork.DISCONNECT, VolumeWork.CLEAR})
+"""That there is a record of."""
 _W, _V, _S = VolumeWork, VolumeStatus, SnapshotStatus
 
 
-def done(conn: sa.Connection, work: Row) -> str:
+def done(conn: sa.Connection, parts: Parts, work: Row) -> str:
     """It went well: the status that the volume or the snapshot has now; empty: it has none."""
     of, payload = work.server_id, payload_of(conn, work)
     match work.kind:
@@ -37,18 +39,27 @@ def done(conn: sa.Connection, work: Row) -> str:
             for snapshot_id in payload.get("snapshots", ()):
                 volume_snapshots.delete(conn, snapshot_id)
             volumes.delete(conn, of)
-        case _W.EXTEND:
-            return _back(conn, of, size=payload["size"], new_size=None)
-        case _W.REIMAGE:
-            return _back(conn, of, bootable=True)
-        case _W.UPLOAD | _W.REVERT:
-            return _back(conn, of)
+        case _W.EXTEND | _W.REIMAGE | _W.UPLOAD | _W.REVERT | _W.MOVE:
+            return _back(conn, of, **_changed(conn, parts, work, payload))
         case _W.SNAPSHOT_CREATE:
             volume_snapshots.change(conn, of, status=_S.AVAILABLE)
             return _S.AVAILABLE
         case _W.SNAPSHOT_DELETE:
             volume_snapshots.delete(conn, of)
     return ""
+
+
+def _changed(conn: sa.Connection, parts: Parts, work: Row, payload: dict[str, Any]) -> dict[str, Any]:
+    """What is new of the volume, beside its status."""
+    match work.kind:
+        case _W.EXTEND:
+            return {"size": payload["size"], "new_size": None}
+        case _W.REIMAGE:
+            return {"bootable": True}
+        case _W.MOVE:
+            volume = volumes.get(conn, work.server_id, for_update=True)
+            return {} if volume is None else copies.arrived(conn, parts, volume)
+    return {}
 
 
 def _back(conn: sa.Connection, volume_id: str, **values: Any) -> str:
@@ -64,44 +75,50 @@ def _back(conn: sa.Connection, volume_id: str, **values: Any) -> str:
     return status
 
 
-_FAILED = {
+_FAILED: dict[VolumeWork, tuple[VolumeStatus | None, str]] = {
     _W.CREATE: (_V.ERROR, "008_001"),
     _W.DELETE: (_V.ERROR_DELETING, "021_001"),
     _W.EXTEND: (_V.ERROR_EXTENDING, "007_001"),
     _W.REVERT: (_V.ERROR, "016_001"),
     _W.REIMAGE: (_V.ERROR, "020_001"),
+    _W.MOVE: (None, "022_001"),
+    _W.UPLOAD: (None, "003_001"),
+}
+"""What it is then, None: what it was before; and the end of the message's event id (action and detail)."""
+_FAILED_OF_SNAPSHOTS = {
     _W.SNAPSHOT_CREATE: (_S.ERROR, "009_001"),
     _W.SNAPSHOT_DELETE: (_S.ERROR_DELETING, "010_001"),
 }
-"""What it is then, and the end of the message's event id (action and detail)."""
 
 
-def failed(conn: sa.Connection, work: Row, message: str) -> str:
+def failed(conn: sa.Connection, parts: Parts, work: Row, message: str) -> str:
     """The status that it has now. The project gets a message that says why."""
     of, kind = work.server_id, VolumeWork(work.kind)
-    if kind is _W.DISCONNECT:
+    if kind in _OF_NOTHING:
         return ""
-    if kind in _OF_SNAPSHOTS:
+    if kind in _FAILED_OF_SNAPSHOTS:
         snapshot = volume_snapshots.get(conn, of)
         if snapshot is None:
             return ""
-        status, event = _FAILED[kind]
-        volume_snapshots.change(conn, of, status=status, message=message)
+        ended, event = _FAILED_OF_SNAPSHOTS[kind]
+        volume_snapshots.change(conn, of, status=ended, message=message)
         _tell(conn, "VOLUME_SNAPSHOT", snapshot, work, event, message)
-        return status
+        return ended
     volume = volumes.get(conn, of, for_update=True)
     if volume is None:
         return ""
+    status, event = _FAILED[kind]
+    _tell(conn, "VOLUME", volume, work, event, message)
+    left = copies.stayed(conn, parts, volume)
     if kind is _W.UPLOAD:
-        _tell(conn, "VOLUME", volume, work, "003_001", message)
-        images.give_up(conn, payload_of(conn, work)["image_id"])
-        volumes.change(conn, of, message=message)
-        return _back(conn, of)
+        payload = payload_of(conn, work)
+        images.give_up(conn, payload["image_id"])
+        copies.clear_snapshot(conn, parts, volume, payload.get("snapshot_id"))
+    if status is None:
+        return _back(conn, of, **left, message=message)
     for snapshot_id in payload_of(conn, work).get("snapshots", ()):
         volume_snapshots.change(conn, snapshot_id, status=_S.ERROR_DELETING, message=message)
-    status, event = _FAILED[kind]
     volumes.change(conn, of, status=status, previous_status=None, new_size=None, message=message)
-    _tell(conn, "VOLUME", volume, work, event, message)
     return status
 
 
@@ -124,12 +141,13 @@ def in_limbo(conn: sa.Connection, before: float) -> bool:
     return bool(volumes.in_limbo(conn, before) or volume_snapshots.in_limbo(conn, before))
 
 
-def repair(conn: sa.Connection, before: float) -> list[str]:
+def repair(conn: sa.Connection, parts: Parts, before: float) -> list[str]:
     """Volumes and snapshots on their way to another state that no operation takes them to: in error now.
     Their ids."""
     found = volumes.in_limbo(conn, before)
     for volume in found:
-        volumes.change_if(conn, volume.id, [volume.status], status=_V.ERROR, new_size=None, message=_LIMBO)
+        values = copies.stayed(conn, parts, volume) | {"status": _V.ERROR, "new_size": None}
+        volumes.change_if(conn, volume.id, [volume.status], **values, message=_LIMBO)
     lost = volume_snapshots.in_limbo(conn, before)
     for snapshot in lost:
         status = _S.ERROR if snapshot.status == _S.CREATING else _S.ERROR_DELETING

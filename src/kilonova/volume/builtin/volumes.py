@@ -14,7 +14,6 @@ from kilonova.store import (
     images,
     operations,
     volume_attachments,
-    volume_backends,
     volume_messages,
     volume_snapshots,
     volume_transfers,
@@ -24,8 +23,7 @@ from kilonova.store import volumes as store
 from kilonova.store.database import Row
 from kilonova.store.schema.volumes import volume_snapshots as snapshots_table
 from kilonova.store.schema.volumes import volumes as table
-from kilonova.volume.builtin import create, quotas
-from kilonova.volume.builtin.backends import is_true, location, serves
+from kilonova.volume.builtin import copies, create, quotas
 from kilonova.volume.builtin.errors import (
     invalid_input,
     invalid_snapshot,
@@ -109,35 +107,40 @@ def begin_delete(
     conn: sa.Connection, parts: Parts, context: RequestContext, volume: Row, snapshots: Sequence[Row] = ()
 ) -> None:
     """Of a volume that is locked, and of these snapshots of it."""
-    _abandon(conn, volume.id, "The volume is being deleted")
+    left = _abandon(conn, parts, volume, "The volume is being deleted")
     volume_transfers.delete_of_volume(conn, volume.id)
     if volume.host is None:  # nothing was ever made of it
         store.delete(conn, volume.id)
         return
     for snapshot in snapshots:
         volume_snapshots.change(conn, snapshot.id, status=SnapshotStatus.DELETING)
-    store.change(conn, volume.id, status=VolumeStatus.DELETING, message=None)
+    store.change(conn, volume.id, **left | {"status": VolumeStatus.DELETING, "message": None})
     payload = {"snapshots": [snapshot.id for snapshot in snapshots]}
     begin(conn, parts, context, VolumeWork.DELETE, volume.id, volume.project_id, volume.host, payload)
 
 
-def _abandon(conn: sa.Connection, volume_id: str, why: str) -> None:
-    """What is open for it is over; the image that it was to become will not be."""
-    work = operations.open_of_server(conn, volume_id)
+def _abandon(conn: sa.Connection, parts: Parts, volume: Row, why: str) -> dict[str, Any]:
+    """What is open for it, which is locked, is over: neither the image nor the copy that it was to become
+    will be. What is new of it."""
+    work = operations.open_of_server(conn, volume.id)
     if work is not None and work.kind == VolumeWork.UPLOAD:
         images.give_up(conn, work.payload["image_id"])
-    operations.supersede(conn, volume_id, why)
+        copies.clear_snapshot(conn, parts, volume, work.payload.get("snapshot_id"))
+    operations.supersede(conn, volume.id, why)
+    return copies.stayed(conn, parts, volume)
 
 
-def reset_status(conn: sa.Connection, context: RequestContext, volume_id: str, status: str) -> None:
+def reset_status(
+    conn: sa.Connection, parts: Parts, context: RequestContext, volume_id: str, status: str
+) -> None:
     """As an admin says, who has looked: what was under way for it is over, and nobody is offered it."""
     operations.lock_open(conn, volume_id)
     volume = find(conn, context, volume_id, for_update=True)
     if volume.status == VolumeStatus.DELETING and operations.open_of_server(conn, volume_id) is not None:
         raise invalid_volume(f"Volume {volume_id} is being deleted: there may be nothing of it any more.")
-    _abandon(conn, volume_id, f"An admin set the volume's status to {status}")
+    left = _abandon(conn, parts, volume, f"An admin set the volume's status to {status}")
     volume_transfers.withdraw(conn, volume_id)
-    store.change(conn, volume_id, status=status, previous_status=None, new_size=None)
+    store.change(conn, volume_id, **left | {"status": status, "previous_status": None, "new_size": None})
 
 
 def extend(
@@ -160,7 +163,7 @@ def extend(
     assert kind is not None
     more = quotas.amounts(kind.name, gigabytes=size_gb - volume.size)
     quotas.check(conn, parts.config, volume.project_id, more, size_gb)
-    _set_off(
+    set_off(
         conn,
         parts,
         context,
@@ -181,7 +184,9 @@ def upload(
     if volume.status not in allowed or volume.host is None:
         raise wrong_status("upload as image", volume_id, " or ".join(allowed), volume.status)
     payload = {"image_id": image_id}
-    _set_off(conn, parts, context, volume, VolumeWork.UPLOAD, VolumeStatus.UPLOADING, payload)
+    if volume.status == VolumeStatus.IN_USE:
+        payload["snapshot_id"] = image_id  # that it is made of, so that it is of one moment
+    set_off(conn, parts, context, volume, VolumeWork.UPLOAD, VolumeStatus.UPLOADING, payload)
     return find(conn, context, volume_id)
 
 
@@ -209,7 +214,7 @@ def revert(
         raise wrong_status("revert to a snapshot", volume_id, "available", volume.status)
     _refuse_read(conn, volume_id)
     payload = {"snapshot_id": snapshot_id}
-    _set_off(conn, parts, context, volume, VolumeWork.REVERT, VolumeStatus.REVERTING, payload)
+    set_off(conn, parts, context, volume, VolumeWork.REVERT, VolumeStatus.REVERTING, payload)
 
 
 _REIMAGED_IN = (VolumeStatus.AVAILABLE, VolumeStatus.ERROR, VolumeStatus.RESERVED)
@@ -226,7 +231,7 @@ def reimage(
     """Begin to replace what it holds by the image; ``also_in``: for who knows that no guest runs on it."""
     volume = find(conn, context, volume_id, for_update=True)
     source, remembered = check_reimage(conn, volume, image, also_in)
-    _set_off(
+    set_off(
         conn,
         parts,
         context,
@@ -260,7 +265,7 @@ def _refuse_read(conn: sa.Connection, volume_id: str) -> None:
         raise invalid_volume(f"Volume {volume_id} holds what another volume is being made of.")
 
 
-def _set_off(
+def set_off(
     conn: sa.Connection,
     parts: Parts,
     context: RequestContext,
@@ -270,42 +275,9 @@ def _set_off(
     payload: dict[str, Any],
     **values: Any,
 ) -> None:
+    """An operation of a volume, which is locked; it is back in its status when that ended."""
     store.change(conn, volume.id, status=status, previous_status=volume.status, message=None, **values)
     begin(conn, parts, context, kind, volume.id, volume.project_id, volume.host, payload)
-
-
-def retype(conn: sa.Connection, parts: Parts, context: RequestContext, volume_id: str, new_type: str) -> None:
-    """Give it another type, at once, where that type's volumes may be where it is.
-
-    BadRequest otherwise: nothing moves a volume to another backend.
-    """
-    volume = find(conn, context, volume_id, for_update=True)
-    if volume.status not in (VolumeStatus.AVAILABLE, VolumeStatus.IN_USE):
-        raise invalid_volume(
-            f"Retype needs volume to be in available or in-use state, not be part of an active migration or "
-            f"a consistency group, requested type has to be different that the one from the volume, "
-            f"current status {volume.status}."
-        )
-    kind = volume_types.find(conn, new_type, owner(context))
-    if kind is None:
-        raise invalid_input(f"Invalid volume_type passed: {new_type}.")
-    if kind.id == volume.volume_type_id:
-        raise invalid_input(f"New volume_type same as original: {kind.id}.")
-    there = [one for one in volume_backends.every(conn) if location(one) == volume.host]
-    if not there or not serves(there[0], kind.extra_specs):
-        raise invalid_input(
-            f"The backend of volume {volume_id} does not serve type {kind.name}, and volumes are not moved "
-            "between backends."
-        )
-    multiattach = is_true(kind.extra_specs.get("multiattach"))
-    if volume.status == VolumeStatus.IN_USE and multiattach != volume.multiattach:
-        raise invalid_volume("Multiattach of a volume cannot change while it is in use.")
-    quotas.lock(conn, volume.project_id)
-    own = quotas.amounts(kind.name, volumes=1, gigabytes=volume.size)
-    more = {name: amount for name, amount in own.items() if name not in quotas.COUNTED}
-    quotas.check(conn, parts.config, volume.project_id, more)
-    store.change(conn, volume_id, volume_type_id=kind.id, multiattach=multiattach)
-    volume_snapshots.retype(conn, volume_id, kind.id)
 
 
 def set_metadata(
