@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Container
 from pathlib import Path
 
 _ATTRIBUTE = "system.posix_acl_access"
@@ -16,7 +15,7 @@ _VERSION = struct.pack("<I", 2)
 _ENTRY = struct.Struct("<HHI")  # tag, permissions, id
 _USER_OBJ, _USER, _GROUP_OBJ, _MASK, _OTHER = 0x01, 0x02, 0x04, 0x10, 0x20
 _NO_ID = 0xFFFFFFFF
-_SEARCH, _READ_WRITE = 1, 6
+_SEARCH = 1
 
 _Acl = dict[tuple[int, int], int]
 
@@ -46,18 +45,6 @@ def can_pass(path: Path, uid: int) -> bool:
     return (
         bool(stat.st_mode & _SEARCH) or stat.st_uid == uid or bool(_read(path).get((_USER, uid), 0) & _SEARCH)
     )
-
-
-def can_write(path: Path, uid: int, groups: Container[int]) -> bool:
-    """User ``uid``, who is in ``groups``, may read and write the file, by its mode or by name."""
-    stat, acl = path.stat(), _read(path)
-    if uid in (0, stat.st_uid):
-        allowed = _READ_WRITE if uid == 0 else acl[_USER_OBJ, _NO_ID]
-    elif (_USER, uid) in acl:
-        allowed = acl[_USER, uid] & acl.get((_MASK, _NO_ID), _READ_WRITE)
-    else:
-        allowed = acl[_GROUP_OBJ if stat.st_gid in groups else _OTHER, _NO_ID]
-    return allowed & _READ_WRITE == _READ_WRITE
 
 
 def _grant(path: Path, uid: int) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,25 +53,3 @@ def test_the_obstacle_is_the_topmost_closed_folder(open_folder: Path) -> None:
     (open_folder / "a" / "b").chmod(0o700)
     inner.chmod(0o700)
     assert passage.obstacle(inner, 54321) == open_folder / "a" / "b"
-
-
-@pytest.mark.parametrize(
-    ("mode", "uid", "groups", "can"),
-    [
-        (0o600, 54321, [1], False),
-        (0o600, 0, [], True),
-        (0o660, 54321, [1, 7], True),
-        (0o660, 54321, [1], False),
-        (0o606, 54321, [7], False),
-        (0o666, 54321, [], True),
-        (0o644, 54321, [7], False),
-    ],
-)
-def test_who_may_write(tmp_path: Path, mode: int, uid: int, groups: list[int], can: bool) -> None:
-    device = tmp_path / "device"
-    device.touch()
-    if os.geteuid() != 0:
-        pytest.skip("only root may give files away")
-    os.chown(device, 0, 7)
-    device.chmod(mode)
-    assert passage.can_write(device, uid, groups) is can

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -238,25 +237,6 @@ def test_guests_that_run_as_root_are_told_of(tmp_path: Path, monkeypatch: pytest
     assert "guests run as root: nobody cannot pass /" in as_root
     assert "/var/lib/kilonova" in as_root
     assert "guests may not start" in by_daemon
-
-
-@pytest.mark.parametrize(("mode", "told"), [(0o600, True), (0o666, False)])
-def test_a_device_that_qemu_may_not_open_is_told_of(
-    monkeypatch: pytest.MonkeyPatch, mode: int, told: bool
-) -> None:
-    with tempfile.TemporaryDirectory(prefix="kilonova-test-") as top:
-        Path(top).chmod(0o711)
-        device = Path(top) / "kvm"
-        device.touch()
-        device.chmod(mode)
-        monkeypatch.setattr(os, "geteuid", lambda: 0)
-        monkeypatch.setattr(embed, "QEMU_USER", "nobody")
-        monkeypatch.setattr(embed, "_KVM", device)
-        folder = Folder(Path(top) / "state")
-        folder.make()
-        said: list[str] = []
-        embed.configure(folder, folder.root, said.append)
-    assert [f"nobody may not open {device}" in line for line in said] == [True] * told
 
 
 # --- configuration

@@ -12,7 +12,6 @@ from kilonova.virt.libvirt.folder import Folder
 
 QEMU_USER = "libvirt-qemu"
 """Whom Debian's and Ubuntu's libvirt runs QEMU as, if it is root itself."""
-_KVM = Path("/dev/kvm")
 EXAMPLE = "like /var/lib/kilonova"
 _log = log.get("virt.libvirt")
 
@@ -34,13 +33,6 @@ def configure(folder: Folder, top: Path, say: Callable[[str], None]) -> str:
         _log.warning("guests_run_as_root", reason=reason)
         say(f"guests run as root: {reason}; better give a --state that all may reach, {EXAMPLE}")
         settings += ['user = "root"', 'group = "root"']
-    elif os.geteuid() == 0 and _is_closed(_KVM):
-        # libvirt asks QEMU with rights that guests do not get, and then does not believe the answer.
-        _log.warning("kvm_closed", device=str(_KVM), user=QEMU_USER)
-        say(
-            "each start of a guest takes seconds more, as libvirt looks anew at what QEMU can do:"
-            f" {QEMU_USER} may not open {_KVM}; better chgrp kvm {_KVM} && chmod 660 {_KVM}"
-        )
     path = folder.embed / "etc" / "qemu.conf"
     path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
     path.write_text("\n".join(settings) + "\n")
@@ -60,13 +52,6 @@ def _exists(user: str) -> bool:
     except KeyError:
         return False
     return True
-
-
-def _is_closed(device: Path) -> bool:
-    """It is there, and QEMU's user may not open it."""
-    user = pwd.getpwnam(QEMU_USER)
-    groups = os.getgrouplist(QEMU_USER, user.pw_gid)
-    return device.exists() and not passage.can_write(device, user.pw_uid, groups)
 
 
 def open_way_for_qemu(folder: Folder, top: Path, say: Callable[[str], None]) -> None:
