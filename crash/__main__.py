@@ -1,6 +1,6 @@
 """`make crash`: everything dies everywhere; print what was done and what was found, exit 1 if anything was.
 
-python -m crash [points | random] [--seed N] [--seconds N] [--only SCENARIO]
+python -m crash [points | random] [--seed N] [--seconds N] [--only SCENARIO [--alone]]
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def main() -> int:
     console = Console(width=_WIDTH)
     well = True
     if asked.what in {"points", "all"}:
-        well = _points(console, asked.only)
+        well = _points(console, asked.only, asked.alone)
     if asked.what in {"random", "all"}:
         well = _random(console, asked.seed, asked.seconds) and well
     return 0 if well else 1
@@ -42,6 +42,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="of the random run")
     parser.add_argument("--seconds", type=float, default=60.0, help="how long the random run breaks things")
     parser.add_argument("--only", default="", help="scenarios with this in their name")
+    parser.add_argument("--alone", action="store_true", help="and no others, for what they have in common")
     return parser.parse_args()
 
 
@@ -74,12 +75,12 @@ def _counted(title: str, counts: Counter[str]) -> Table:
     return table
 
 
-def _points(console: Console, only: str) -> bool:
+def _points(console: Console, only: str, alone: bool) -> bool:
     def tell(outcome: Outcome) -> None:
         console.print(f"  {outcome.victim:14}{outcome.point:48}{outcome.wrong or 'well'}", highlight=False)
 
     console.print("kill -9 at every fault point")
-    outcomes = kill_at_every_point(tell, only, keep=_LOGS)
+    outcomes = kill_at_every_point(tell, only, keep=_LOGS, alone=alone)
     wrong = [outcome for outcome in outcomes if outcome.wrong]
     table = Table("scenario", "points", "found")
     for scenario in dict.fromkeys(outcome.scenario for outcome in outcomes):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import json
+import os
 import socket
+import struct
 import tempfile
 import threading
 import urllib.error
@@ -12,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from tests.databases import Catalog
 from tests.postgresql import PostgreSQL
@@ -35,6 +38,9 @@ BASE: dict[str, dict[str, Any]] = {
 """Every service's configuration: short leases, so that recovery is seen in seconds."""
 
 _PASSWORD = "the-admins-and-the-computes"
+
+_QEMU_WRITES = 101
+"""The byte of an image that QEMU locks while a guest writes (its block/file-posix.c)."""
 
 NOT_NOW = (urllib.error.URLError, HTTPException, OSError)
 """What a client meets whose API dies or is not there."""
@@ -73,6 +79,7 @@ class Cluster(Client):
         self.image_id = self.network_id = ""
         self.lost: set[str] = set()
         """Volumes whose bytes were taken away."""
+        self._writing: BinaryIO | None = None
 
     def _add(self, name: str, fates: Fates | None) -> None:
         kind = name.partition("-")[0]
@@ -128,6 +135,7 @@ class Cluster(Client):
         self.services[name].wait_ready()
 
     def close(self) -> None:
+        self.written_to("")
         for service in self.services.values():
             service.kill()
         for proxy in self.proxies.values():
@@ -201,6 +209,17 @@ class Cluster(Client):
         except FileNotFoundError:
             return {}
         return found
+
+    def written_to(self, volume_id: str) -> None:
+        """A guest has that volume open, and no other; empty: none has. It is locked as QEMU does it, which
+        fake guests do not."""
+        if self._writing is not None:
+            self._writing.close()
+            self._writing = None
+        if volume_id:
+            self._writing = (self.state / "volumes" / f"volume-{volume_id}").open("rb")
+            lock = struct.pack("hhqqi0q", fcntl.F_RDLCK, os.SEEK_SET, _QEMU_WRITES, 1, 0)
+            fcntl.fcntl(self._writing.fileno(), fcntl.F_OFD_SETLK, lock)
 
     def volume_files(self) -> set[str]:
         """Names of all that the volume manager keeps."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -35,6 +37,15 @@ def settle(cluster: Cluster, timeout: float, going_on: Callable[[], object] = la
             return time.monotonic() - began
         time.sleep(0.2)
     raise AssertionError(f"after {timeout:g} s: " + "; ".join(found))
+
+
+def orphans(cluster: Cluster) -> list[str]:
+    """What `kilonova doctor --orphans` says that nobody owns, or that it could not look at."""
+    config = next(one.config for one in cluster.services.values() if one.kind == "volume")
+    asked = ["--orphans", "--state", str(cluster.state), "--config", str(config)]
+    command = [sys.executable, "-c", "from kilonova.cli import main; main()", "doctor", *asked]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return [] if done.returncode == 0 else (done.stdout + done.stderr).splitlines()
 
 
 def statuses(cluster: Cluster) -> Counter[str]:

@@ -20,7 +20,7 @@ from tests.functional.builds.watch import watch
 from tests.running import until
 
 from crash.cluster import Cluster, backends
-from crash.oracle import settle
+from crash.oracle import orphans, settle
 from crash.scenarios import SCENARIOS, Scenario, enable, server_name, state_of, story_of
 from crash.volume_scenarios import VOLUME_SCENARIOS
 from kilonova import log
@@ -43,14 +43,16 @@ class Outcome:
 Tell = Callable[[Outcome], None]
 
 
-def kill_at_every_point(tell: Tell, only: str = "", keep: str = "") -> list[Outcome]:
+def kill_at_every_point(tell: Tell, only: str = "", keep: str = "", alone: bool = False) -> list[Outcome]:
     """One outcome a point, in the first scenario that comes there. ``only``: part of a scenario's name;
-    the others run too, undisturbed. ``keep``: a folder for the logs, should anything be wrong."""
-    expected = points_in_one_process()
+    the others run too, undisturbed; or, if ``alone``, not at all. ``keep``: a folder for the logs, should
+    anything be wrong."""
+    scenarios = [one for one in (*SCENARIOS, *VOLUME_SCENARIOS) if only in one.name or not alone]
+    expected = set() if alone else points_in_one_process()
     with tempfile.TemporaryDirectory(prefix="kilonova-crash-") as folder, backends() as (rabbit, pg, url):
         cluster = Cluster(Path(folder), rabbit, pg, url, _COUNTS, compute={"compute-1": ("--hosts", "2")})
         try:
-            outcomes = _Points(cluster, tell).all(only, expected)
+            outcomes = _Points(cluster, tell).all(scenarios, only, expected)
             if keep and any(outcome.wrong for outcome in outcomes):
                 cluster.keep_logs(Path(keep))
             return outcomes
@@ -82,11 +84,11 @@ class _Points:
         self._known: set[str] = set()
         self._outcomes: list[Outcome] = []
 
-    def all(self, only: str, expected: set[str]) -> list[Outcome]:
+    def all(self, scenarios: list[Scenario], only: str, expected: set[str]) -> list[Outcome]:
         self._cluster.start()
         self._cluster.furnish()
         enable(self._cluster, "host-2", False)
-        for scenario in [*SCENARIOS, *VOLUME_SCENARIOS]:
+        for scenario in scenarios:
             try:
                 for point, victim in self._new_points(scenario):
                     if only not in scenario.name:
@@ -108,7 +110,6 @@ class _Points:
         """(point, who comes there) of an undisturbed run, but for those of earlier scenarios."""
         services = self._cluster.services
         for name, service in services.items():
-            service.record.unlink(missing_ok=True)
             self._configure(scenario, name, {"record": str(service.record)})
         self._cluster.start()
         self._do(scenario)
@@ -124,6 +125,8 @@ class _Points:
     def _do(self, scenario: Scenario) -> None:
         server = server_name(scenario)
         scenario.prepare(self._cluster, server)
+        for service in self._cluster.services.values():
+            service.record.unlink(missing_ok=True)  # nobody is killed in what prepares it
         scenario.run(self._cluster, server)
         scenario.again(self._cluster, server)
         self._ends(scenario, server)
@@ -176,3 +179,4 @@ class _Points:
         settle(cluster, _PATIENCE)
         assert all(not servers for servers in cluster.on_hosts().values()), cluster.on_hosts()
         assert not cluster.volume_files(), cluster.volume_files()
+        assert not (left := orphans(cluster)), f"without an owner: {left}"

@@ -46,7 +46,7 @@ class Scenario:
     state: Callable[[Cluster, str], str] | None = None
     """What it ends in, if it is not a server: of the name that it is given."""
     late: str = ""
-    """Where it may end too, if the conductor that was to say that it takes too long dies of that."""
+    """Where it may end too, if the conductor dies that was to say that it takes too long or cannot be."""
 
 
 def server_name(scenario: Scenario) -> str:
@@ -128,11 +128,11 @@ def action(name: str, value: object = None, accepted: int = 202) -> Callable[[Cl
     return act
 
 
-_create_image = action("createImage", {"name": "s"})
+create_image = action("createImage", {"name": "s"})
 _create_backup = action("createBackup", {"name": "b", "backup_type": "daily", "rotation": 0})
 
 
-def _images_are_clear(cluster: Cluster, server: str) -> None:
+def images_are_clear(cluster: Cluster, server: str) -> None:
     """Of what was to become an image there is one, or nothing."""
     path = f"/image/v2/images?instance_uuid={id_of(cluster, server)}"
     found = [image["status"] for image in cluster.ask("GET", path)[1]["images"]]
@@ -318,34 +318,35 @@ SCENARIOS = [
     Scenario("unpause", "active", action("unpause"), settled("paused", build, action("pause"))),
     Scenario("suspend", "suspended", action("suspend"), active),
     Scenario("resume", "active", action("resume"), settled("suspended", build, action("suspend"))),
-    Scenario("create-image", "active", _create_image, active, finally_=_images_are_clear),
-    Scenario("create-backup", "active", _create_backup, active, finally_=_images_are_clear),
+    Scenario("create-image", "active", create_image, active, finally_=images_are_clear),
+    Scenario("create-backup", "active", _create_backup, active, finally_=images_are_clear),
     Scenario(
         "create-image-fails",
         "active",
-        _create_image,
+        create_image,
         active,
         {"compute": {"fake": {"step_failures": {"take_snapshot": 1.0}}}},
-        finally_=_images_are_clear,
+        finally_=images_are_clear,
     ),
     Scenario("rebuild", "active", _rebuild, active),
     Scenario("rebuild-of-what-is-off", "stopped", _rebuild, _stopped),
     Scenario("rescue", "rescued", _rescue, active),
     Scenario("unrescue", "active", action("unrescue"), settled("rescued", build, _rescue)),
-    Scenario("shelve", "shelved_offloaded", action("shelve"), active, finally_=_images_are_clear),
+    Scenario("shelve", "shelved_offloaded", action("shelve"), active, finally_=images_are_clear),
     Scenario(
         "unshelve",
         "active",
         action("unshelve"),
         settled("shelved_offloaded", build, action("shelve")),
-        finally_=_images_are_clear,
+        finally_=images_are_clear,
     ),
     Scenario(
         "unshelve-fails",
         "shelved_offloaded",
         _unshelve_nowhere,
         settled("shelved_offloaded", build, action("shelve")),
-        finally_=_images_are_clear,
+        finally_=images_are_clear,
+        late="active",
     ),
     Scenario("attach-interface", "active", _attach, active),
     Scenario("detach-interface", "active", _detach, active),

@@ -17,7 +17,7 @@ from pathlib import Path
 from crash import plan as plans
 from crash.cluster import Backends, Cluster, backends
 from crash.fates import Fates, Rates
-from crash.oracle import settle, statuses
+from crash.oracle import orphans, settle, statuses
 from crash.plan import Fault, plan
 from crash.service import Service
 from crash.users import Users
@@ -113,6 +113,7 @@ def _break_and_look(
     weather.watch()
     assert not any(cluster.on_hosts().values()), f"left on hosts: {cluster.on_hosts()}"
     assert not cluster.volume_files(), f"left in the store: {cluster.volume_files()}"
+    assert not (left := orphans(cluster)), f"without an owner: {left}"
 
 
 class _Weather:

@@ -1,5 +1,5 @@
 """The users of a cluster while everything dies: fifty builds at once, then deletes, actions and more builds;
-and volumes (crash/volume_users.py).
+images of servers, and servers that are shelved; and volumes (crash/volume_users.py).
 
 They do as clients do: a request that was not answered, or not now, is made again.
 """
@@ -14,7 +14,11 @@ from typing import Any
 from crash.cluster import NOT_NOW, Cluster
 from crash.volume_users import VolumeUsers
 
-_AT_ONCE = 10
+_DONE = (
+    *("delete", "build", "os-stop", "os-start", "reboot", "pause", "unpause", "suspend", "resume"),
+    *("createImage", "createBackup", "rebuild", "rescue", "unrescue", "shelve", "unshelve"),
+)
+_AT_ONCE, _LIVING = 10, 3
 _PAUSE = 0.3
 _PATIENCE = 120.0
 
@@ -31,8 +35,14 @@ class Users:
         self._made: list[str] = []
         self._volumes = VolumeUsers(cluster, seed, self._made)
         self._stopping = threading.Event()
+        self._values: dict[str, Any] = {
+            "reboot": {"type": "HARD"},
+            "createImage": {"name": "s"},
+            "createBackup": {"name": "b", "backup_type": "daily", "rotation": 1},
+            "rebuild": {"imageRef": cluster.image_id},
+        }
         self._threads = [threading.Thread(target=self._build, daemon=True) for _ in range(_AT_ONCE)]
-        self._threads.append(threading.Thread(target=self._live, daemon=True))
+        self._threads += [threading.Thread(target=self._live, daemon=True) for _ in range(_LIVING)]
         self._threads.append(threading.Thread(target=self._live_with_volumes, daemon=True))
 
     def begin(self) -> None:
@@ -64,9 +74,7 @@ class Users:
 
     def _live(self) -> None:
         while not self._stopping.wait(_PAUSE):
-            what = self._random.choice(
-                ["delete", "build", "os-stop", "os-start", "reboot", "pause", "unpause"]
-            )
+            what = self._random.choice(_DONE)
             if what == "build":
                 self._post()
             elif self._made:
@@ -76,9 +84,9 @@ class Users:
         if what == "delete":
             status, _ = self._ask("DELETE", f"/servers/{server_id}")
         else:
-            value = {"type": "HARD"} if what == "reboot" else None
+            value = self._values.get(what)
             status, _ = self._ask("POST", f"/servers/{server_id}/action", {what: value})
-        if status in {202, 204}:
+        if status in {200, 202, 204}:
             self.counts[what.removeprefix("os-")] += 1
 
     def _live_with_volumes(self) -> None:

@@ -15,9 +15,11 @@ from crash.scenarios import (
     Scenario,
     action,
     active,
+    create_image,
     delete,
     heard_late,
     id_of,
+    images_are_clear,
     in_background,
     settled,
     slow,
@@ -216,6 +218,48 @@ def _build_of_volume(cluster: Cluster, server: str) -> None:
         assert status == 202, answer
 
 
+def _boots_from_volume(cluster: Cluster, server: str) -> None:
+    """A server without a disk of its own."""
+    _bootable(cluster, server)
+    settled("active", _build_of_volume)(cluster, server)
+
+
+def _shelved_root(cluster: Cluster, server: str) -> None:
+    _boots_from_volume(cluster, server)
+    settled("shelved_offloaded", action("shelve"))(cluster, server)
+
+
+def _written_by_its_guest(cluster: Cluster, server: str) -> None:
+    """From now on the volume is locked as QEMU locks what a guest writes to: no copy of one moment is made of
+    it but by the guest's host."""
+    _boots_from_volume(cluster, server)
+    cluster.written_to(_id(cluster, _volume_of(server)))
+
+
+def _nobody_writes(cluster: Cluster, server: str) -> None:
+    cluster.written_to("")
+    images_are_clear(cluster, server)
+
+
+def _in_use_with_snapshot(cluster: Cluster, server: str) -> None:
+    """A server's volume has a snapshot, which has the server's name."""
+    _attached(cluster, server)
+    body = {"name": server, "volume_id": _id(cluster, _volume_of(server))}
+    _ask(cluster, "POST", "/snapshots", {"snapshot": body})
+    _available(snapshot_state, cluster, server)
+
+
+def _rebuild_root(cluster: Cluster, server: str) -> None:
+    """Of a volume: by a microversion that gives it the image."""
+    path, body = (
+        f"/compute/v2.1/servers/{id_of(cluster, server)}/action",
+        {"rebuild": {"imageRef": cluster.image_id}},
+    )
+    with suppress(*NOT_NOW):
+        status, answer = cluster.ask("POST", path, body, {"OpenStack-API-Version": "compute 2.93"})
+        assert status == 202, answer
+
+
 def _bootable(cluster: Cluster, server: str) -> None:
     _create_of_image(cluster, _volume_of(server))
     _available(volume_state, cluster, _volume_of(server))
@@ -378,6 +422,42 @@ VOLUME_SCENARIOS = [
         finally_=_volumes_are(1),
     ),
     Scenario("build-of-volume", "active", _build_of_volume, _bootable, finally_=_volume_is("in-use")),
+    Scenario(
+        "rebuild-of-root-volume", "active", _rebuild_root, _boots_from_volume, finally_=_volume_is("in-use")
+    ),
+    Scenario(
+        "create-image-of-root-volume", "active", create_image, _boots_from_volume, finally_=images_are_clear
+    ),
+    Scenario("create-image-by-guest", "active", create_image, _written_by_its_guest, finally_=_nobody_writes),
+    Scenario(
+        "create-image-by-guest-fails",
+        "active",
+        create_image,
+        _written_by_its_guest,
+        {"compute": {"fake": {"step_failures": {"copy_volume": 1.0}}}},
+        finally_=_nobody_writes,
+    ),
+    Scenario(
+        "shelve-of-root-volume",
+        "shelved_offloaded",
+        action("shelve"),
+        _boots_from_volume,
+        finally_=_volume_is("reserved"),
+    ),
+    Scenario(
+        "unshelve-of-root-volume",
+        "active",
+        action("unshelve"),
+        _shelved_root,
+        finally_=_volume_is("in-use"),
+    ),
+    Scenario(
+        "snapshot-delete-of-what-is-in-use",
+        "deleted",
+        _delete_snapshot,
+        _in_use_with_snapshot,
+        state=snapshot_state,
+    ),
     Scenario(
         "build-with-volumes-fails", "error", _build_with_volumes, options=_CANNOT_BUILD, settles=_BY_ITSELF
     ),

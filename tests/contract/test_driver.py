@@ -21,7 +21,7 @@ import pytest
 from kilonova.cancel import Cancel
 from kilonova.config import Config, Fake, Libvirt
 from kilonova.domain.block_devices import AttachedVolume
-from kilonova.domain.errors import BuildAborted, BuildFailed, NotFound, StaleEpoch
+from kilonova.domain.errors import BuildAborted, BuildFailed, Conflict, NotFound, StaleEpoch
 from kilonova.domain.network import Vif
 from kilonova.domain.servers import BuildSpec, Flavor, GuestMetadata, ImageRef, PowerState
 from kilonova.domain.volumes import CopyState, FileConnection
@@ -293,6 +293,25 @@ def test_a_suspended_guest_can_be_destroyed(host: Host, running: BuildSpec) -> N
     host.driver.suspend(running.server_id)
     host.driver.destroy(running.server_id)
     assert running.server_id not in host.driver.leftovers()
+
+
+def test_what_a_guest_uses_is_told_while_it_is_on(host: Host, running: BuildSpec) -> None:
+    told = host.driver.diagnostics(running.server_id)
+    assert told.driver in ("fake", "libvirt")
+    if told.driver == "libvirt":
+        assert told.hypervisor in ("qemu", "kvm")
+        assert [cpu.id for cpu in told.cpus] == list(range(running.flavor.vcpus))
+        assert told.memory_maximum == running.flavor.memory_mb * 1024
+        assert told.disks
+    assert sorted(nic.device for nic in told.nics) == sorted(host.driver.interfaces(running.server_id))
+    host.driver.power_off(running.server_id, 0, GO_ON)
+    with pytest.raises(Conflict):
+        host.driver.diagnostics(running.server_id)
+
+
+def test_the_host_tells_its_uptime(host: Host) -> None:
+    told = host.driver.host_uptime()
+    assert told == "" or "load average" in told
 
 
 def test_console_of_a_guest_can_be_read(host: Host, running: BuildSpec) -> None:
@@ -625,6 +644,7 @@ def test_unknown_guests_are_not_found(host: Host) -> None:
         lambda: host.driver.resume(spec, []),
         lambda: host.driver.power_off(unknown, 0, GO_ON),
         lambda: host.driver.console_output(unknown, None),
+        lambda: host.driver.diagnostics(unknown),
     ):
         with pytest.raises(NotFound):
             ask()

@@ -201,6 +201,35 @@ def test_a_daemon_that_is_away_and_comes_back(daemon: Daemon, spec: BuildSpec) -
     assert driver_folder_is_empty(daemon)
 
 
+def test_a_guest_that_dies_before_the_daemon_has_it_again(daemon: Daemon, spec: BuildSpec) -> None:
+    """The daemon says that it runs as long as it waits for an answer, and tells nobody that none came."""
+    told = Told()
+    config = Config(libvirt=Libvirt(uri=daemon.uri, virt_type="qemu"))
+    driver = LibvirtDriver(config, daemon.folder / "kn", OneImage())
+    daemon.start()
+    driver.start(told)
+    try:
+        driver.ensure_base_image(spec, Cancel())
+        driver.ensure_disks(spec, Cancel())
+        eventually(lambda: driver.ensure_paused(spec, []))
+        driver.resume_build(spec.server_id)
+        driver.wait_for_running(spec.server_id, 60.0)
+        pid = qemu_pid(daemon, spec.server_id)
+        daemon.kill()
+        eventually_away(driver)
+        os.kill(pid, signal.SIGSTOP)
+        told.forget()
+        daemon.start()
+        assert told.awaits(spec.server_id, PowerState.RUNNING)
+        told.forget()
+        os.kill(pid, signal.SIGKILL)
+        assert told.awaits(spec.server_id, PowerState.CRASHED, PowerState.SHUTDOWN)
+    finally:
+        eventually(lambda: driver.destroy(spec.server_id))
+        driver.stop()
+    assert driver_folder_is_empty(daemon)
+
+
 def await_monitor(daemon: Daemon, server_id: str) -> None:
     """The daemon has its guest again. Of one that dies before that, it tells nobody."""
     with closing(libvirt.open(daemon.uri)) as connection:

@@ -94,6 +94,22 @@ def test_members_of_a_group(pair: Pair) -> None:
     pair.cloud.up.drop(rule)
 
 
+def test_addresses_of_an_address_group(pair: Pair) -> None:
+    up = pair.cloud.up
+    groups = "/networking/v2.0/address-groups"
+    asked = {"address_group": {"name": "friends", "addresses": ["192.0.2.0/24"]}}
+    group = up.ask("POST", groups, asked)[1]["address_group"]["id"]
+    rule = up.allow(pair.group, protocol="icmp", remote_address_group_id=group)
+    assert not pair.between(pair.web, "ping -c 1 -W 1")
+    addresses = {"addresses": [f"{pair.other.address}/31"]}
+    assert up.ask("PUT", f"{groups}/{group}/add_addresses", addresses)[0] == 200
+    until(lambda: pair.between(pair.web, "ping -c 1 -W 1"), 20, "the address to be let in")
+    assert up.ask("PUT", f"{groups}/{group}/remove_addresses", addresses)[0] == 200
+    until(lambda: not pair.between(pair.web, "ping -c 1 -W 1"), 20, "the address to be refused")
+    up.drop(rule)
+    assert up.ask("DELETE", f"{groups}/{group}")[0] == 204
+
+
 def test_a_connection_outlives_what_does_not_concern_it_and_no_more(pair: Pair) -> None:
     up = pair.cloud.up
     ssh = up.ask("GET", f"{RULES}?security_group_id={pair.group}&direction=ingress")[1]

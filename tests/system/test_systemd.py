@@ -12,6 +12,7 @@ from pyroute2 import netns
 from tests.rabbit import installed
 from tests.running import Client, until
 from tests.systemd_box import ADDRESS, Box, unavailable
+from tests.tgt import installed as tgt_installed
 
 pytestmark = pytest.mark.system
 CONTROL = ("kilonova-api", "kilonova-conductor", "kilonova-scheduler", "kilonova-volume")
@@ -56,6 +57,8 @@ def test_a_cluster_under_systemd(box: Box, cloud: Client) -> None:
     guest = guests(box)
     assert len(guest) == 1
 
+    volume = volume_by_iscsi(box, cloud, server_id)
+
     box.run("systemctl", "restart", "kilonova-compute")
     assert guests(box) == guest
     box.run("systemctl", "kill", "--signal=KILL", "--kill-who=main", "kilonova-compute")
@@ -68,12 +71,60 @@ def test_a_cluster_under_systemd(box: Box, cloud: Client) -> None:
     cloud.ask("DELETE", f"/compute/v2.1/servers/{server_id}")
     until(lambda: cloud.server(server_id) is None, 60, "it to go")
     until(lambda: guests(box) == set(), 30, "its guest to go")
+    if volume:
+        assert is_free(cloud, volume)
+        assert targets(box) == ""
 
     assert box.run("ps", "-o", "user=", "-C", "kilonova").split().count("kilonova") == len(CONTROL)
     box.run("systemctl", "stop", "kilonova.target")
     for unit in (*CONTROL, "kilonova-compute"):
         until(lambda unit=unit: state(box, unit) == "inactive", 60, f"{unit} to stop")
         assert box.run("systemctl", "show", "--property=Result", "--value", unit).strip() == "success"
+
+
+def volume_by_iscsi(box: Box, cloud: Client, server_id: str) -> str:
+    """A volume of the server's, which the unit's own tgtd serves as the user kilonova, also after it was
+    killed; its id. Empty without tgt."""
+    if not tgt_installed():
+        return ""
+    with box.path("/etc/kilonova/control.toml").open("a") as config:
+        config.write(_DISKS)
+    box.run("systemctl", "enable", "--now", "kilonova-tgt")
+    box.run("systemctl", "restart", "kilonova-volume")
+    status, made = cloud.ask("POST", "/volume/v3/volumes", {"volume": {"size": 1}})
+    assert status == 202, made
+    volume = str(made["volume"]["id"])
+    until(lambda: is_free(cloud, volume), 60, "the volume")
+    path = f"/compute/v2.1/servers/{server_id}/os-volume_attachments"
+    status, answer = cloud.ask("POST", path, {"volumeAttachment": {"volumeId": volume}})
+    assert status == 200, answer
+    cloud.settled(server_id)
+    until(lambda: "Initiator: " in targets(box), 60, f"the guest to have it: {answer}")
+    box.run("systemctl", "kill", "--signal=KILL", "--kill-who=main", "kilonova-tgt")
+    until(lambda: "Initiator: " in targets(box), 60, "the guest to have it again")
+    assert box.run("ps", "-o", "user=", "-C", "tgtd").split() == ["kilonova"]
+    return volume
+
+
+def is_free(cloud: Client, volume: str) -> bool:
+    shown = cloud.ask("GET", f"/volume/v3/volumes/{volume}")[1]["volume"]
+    assert not shown["status"].startswith("error"), shown
+    return bool(shown["status"] == "available")
+
+
+def targets(box: Box) -> str:
+    """What tgtd says that it serves, to the only one to whom it says anything."""
+    show = ["tgtadm", "--lld", "iscsi", "--op", "show", "--mode", "target"]
+    socket = "TGT_IPC_SOCKET=/run/kilonova-tgt/socket"
+    return box.run("runuser", "-u", "kilonova", "--", "env", socket, *show, check=False)
+
+
+_DISKS = f"""
+[volume.backends.disks]
+driver = "iscsi"
+target_ip_address = "{ADDRESS}"
+tgt_socket = "/run/kilonova-tgt/socket.0"
+"""
 
 
 def guests(box: Box) -> set[str]:

@@ -14,6 +14,7 @@ from kilonova.cli import main
 
 FOLDER = Path(__file__).resolve().parents[2] / "packaging/systemd"
 SERVICES = sorted(path.name for path in FOLDER.glob("*.service"))
+OURS = sorted(set(SERVICES) - {"kilonova-tgt.service"})
 WITH_GUESTS = ("kilonova-compute.service", "kilonova-up.service")
 MOUNTS_OF_ITS_OWN = {
     *(
@@ -47,7 +48,7 @@ def read(name: str) -> RawConfigParser:
     return parser
 
 
-@pytest.mark.parametrize("name", SERVICES)
+@pytest.mark.parametrize("name", OURS)
 def test_what_it_starts_exists_and_takes_these_options(name: str) -> None:
     program, command, *arguments = read(name)["Service"]["ExecStart"].split()
     assert program == "kilonova"
@@ -77,6 +78,21 @@ def test_the_control_plane_is_no_root_and_reads_only_its_own(name: str) -> None:
     assert (service["User"], service["CapabilityBoundingSet"]) == ("kilonova", "")
     assert service["ProtectSystem"] == "strict"
     assert not any("compute.toml" in value for value in service.values())
+
+
+def test_who_serves_volumes_may_do_what_their_manager_may() -> None:
+    """Its files are the manager's; nobody else may tell it what to serve."""
+    tgt, volume = read("kilonova-tgt.service")["Service"], read("kilonova-volume.service")["Service"]
+    for option in ("User", "Group", "UMask", "StateDirectory", "StateDirectoryMode"):
+        assert tgt[option] == volume[option]
+    assert tgt["RuntimeDirectoryMode"] == "0700"
+    folder = tgt["RuntimeDirectory"]
+    assert tgt["Environment"] == f"TGT_IPC_SOCKET=/run/{folder}/socket"
+    assert (
+        f'"/run/{folder}/socket.0"'
+        in (FOLDER.parents[1] / "docs/how-to/choose-a-volume-backend.md").read_text()
+    )
+    assert "kilonova-tgt.service" in read("kilonova-volume.service")["Unit"]["After"].split()
 
 
 def test_systemd_understands_them(tmp_path: Path) -> None:
@@ -109,4 +125,4 @@ def test_it_may_take_its_time_to_change_the_schema(name: str) -> None:
 def test_all_in_one_process_runs_beside_no_other() -> None:
     lines = (FOLDER / "kilonova-up.service").read_text().splitlines()
     named = {unit for line in lines if line.startswith("Conflicts=") for unit in line[10:].split()}
-    assert named == {*SERVICES, "kilonova-api.socket"} - {"kilonova-up.service"}
+    assert named == {*OURS, "kilonova-api.socket"} - {"kilonova-up.service"}

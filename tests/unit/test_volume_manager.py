@@ -169,6 +169,24 @@ def test_another_managers_work_is_left_alone(cloud: Volumes) -> None:
         manager.close()
 
 
+def test_what_a_manager_does_not_know_any_more_takes_no_new_volume(cloud: Volumes) -> None:
+    """It was reported a moment ago, by the manager that had the configuration before."""
+    assert cloud.manager is not None
+    with cloud.db.write() as conn:
+        (mine,) = volume_backends.every(conn)
+        for host in ("box@old", "box2@another"):
+            more = {"host": host, "pool": "p", "volume_backend_name": "b"}
+            row = {
+                name: getattr(mine, name) for name in ("driver", "availability_zone", "multiattach", "shared")
+            }
+            volume_backends.report(conn, {**row, **more, "total_gb": None, "free_gb": None, "problem": None})
+    cloud.manager.close()
+    cloud.start()
+    with cloud.db.read() as conn:
+        up = {one.host for one in volume_backends.every(conn) if one.reported_at > 0}
+    assert up == {mine.host, "box2@another"}
+
+
 def test_ended_operations_are_forgotten_in_time(cloud: Volumes) -> None:
     made = begin(cloud)
     available(cloud, made)

@@ -27,6 +27,7 @@ def build(
     for folder, mode in FOLDERS.items():
         (tree / folder).mkdir(parents=True, exist_ok=True)
         (tree / folder).chmod(mode)
+    (tree / "var/run").symlink_to("../run")
     busybox = _install_busybox(tree, sysroot)
     _install_programs(tree, sysroot)
     modules.install(modules.with_dependencies(ROOT), tree / "lib/modules" / kernel)

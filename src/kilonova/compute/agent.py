@@ -42,6 +42,7 @@ from kilonova.domain.messages import (
     ConsoleOutput,
     Copied,
     CopyVolume,
+    Diagnosed,
     FromHost,
     Nothing,
     Ready,
@@ -176,6 +177,8 @@ class Agent:
             "drop_copy": self.drop_copy,
             "refresh_interfaces": self.refresh_interfaces,
             "get_console_output": self.get_console_output,
+            "get_diagnostics": self.get_diagnostics,
+            "get_host_uptime": self.get_host_uptime,
             "network_changed": self._refresher.network_changed,
             "compare": self.compare,
             "cache_images": self._images.cache_images,
@@ -246,10 +249,13 @@ class Agent:
 
     def copy_volume(self, message: CopyVolume) -> Copied:
         """For a snapshot: asked again until it is done, by the volume's manager."""
-        return server_volumes.copy_volume(self._parts, message)
+        copied = server_volumes.copy_volume(self._parts, message)
+        self._parts.faults.reach("copy_volume.answer.before")
+        return copied
 
     def drop_copy(self, message: VolumeCopy) -> Nothing:
         self._parts.driver.drop_copy(message.server_id, message.volume_id, message.snapshot_id)
+        self._parts.faults.reach("drop_copy.answer.before")
         return Nothing()
 
     def _work_ended(self, server_id: str, told: PowerState | None) -> None:
@@ -262,6 +268,12 @@ class Agent:
 
     def get_console_output(self, message: ConsoleOutput) -> Text:
         return Text(text=self._parts.driver.console_output(message.server_id, message.length))
+
+    def get_diagnostics(self, message: ServerRef) -> Diagnosed:
+        return Diagnosed(diagnostics=self._parts.driver.diagnostics(message.server_id))
+
+    def get_host_uptime(self, _message: Nothing) -> Text:
+        return Text(text=self._parts.driver.host_uptime())
 
     def compare(self, _message: FromHost) -> None:
         """The records differ from what this host reported."""

@@ -64,8 +64,8 @@ def unshelve(parts: Parts, work: Work, journal: Journal, cancel: Cancel, learn: 
         with journal.step("fetch_image"):
             driver.ensure_base_image(whole, cancel)
     with journal.step("create_disks", undo=lambda: driver.destroy(spec.server_id)) as step:
-        step.note = driver.ensure_disks(whole, cancel)
         disks = disks_of(parts, work)
+        step.note = driver.ensure_disks(whole, cancel)
     if spec.config_drive:
         with journal.step("create_config_drive"):
             driver.ensure_config_drive(spec, config_drive(parts, work, spec, vifs, disks.devices))

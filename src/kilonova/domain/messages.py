@@ -5,11 +5,8 @@ conductor   build_instances, perform_action, delete_instance (PerformOperation),
 scheduler   select_destinations, select_for_many
 volume.N    perform (PerformOperation), connect: the managers of that name
 compute.H   build_and_run_instance, perform_action, delete_instance, change_interfaces, change_volumes
-            (Work), get_console_output, refresh_interfaces, volumes_changed, network_changed, compare
-
-
-compute.H   build_and_run_instance, perform_action, delete_instance, change_interfaces (Work),
-            get_console_output, refresh_interfaces, network_changed, compare, cache_images
+            (Work), get_console_output, get_diagnostics, get_host_uptime, refresh_interfaces,
+            volumes_changed, network_changed, compare, cache_images
 """
 
 from __future__ import annotations
@@ -20,6 +17,7 @@ import msgspec
 
 from kilonova.domain.block_devices import AttachedVolume, BlockDevice
 from kilonova.domain.bounds import AnyText, Id, Moment, Text16, Text32, Text64, Text255
+from kilonova.domain.diagnostics import Diagnostics
 from kilonova.domain.hosts import HostReport
 from kilonova.domain.network import NetworkState, Vif
 from kilonova.domain.servers import BuildSpec, ImageRef, PowerState
@@ -103,6 +101,10 @@ class CacheImages(Message, frozen=True, kw_only=True):
 
 class Text(Message, frozen=True, kw_only=True):
     text: str
+
+
+class Diagnosed(Message, frozen=True, kw_only=True):
+    diagnostics: Diagnostics
 
 
 class NetworkChanged(Message, frozen=True, kw_only=True):

@@ -48,6 +48,19 @@ class SecurityGroup(msgspec.Struct, frozen=True, kw_only=True):
     updated_at: float
 
 
+class AddressGroup(msgspec.Struct, frozen=True, kw_only=True):
+    """Networks' addresses that rules name together. ``addresses``: as ``10.0.0.0/24``, sorted, each once."""
+
+    id: str
+    project_id: str
+    name: str
+    description: str
+    addresses: list[str]
+    revision_number: int = 0
+    created_at: float
+    updated_at: float
+
+
 class SecurityGroupRule(msgspec.Struct, frozen=True, kw_only=True):
     """What a rule lets pass; there are none that forbid. ``port_range_*`` are ICMP's type and code there.
 
@@ -64,6 +77,7 @@ class SecurityGroupRule(msgspec.Struct, frozen=True, kw_only=True):
     port_range_max: int | None = None
     remote_ip_prefix: str | None = None
     remote_group_id: str | None = None
+    remote_address_group_id: str | None = None
     description: str = ""
     revision_number: int = 0
     created_at: float
@@ -80,6 +94,7 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
     port_max: int | None = None
     remote_prefix: str | None = None
     remote_group: str | None = None
+    """Id of a security group or of an address group: hosts know the addresses of either as its members."""
 
 
 def protocol_number(name: str | None, ethertype: str) -> int | None:

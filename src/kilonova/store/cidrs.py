@@ -31,7 +31,7 @@ def _postgresql(element: Any, compiler: Any, **more: Any) -> str:
     return f"(CASE WHEN {prefix} ~ '^[0-9a-fA-F:.]+/[0-9]+$' THEN {network} ELSE {prefix} END COLLATE \"C\")"
 
 
-def one_of(column: sa.Column[str], wanted: list[str]) -> sa.ColumnElement[bool]:
+def one_of(column: sa.ColumnElement[str], wanted: list[str]) -> sa.ColumnElement[bool]:
     """``column`` is in one of these networks; "": it is NULL. What is no network is nobody's.
 
     Both sides are the database's spelling: PostgreSQL writes ``::ffff:1.2.3.4``.

@@ -114,8 +114,9 @@ def concerned(
 ) -> dict[str, tuple[set[str], set[str]]]:
     """Host → (groups, ports) that it should look at again: one statement.
 
-    ``groups_`` have other rules: hosts with ports in them. ``members_`` have other members: hosts with ports
-    in groups that have a rule about them. ``ports_``: the hosts that these are bound to.
+    ``groups_`` have other rules: hosts with ports in them. ``members_`` have other members (or
+    are address groups with other addresses): hosts with ports in groups that have a rule about them.
+    ``ports_``: the hosts that these are bound to.
     """
     follows = sa.and_(
         hosts.c.host == ports.c.host, hosts.c.follows_network.is_(sa.true()), ports.c.nic.is_not(None)
@@ -125,21 +126,28 @@ def concerned(
         .select_from(members.join(ports, ports.c.id == members.c.port_id).join(hosts, follows))
         .where(members.c.security_group_id.in_(groups_))
     )
-    about = (
-        sa.select(ports.c.host, sa.literal("group").label("kind"), rules.c.remote_group_id.label("id"))
-        .select_from(
-            rules.join(members, members.c.security_group_id == rules.c.security_group_id)
-            .join(ports, ports.c.id == members.c.port_id)
-            .join(hosts, follows)
-        )
-        .where(rules.c.remote_group_id.in_(members_))
+    about = sa.select(
+        ports.c.host, sa.literal("group").label("kind"), rules.c.remote_group_id.label("id")
+    ).select_from(
+        rules.join(members, members.c.security_group_id == rules.c.security_group_id)
+        .join(ports, ports.c.id == members.c.port_id)
+        .join(hosts, follows)
+    )
+    about_addresses = about.with_only_columns(
+        ports.c.host, sa.literal("group").label("kind"), rules.c.remote_address_group_id.label("id")
     )
     own = (
         sa.select(ports.c.host, sa.literal("port").label("kind"), ports.c.id.label("id"))
         .select_from(ports.join(hosts, follows))
         .where(ports.c.id.in_(ports_))
     )
+    asked = [
+        in_groups,
+        about.where(rules.c.remote_group_id.in_(members_)),
+        about_addresses.where(rules.c.remote_address_group_id.in_(members_)),
+        own,
+    ]
     found: dict[str, tuple[set[str], set[str]]] = {}
-    for row in conn.execute(sa.union(in_groups, about, own)):
+    for row in conn.execute(sa.union(*asked)):
         found.setdefault(row.host, (set(), set()))[row.kind == "port"].add(row.id)
     return found

@@ -52,6 +52,31 @@ def of_user(conn: sa.Connection, user_id: str, *, usable: bool = False) -> list[
     return identity.many(conn, Project, query)
 
 
+def above(conn: sa.Connection, project_id: str) -> list[Project]:
+    """Its parent, that one's parent and so on, in this order.
+
+    WITH RECURSIVE … SELECT parents of what was found, to the top
+    """
+    start = sa.select(projects.c.parent_id.label("id"), sa.literal(1).label("far"))
+    found = start.where(projects.c.id == project_id).cte("above", recursive=True)
+    further = sa.select(projects.c.parent_id, found.c.far + 1).join(found, found.c.id == projects.c.id)
+    found = found.union_all(further)
+    query = sa.select(projects).join(found, found.c.id == projects.c.id).order_by(found.c.far)
+    return identity.many(conn, Project, query)
+
+
+def below(conn: sa.Connection, project_id: str) -> list[Project]:
+    """Its children, their children and so on, by name.
+
+    WITH RECURSIVE … SELECT children of what was found, to the leaves
+    """
+    start = sa.select(projects.c.id).where(projects.c.parent_id == project_id)
+    found = start.cte("below", recursive=True)
+    found = found.union_all(sa.select(projects.c.id).join(found, projects.c.parent_id == found.c.id))
+    query = sa.select(projects).join(found, found.c.id == projects.c.id)
+    return identity.many(conn, Project, query.order_by(projects.c.name, projects.c.id))
+
+
 def update(conn: sa.Connection, project_id: str, changes: dict[str, Any]) -> None:
     """A project that is disabled voids every token for it, for good."""
     if changes.get("enabled") is False:

@@ -9,12 +9,17 @@ import msgspec
 import sqlalchemy as sa
 
 from kilonova.domain.clock import now
-from kilonova.domain.security_groups import SecurityGroupRule
+from kilonova.domain.security_groups import IPV4, IPV6, SecurityGroupRule
 from kilonova.store import cidrs, security_groups
 from kilonova.store.cidrs import normalized_cidr
 from kilonova.store.network_lists import Condition, Listing, Page
 from kilonova.store.schema.security_groups import default_security_groups as defaults
 from kilonova.store.schema.security_groups import security_group_rules as rules
+
+_NOBODY = {IPV4: "0.0.0.0/32", IPV6: "::/128"}
+"""What stands as the prefix where a rule names an address group."""
+
+_PREFIX = sa.case((rules.c.remote_address_group_id.is_(None), rules.c.remote_ip_prefix), else_=sa.null())
 
 ATTRIBUTES = {
     **{
@@ -28,19 +33,18 @@ ATTRIBUTES = {
             "protocol",
             "port_range_min",
             "port_range_max",
-            "remote_ip_prefix",
             "remote_group_id",
+            "remote_address_group_id",
             "description",
             "revision_number",
         )
     },
     "tenant_id": rules.c.project_id,
-    "normalized_cidr": normalized_cidr(rules.c.remote_ip_prefix),
+    "remote_ip_prefix": _PREFIX,
+    "normalized_cidr": normalized_cidr(_PREFIX),
     "belongs_to_default_sg": sa.exists().where(defaults.c.security_group_id == rules.c.security_group_id),
 }
-_listing = Listing(
-    rules, ATTRIBUTES, {"normalized_cidr": lambda values: cidrs.one_of(rules.c.remote_ip_prefix, values)}
-)
+_listing = Listing(rules, ATTRIBUTES, {"normalized_cidr": lambda values: cidrs.one_of(_PREFIX, values)})
 
 
 def visible_to(project_id: str | None) -> Condition:
@@ -77,7 +81,11 @@ def of_groups(conn: sa.Connection, group_ids: Sequence[str]) -> dict[str, list[S
 
 
 def insert(conn: sa.Connection, new: Sequence[SecurityGroupRule]) -> None:
-    conn.execute(sa.insert(rules), [msgspec.structs.asdict(rule) for rule in new])
+    rows = [msgspec.structs.asdict(rule) for rule in new]
+    for row in rows:
+        if row["remote_address_group_id"] is not None:
+            row["remote_ip_prefix"] = _NOBODY[row["ethertype"]]
+    conn.execute(sa.insert(rules), rows)
 
 
 def update(conn: sa.Connection, rule_id: str, changes: Mapping[str, Any]) -> None:
@@ -100,4 +108,7 @@ def about(conn: sa.Connection, group_id: str) -> list[str]:
 
 
 def _rule(row: sa.Row[Any]) -> SecurityGroupRule:
-    return SecurityGroupRule(**row._mapping)
+    values = dict(row._mapping)
+    if row.remote_address_group_id is not None:
+        values["remote_ip_prefix"] = None
+    return SecurityGroupRule(**values)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -23,9 +23,11 @@ def report(conn: sa.Connection, row: dict[str, Any]) -> None:
     conn.execute(query.on_conflict_do_update(index_elements=["host"], set_=changed))
 
 
-def gone(conn: sa.Connection, host: str) -> None:
-    """Its manager stops: it is down from now, without the wait."""
-    conn.execute(sa.update(table).where(table.c.host == host).values(reported_at=0.0))
+def left(conn: sa.Connection, manager: str, there: Collection[str]) -> None:
+    """Those of that manager that are not ``there`` (hosts) are down from now, without the wait: its
+    configuration knows them no more."""
+    old = sa.and_(table.c.host.startswith(f"{manager}@", autoescape=True), table.c.host.not_in(list(there)))
+    conn.execute(sa.update(table).where(old).values(reported_at=0.0))
 
 
 def every(conn: sa.Connection) -> Sequence[Row]:

@@ -14,6 +14,7 @@ import msgspec
 
 from kilonova.cancel import Cancel
 from kilonova.domain.block_devices import AttachedVolume
+from kilonova.domain.diagnostics import Diagnostics
 from kilonova.domain.hosts import HostReport
 from kilonova.domain.network import Vif
 from kilonova.domain.servers import BuildSpec, GuestMetadata, ImageRef, PowerState
@@ -56,6 +57,9 @@ class Driver(Protocol):
 
     def report(self) -> HostReport:
         """What this host is and can hold."""
+
+    def host_uptime(self) -> str:
+        """Since when this host is up, as the command ``uptime`` says it; empty where nothing does."""
 
     def connector(self) -> HostConnector:
         """This host, as those know it who keep volumes."""
@@ -206,6 +210,9 @@ class Driver(Protocol):
 
     def mend(self) -> None:
         """What could not be done to guests when it was due is tried again. To be called every few seconds."""
+
+    def diagnostics(self, server_id: str) -> Diagnostics:
+        """What a guest that is on has used and moved. Conflict if it is off."""
 
     def console_output(self, server_id: str, lines: int | None) -> str:
         """The last ``lines`` lines (all that are kept if None) of the serial console."""

@@ -21,7 +21,8 @@ from kilonova.cancel import Cancel
 from kilonova.config import Config
 from kilonova.domain import codec
 from kilonova.domain.block_devices import AttachedVolume
-from kilonova.domain.errors import BuildAborted, BuildFailed, NotFound, StaleEpoch, Unavailable
+from kilonova.domain.diagnostics import Diagnostics, NicUse
+from kilonova.domain.errors import BuildAborted, BuildFailed, Conflict, NotFound, StaleEpoch, Unavailable
 from kilonova.domain.hosts import Capacity, HostReport
 from kilonova.domain.network import Vif
 from kilonova.domain.servers import BuildSpec, GuestMetadata, ImageRef, PowerState
@@ -388,6 +389,18 @@ class FakeDriver:
 
     def mend(self) -> None:
         """There is nothing that could not be done."""
+
+    def host_uptime(self) -> str:
+        return ""
+
+    def diagnostics(self, server_id: str) -> Diagnostics:
+        """Its devices; nothing passes them, and it uses nothing."""
+        with self._changed:
+            had = self._get(server_id)
+            if had.power_state not in _ACTIVE:
+                raise Conflict(f"guest {server_id} is off")
+            nics = [NicUse(device=tap) for tap in had.nics]
+        return Diagnostics(driver="fake", hypervisor="fake", hypervisor_os="fake", nics=nics)
 
     def console_output(self, server_id: str, lines: int | None) -> str:
         with self._changed:

@@ -33,7 +33,9 @@ def by_guest(task: Task, volume_id: str, snapshot_id: str) -> ByGuest:
             message = CopyVolume(
                 server_id=server_id, volume_id=volume_id, snapshot_id=snapshot_id, to=to, begin=begin
             )
+            task.reach("copy_by_guest.before")
             state = task.parts.bus.call(topic(host), "copy_volume", message, Copied, timeout=_TIMEOUT).state
+            task.reach("copy_by_guest.after")
             if state is CopyState.COPIED:
                 return
             if state is CopyState.OFF:
@@ -51,6 +53,7 @@ def drop(task: Task, volume_id: str, snapshot_id: str) -> None:
             task.parts.bus.call(topic(host), "drop_copy", message, Nothing, timeout=_TIMEOUT)
         except KilonovaError as error:
             _log.warning("copy_not_dropped", snapshot=snapshot_id, host=host, error=error.message)
+        task.reach("drop_copy.after")
 
 
 def _who(task: Task, volume_id: str) -> tuple[str, str]:

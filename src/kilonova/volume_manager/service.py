@@ -39,6 +39,7 @@ class Manager:
         parts = self._parts
         with parts.db.write() as conn:
             operations.expire_owner(conn, parts.owner)
+            volume_backends.left(conn, parts.name, {parts.host(backend) for backend in parts.places})
         self.report()
         topic = f"volume.{parts.name}"
         self._served = parts.bus.serve(topic, self.handlers(), parts.config.volume.max_concurrent_operations)

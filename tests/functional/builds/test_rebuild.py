@@ -74,6 +74,15 @@ def test_a_rebuilt_server(cloud: Cloud, before: str | None, status: str, power: 
     assert cloud.settled(server_id)["status"] == "ACTIVE"
 
 
+def test_an_admin_is_told_user_data_once(cloud: Cloud) -> None:
+    server_id = cloud.active(user_data="eA==")
+    path, body = f"/compute/v2.1/servers/{server_id}/action", {"rebuild": {"imageRef": OTHER}}
+    status, answer = cloud.ask("POST", path, body, caller="admin")
+    assert (status, answer["server"]["user_data"]) == (202, "eA==")
+    assert "OS-EXT-SRV-ATTR:user_data" not in answer["server"]
+    cloud.settled(server_id)
+
+
 def test_what_is_not_said_stays(cloud: Cloud) -> None:
     server_id = cloud.active(metadata={"a": "b"}, user_data="eA==")
     was = cloud.server(server_id)

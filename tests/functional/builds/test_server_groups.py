@@ -18,7 +18,7 @@ def make_group(cloud: Cloud, name: str) -> str:
 
 
 def names(cloud: Cloud, server: str) -> list[str]:
-    return sorted(group["name"] for group in cloud.server(server)["security_groups"])
+    return sorted(group["name"] for group in cloud.server(server).get("security_groups", []))
 
 
 @pytest.fixture
@@ -91,6 +91,9 @@ def test_add_remove_and_show(cloud: Cloud, net: str) -> None:
         assert cloud.act(server, action, {"name": "nothing"}) == 404
         assert cloud.act(server, action, {"name": ""}) == 400
     assert cloud.act(cloud.active(), "addSecurityGroup", {"name": "web"}) == 404
+    assert cloud.server(server)["security_groups"] == [{"name": "web"}]
+    assert cloud.act(server, "removeSecurityGroup", {"name": "web"}) == 202
+    assert "security_groups" not in cloud.server(server)  # as Nova: none is shown as nothing
 
 
 def test_a_group_is_not_promised_where_none_can_be(cloud: Cloud) -> None:

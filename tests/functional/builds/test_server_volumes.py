@@ -450,6 +450,11 @@ def test_what_a_server_has_is_not_taken_away_by_the_volume_service(cloud: Cloud,
         for method, path, body in (
             ("DELETE", f"/volume/v3/attachments/{shown['attachment_id']}", None),
             ("POST", f"/volume/v3/volumes/{volume_id}/action", {"os-detach": {}}),
+            (
+                "POST",
+                f"/volume/v3/volumes/{volume_id}/action",
+                {"os-terminate_connection": {"connector": {}}},
+            ),
             ("POST", f"/volume/v3/volumes/{volume_id}/action", {"os-force_detach": {}}),
             ("POST", f"/volume/v3/volumes/{volume_id}/action", {"os-reset_status": RESET}),
         ):

@@ -29,6 +29,7 @@ _MOVES_OPERATIONS = {
     *("change_interfaces", "refresh_interfaces", "select_destinations"),
     *("progress", "allocate_networks", "activate", "finished"),
     *("prepare_block_devices", "connect_volume", "server_volumes", "change_volumes", "perform", "connect"),
+    *("copy_volume", "drop_copy", "reimage_root"),
 }
 """All other messages only tell what is."""
 
@@ -38,7 +39,7 @@ _ACTS = (
     *("attach_interface", "detach_interface", "set_link"),
     *("take_snapshot", "drop_snapshot", "rescue", "unrescue", "cache_image"),
     *("attach_volume", "detach_volume", "resize_volume"),
-    *("mirror_volume", "swap_volume", "end_mirrors"),
+    *("mirror_volume", "swap_volume", "end_mirrors", "copy_volume", "drop_copy"),
 )
 _ACTS_OF_STORE = (
     *("ensure_volume", "delete", "extend", "revert", "connect", "disconnect"),

@@ -161,7 +161,7 @@ def test_what_is_refused(admin: Caller, member: Caller, make: Any, add_host: Any
     assert act(admin, made, add_host={"host": "none"}).status_code == 404
     assert act(admin, made, add_host={"host": "one"}).status_code == 409
     assert act(admin, made, remove_host={"host": "none"}).status_code == 404
-    for wrong, status in (("x", 400), ("999", 404)):
+    for wrong, status in (("x", 400), ("999", 404), ("-1", 404)):
         assert admin.get(f"/os-aggregates/{wrong}").status_code == status
         assert admin.delete(f"/os-aggregates/{wrong}").status_code == status
     for answer in (

@@ -96,10 +96,28 @@ def test_no_token(client: falcon.testing.TestClient) -> None:
         assert answer.headers["WWW-Authenticate"].startswith("Keystone uri=")
 
 
-@pytest.mark.parametrize("path", ["/os-simple-tenant-usage", "/os-server-groups", "/os-networks", "/nothing"])
+@pytest.mark.parametrize("path", ["/os-migrations", "/os-server-groups", "/os-networks", "/nothing"])
 def test_what_is_not_here_is_not_found(admin: Any, path: str) -> None:
     answer = admin.get(path, version="2.90")
     assert (answer.status_code, list(answer.json)) == (404, ["itemNotFound"])
+
+
+def test_what_nova_has_and_is_not_here_says_so(admin: Any, place: Any) -> None:
+    server = place("h", "s")
+    for method, path, what in (
+        ("GET", "/os-server-groups", "server groups"),
+        ("GET", f"/servers/{server}/migrations", "migrations"),
+        ("POST", f"/servers/{server}/remote-consoles", "consoles"),
+    ):
+        fault = admin.ask(method, path, "2.100", json={}).json["itemNotFound"]
+        assert fault["message"] == f"The resource could not be found: {what} are not available here."
+
+
+def test_no_guest_has_numa_nodes(admin: Any, other: Any, place: Any) -> None:
+    path = f"/servers/{place('h', 's')}/topology"
+    assert admin.get(path, version="2.78").json == {"nodes": [], "pagesize_kb": None}
+    assert admin.get(path, version="2.77").status_code == 404
+    assert other.get(path, version="2.78").status_code == 404
 
 
 def test_a_method_that_a_path_has_not(admin: Any) -> None:
@@ -120,7 +138,7 @@ def test_extensions_are_what_is_there(member: Any) -> None:
     listed = member.get("/extensions").json["extensions"]
     aliases = {one["alias"] for one in listed}
     assert {"os-keypairs", "OS-EXT-STS"} <= aliases
-    assert not {"os-cells", "os-shelve", "os-volumes"} & aliases
+    assert not {"os-cells", "os-volumes"} & aliases
     assert member.get("/extensions/os-keypairs").json["extension"]["name"] == "Keypairs"
     assert member.get("/extensions/os-cells").status_code == 404
 

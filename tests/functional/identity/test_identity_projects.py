@@ -60,10 +60,28 @@ def test_a_tree_of_projects(admin):
     assert _names(admin, f"?parent_id={top['id']}") == ["leaf"]
     assert _names(admin, f"?parent_id={domain['id']}") == ["top"]
     admin.call("DELETE", f"/v3/projects/{top['id']}", status=403)
-    admin.call("GET", f"/v3/projects/{leaf['id']}?parents_as_list", status=400)
+    low = admin.create("/v3/projects", "project", name="low", parent_id=leaf["id"])
+    assert _tree(admin, low, "parents_as_ids") == {leaf["id"]: {top["id"]: {domain["id"]: None}}}
+    assert _tree(admin, top, "parents_as_ids") == {domain["id"]: None}
+    assert _tree(admin, top, "subtree_as_ids") == {leaf["id"]: {low["id"]: None}}
+    assert _tree(admin, low, "subtree_as_ids") is None
+    assert _tree(admin, low, "parents_as_list") == _tree(admin, top, "subtree_as_list") == []
+    member = admin.get("/v3/roles?name=member")["roles"][0]["id"]
+    me = admin.get("/v3/users?name=admin")["users"][0]["id"]
+    admin.call("PUT", f"/v3/projects/{leaf['id']}/users/{me}/roles/{member}")
+    for project, name in ((low, "parents_as_list"), (top, "subtree_as_list")):
+        assert [one["project"]["name"] for one in _tree(admin, project, name)] == ["leaf"]
+    for both in ("parents_as_ids&parents_as_list", "subtree_as_ids&subtree_as_list"):
+        admin.call("GET", f"/v3/projects/{low['id']}?{both}", status=400)
+    admin.call("DELETE", f"/v3/projects/{low['id']}")
     admin.call("PATCH", f"/v3/domains/{domain['id']}", {"domain": {"enabled": False}})
     admin.call("DELETE", f"/v3/domains/{domain['id']}")
     assert _names(admin, "") == ["admin", "service"]
+
+
+def _tree(admin, project, asked):
+    said = admin.get(f"/v3/projects/{project['id']}?{asked}")["project"]
+    return said["parents" if asked.startswith("parents") else "subtree"]
 
 
 def _names(admin, query):

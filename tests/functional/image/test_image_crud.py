@@ -28,6 +28,12 @@ def test_the_rest_needs_one(client: TestClient) -> None:
         assert client.simulate_get(path, headers={"X-Auth-Token": "stolen"}).status_code == 401
 
 
+def test_no_tasks_are_done_to_an_image(alice: Caller, bob: Caller) -> None:
+    path = f"/v2/images/{alice.create()['id']}/tasks"
+    assert alice("GET", path).json == {"tasks": []}
+    assert bob("GET", path).status_code == 404
+
+
 def test_a_new_image_is_queued(alice: Caller) -> None:
     made = alice.create(name="cirros", min_disk=1, min_ram=64, tags=["b", "a", "b"], hw_disk_bus="virtio")
     assert made["status"] == "queued"

@@ -169,7 +169,10 @@ def test_rules(alice: Caller, web: str, said: dict[str, Any], shown: dict[str, A
         ({"remote_ip_prefix": "x"}, "InvalidCIDR"),
         ({"ethertype": "IPv6", "remote_ip_prefix": "2001:db8::%x/32"}, "InvalidCIDR"),
         ({"ethertype": "IPv6", "remote_ip_prefix": "fe80::1%eth0"}, "InvalidCIDR"),
-        ({"remote_address_group_id": "x"}, "InvalidInput"),
+        (
+            {"remote_address_group_id": "x", "remote_ip_prefix": "10.0.0.0/8"},
+            "SecurityGroupMultipleRemoteEntites",
+        ),
         ({"direction": "both"}, "HTTPBadRequest"),
         ({"stateful": True}, "HTTPBadRequest"),
     ],

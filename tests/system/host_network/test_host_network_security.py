@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from ipaddress import ip_interface
 from pathlib import Path
 from unittest import mock
 from uuid import UUID, uuid4
@@ -129,6 +130,23 @@ def test_what_comes_in_and_out(two: Two) -> None:
     two.tell(tcp(two.service.port, remote_group=CLIENTS), members=("10.77.0.0/16", two.client.ip))
     assert two.reaches()
     assert two.is_loaded()
+
+
+def test_ranges_of_an_address_group(two: Two) -> None:
+    """To a host the addresses of an address group are members: some within others, and all there are."""
+    rule = tcp(two.service.port, remote_group=CLIENTS)
+    range_of = str(ip_interface(f"{two.client.ip}/29").network)
+    for members, let_in in [
+        ((range_of, f"{two.client.ip}/32", "10.0.0.0/8", "fd00::/8", "fd00::1/128"), True),
+        (("192.0.2.0/24",), False),
+        (("0.0.0.0/0", "::/0"), True),
+        (("0.0.0.0/0", range_of, "192.0.2.1/32"), True),
+        (("::/0",), False),
+        ((), False),
+    ]:
+        two.tell(rule, members=members)
+        assert two.reaches() == let_in, members
+        assert two.is_loaded(), members
 
 
 def test_a_connection_lives_as_long_as_it_is_allowed(two: Two) -> None:

@@ -7,6 +7,7 @@ which version a request speaks, ``faults.py`` how errors look, ``policy.py`` who
 from __future__ import annotations
 
 from kilonova.api.compute import (
+    absent,
     addresses,
     aggregates,
     availability_zones,
@@ -24,13 +25,16 @@ from kilonova.api.compute import (
     microversions,
     quotas,
     server_actions,
+    server_diagnostics,
     server_external_events,
     server_metadata,
     server_password,
     server_security_groups,
     server_tags,
+    server_topology,
     servers,
     services,
+    simple_tenant_usage,
     versions,
     volume_attachments,
 )
@@ -42,11 +46,13 @@ ROUTES: list[Route] = [
     *extensions.ROUTES,
     *servers.ROUTES,
     *server_actions.ROUTES,
+    *server_diagnostics.ROUTES,
     *server_external_events.ROUTES,
     *server_metadata.ROUTES,
     *server_security_groups.ROUTES,
     *server_password.ROUTES,
     *server_tags.ROUTES,
+    *server_topology.ROUTES,
     *instance_actions.ROUTES,
     *interfaces.ROUTES,
     *volume_attachments.ROUTES,
@@ -56,11 +62,13 @@ ROUTES: list[Route] = [
     *flavor_extra_specs.ROUTES,
     *keypairs.ROUTES,
     *limits.ROUTES,
+    *simple_tenant_usage.ROUTES,
     *quotas.ROUTES,
     *services.ROUTES,
     *hypervisors.ROUTES,
     *availability_zones.ROUTES,
     *aggregates.ROUTES,
+    *absent.ROUTES,
     *gone.ROUTES,
 ]
 

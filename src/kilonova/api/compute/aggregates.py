@@ -23,7 +23,7 @@ from kilonova.domain.messages import CacheImages
 from kilonova.store import aggregates
 from kilonova.store.aggregates import ZONE, Aggregate
 
-_NUMBER = re.compile(r"[0-9]{1,15}")
+_NUMBER = re.compile(r"-?[0-9]{1,15}")
 _KEY = re.compile(r"[a-zA-Z0-9\-_:. ]{1,255}")
 
 

@@ -22,10 +22,13 @@ OS-SCH-HNT              SchedulerHints            Pass arbitrary key/value pairs
 OS-SRV-USG              ServerUsage               Adds launched_at and terminated_at on Servers.
 os-access-ips           AccessIPs                 Access IPs support.
 os-admin-actions        AdminActions              Admin-only server actions: os-resetState.
+os-aggregates           Aggregates                Admin-only aggregate administration.
 os-attach-interfaces    AttachInterfaces          Attach interface support.
 os-availability-zone    AvailabilityZone          Availability zones, and servers created in one.
+os-block-device-mapping BlockDeviceMapping        Block device mapping boot support.
 os-config-drive         ConfigDrive               Config Drive Extension.
 os-console-output       ConsoleOutput             Console log output support, with tailing ability.
+os-create-backup        CreateBackup              Create a backup of a server.
 os-extended-hypervisors ExtendedHypervisors       Extended hypervisors support.
 os-extended-quotas      ExtendedQuotas            Admins may delete a quota, and force its update.
 os-extended-services    ExtendedServices          Extended services support.
@@ -46,13 +49,17 @@ os-multiple-create      MultipleCreate            Allow multiple create in the C
 os-pause-server         PauseServer               Enable pause/unpause server actions.
 os-quota-class-sets     QuotaClasses              Quota classes management support.
 os-quota-sets           Quotas                    Quotas management support.
+os-rescue               Rescue                    Instance rescue mode.
 os-security-groups      SecurityGroups            Security group support of servers.
+os-server-diagnostics   ServerDiagnostics         Admins see what a guest uses and moves.
 os-server-external-events ServerExternalEvents    Server External Event Triggers.
 os-server-list-multi-status ServerListMultiStatus Allow to filter the servers by a set of status values.
 os-server-password      ServerPassword            Server password support.
 os-server-sort-keys     ServerSortKeys            Add sorting support in get Server v2 API.
 os-server-start-stop    ServerStartStop           Start/Stop instance compute API support.
 os-services             Services                  Services support.
+os-shelve               Shelve                    Instance shelve mode.
+os-simple-tenant-usage  SimpleTenantUsage         Simple tenant usage extension.
 os-suspend-server       SuspendServer             Enable suspend/resume server actions.
 os-used-limits          UsedLimits                Provide data on limited resources that are being used.
 os-used-limits-for-admin UsedLimitsForAdmin       What other projects use, for the admin.

@@ -126,6 +126,7 @@ def _shown(api: ComputeAPI, request: Request, server_id: str, password: str) -> 
     if request.at_least(2, 54):
         view["key_name"] = spec.key_name
     if request.at_least(2, 57):
+        view.pop("OS-EXT-SRV-ATTR:user_data", None)  # the same under the name that it has here
         view["user_data"] = spec.user_data
     location = links.resource(request, "servers", server_id)[0]["href"]
     return Reply(202, {"server": view}, headers={"Location": location})

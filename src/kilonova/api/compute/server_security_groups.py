@@ -74,7 +74,9 @@ def _rule(group: ServerGroup, rule: SecurityGroupRule) -> dict[str, Any]:
         "from_port": low,
         "to_port": high,
         "group": {} if remote is None else {"name": remote.name, "tenant_id": remote.project_id},
-        "ip_range": {} if rule.remote_group_id else {"cidr": rule.remote_ip_prefix or everywhere},
+        "ip_range": {}
+        if rule.remote_group_id or rule.remote_address_group_id
+        else {"cidr": rule.remote_ip_prefix or everywhere},
     }
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 import sqlalchemy as sa
+from msgspec import UNSET
 
 from kilonova.api.compute.addresses import addresses, extended_addresses
 from kilonova.api.compute.server_columns import (
@@ -145,7 +146,7 @@ class ServerView:
         return view
 
     def _extend(self, view: OwnView, row: Own, all_columns: Row) -> None:
-        view.security_groups = [{"name": name} for name in self._groups.get(row.id, [])]
+        view.security_groups = [{"name": name} for name in self._groups.get(row.id, ())] or UNSET
         view.volumes = self._attached(row.id)
         view.launched_at = iso8601_micro(row.launched_at)
         view.terminated_at = iso8601_micro(row.terminated_at)

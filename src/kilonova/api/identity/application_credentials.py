@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 
@@ -33,8 +33,14 @@ class _Create(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     expires_at: str | None = None
     unrestricted: bool | None = False
     project_id: Id | None = None
-    access_rules: Annotated[list[Any], msgspec.Meta(max_length=0)] | None = None
+    access_rules: list[Any] | None = None
     """Not served: only an empty list is taken."""
+
+    def __post_init__(self) -> None:
+        if self.access_rules:
+            raise ValueError(
+                "access rules are not available here: the credential would allow more than they say"
+            )
 
 
 def view(request: Request, item: ApplicationCredential, roles: list[Role]) -> dict[str, Any]:

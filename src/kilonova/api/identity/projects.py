@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from msgspec import UNSET, UnsetType
 
 from kilonova.api.http import Reply, Request
+from kilonova.api.identity import project_trees
 from kilonova.api.identity.state import (
     Id,
     Options,
@@ -23,7 +24,6 @@ from kilonova.api.identity.state import (
     home_domain,
     href,
     listing,
-    not_served,
     same_or_unset,
 )
 from kilonova.domain.errors import BadRequest, Forbidden, NotFound
@@ -159,10 +159,11 @@ def _place(conn: sa.Connection, request: Request, given: _Create) -> tuple[str |
 
 
 def show(state: State, request: Request, project_id: str) -> Reply:
-    not_served(request, "parents_as_list", "subtree_as_list", "parents_as_ids", "subtree_as_ids")
+    """With what is above or below it, if that is asked for."""
     with state.db.read() as conn:
         project = found(projects.get(conn, project_id), "project", project_id)
-    return Reply(200, {"project": view(request, project)})
+        tree = project_trees.asked(conn, request, project, view)
+    return Reply(200, {"project": view(request, project) | tree})
 
 
 def update(state: State, request: Request, project_id: str) -> Reply:

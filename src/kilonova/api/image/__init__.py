@@ -24,6 +24,7 @@ ROUTES = [
     Route("DELETE", _IMAGE, images.delete),
     Route("POST", f"{_IMAGE}/actions/deactivate", images.deactivate),
     Route("POST", f"{_IMAGE}/actions/reactivate", images.reactivate),
+    Route("GET", f"{_IMAGE}/tasks", images.tasks),
     Route("PUT", f"{_IMAGE}/tags/{{tag}}", images.add_tag),
     Route("DELETE", f"{_IMAGE}/tags/{{tag}}", images.remove_tag),
     Route("PUT", f"{_IMAGE}/file", data.upload, streamed=True),

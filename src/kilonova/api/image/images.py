@@ -38,6 +38,12 @@ def show(images: Images, request: Request, image_id: str) -> Reply:
     return Reply(body=_view(images, images.show(request.context, image_id)))
 
 
+def tasks(images: Images, request: Request, image_id: str) -> Reply:
+    """Those that are done to the image: none, as what is asked is done before the answer."""
+    images.show(request.context, image_id)
+    return Reply(body={"tasks": []})
+
+
 def update(images: Images, request: Request, image_id: str) -> Reply:
     changes = patches.parse(request)
     return Reply(body=_view(images, images.update(request.context, image_id, changes)))

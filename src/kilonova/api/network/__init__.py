@@ -1,6 +1,6 @@
 """The Networking API v2.0 (Neutron's), under /networking: its table of URLs.
 
-What is not in this table is not offered and answers 404: address scopes, agents, QoS.
+What is not in this table is not offered and answers 404: address scopes, QoS.
 ``extensions`` says the same to a client that asks first.
 """
 
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from kilonova.api.http import Route, Service
 from kilonova.api.network import (
+    address_groups,
+    agents,
     auto_allocated_topologies,
     availability_zones,
     extensions,
@@ -17,6 +19,7 @@ from kilonova.api.network import (
     quotas,
     resources,
     routers,
+    service_providers,
     tags,
     versions,
 )
@@ -29,7 +32,16 @@ from kilonova.api.network.subnetpools import SUBNETPOOLS
 from kilonova.api.network.subnets import SUBNETS
 from kilonova.network.builtin.service import BuiltinNetwork
 
-TAGGED = (NETWORKS, SUBNETS, SUBNETPOOLS, PORTS, SECURITY_GROUPS, routers.ROUTERS, FLOATING_IPS)
+TAGGED = (
+    NETWORKS,
+    SUBNETS,
+    SUBNETPOOLS,
+    PORTS,
+    SECURITY_GROUPS,
+    address_groups.ADDRESS_GROUPS,
+    routers.ROUTERS,
+    FLOATING_IPS,
+)
 RESOURCES = (*TAGGED, RULES, RBAC_POLICIES)
 _QUOTA = "/v2.0/quotas/{project_id}"
 
@@ -41,8 +53,11 @@ ROUTES = [
     *(route for resource in RESOURCES for route in resources.routes(resource)),
     *(route for resource in TAGGED for route in tags.routes(resource)),
     *routers.ROUTES,
+    *address_groups.ROUTES,
     *port_forwardings.ROUTES,
     *ip_availability.ROUTES,
+    *agents.ROUTES,
+    *service_providers.ROUTES,
     *availability_zones.ROUTES,
     *auto_allocated_topologies.ROUTES,
     Route("GET", "/v2.0/quotas", quotas.index),

@@ -8,6 +8,8 @@ from kilonova.api.http import Reply, Request
 from kilonova.domain.errors import NotFound
 
 _EXTENSIONS = {
+    "address-group": ("Address group", "Addresses that rules of security groups name together"),
+    "agent": ("agent", "What hosts do of what Neutron has agents for, for admins"),
     "allowed-address-pairs": ("Allowed Address Pairs", "Addresses that a port may use beside its own"),
     "auto-allocated-topology": ("Auto Allocated Topology Services", "A network with a way out, on demand"),
     "availability_zone": ("Availability Zone", "The zones of the hosts"),
@@ -48,6 +50,10 @@ _EXTENSIONS = {
     "quota_details": ("Quota details", "What a project uses of its quota"),
     "quotas": ("Quota management support", "Limits for each project"),
     "security-group": ("security-group", "Security groups and their rules"),
+    "security-groups-remote-address-group": (
+        "Remote address group id field for security group rules",
+        "remote_address_group_id",
+    ),
     "security-groups-shared-filtering": ("Security group filtering on the shared field", "shared"),
     "security-groups-normalized-cidr": ("Normalized CIDR field for security group rules", "normalized_cidr"),
     "security-groups-rules-belongs-to-default-sg": (
@@ -61,6 +67,7 @@ _EXTENSIONS = {
     ),
     "router_availability_zone": ("Router Availability Zone", "Routers in the zones that were asked for"),
     "router": ("Neutron L3 Router", "Routers between networks and to the outside, floating IPs"),
+    "service-type": ("Neutron Service Type Management", "Who provides routers"),
     "sorting": ("Sorting support", "sort_key and sort_dir"),
     "standard-attr-description": ("standard-attr-description", "Descriptions"),
     "standard-attr-revisions": ("Resource revision numbers", "Every change counts a revision"),

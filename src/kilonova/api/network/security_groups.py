@@ -70,7 +70,7 @@ def _rule_view(rule: SecurityGroupRule, defaults: set[str]) -> dict[str, Any]:
         "remote_ip_prefix": rule.remote_ip_prefix,
         "normalized_cidr": network_of(rule.remote_ip_prefix),
         "remote_group_id": rule.remote_group_id,
-        "remote_address_group_id": None,
+        "remote_address_group_id": rule.remote_address_group_id,
         "belongs_to_default_sg": rule.security_group_id in defaults,
         "description": rule.description,
         "revision_number": rule.revision_number,

@@ -159,10 +159,14 @@ def initialize_connection(api: VolumeAPI, request: Request, volume_id: str, aske
 
 
 def terminate_connection(api: VolumeAPI, request: Request, volume_id: str, asked: Disconnect) -> Reply:
-    host = None if asked.connector is None else connector_of(asked.connector).host
+    """Conflict, whatever the connector is, for a volume that a server has."""
     with api.db.write() as conn:
         find(conn, request.context, volume_id)
-        for attachment in volume_attachments.of_volume(conn, volume_id):
+        held = volume_attachments.of_volume(conn, volume_id)
+        for attachment in held:
+            refuse_if_used(conn, request.context, attachment)
+        host = None if asked.connector is None else connector_of(asked.connector).host
+        for attachment in held:
             unused = attachment.status in (AttachStatus.RESERVED, AttachStatus.ATTACHING)
             if attachment.server_id is None and unused and host in (None, attachment.host):
                 rules.release(conn, api.parts, attachment.id, request_id=request.request_id)

@@ -30,6 +30,23 @@ def volume(conn: sa.Connection, request: Request, row: Row) -> View:
     return volumes(conn, request, [row])[0]
 
 
+def created(conn: sa.Connection, request: Request, row: Row) -> View:
+    """The answer to POST /volumes: without what extensions of the API add where volumes are shown."""
+    view = volume(conn, request, row)
+    return {name: value for name, value in view.items() if name not in _OF_EXTENSIONS}
+
+
+_OF_EXTENSIONS = frozenset(
+    [
+        "os-vol-host-attr:host",
+        "os-vol-mig-status-attr:migstat",
+        "os-vol-mig-status-attr:name_id",
+        "os-vol-tenant-attr:tenant_id",
+        "volume_image_metadata",
+    ]
+)
+
+
 def volume_summary(request: Request, row: Row) -> View:
     return {"id": row.id, "name": row.name, "links": queries.links(request, "volumes", row.id)}
 

@@ -181,7 +181,7 @@ def create(api: VolumeAPI, request: Request) -> Reply:
             )
         creation.create(conn, api.parts, context, [record])
         row = rules.find(conn, context, volume_id)
-        view = views.volume(conn, request, row)
+        view = views.created(conn, request, row)
     return Reply(202, {"volume": view})
 
 

@@ -98,7 +98,7 @@ def init(address: str, database: str, database_file: TextIO | None, root: Path) 
     files = Files(root)
     here = root == Path("/")
     kept = _kept_password(files)
-    files.install_units(machine.CONTROL)
+    files.install_units(machine.CONTROL + machine.ISCSI)
     files.install_user()
     if here:
         machine.make_user(USER)

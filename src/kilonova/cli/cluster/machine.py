@@ -20,6 +20,8 @@ CONTROL = (
     "kilonova-scheduler.service",
     "kilonova-volume.service",
 )
+ISCSI = ("kilonova-tgt.service",)
+"""Of a control node, for who wants it: it is there and not enabled."""
 COMPUTE = ("kilonova-compute.service",)
 TARGET = "kilonova.target"
 _TIMEOUT = 120.0

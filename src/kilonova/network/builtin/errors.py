@@ -156,6 +156,30 @@ class SecurityGroupRemoteGroupAndRemoteIpPrefix(BadRequest):
     pass
 
 
+class SecurityGroupMultipleRemoteEntites(BadRequest):
+    """Neutron's spelling."""
+
+
+class AgentNotFound(NotFound):
+    pass
+
+
+class AddressGroupNotFound(NotFound):
+    pass
+
+
+class AddressGroupInUse(Conflict):
+    pass
+
+
+class AddressesNotFound(NotFound):
+    pass
+
+
+class AddressesAlreadyExist(BadRequest):
+    pass
+
+
 class InvalidCIDR(BadRequest):
     pass
 

@@ -135,6 +135,26 @@ class SecurityGroupCreate(SecurityGroupUpdate, frozen=True, kw_only=True):
     tenant_id: Project | UnsetType = UNSET
 
 
+Addresses = Annotated[list[Address], Meta(max_length=1000)]
+
+
+class AddressGroupUpdate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    name: Text | UnsetType = UNSET
+    description: Text | UnsetType = UNSET
+
+
+class AddressGroupCreate(AddressGroupUpdate, frozen=True, kw_only=True):
+    addresses: Addresses | UnsetType | None = UNSET
+    project_id: Project | UnsetType = UNSET
+    tenant_id: Project | UnsetType = UNSET
+
+
+class AddressesRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Of add_addresses and remove_addresses."""
+
+    addresses: Addresses
+
+
 class SecurityGroupRuleUpdate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A rule is made and deleted, never another one."""
 

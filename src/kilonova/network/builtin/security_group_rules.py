@@ -23,7 +23,7 @@ from kilonova.domain.security_groups import (
     SecurityGroupRule,
     protocol_number,
 )
-from kilonova.network.builtin import errors, policy, quotas, security_groups
+from kilonova.network.builtin import address_groups, errors, policy, quotas, security_groups
 from kilonova.network.builtin.changes import Change, changed
 from kilonova.network.builtin.requests import SecurityGroupRuleCreate, SecurityGroupRuleUpdate
 from kilonova.store import security_group_rules as store
@@ -52,6 +52,8 @@ def create(
     policy.owner_only(context, "rule:create_security_group_rule", group.project_id)
     if rule.remote_group_id is not None:
         security_groups.kept(conn, policy.scope(context), [rule.remote_group_id])
+    if rule.remote_address_group_id is not None:
+        address_groups.kept(conn, context, rule.remote_address_group_id)
     # It belongs to whom the group belongs to, whoever writes it.
     rule = structs.replace(rule, project_id=group.project_id)
     quotas.check(conn, config, group.project_id, "security_group_rule")
@@ -104,14 +106,16 @@ def filter_of(rule: SecurityGroupRule) -> Filter:
         port_min=rule.port_range_min,
         port_max=rule.port_range_max,
         remote_prefix=None if prefix in ("0.0.0.0/0", "::/0") else prefix,
-        remote_group=rule.remote_group_id,
+        remote_group=rule.remote_group_id or rule.remote_address_group_id,
     )
 
 
 def _rule(body: SecurityGroupRuleCreate) -> SecurityGroupRule:
     """The body as a rule that makes sense; of no project yet."""
-    if body.remote_address_group_id is not None:
-        raise errors.InvalidInput("remote_address_group_id: address groups are not offered")
+    if body.remote_address_group_id is not None and (body.remote_group_id or body.remote_ip_prefix):
+        raise errors.SecurityGroupMultipleRemoteEntites(
+            "Only one of remote_ip_prefix or remote_group_id or remote_address_group_id may be provided."
+        )
     if body.remote_group_id is not None and body.remote_ip_prefix is not None:
         raise errors.SecurityGroupRemoteGroupAndRemoteIpPrefix(
             "Only remote_ip_prefix or remote_group_id may be provided."
@@ -135,6 +139,7 @@ def _rule(body: SecurityGroupRuleCreate) -> SecurityGroupRule:
         port_range_max=body.port_range_max,
         remote_ip_prefix=_prefix(body.remote_ip_prefix, ethertype),
         remote_group_id=body.remote_group_id,
+        remote_address_group_id=body.remote_address_group_id,
         description=body.description or "",
         created_at=made,
         updated_at=made,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import socket
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -23,6 +24,7 @@ from kilonova.cancel import Cancel
 from kilonova.config import Config
 from kilonova.disk_image import qemu_img
 from kilonova.domain.block_devices import AttachedVolume
+from kilonova.domain.diagnostics import Diagnostics
 from kilonova.domain.errors import BadRequest, BuildFailed, KilonovaError, NotFound, Unavailable
 from kilonova.domain.hosts import HostReport
 from kilonova.domain.network import Vif
@@ -33,6 +35,7 @@ from kilonova.virt.libvirt import (
     cached,
     config_drive,
     console,
+    diagnostics,
     disk,
     embed,
     emulator,
@@ -60,6 +63,7 @@ from kilonova.virt.libvirt.xml.domain import domain as domain_xml
 from kilonova.virt.libvirt.xml.volume import VolumeDevice
 
 SOFT_REBOOT_SECONDS = 120.0
+_ACTIVE = (PowerState.RUNNING, PowerState.PAUSED)
 _PRESS_AGAIN_SECONDS = 10.0
 _CACHE_MODES = ("none", "writethrough", "writeback", "directsync", "unsafe")
 _VIRT_TYPES = ("auto", "kvm", "qemu")
@@ -153,6 +157,9 @@ class LibvirtDriver:
             virt_type=self._virt_type,
             disk_available_least=space.free_gb,
         )
+
+    def host_uptime(self) -> str:
+        return host.uptime()
 
     def connector(self) -> HostConnector:
         return self._volumes.connector()
@@ -363,6 +370,11 @@ class LibvirtDriver:
     def mend(self) -> None:
         self._snapshots.thaw_all()
 
+    def diagnostics(self, server_id: str) -> Diagnostics:
+        stats = self._guests.statistics(server_id)
+        document = self._guests.document(server_id) or ""
+        return diagnostics.diagnostics(stats, document, self._virt_type)
+
     def console_output(self, server_id: str, lines: int | None) -> str:
         instance = self._folder.instance(server_id)
         if not instance.path.exists():
@@ -507,8 +519,23 @@ class LibvirtDriver:
     def _came_back(self) -> None:
         """libvirt answers again: whatever happened meanwhile is told now."""
         self._watch.wake_all()
-        for guest in self._settle():
+        found = self._settle()
+        for guest in found:
             self._watch.changed(guest.server_id)
+        self._look_when_found(found)
+
+    def _look_when_found(self, guests: list[Guest]) -> None:
+        """Of a guest that dies before libvirt has found it again there is no event."""
+        active = [guest.server_id for guest in guests if guest.power_state in _ACTIVE]
+
+        def look() -> None:
+            for server_id in active:
+                with suppress(KilonovaError):
+                    self._guests.until_found(server_id)
+                self._watch.changed(server_id)
+
+        if active:
+            threading.Thread(target=look, name="guests-found", daemon=True).start()
 
     def _settle(self) -> list[Guest]:
         """The guests after a (re)connection; a guest that runs awaits its start no more, though a crash

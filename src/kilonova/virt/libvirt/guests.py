@@ -12,7 +12,7 @@ from xml.etree import ElementTree as ET
 import libvirt
 import msgspec
 
-from kilonova.domain.errors import BuildFailed, NotFound
+from kilonova.domain.errors import BuildFailed, Conflict, NotFound
 from kilonova.domain.servers import PowerState
 from kilonova.virt.base import Guest
 from kilonova.virt.libvirt import power
@@ -112,6 +112,14 @@ class Guests:
         domain = self.find(server_id)
         return None if domain is None else self._view(server_id, domain)
 
+    def until_found(self, server_id: str) -> None:
+        """libvirt, which looks for the guest's QEMU when it starts, has it again or knows that there is none:
+        until then it calls a guest running that is dead, and nobody hears of its death."""
+        domain = self.find(server_id)
+        with translated(f"find the QEMU of guest {server_id}"):
+            if domain is not None and domain.isActive():
+                domain.memoryStats()  # waits for its turn with the guest
+
     def define(self, server_id: str, document: str) -> Any:
         with translated(f"define guest {server_id}"):
             return self._connection.get().defineXML(document)
@@ -185,6 +193,15 @@ class Guests:
                 return str(domain.XMLDesc(0))
         except NotFound:
             return None
+
+    def statistics(self, server_id: str) -> dict[str, Any]:
+        """All that libvirt counts of it, by its own names. Conflict if it is off."""
+        domain = self.get(server_id)
+        with translated(f"read the statistics of guest {server_id}"):
+            if not domain.isActive():
+                raise Conflict(f"guest {server_id} is off")
+            ((_, stats),) = self._connection.get().domainListGetStats([domain], 0, 0)
+        return dict(stats)
 
     def attach(self, server_id: str, device: str, what: str) -> None:
         domain = self.get(server_id)

@@ -30,6 +30,11 @@ def links(domain: str) -> dict[str, bool]:
     return {tap: _is_up(nic) for nic in _all(domain) if (tap := _tap(nic)) is not None}
 
 
+def macs(domain: str) -> dict[str, str]:
+    """Tap → MAC, of a domain's document."""
+    return {tap: mac for nic in _all(domain) if (tap := _tap(nic)) and (mac := _mac(nic))}
+
+
 def with_link(nic: ET.Element, up: bool) -> ET.Element:
     for link in nic.findall("link"):
         nic.remove(link)
@@ -45,6 +50,11 @@ def _all(domain: str) -> list[ET.Element]:
 def _tap(nic: ET.Element) -> str | None:
     target = nic.find("target")
     return None if target is None else target.get("dev")
+
+
+def _mac(nic: ET.Element) -> str | None:
+    mac = nic.find("mac")
+    return None if mac is None else mac.get("address")
 
 
 def _is_up(nic: ET.Element) -> bool:

@@ -1,0 +1,87 @@
+"""Queries about address groups."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from kilonova.domain.clock import now
+from kilonova.domain.security_groups import AddressGroup
+from kilonova.store.network_lists import Condition, Listing, Page
+from kilonova.store.schema.security_groups import address_groups as groups
+from kilonova.store.schema.security_groups import security_group_rules as rules
+
+_COLUMNS = ("id", "name", "description", "project_id", "revision_number")
+_listing = Listing(
+    groups, {**{name: groups.c[name] for name in _COLUMNS}, "tenant_id": groups.c.project_id}, {}
+)
+
+
+def visible_to(project_id: str | None) -> Condition:
+    """Its own. None: everything (an admin)."""
+    return sa.true() if project_id is None else groups.c.project_id == project_id
+
+
+def page(
+    conn: sa.Connection, asked: Page, project_id: str | None
+) -> tuple[list[AddressGroup], bool, bool] | None:
+    """Groups, more after, more before; None if the marker is unknown."""
+    found = _listing.page(conn, asked, visible_to(project_id))
+    return None if found is None else ([_group(row) for row in found[0]], found[1], found[2])
+
+
+def get(
+    conn: sa.Connection,
+    group_id: str,
+    project_id: str | None,
+    for_update: bool = False,
+    for_delete: bool = False,
+    to_use: bool = False,
+) -> AddressGroup | None:
+    """The group, if that project sees it.
+
+    ``for_update``: nobody else changes it. ``for_delete``: nor writes a rule about it. ``to_use``: nobody
+    deletes it.
+    """
+    query = sa.select(groups).where(groups.c.id == group_id, visible_to(project_id))
+    if for_update or for_delete or to_use:
+        query = query.with_for_update(read=to_use, key_share=not for_delete)
+    row = conn.execute(query).first()
+    return None if row is None else _group(row)
+
+
+def addresses_of(conn: sa.Connection, group_ids: Collection[str]) -> dict[str, list[str]]:
+    """Group id → its addresses; of one that is not there, none."""
+    found: dict[str, list[str]] = {group_id: [] for group_id in group_ids}
+    if found:
+        query = sa.select(groups.c.id, groups.c.addresses).where(groups.c.id.in_(sorted(found)))
+        found |= {row.id: row.addresses for row in conn.execute(query)}
+    return found
+
+
+def in_use(conn: sa.Connection, group_id: str) -> bool:
+    """Whether a rule is about it."""
+    return bool(conn.scalar(sa.select(sa.exists().where(rules.c.remote_address_group_id == group_id))))
+
+
+def insert(conn: sa.Connection, group: AddressGroup) -> None:
+    conn.execute(sa.insert(groups), msgspec.structs.asdict(group))
+
+
+def update(conn: sa.Connection, group_id: str, changes: Mapping[str, Any]) -> None:
+    conn.execute(
+        sa.update(groups)
+        .where(groups.c.id == group_id)
+        .values(**changes, updated_at=now(), revision_number=groups.c.revision_number + 1)
+    )
+
+
+def delete(conn: sa.Connection, group_id: str) -> None:
+    conn.execute(sa.delete(groups).where(groups.c.id == group_id))
+
+
+def _group(row: sa.Row[Any]) -> AddressGroup:
+    return AddressGroup(**row._mapping)
