@@ -19,7 +19,7 @@ from kilonova.store import volume_attachments
 from kilonova.store import volumes as store
 from kilonova.store.database import Row
 from kilonova.volume.builtin import attachments as rules
-from kilonova.volume.builtin.errors import attachment_not_found, invalid_volume
+from kilonova.volume.builtin.errors import invalid_volume
 from kilonova.volume.builtin.volumes import find
 
 
@@ -110,7 +110,8 @@ def _which(conn: sa.Connection, request: Request, volume_id: str, attachment_id:
     if attachment_id is not None:
         held = [one for one in held if one.id == attachment_id]
         if not held:
-            raise attachment_not_found(attachment_id)
+            rules.find(conn, request.context, attachment_id)
+            raise BadRequest("Invalid input received: Mismatched volume and attachment.")
     if not held:
         raise invalid_volume(f"Volume {volume_id} is not attached.")
     if len(held) > 1:

@@ -59,6 +59,13 @@ def _view(context: RequestContext, row: Row) -> dict[str, Any]:
     return view | {"qos_specs_id": None} if context.is_admin else view
 
 
+def _written(context: RequestContext, row: Row) -> dict[str, Any]:
+    """The answer to who made or changed it: without what only reads show."""
+    view = _view(context, row)
+    view.pop("qos_specs_id", None)
+    return view
+
+
 def index(api: VolumeAPI, request: Request) -> Reply:
     window, context = queries.window(request), request.context
     with api.db.read() as conn:
@@ -117,7 +124,7 @@ def create(api: VolumeAPI, request: Request) -> Reply:
         raise BadRequest("Invalid input received: Volume type name can not be empty.")
     with api.db.write() as conn:
         row = rules.create(conn, asked.name.strip(), asked.description, asked.is_public is not False, specs)
-    return Reply(body={"volume_type": _view(request.context, row)})
+    return Reply(body={"volume_type": _written(request.context, row)})
 
 
 def update(api: VolumeAPI, request: Request, type_id: str) -> Reply:
@@ -131,7 +138,7 @@ def update(api: VolumeAPI, request: Request, type_id: str) -> Reply:
         raise BadRequest("Invalid input received: Volume type name can not be empty.")
     with api.db.write() as conn:
         row = rules.update(conn, request.context, type_id, **values)
-    return Reply(body={"volume_type": _view(request.context, row)})
+    return Reply(body={"volume_type": _written(request.context, row)})
 
 
 def delete(api: VolumeAPI, request: Request, type_id: str) -> Reply:
