@@ -369,9 +369,11 @@ class FakeDriver:
         self._become(spec.server_id, PowerState.RUNNING)
 
     # --- what it holds
-    def take_snapshot(self, server_id: str, cancel: Cancel) -> None:
+    def take_snapshot(self, server_id: str, cancel: Cancel, in_order: bool = False) -> None:
         self._step("take_snapshot", cancel)
         with self._changed:
+            if in_order and self._get(server_id).power_state is PowerState.RUNNING:
+                raise BuildFailed(f"guest {server_id} has no agent that holds its file systems still")
             self._get(server_id)
             self._update(server_id, has_snapshot=True)
 
