@@ -309,6 +309,11 @@ def test_what_a_guest_uses_is_told_while_it_is_on(host: Host, running: BuildSpec
         host.driver.diagnostics(running.server_id)
 
 
+def test_the_host_tells_its_uptime(host: Host) -> None:
+    told = host.driver.host_uptime()
+    assert told == "" or "load average" in told
+
+
 def test_console_of_a_guest_can_be_read(host: Host, running: BuildSpec) -> None:
     assert isinstance(host.driver.console_output(running.server_id, None), str)
     assert host.driver.console_output(running.server_id, 0) == ""

@@ -178,6 +178,7 @@ class Agent:
             "refresh_interfaces": self.refresh_interfaces,
             "get_console_output": self.get_console_output,
             "get_diagnostics": self.get_diagnostics,
+            "get_host_uptime": self.get_host_uptime,
             "network_changed": self._refresher.network_changed,
             "compare": self.compare,
             "cache_images": self._images.cache_images,
@@ -270,6 +271,9 @@ class Agent:
 
     def get_diagnostics(self, message: ServerRef) -> Diagnosed:
         return Diagnosed(diagnostics=self._parts.driver.diagnostics(message.server_id))
+
+    def get_host_uptime(self, _message: Nothing) -> Text:
+        return Text(text=self._parts.driver.host_uptime())
 
     def compare(self, _message: FromHost) -> None:
         """The records differ from what this host reported."""

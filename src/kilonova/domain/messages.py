@@ -5,8 +5,8 @@ conductor   build_instances, perform_action, delete_instance (PerformOperation),
 scheduler   select_destinations, select_for_many
 volume.N    perform (PerformOperation), connect: the managers of that name
 compute.H   build_and_run_instance, perform_action, delete_instance, change_interfaces, change_volumes
-            (Work), get_console_output, get_diagnostics, refresh_interfaces, volumes_changed,
-            network_changed, compare, cache_images
+            (Work), get_console_output, get_diagnostics, get_host_uptime, refresh_interfaces,
+            volumes_changed, network_changed, compare, cache_images
 """
 
 from __future__ import annotations

@@ -14,6 +14,8 @@ from tests.statements import sent
 from kilonova.api.compute.state import ComputeAPI
 from kilonova.config import Config
 from kilonova.domain.clock import now
+from kilonova.domain.hosts import topic
+from kilonova.domain.messages import Nothing, Text
 from kilonova.domain.network import Network
 from kilonova.domain.routers import INTERFACE_OWNER, Router
 from kilonova.network.builtin.changes import Change
@@ -277,12 +279,28 @@ def test_a_hypervisor_that_is_not(admin: Any) -> None:
         assert admin.get(f"/os-hypervisors/{shown}", version=version).status_code == status
 
 
-def test_uptime_is_not_known(admin: Any, add_host: Add) -> None:
+def test_uptime_is_what_the_host_says(admin: Any, add_host: Add, state: ComputeAPI) -> None:
     add_host("one")
     (one,) = admin.get("/os-hypervisors", version="2.87").json["hypervisors"]
-    answer = admin.get(f"/os-hypervisors/{one['id']}/uptime", version="2.87")
+    path = f"/os-hypervisors/{one['id']}"
+    assert admin.get(f"{path}/uptime", version="2.87").status_code == 400
+    assert admin.get(path, version="2.88").json["hypervisor"]["uptime"] is None
+
+    said = " 12:00:00 up 1 day,  0:01,  1 user,  load average: 0.00, 0.01, 0.05"
+
+    def told(_message: Nothing) -> Text:
+        return Text(text=said)
+
+    serving = state.bus.serve(topic("one"), {"get_host_uptime": told})
+    shown = admin.get(f"{path}/uptime", version="2.87").json["hypervisor"]
+    assert shown == one | {"uptime": said}
+    assert admin.get(path, version="2.88").json["hypervisor"]["uptime"] == said
+    said = ""
+    answer = admin.get(f"{path}/uptime", version="2.87")
     assert (answer.status_code, list(answer.json)) == (501, ["notImplemented"])
-    assert admin.get(f"/os-hypervisors/{one['id']}/uptime", version="2.88").status_code == 404
+    assert admin.get(path, version="2.88").json["hypervisor"]["uptime"] is None
+    serving.close()
+    assert admin.get(f"{path}/uptime", version="2.88").status_code == 404
 
 
 def test_statistics_are_of_enabled_hosts(admin: Any, add_host: Add) -> None:

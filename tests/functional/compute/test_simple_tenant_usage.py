@@ -147,6 +147,9 @@ def test_what_no_period_is(member: Caller) -> None:
         "start=2026-01-02T00:00:00&end=2026-01-01T00:00:00",
         "start=yesterday",
         "end=2026-99-99",
+        "end=9999-12-31T23:59:59.999999",
+        "end=9999-12-31T23:59:59-14:00",
+        "start=0001-01-01T00:00:00%2B14:00",
         "start=2026-01-01T00:00:00&start=2026-01-01T00:00:00",
     ):
         assert member.get(f"{PATH}/{PROJECT}?{wrong}").status_code == 400, wrong

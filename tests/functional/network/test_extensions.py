@@ -8,10 +8,20 @@ from typing import Any
 
 import pytest
 
+from kilonova.domain.hosts import Capacity, HostReport
 from kilonova.network.builtin.service import BuiltinNetwork
 from kilonova.store import hosts
 
 from .conftest import ALICE, BOB, Caller
+
+_REPORT = HostReport(
+    hypervisor_hostname="h",
+    hypervisor_type="QEMU",
+    hypervisor_version=1,
+    host_ip="192.0.2.1",
+    total=Capacity(vcpus=1, memory_mb=1, disk_gb=1),
+    follows_network=True,
+)
 
 
 @dataclass(frozen=True)
@@ -43,7 +53,7 @@ def scene(
     public = admin.create("network", name="public", is_default=True, **{"router:external": True})["id"]
     admin.create("subnet", network_id=public, cidr="198.51.100.0/24", enable_dhcp=False)
     with network.db.write() as conn:
-        hosts.seen(conn, "nova-compute", "h", "nova")
+        hosts.report_all(conn, {"h": _REPORT}, "nova", network.config.compute)
     return Scene(alice, bob, admin, net, subnet, public)
 
 
@@ -71,6 +81,23 @@ def _(scene: Scene) -> None:
     assert made["remote_address_group_id"] == group
     found = scene.alice.get("/security-group-rules", remote_address_group_id=group)
     assert [one["id"] for one in found["security_group_rules"]] == [made["id"]]
+
+
+@proves("agent")
+def _(scene: Scene) -> None:
+    listed = scene.admin.get("/agents", host="h")["agents"]
+    assert [one["agent_type"] for one in listed] == [
+        *("Linux bridge agent", "L3 agent", "DHCP agent", "Metadata agent"),
+    ]
+    (layer3,) = scene.admin.get("/agents", agent_type="L3 agent", alive="True")["agents"]
+    assert scene.admin.get(f"/agents/{layer3['id']}")["agent"] == layer3
+
+
+@proves("service-type")
+def _(scene: Scene) -> None:
+    (provider,) = scene.alice.get("/service-providers", service_type="L3_ROUTER_NAT")["service_providers"]
+    assert (provider["name"], provider["default"]) == ("single_node", True)
+    assert scene.alice.get("/service-providers", name="other")["service_providers"] == []
 
 
 @proves("allowed-address-pairs")

@@ -14,7 +14,9 @@ from kilonova.api.compute import links, liveness, queries
 from kilonova.api.compute.policy import require_admin
 from kilonova.api.compute.state import ComputeAPI
 from kilonova.api.http import Reply, Request, Route
-from kilonova.domain.errors import BadRequest, NotFound
+from kilonova.domain.errors import BadRequest, KilonovaError, NotFound
+from kilonova.domain.hosts import topic
+from kilonova.domain.messages import Nothing, Text
 from kilonova.store import host_lists
 from kilonova.store.database import Row
 from kilonova.store.schema.hosts import hosts
@@ -23,6 +25,9 @@ _UUIDS = (2, 53)
 """Since here hosts have UUIDs in place of numbers, and search and servers are query parameters."""
 _NUMBER = re.compile(r"[0-9]{1,15}")
 _PATTERN = re.compile(r"[a-zA-Z0-9._-]{1,255}")
+
+_TIMEOUT = 5.0
+"""Seconds for a host to tell its uptime."""
 
 Servers = dict[str, list[dict[str, str]]]
 
@@ -45,16 +50,34 @@ def show(api: ComputeAPI, request: Request, hypervisor_id: str) -> Reply:
     with api.db.read() as conn:
         row = _get(conn, request, hypervisor_id)
         on_it = host_lists.servers_on(conn, [row.host]) if wanted else None
-    return Reply(body={"hypervisor": _full(api, request, row, on_it)})
+    view = _full(api, request, row, on_it)
+    if request.at_least(2, 88):
+        view["uptime"] = _uptime(api, row) or None
+    return Reply(body={"hypervisor": view})
 
 
 def uptime(api: ComputeAPI, request: Request, hypervisor_id: str) -> Reply:
-    """Until 2.87. Hosts do not tell their uptime: Nova's answer for those that do not."""
+    """Until 2.87. BadRequest if the host does not answer; 501 if it cannot say."""
     require_admin(request.context, "os-hypervisors:uptime")
     with api.db.read() as conn:
-        _get(conn, request, hypervisor_id)
-    message = "The requested functionality is not supported."
-    return Reply(501, {"notImplemented": {"code": 501, "message": message}})
+        row = _get(conn, request, hypervisor_id)
+    told = _uptime(api, row)
+    if told is None:
+        raise BadRequest(f"Compute service of {row.host} is unavailable at this time.")
+    if not told:
+        message = "The requested functionality is not supported."
+        return Reply(501, {"notImplemented": {"code": 501, "message": message}})
+    return Reply(body={"hypervisor": _brief(api, request, row, None) | {"uptime": told}})
+
+
+def _uptime(api: ComputeAPI, row: Row) -> str | None:
+    """What the host says; empty: it cannot. None: it does not answer."""
+    if not liveness.is_up(row, api.config):
+        return None
+    try:
+        return api.bus.call(topic(row.host), "get_host_uptime", Nothing(), Text, timeout=_TIMEOUT).text
+    except KilonovaError:
+        return None
 
 
 def statistics(api: ComputeAPI, request: Request) -> Reply:
@@ -171,7 +194,7 @@ def _full(api: ComputeAPI, request: Request, row: Row, on_them: Servers | None) 
         },
     }
     if request.at_least(2, 88):
-        return view | {"uptime": None}  # not known
+        return view | {"uptime": None}  # lists ask no host
     return view | {
         "cpu_info": row.cpu_info if request.at_least(2, 28) else json.dumps(row.cpu_info),
         "vcpus": row.vcpus,

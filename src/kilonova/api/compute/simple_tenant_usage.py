@@ -68,7 +68,9 @@ def _time(request: Request, name: str, default: float) -> float:
     if not value:
         return default
     try:
-        return clock.parse(value)
+        time = clock.parse(value)
+        iso8601_micro(time)  # what is no year of ours in UTC cannot be shown
+        return time
     except (ValueError, OverflowError) as error:
         raise BadRequest(f"Datetime is in invalid format: {name}={value}") from error
 

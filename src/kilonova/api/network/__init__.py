@@ -1,6 +1,6 @@
 """The Networking API v2.0 (Neutron's), under /networking: its table of URLs.
 
-What is not in this table is not offered and answers 404: address scopes, agents, QoS.
+What is not in this table is not offered and answers 404: address scopes, QoS.
 ``extensions`` says the same to a client that asks first.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 from kilonova.api.http import Route, Service
 from kilonova.api.network import (
     address_groups,
+    agents,
     auto_allocated_topologies,
     availability_zones,
     extensions,
@@ -18,6 +19,7 @@ from kilonova.api.network import (
     quotas,
     resources,
     routers,
+    service_providers,
     tags,
     versions,
 )
@@ -54,6 +56,8 @@ ROUTES = [
     *address_groups.ROUTES,
     *port_forwardings.ROUTES,
     *ip_availability.ROUTES,
+    *agents.ROUTES,
+    *service_providers.ROUTES,
     *availability_zones.ROUTES,
     *auto_allocated_topologies.ROUTES,
     Route("GET", "/v2.0/quotas", quotas.index),

@@ -9,6 +9,7 @@ from kilonova.domain.errors import NotFound
 
 _EXTENSIONS = {
     "address-group": ("Address group", "Addresses that rules of security groups name together"),
+    "agent": ("agent", "What hosts do of what Neutron has agents for, for admins"),
     "allowed-address-pairs": ("Allowed Address Pairs", "Addresses that a port may use beside its own"),
     "auto-allocated-topology": ("Auto Allocated Topology Services", "A network with a way out, on demand"),
     "availability_zone": ("Availability Zone", "The zones of the hosts"),
@@ -66,6 +67,7 @@ _EXTENSIONS = {
     ),
     "router_availability_zone": ("Router Availability Zone", "Routers in the zones that were asked for"),
     "router": ("Neutron L3 Router", "Routers between networks and to the outside, floating IPs"),
+    "service-type": ("Neutron Service Type Management", "Who provides routers"),
     "sorting": ("Sorting support", "sort_key and sort_dir"),
     "standard-attr-description": ("standard-attr-description", "Descriptions"),
     "standard-attr-revisions": ("Resource revision numbers", "Every change counts a revision"),

@@ -160,6 +160,10 @@ class SecurityGroupMultipleRemoteEntites(BadRequest):
     """Neutron's spelling."""
 
 
+class AgentNotFound(NotFound):
+    pass
+
+
 class AddressGroupNotFound(NotFound):
     pass
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,23 @@ def cpu_info(capabilities: str) -> dict[str, Any]:
         "topology": {"cells": 1} | counts,
         "features": sorted(feature.attrib["name"] for feature in cpu.findall("feature")),
     }
+
+
+def uptime() -> str:
+    """What the command says; empty if there is none."""
+    try:
+        said = subprocess.run(
+            ["uptime"],
+            env=os.environ | {"LC_ALL": "C"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return said.stdout.strip()
 
 
 def host_ip() -> str:
