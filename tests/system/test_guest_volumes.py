@@ -384,7 +384,7 @@ def test_another_has_them_too_and_starts_with_more(world: World, inside: Disks) 
         assert inside.read(inside.of(world.volumes[kind]["shared"])).strip() == "shared"
 
 
-def test_its_volume_is_taken_rebuilt_and_shelved(world: World, inside: Disks) -> None:
+def test_its_volume_is_taken_rebuilt_rescued_and_shelved(world: World, inside: Disks) -> None:
     """And others boot from what was taken of it, and from a volume that was there."""
     guest, up, path = world.guest, world.cloud.up, f"{SERVERS}/{world.guest.id}"
     older = {one["id"] for one in world.ask("GET", SNAPSHOTS)["snapshots"]}
@@ -426,17 +426,35 @@ def test_its_volume_is_taken_rebuilt_and_shelved(world: World, inside: Disks) ->
         world.ask("DELETE", f"{SNAPSHOTS}/{one}")
     until(lambda: len(world.ask("GET", SNAPSHOTS)["snapshots"]) == len(older), SOON, "the snapshots to go")
 
-    for body, newest in (({"rebuild": {"imageRef": world.cloud.image}}, "2.93"), ({"shelve": None}, "2.90")):
-        world.ask("POST", f"{path}/action", body, **{"OpenStack-API-Version": f"compute {newest}"})
-        guest.becomes("ACTIVE" if "rebuild" in body else "SHELVED_OFFLOADED", SOON)
-        if "rebuild" in body:
-            guest.awaits_boot()
-            assert guest.run("ls /root/kept 2>&1 | grep -c 'No such'; echo new > /root/new; sync") == "1"
-            assert world.root in world.attached(guest.id)
+    newest = {"OpenStack-API-Version": "compute 2.93"}
+    world.ask("POST", f"{path}/action", {"rebuild": {"imageRef": world.cloud.image}}, **newest)
+    guest.becomes("ACTIVE", SOON)
+    guest.awaits_boot()
+    assert guest.run("ls /root/kept 2>&1 | grep -c 'No such'; echo new > /root/new; sync") == "1"
+    mine = world.attached(guest.id)
+    assert world.root in mine
+
+    rescues = [{"op": "add", "path": "/hw_rescue_bus", "value": "virtio"}]
+    rescues += [{"op": "add", "path": "/hw_rescue_device", "value": "disk"}]
+    patch = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
+    world.ask("PATCH", f"/image/v2/images/{world.cloud.image}", rescues, **patch)
+    guest.act(rescue={"rescue_image_ref": world.cloud.image})
+    guest.becomes("RESCUE", SOON)
+    guest.awaits_boot()
+    assert guest.run("cat /sys/block/vda/serial; echo; ls /sys/block | grep -c vd").split() == [
+        world.root[:20],
+        str(len(mine) + 1),
+    ]
+    guest.act(unrescue=None)
+    guest.becomes("ACTIVE", SOON)
+
+    guest.act(shelve=None)
+    guest.becomes("SHELVED_OFFLOADED", SOON)
     guest.act(unshelve=None)
     guest.becomes("ACTIVE", SOON)
     guest.awaits_boot()
-    assert guest.run("cat /root/new; ls /sys/block | grep -c vd") == f"new\n{len(world.attached(guest.id))}"
+    assert guest.run("cat /root/new; ls /sys/block | grep -c vd") == f"new\n{len(mine)}"
+    assert world.attached(guest.id) == mine
 
 
 def booting(source: str, of: str, **more: Any) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from kilonova.domain.metadata import (
     EC2_VERSIONS,
@@ -21,7 +22,7 @@ from kilonova.domain.metadata import (
     openstack_files,
     sets_password,
 )
-from kilonova.domain.network import HostRoute, Vif, VifAddress, VifSubnet
+from kilonova.domain.network import HostRoute, PlugKind, Vif, VifAddress, VifSubnet
 from kilonova.domain.servers import BuildSpec, Flavor, GuestMetadata, ImageRef, guest_metadata
 
 SUBNET = VifSubnet(
@@ -159,6 +160,7 @@ def test_listings() -> None:
     assert text("/latest/meta-data/").split("\n") == [
         "ami-id",
         "ami-launch-index",
+        "ami-manifest-path",
         "block-device-mapping/",
         "hostname",
         "instance-action",
@@ -281,8 +283,18 @@ def test_config_drive() -> None:
     assert not any("user" in path for path in config_drive_files(BARE))
 
 
+@pytest.mark.parametrize(("plug", "kind"), [("bridge", "bridge"), ("ovs", "ovs"), ("ovs-hybrid", "ovs")])
+def test_a_link_has_the_type_of_its_plug(plug: PlugKind, kind: str) -> None:
+    """Of the host that tells it; on the config drive too."""
+    told = structs.replace(GUEST, vifs=[VIF], plug=plug)
+    served = lookup(told, "/openstack/latest/network_data.json")
+    assert served is not None
+    assert [link["type"] for link in json.loads(served)["links"]] == [kind]
+    assert config_drive_files(told)["openstack/latest/network_data.json"] == served
+
+
 def test_network_data_with_dhcp() -> None:
-    assert network_data([VIF]) == {
+    assert network_data([VIF], "bridge") == {
         "links": [
             {
                 "id": "tap0f1e2d3c-4b",
@@ -302,7 +314,7 @@ def test_network_data_without_dhcp_says_all() -> None:
         SUBNET, enable_dhcp=False, host_routes=[HostRoute(destination="10.9.0.0/16", nexthop="10.0.0.9")]
     )
     vif = msgspec.structs.replace(VIF, addresses=[VifAddress(ip="10.0.0.5", subnet=subnet)])
-    (told,) = network_data([vif])["networks"]
+    (told,) = network_data([vif], "bridge")["networks"]
     assert told == {
         "id": "network0",
         "link": "tap0f1e2d3c-4b",
@@ -320,7 +332,7 @@ def test_network_data_without_dhcp_says_all() -> None:
 
 def test_two_addresses_of_a_subnet_are_one_network() -> None:
     vif = msgspec.structs.replace(VIF, addresses=[*VIF.addresses, VifAddress(ip="10.0.0.6", subnet=SUBNET)])
-    assert len(network_data([vif])["networks"]) == 1
+    assert len(network_data([vif], "bridge")["networks"]) == 1
 
 
 @pytest.mark.parametrize(
@@ -373,7 +385,7 @@ def test_network_data_of_ipv6_says_the_mode_and_the_address(mode: str | None, ki
         ipv6_address_mode=mode,
     )
     vif = msgspec.structs.replace(VIF, addresses=[VifAddress(ip="2001:db8::5", subnet=subnet)])
-    (told,) = network_data([vif])["networks"]
+    (told,) = network_data([vif], "bridge")["networks"]
     assert told == {
         "id": "network0",
         "link": "tap0f1e2d3c-4b",

@@ -30,6 +30,7 @@ class Domain:
     def __init__(self) -> None:
         self.on = True
         self.held = False
+        self.connected = True
         self.job = False
         self.fails: dict[str, list[KilonovaError]] = {}
         self.ended: list[str] = []
@@ -49,7 +50,8 @@ class Domain:
         return View(guest=Guest(server_id=server_id, power_state=state), passing=False)
 
     def document(self, _server_id: str) -> str:
-        channel = "<target type='virtio' name='org.qemu.guest_agent.0' state='connected'/>"
+        state = "connected" if self.connected else "disconnected"
+        channel = f"<target type='virtio' name='org.qemu.guest_agent.0' state='{state}'/>"
         disk = f"<disk><source file='{DISK}'/><target dev='vda'/></disk>"
         return f"<domain><devices>{disk}<channel>{channel}</channel></devices></domain>"
 
@@ -130,6 +132,21 @@ def test_who_looks_for_what_was_left_held_leaves_it_alone(
     snapshots.take(SERVER, Cancel())
     assert not domain.held
     assert not folder.instance(SERVER).frozen.exists()
+
+
+@pytest.mark.parametrize("connected", [True, False])
+def test_what_must_be_in_order_is_or_is_not_taken(
+    snapshots: Snapshots, domain: Domain, folder: Folder, connected: bool
+) -> None:
+    snapshots.take(SERVER, Cancel(), in_order=True)
+    snapshots.drop(SERVER)
+    domain.connected = connected
+    domain.fails = {"freeze": [Timeout("no answer")]}
+    with pytest.raises(BuildFailed):
+        snapshots.take(SERVER, Cancel(), in_order=True)
+    assert not domain.held
+    assert not domain.job
+    assert not folder.instance(SERVER).snapshot.exists()
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,8 @@ def config_drive(
     if devices:
         metadata = with_disks(metadata, devices)
     own = vendor_data.static(parts.config.api), vendor_data.dynamic(parts.config.api, metadata)
-    return structs.replace(metadata, vendor_data=own[0], vendor_data_dynamic=own[1])
+    plug = parts.network.plug_kind
+    return structs.replace(metadata, vendor_data=own[0], vendor_data_dynamic=own[1], plug=plug)
 
 
 def _plug_vifs(parts: Parts, spec: BuildSpec, vifs: list[Vif], journal: Journal) -> None:

@@ -31,7 +31,8 @@ def whose(parts: Parts, network_id: str, address: str) -> GuestMetadata | None:
                 told = parts.ask("guest_metadata", query, GuestMetadata)
             except NotFound:
                 return None
-            return structs.replace(told, vendor_data=vendor_data.static(parts.config.api))
+            static = vendor_data.static(parts.config.api)
+            return structs.replace(told, vendor_data=static, plug=parts.network.plug_kind)
     return None
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from kilonova.domain.network import Vif, VifAddress
+from kilonova.domain.network import PlugKind, Vif, VifAddress, binding_of
 from kilonova.domain.servers import GuestMetadata, TaggedDisk
 
 FOLSOM, GRIZZLY, HAVANA, LIBERTY = "2012-08-10", "2013-04-04", "2013-10-17", "2015-10-15"
@@ -80,7 +80,7 @@ def openstack_files(
     if at >= HAVANA:
         files["vendor_data.json"] = _json(metadata.vendor_data)
     if at >= LIBERTY:
-        files["network_data.json"] = _json(network_data(metadata.vifs))
+        files["network_data.json"] = _json(network_data(metadata.vifs, metadata.plug))
     if at >= NEWTON_TWO:
         files["vendor_data2.json"] = _json(metadata.vendor_data_dynamic | {"static": metadata.vendor_data})
     return files
@@ -177,8 +177,12 @@ def _hostname(metadata: GuestMetadata, dhcp_domain: str) -> str:
     return f"{metadata.hostname}.{dhcp_domain}"
 
 
-def network_data(vifs: list[Vif]) -> Tree:
-    """network_data.json: links, the networks on them, and services that hold for all of them."""
+def network_data(vifs: list[Vif], plug: PlugKind) -> Tree:
+    """network_data.json: links, the networks on them, and services that hold for all of them.
+
+    A link's type is what Neutron calls the plug: ``bridge``, or ``ovs``, with a bridge before the switch too.
+    """
+    kind = binding_of(plug, "")[0]
     networks: list[Tree] = []
     servers: list[str] = []
     for vif in vifs:
@@ -190,7 +194,7 @@ def network_data(vifs: list[Vif]) -> Tree:
             {
                 "id": vif.tap,
                 "vif_id": vif.port_id,
-                "type": "bridge",
+                "type": kind,
                 "mtu": vif.mtu,
                 "ethernet_mac_address": vif.mac,
             }
@@ -241,6 +245,8 @@ def ec2_tree(metadata: GuestMetadata, version: str, dhcp_domain: str = "novaloca
     hostname = _hostname(metadata, dhcp_domain)
     data: Tree = {
         "ami-launch-index": metadata.launch_index,
+        # What Amazon says of an image that has none; Nova says FIXME.
+        "ami-manifest-path": "(unknown)",
         "hostname": hostname,
         # Amazon's form: i- and 17 hexadecimal digits.
         "instance-id": f"i-{metadata.server_id.replace('-', '')[:17]}",

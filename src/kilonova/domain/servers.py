@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from kilonova.domain.network import Vif
+from kilonova.domain.network import PlugKind, Vif
 
 
 class VmState(StrEnum):
@@ -218,6 +218,8 @@ class GuestMetadata(msgspec.Struct, frozen=True, kw_only=True):
     """What the operator tells all guests."""
     vendor_data_dynamic: dict[str, Any] = {}
     """What the operator's services say of this one."""
+    plug: PlugKind = "bridge"
+    """How its host joins it to its networks: the host says so itself."""
 
     @property
     def user_data_text(self) -> str | None:

@@ -197,9 +197,10 @@ class Driver(Protocol):
         """Running from its own disk again; the other one is gone."""
 
     # What it holds, for an image.
-    def take_snapshot(self, server_id: str, cancel: Cancel) -> None:
+    def take_snapshot(self, server_id: str, cancel: Cancel, in_order: bool = False) -> None:
         """All that is on its system disk at one moment, kept beside it; what was kept before is gone. A guest
-        that runs goes on; if it has an agent, its file systems are in order then. BuildFailed."""
+        that runs goes on; if it has an agent, its file systems are in order then. BuildFailed, also where
+        they must be ``in_order`` and cannot."""
 
     def open_snapshot(self, server_id: str) -> BinaryIO:
         """What was taken, as a qcow2 that needs no other file. NotFound if nothing is kept."""

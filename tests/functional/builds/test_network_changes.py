@@ -236,3 +236,22 @@ def test_who_does_not_follow_is_not_told(cloud: Cloud) -> None:
     allow(cloud, default_of(cloud), protocol="icmp")
     announcer.close()
     assert told == []
+
+
+def inject(cloud: Cloud, server_id: str) -> int:
+    path = f"/compute/v2.1/servers/{server_id}/action"
+    return int(cloud.ask("POST", path, {"injectNetworkInfo": None}, caller="admin")[0])
+
+
+def test_an_admin_has_a_guests_nics_set_right(cloud: Cloud) -> None:
+    server_id = cloud.active(cloud.make_network())
+    driver = cloud.hosts["h1"].driver
+    (tap,) = driver.interfaces(server_id)
+    driver.set_link(server_id, tap, False)
+    assert cloud.act(server_id, "injectNetworkInfo") == 403
+    assert inject(cloud, server_id) == 202
+    until(lambda: driver.interfaces(server_id)[tap], 5, "the link to be up again")
+    assert cloud.actions(server_id)[-1]["action"] == "injectNetworkInfo"
+    assert cloud.act(server_id, "shelve") == 202
+    cloud.settled(server_id)
+    assert inject(cloud, server_id) == 409

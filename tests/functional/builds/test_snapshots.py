@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import pytest
 from tests.functional.builds.cloud import PATIENCE, Cloud
+from tests.functional.builds.test_server_volumes import ADMIN
 from tests.running import until
 
 from kilonova.domain.errors import BuildFailed, Unavailable
@@ -63,6 +65,8 @@ def test_an_image_of_a_server(cloud: Cloud, before: str | None) -> None:
     done = cloud.actions(server_id)[-1]
     assert done["action"] == "createImage"
     assert [event["event"] for event in done["events"]] == ["take_snapshot", "upload_image", "drop_snapshot"]
+    notes = cloud.sql("SELECT message FROM steps WHERE name = 'upload_image'")
+    assert [note.partition(":")[0] for (note,) in notes] == ["copy"], "no store makes an image of a disk"
     is_clean(cloud, server_id)
 
 
@@ -92,6 +96,23 @@ def test_a_snapshot_that_fails_leaves_the_server_and_no_image(cloud: Cloud) -> N
     event = cloud.actions(server_id)[-1]["events"][0]
     assert (event["event"], event["result"]) == ("take_snapshot", "Error")
     is_clean(cloud, server_id)
+
+
+def test_what_must_be_in_order_is_not_taken_of_a_guest_without_an_agent(cloud: Cloud) -> None:
+    """``os_require_quiesce`` of its image; a server that is off has nothing left to write."""
+    body = {"name": "i", "disk_format": "raw", "container_format": "bare", "os_require_quiesce": "yes"}
+    image = cloud.ask("POST", "/image/v2/images", body)[1]["id"]
+    cloud.images.upload(ADMIN, image, io.BytesIO(bytes(512)))
+    server_id = cloud.active(imageRef=image)
+    image_id = snapshot(cloud, server_id)
+    assert cloud.settled(server_id)["status"] == "ACTIVE"
+    assert cloud.image(image_id) is None
+    is_clean(cloud, server_id)
+    assert cloud.act(server_id, "os-stop") == 202
+    cloud.settled(server_id)
+    image_id = snapshot(cloud, server_id)
+    cloud.settled(server_id)
+    assert cloud.image(image_id)["status"] == "active"
 
 
 def test_an_image_service_that_is_away_is_waited_for(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:

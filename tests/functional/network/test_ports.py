@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from kilonova.domain.context import RequestContext
 from kilonova.domain.dhcp_options import DhcpOption
+from kilonova.domain.errors import Forbidden
 from kilonova.domain.hosts import Capacity, HostReport
 from kilonova.domain.network import PlugKind
 from kilonova.domain.servers import RequestedNetwork
@@ -373,3 +375,27 @@ def test_the_host_of_a_nic_is_told_of_its_dhcp_options(
     (now,) = network.vifs(["server"])["server"]
     assert now.extra_dhcp_opts == [DhcpOption(opt_name="mtu", opt_value="1400")]
     assert now.wiring != vif.wiring
+
+
+def test_a_port_on_an_external_network(
+    alice: Caller, reader: Caller, admin: Caller, network: BuiltinNetwork
+) -> None:
+    """Whom it leads outside may have ports there, as in Neutron, but choose nothing there."""
+    public = admin.create("network", **{"router:external": True})["id"]
+    subnet = admin.create("subnet", network_id=public, cidr="198.51.100.0/24", enable_dhcp=False)["id"]
+    port = alice.create("port", network_id=public)
+    assert port["fixed_ips"] == [{"subnet_id": subnet, "ip_address": "198.51.100.2"}]
+    denied = (403, "PolicyNotAuthorized")
+    for fixed in ({"subnet_id": subnet}, {"ip_address": "198.51.100.9"}):
+        assert alice.refused_create("port", network_id=public, fixed_ips=[fixed]) == denied
+    assert alice.refused_create("port", network_id=public, mac_address="fa:16:3e:00:00:09") == denied
+    assert alice.refused_create("port", network_id=public, port_security_enabled=False) == denied
+    assert reader.refused_create("port", network_id=public) == denied
+    asked = [RequestedNetwork(port_id=port["id"])]
+    with pytest.raises(Forbidden, match="external network"):
+        network.validate(RequestContext(request_id="r", user_id="u", project_id=ALICE), asked, 1)
+    admin.create("port", network_id=public, fixed_ips=[{"ip_address": "198.51.100.9"}])
+    assert admin.refused("DELETE", f"/networks/{public}") == (409, "NetworkInUse")
+    alice.delete("port", port["id"])
+    admin.update("network", public, shared=True)
+    alice.create("port", network_id=public, fixed_ips=[{"subnet_id": subnet}])

@@ -141,6 +141,7 @@ ACTIONS: Mapping[str, Perform] = {
     "lock": server_lock.lock,
     "unlock": server_lock.unlock,
     "os-resetState": server_admin.reset_state,
+    "injectNetworkInfo": server_admin.inject_network_info,
     "addSecurityGroup": server_security_groups.add,
     "removeSecurityGroup": server_security_groups.remove,
 }
@@ -151,7 +152,6 @@ _ELSEWHERE: dict[str, Any] = {
             "changePassword",
             "confirmResize",
             "evacuate",
-            "injectNetworkInfo",
             "migrate",
             "os-migrateLive",
             "resize",

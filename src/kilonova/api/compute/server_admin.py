@@ -1,7 +1,8 @@
-"""os-resetState: an admin says what state a server is in. Its host is not asked."""
+"""What admins do to a server's records and NICs: os-resetState, which asks no host, and injectNetworkInfo."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 import msgspec
@@ -21,7 +22,9 @@ from kilonova.domain.actions import (
 from kilonova.domain.errors import Conflict
 from kilonova.domain.servers import VmState
 from kilonova.engine import accept
+from kilonova.engine.interfaces import look_again
 from kilonova.store import operations, servers
+from kilonova.store.database import after_commit
 
 _OF_DEVICES = {ATTACH_INTERFACE, DETACH_INTERFACE, ATTACH_VOLUME, DETACH_VOLUME, SWAP_VOLUME}
 _NOT_TO_BE_LEFT = frozenset({"build", "delete", "unshelve", *_OF_DEVICES})
@@ -47,4 +50,17 @@ def reset_state(api: ComputeAPI, request: Request, server_id: str, value: msgspe
         accept.supersede(conn, server_id, "The state of the server was reset")
         servers.change(conn, server_id, vm_state=state, task_state=None)
         accept.record(conn, request.context, server, "resetState")
+    return Reply(202)
+
+
+def inject_network_info(api: ComputeAPI, request: Request, server_id: str, _value: msgspec.Raw) -> Reply:
+    """The host compares the guest's NICs with the record now, and sets them right. Conflict: on none."""
+    rule = "os-admin-actions:inject_network_info"
+    with api.db.write() as conn:
+        server = find(conn, request.context, server_id, rule, for_update=True)
+        policy.require_admin(request.context, rule)
+        if server.host is None:
+            raise Conflict(f"Instance {server_id} is not ready")
+        accept.record(conn, request.context, server, "injectNetworkInfo")
+        after_commit(conn, partial(look_again, api.bus, server.host, server_id))
     return Reply(202)

@@ -83,8 +83,8 @@ def new_port(network: Network, **values: Any) -> Port:
 def create(conn: sa.Connection, config: Config, context: RequestContext, body: PortCreate) -> Port:
     project_id = policy.project_of_new(context, body.project_id, body.tenant_id, "rule:create_port")
     network = networks.find(conn, context, body.network_id, to_use=True)
-    if network.external:
-        policy.owner_only(context, "rule:create_port", network.project_id)
+    if body.fixed_ips is not UNSET and network.external and not _is_shared(conn, context, network):
+        policy.owner_only(context, "rule:create_port:fixed_ips", network.project_id)
     values = _values(body)
     exact = {"fixed_ips"} if _exact(body) else set()
     _check_rights(context, network, set(values) | exact, "create_port")
@@ -221,6 +221,11 @@ def _check_rights(context: RequestContext, network: Network, names: set[str], ru
         policy.admin_only(context, f"rule:{rule}:binding:{name}")
     for name in sorted(names & _NETWORK_OWNERS):
         policy.owner_only(context, f"rule:{rule}:{name}", network.project_id)
+
+
+def _is_shared(conn: sa.Connection, context: RequestContext, network: Network) -> bool:
+    """With the asker: its subnets are the asker's to choose from, as if they were its own."""
+    return network.id in network_store.shared(conn, [network.id], policy.scope(context))
 
 
 def _check_untouched(port: Port, names: set[str]) -> None:

@@ -350,13 +350,13 @@ class LibvirtDriver:
         self._let_run(spec.server_id)
 
     # --- what it holds
-    def take_snapshot(self, server_id: str, cancel: Cancel) -> None:
+    def take_snapshot(self, server_id: str, cancel: Cancel, in_order: bool = False) -> None:
         self._snapshots.drop(server_id)
         source = self._disks.find(server_id, Name.SYSTEM)
         if isinstance(source, FileSource):
             needed = qemu_img.data_bytes(source.path, source.format, cancel)
             self._images.make_room(needed, "what is on the server's disk")
-        self._snapshots.take(server_id, cancel)
+        self._snapshots.take(server_id, cancel, in_order)
 
     def open_snapshot(self, server_id: str) -> BinaryIO:
         try:

@@ -54,7 +54,7 @@ _NO_MATTER = {
     *("os_distro", "os_version", "os_type", "os_admin_user", "os_hidden", "os_hash_algo", "os_hash_value"),
     *("img_owner_id", "img_version", "img_root_device_name"),
     "hw_qemu_guest_agent",  # its channel is always there, and silent if nobody listens
-    # for what is no part of a build: rescue, snapshots
+    # for what is no part of a build: rescue; snapshots (compute/snapshot.py)
     *("hw_rescue_bus", "hw_rescue_device", "os_require_quiesce"),
     # for hypervisors and agents of others
     *("hw_auto_disk_config", "hw_device_id", "hw_disk_type", "img_bittorrent", "img_cache_in_nova"),

@@ -44,7 +44,8 @@ class Snapshots:
         self._busy: set[str] = set()
         """Held still or thawed by somebody now."""
 
-    def take(self, server_id: str, cancel: Cancel) -> None:
+    def take(self, server_id: str, cancel: Cancel, in_order: bool = False) -> None:
+        """``in_order``: BuildFailed if the guest is on and its file systems cannot be held still."""
         self._guests.get(server_id)
         source = self._disks.find(server_id, Name.SYSTEM)
         if source is None:
@@ -56,7 +57,7 @@ class Snapshots:
             self._disks.flatten(source, target, cancel)
             return
         part = _part(target)
-        with self.still(server_id):
+        with self.still(server_id, in_order):
             held = self._disks.hold(server_id)
             if held is None:
                 self._begin(server_id, source, part)
@@ -126,9 +127,12 @@ class Snapshots:
         self._guests.begin_backup(server_id, to_text(_job(name, target)))
 
     @contextmanager
-    def still(self, server_id: str) -> Iterator[None]:
-        """In the block the guest's file systems have nothing left to write, if its agent answers."""
+    def still(self, server_id: str, in_order: bool = False) -> Iterator[None]:
+        """In the block the guest's file systems have nothing left to write, if its agent answers. BuildFailed
+        if it does not, where they must be ``in_order``."""
         if not serial.agent_answers(self._guests.document(server_id) or ""):
+            if in_order:
+                raise BuildFailed(f"guest {server_id} has no agent that holds its file systems still")
             yield
             return
         with self._changed:
@@ -137,7 +141,7 @@ class Snapshots:
         try:
             self._folder.instance(server_id).frozen.touch()
             try:
-                self._freeze(server_id)
+                self._freeze(server_id, in_order)
                 yield
             finally:
                 self.thaw(server_id)
@@ -149,11 +153,13 @@ class Snapshots:
             self._busy.discard(server_id)
             self._changed.notify_all()
 
-    def _freeze(self, server_id: str) -> None:
-        """As Nova does without ``os_require_quiesce``: if the agent cannot, the disk is taken as it is."""
+    def _freeze(self, server_id: str, in_order: bool) -> None:
+        """As Nova does: if the agent cannot, the disk is taken as it is, unless it must be ``in_order``."""
         try:
             self._guests.freeze(server_id)
         except KilonovaError as error:
+            if in_order:
+                raise BuildFailed(error.message) from error
             _log.warning("not_frozen", server=server_id, reason=error.message)
 
     def _await(self, server_id: str, cancel: Cancel) -> None:
