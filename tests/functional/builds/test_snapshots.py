@@ -66,7 +66,7 @@ def test_an_image_of_a_server(cloud: Cloud, before: str | None) -> None:
     assert done["action"] == "createImage"
     assert [event["event"] for event in done["events"]] == ["take_snapshot", "upload_image", "drop_snapshot"]
     notes = cloud.sql("SELECT message FROM steps WHERE name = 'upload_image'")
-    assert [note.partition(":")[0] for (note,) in notes] == ["copy"], "no store makes an image of it itself"
+    assert [note.partition(":")[0] for (note,) in notes] == ["copy"], "no store makes an image of a disk"
     is_clean(cloud, server_id)
 
 
