@@ -61,6 +61,9 @@ class Device(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     volume_type = cast("str | None", None)
 
     def __post_init__(self) -> None:
+        for field in ("image_id", "volume_id", "snapshot_id"):
+            if (value := getattr(self, field)) is not None:
+                fields.uuid(field, value)
         self.delete_on_termination = fields.truth("delete_on_termination", self.delete_on_termination)
         if self.volume_size is not None and self.volume_size != "":
             self.volume_size = fields.integer("volume_size", self.volume_size, 1)

@@ -231,6 +231,9 @@ def test_disks_as_the_client_describes_them(create: Any) -> None:
         [ROOT | {"boot_index": "x"}],
         [ROOT | {"volume_size": -1}],
         [ROOT | {"device_name": "/dev/vd a"}],
+        [ROOT | {"image_id": "x"}],
+        [ROOT | {"volume_id": "x"}],
+        [ROOT | {"snapshot_id": ""}],
     ],
 )
 def test_other_disks_are_refused(member: Any, request_body: Any, devices: Any) -> None:
