@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.running import until
 
-from crash.cluster import NOT_NOW, Cluster
+from crash.cluster import NOT_NOW, OTHER_VOLUMES, Cluster
 from crash.scenarios import (
     Options,
     Scenario,
@@ -108,6 +108,14 @@ def _reimage(cluster: Cluster, name: str) -> None:
     _act("os-reimage", image_id=cluster.image_id)(cluster, name)
 
 
+def _migrate(cluster: Cluster, name: str) -> None:
+    """To the other of the two backends."""
+    with cluster.database() as db:
+        (host,) = db.execute(f"SELECT host FROM volumes WHERE name = '{name}'").fetchone()
+    there = "box@file" if "@other" in host else "box@other"
+    _act("os-migrate_volume", host=there)(cluster, name)
+
+
 def _other(name: str) -> str:
     """What the one of that name is made of, or what is made of it."""
     return f"{name}-other"
@@ -155,7 +163,8 @@ def _loses(of: Callable[[str], str], *before: Way) -> Way:
         for way in before:
             way(cluster, name)
         volume = _id(cluster, of(name))
-        (cluster.state / "volumes" / f"volume-{volume}").unlink()
+        for folder in ("volumes", OTHER_VOLUMES):
+            (cluster.state / folder / f"volume-{volume}").unlink(missing_ok=True)
         cluster.lost.add(volume)
 
     return prepare
@@ -181,6 +190,9 @@ def _goes_on(cluster: Cluster, name: str) -> None:
     cluster.services["volume-1"].send(signal.SIGCONT)
 
 
+_TWO_BACKENDS: dict[str, Options] = {
+    "volume": {"volume.backends.other": {"driver": "file", "shared": True, "path": OTHER_VOLUMES}}
+}
 _NO_TIME: dict[str, Options] = {"api": {"volume": {"operation_timeout": 2.0}}}
 
 
@@ -391,6 +403,8 @@ VOLUME_SCENARIOS = [
     ),
     _of_volume("volume-revert", "available", _revert, _with_snapshot),
     _of_volume("volume-reimage", "available", _reimage, _there),
+    _of_volume("volume-migrate", "available", _migrate, _there, options=_TWO_BACKENDS),
+    _of_volume("volume-migrate-fails", "available", _migrate, _loses(_itself, _there), options=_TWO_BACKENDS),
     _of_volume("volume-create-fails", "error", _create_of_volume, _loses(_other, _other_there)),
     _of_volume(
         "volume-extend-fails",

@@ -47,6 +47,10 @@ class OpenVSwitch:
         self._begin("ovs-vswitchd")
         return self
 
+    @property
+    def runs(self) -> bool:
+        return bool(self._running)
+
     def kill(self) -> None:
         """Both daemons, as a crash ends them."""
         for name in list(self._running):

@@ -243,7 +243,7 @@ class Up(Client):
 VOLUME_CHECKS = [
     """SELECT 'volume ' || id || ' is ' || status FROM volumes WHERE status IN
        ('creating', 'downloading', 'extending', 'uploading', 'reverting', 'deleting',
-        'attaching', 'detaching')""",
+        'attaching', 'detaching', 'retyping', 'maintenance')""",
     """SELECT 'volume in error without a message ' || id FROM volumes
        WHERE status LIKE 'error%' AND message IS NULL""",
     """SELECT 'volume ' || v.id || ' is ' || status || ' and nobody has it' FROM volumes v

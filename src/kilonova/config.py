@@ -324,7 +324,8 @@ class VolumeBackend(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     path: str = ""
     """Of ``file`` and ``iscsi``: the folder; empty: ``volumes`` in the state folder."""
     shared: bool = False
-    """Of ``file``: the folder is the same one on every host."""
+    """Of ``file``: the folder is the same one, under the same path, on every host and for every manager of
+    that name. Else the volumes are for servers of the manager's own machine."""
     rbd_pool: str = "volumes"
     rbd_user: str = "cinder"
     rbd_ceph_conf: str = "/etc/ceph/ceph.conf"

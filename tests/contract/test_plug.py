@@ -381,6 +381,7 @@ def damages(lab: PlugLab, vif: Vif) -> list[list[str]]:
         [*vsctl, "del-port", port],
         [*vsctl, "del-port", names.gate(vif.network_id)],
         [*vsctl, "set", "Port", port, "tag=77"],
+        [*vsctl, "set", "Port", names.gate(vif.network_id), "tag=77"],
         [*vsctl, "remove", "Interface", port, "external_ids", "iface-id"],
         [*vsctl, "del-br", "br-int"],
     ]

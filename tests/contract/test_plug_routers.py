@@ -193,7 +193,7 @@ def test_what_is_missing_is_mended(switched: Joined) -> None:
     ]
     for damage in damages:
         run(*damage)
-        assert switched.wrong() or {"tag=77", "tag=[]"} & {*damage}
+        assert switched.wrong(), damage
         assert eventually(host.repair), damage
         eventually(lambda: host.repair() == [])
         assert switch.ports() == healthy

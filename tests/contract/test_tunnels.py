@@ -249,6 +249,14 @@ def test_a_network_on_two_hosts(hosts: list[FarHost]) -> None:
         check_repair(one, two, a, b, wire)
         two.call(unplug, b)
         assert two.call(devices) == []
+        two.call(plug, b)
+        join(hosts)
+        two.call(lease, b)
+        assert one.call(pings, a, b.addresses[0].ip)
+        two.die()
+        assert not one.call(pings, a, b.addresses[0].ip)
+        got = one.call(lease, a)
+        assert (got["ip"], got["metadata"]) == (a.addresses[0].ip, "404"), "its own host's, as before"
         one.call(learn, NET, VNI, [])
         assert one.call(devices) == []
     assert {vni for vni, _ in wire.frames} == {VNI, OTHER_VNI}
@@ -480,7 +488,8 @@ def test_no_guest_speaks_vxlan_with_the_address_of_its_host() -> None:
 
 
 # --- kill -9
-@pytest.mark.parametrize(("kind", "verb"), [("bridge", "join"), ("bridge", "part"), ("ovs-hybrid", "join")])
+@pytest.mark.parametrize("verb", ["join", "part"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_killed_between_any_two_acts_of_a_tunnel(kind: PlugKind, verb: str) -> None:
     with host_with(kind) as (folder, switch):
         plain = subnet(gateway=False, enable_dhcp=False)

@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,10 @@ from tests.volume_backends import HOST, OTHER, Images, Place, guest, opened, qem
 from tests.volume_store import MemoryBackend
 
 from kilonova.cancel import Cancel
+from kilonova.cli.parts.volumes import open_places
+from kilonova.config import Config, Volume, VolumeBackend
 from kilonova.domain.errors import BadRequest, Conflict, StaleEpoch, Unavailable, VolumeFailed
+from kilonova.domain.machine import this_machine
 from kilonova.domain.servers import ImageLocation, ImageRef
 from kilonova.domain.volumes import (
     Blank,
@@ -700,6 +703,32 @@ def test_a_guest_that_begins_while_its_volume_is_copied_spoils_the_copy(
     with pytest.raises(VolumeFailed, match="began to write"):
         iscsi.backend.ensure_snapshot(volume_id, snapshot, GO_ON)
     assert snapshot not in iscsi.backend.snapshots()
+
+
+# --- files that one machine has, or all
+def test_files_of_one_machine_are_shown_to_its_hosts_alone(tmp_path: Path) -> None:
+    """Which it is, the configuration says."""
+    far, near = (msgspec.structs.replace(HOST, machine=where) for where in ("far", this_machine()))
+    path = str(tmp_path / "volumes")
+    backends = {
+        "own": VolumeBackend(driver="file", path=path),
+        "all": VolumeBackend(driver="file", path=path, shared=True),
+    }
+    config = Config(volume=Volume(backends=backends))
+    with ExitStack() as closing:
+        places = open_places(config, Images(), tmp_path, closing)
+        own, shared = places["own"].backend, places["all"].backend
+        volume_id = str(uuid4())
+        own.ensure_volume(volume_id, 1, Blank(), GO_ON)
+        for host in (near, HOST):
+            assert own.connect(volume_id, host) == FileConnection(path=f"{path}/volume-{volume_id}")
+        with pytest.raises(VolumeFailed, match="not shared"):
+            own.connect(volume_id, far)
+        assert shared.connect(volume_id, far) == own.connect(volume_id, near)
+        assert (own.shared, shared.shared) == (False, True)
+        shared.extend(volume_id, 2, GO_ON)  # another manager of that name
+        shared.delete(volume_id)
+        assert own.volumes() == set()
 
 
 # --- from one place to another

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from tests.running import until
+from tests.statements import sent
 from tests.volume_store import Volumes
 
 from kilonova.domain.context import RequestContext
@@ -284,7 +285,19 @@ def test_a_way_is_closed_when_another_host_has_the_attachment(cloud: Volumes) ->
     until(lambda: not cloud.backend.let_in, 30, "no way")
 
 
-def test_a_host_that_may_not_have_it_any_more_changes_nothing(cloud: Volumes) -> None:
+def test_a_volume_is_locked_after_the_operation_and_before_the_server(cloud: Volumes) -> None:
+    """Who locks them in another order may wait for somebody who waits for him."""
+    volume, attachment = make(cloud), str(uuid.uuid4())
+    cloud.service.reserve(ALICE, volume, "server", attachment)
+    with sent(cloud.db) as said:
+        cloud.service.connect(attachment, HERE, lambda: said.append("first"), lambda: said.append("last"))
+    between = [" ".join(one.split()) for one in said[said.index("first") : said.index("last")]]
+    assert any("FROM volumes" in one for one in between)
+    assert not any(one.startswith("UPDATE") for one in between)
+
+
+@pytest.mark.parametrize("check", ["check", "check_server"])
+def test_a_host_that_may_not_have_it_any_more_changes_nothing(cloud: Volumes, check: str) -> None:
     """It asked late: the server is elsewhere by now."""
     volume, attachment = make(cloud), str(uuid.uuid4())
     cloud.service.reserve(ALICE, volume, "server", attachment)
@@ -294,7 +307,7 @@ def test_a_host_that_may_not_have_it_any_more_changes_nothing(cloud: Volumes) ->
         raise StaleEpoch("the server is elsewhere")
 
     with pytest.raises(StaleEpoch):
-        cloud.service.connect(attachment, THERE, moved_on)
+        cloud.service.connect(attachment, THERE, **{check: moved_on})
     with cloud.db.read() as conn:
         record = volume_attachments.get(conn, attachment)
     assert record is not None

@@ -42,6 +42,8 @@ class Guest:
         self._up = up
         self.id = server_id
         self.address = address
+        self.reached_at = address
+        """Where one logs in: its own address, or a floating IP."""
         self._key = key
 
     # --- from outside
@@ -107,7 +109,7 @@ class Guest:
             "LogLevel": "ERROR",
         }
         words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
-        return ["ssh", "-F", "none", *words, f"cirros@{self.address}", command]
+        return ["ssh", "-F", "none", *words, f"cirros@{self.reached_at}", command]
 
     def _ssh(self, command: str, within: float) -> subprocess.CompletedProcess[str]:
         whole = self.ssh_command(command)

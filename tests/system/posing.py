@@ -11,22 +11,22 @@ FOREIGN_MAC = "fa:16:3e:99:99:99"
 
 _POSES = """
 pings() { ping -c 1 -W 1 "$@" {victim} >/dev/null 2>&1 && echo yes || echo no; }
-own=$(cat /sys/class/net/eth0/address)
+own=$(cat /sys/class/net/{nic}/address)
 echo before $(pings)
-ip addr add {stranger}/24 dev eth0
+ip addr add {stranger}/24 dev {nic}
 echo address $(pings -I {stranger})
-ip addr del {stranger}/24 dev eth0
-ip addr add {gateway}/32 dev eth0
-arping -U -c 2 -w 3 -I eth0 -s {gateway} {gateway} >/dev/null && echo told
-ip addr del {gateway}/32 dev eth0
-ip link set eth0 address {mac}
+ip addr del {stranger}/24 dev {nic}
+ip addr add {gateway}/32 dev {nic}
+arping -U -c 2 -w 3 -I {nic} -s {gateway} {gateway} >/dev/null && echo told
+ip addr del {gateway}/32 dev {nic}
+ip link set {nic} address {mac}
 echo mac $(pings)
-ip link set eth0 address $own
+ip link set {nic} address $own
 echo after $(pings)
 echo done
 """
 _LEASES = """
-interface eth0
+interface {nic}
 start {stranger}
 end {stranger}
 lease_file /tmp/leases
@@ -35,20 +35,22 @@ option subnet 255.255.255.0
 _TOLD = 'echo "$1 $serverid $ip" >> /tmp/told'
 
 
-def stops(poser: Guest, victim: Guest) -> None:
+def stops(poser: Guest, victim: Guest, nic: str = "eth0") -> None:
     """AssertionError unless all of it is stopped, and nothing else. The victim answers pings, and what comes
-    by UDP reaches the poser, which boots with nothing but the rules that are to be held against it."""
+    by UDP reaches the poser, which boots with nothing but the rules that are to be held against it. ``nic``:
+    the poser's on the victim's network."""
     base = victim.address.rpartition(".")[0]
     gateway, stranger = f"{base}.1", f"{base}.222"
     victim.run(f"ping -c 1 -W 5 {gateway}")
     known = _neighbour(victim, gateway)
-    _write(poser, "poses", _POSES, victim=victim.address, stranger=stranger, gateway=gateway, mac=FOREIGN_MAC)
+    words = {"stranger": stranger, "nic": nic}
+    _write(poser, "poses", _POSES, **words, victim=victim.address, gateway=gateway, mac=FOREIGN_MAC)
     poser.run("sudo sh /tmp/poses > /tmp/posed 2>&1 < /dev/null &")
     until(lambda: "done" in _posed(poser), 60, "the poser to have tried all", every=0.5)
     assert _posed(poser) == ["before yes", "address no", "told", "mac no", "after yes", "done"]
     assert _neighbour(victim, gateway) == known
 
-    _write(poser, "served", _LEASES, stranger=stranger)
+    _write(poser, "served", _LEASES, **words)
     poser.run("sudo sh -c 'touch /tmp/leases; udhcpd -f /tmp/served > /tmp/offers 2>&1 < /dev/null &'")
     until(lambda: "started" in poser.run("cat /tmp/offers"), 30, "the other DHCP server")
     _write(victim, "script", "#!/bin/sh\n" + _TOLD)
@@ -57,7 +59,7 @@ def stops(poser: Guest, victim: Guest) -> None:
     until(lambda: "OFFER" in poser.run("cat /tmp/offers"), 30, "it to offer its address")
     told = [line.split() for line in victim.run("cat /tmp/told").splitlines()]
     (bound,) = [words for words in told if words[0] == "bound"]
-    assert bound[1] != poser.address
+    assert f" {bound[1]}/" not in poser.run("ip -4 -o addr")
     assert bound[2] == victim.address
     poser.run("sudo killall udhcpd")
 

@@ -1,5 +1,5 @@
 """Real guests of one network on three hosts, each with another plug: they reach each other by VXLAN, and get
-their addresses and what they should do from their own hosts."""
+their addresses and what they should do from their own hosts, also when another host dies."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from tests.far_hosts import FarLab, far_hosts
+from tests.far_hosts import FarHost, FarLab, far_hosts
 from tests.openvswitch import installed
 from tests.plugs import KINDS
 from tests.running import until
@@ -35,6 +35,14 @@ for other in {others}; do
     echo "reached $other"
 done
 echo "all reached"
+echo "one may die"  # what shows this is always a line behind
+while ping -c 1 -W 2 {dying} > /dev/null; do sleep 1; done
+ip -4 addr flush dev eth0
+kill -USR1 $(cat /run/udhcpc.eth0.pid)
+until ip -4 -o addr show eth0 | grep -q " {own}/"; do sleep 1; done
+told=http://169.254.169.254/openstack/latest/meta_data.json
+until wget -q -O - $told | grep uuid > /dev/null; do sleep 1; done
+echo "goes on"
 """
 
 
@@ -75,10 +83,11 @@ def end(lab: FarLab) -> None:
 
 # --- the test
 def test_guests_on_hosts_with_different_plugs(guest_image: Path) -> None:
-    network_id, own = str(uuid4()), subnet()
-    vifs = [make_vif(own, 10 + number, network_id, mtu=MTU) for number, _ in enumerate(KINDS)]
+    network_id, of = str(uuid4()), subnet()
+    vifs = [make_vif(of, 10 + number, network_id, mtu=MTU) for number, _ in enumerate(KINDS)]
     with far_hosts(*KINDS) as hosts:
         consoles: list[Path] = []
+        alive: list[FarHost] = []
 
         def said(console: Path) -> str:
             return console.read_text(errors="replace") if console.exists() else ""
@@ -86,13 +95,21 @@ def test_guests_on_hosts_with_different_plugs(guest_image: Path) -> None:
         try:
             for host, vif in zip(hosts, vifs, strict=True):
                 peers = sorted(other.address for other in hosts if other is not host)
-                others = " ".join(other.addresses[0].ip for other in vifs if other is not vif)
-                script = SCRIPT.format(others=others, payload=MTU - 28)
+                others = [other.addresses[0].ip for other in vifs if other is not vif]
+                own, dying = vif.addresses[0].ip, vifs[0].addresses[0].ip
+                script = SCRIPT.format(others=" ".join(others), payload=MTU - 28, own=own, dying=dying)
                 tunnel = NetworkTunnel(segmentation_id=99, peers=peers)
                 consoles.append(Path(host.call(begin, guest_image, vif, tunnel, script)))
+                alive.append(host)
             for console in consoles:
                 until(lambda at=console: "all reached" in said(at), BOOT_SECONDS, "all guests to meet")  # type: ignore[misc]
                 assert f"mtu {MTU}" in said(console)
+            alive.remove(hosts[0])
+            hosts[0].die()
+            for console in consoles[1:]:
+                until(lambda at=console: "goes on" in said(at), BOOT_SECONDS, "a lease and metadata")  # type: ignore[misc]
+        except AssertionError as error:
+            raise AssertionError(f"{error}; {[said(console)[-500:] for console in consoles]}") from None
         finally:
-            for host in hosts[: len(consoles)]:
+            for host in alive:
                 host.call(end)

@@ -47,7 +47,8 @@ def upload(
     if not insist(lambda: images.has_data(image_id), work.deadline, cancel, "images_away"):
         with journal.step("take_snapshot", shows=taking, undo=lambda: driver.drop_snapshot(work.server_id)):
             driver.take_snapshot(work.server_id, cancel, _in_order(work))
-        with journal.step("upload_image", shows=uploading):
+        with journal.step("upload_image", shows=uploading) as step:
+            step.note = "copy: what the disk holds goes to the image service, whichever store it is in"
             insist(lambda: _upload(parts, images, work, image_id), work.deadline, cancel, "images_away")
     with journal.step("drop_snapshot"):
         driver.drop_snapshot(work.server_id)

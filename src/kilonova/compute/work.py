@@ -154,7 +154,9 @@ class Worker:
         if work.kind not in ("build", "unshelve") or self._running.superseded(task):
             return
         try:
-            if not is_placed_here(self._parts, work.server_id):
+            if is_placed_here(self._parts, work.server_id):
+                self.untidy.set()  # it may be about to leave: who has the work now says so a moment later
+            else:
                 self._undo(journal)
         except Unavailable as error:
             # The next comparison with the records will see.

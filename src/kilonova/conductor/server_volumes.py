@@ -149,7 +149,11 @@ def server_volumes(parts: Parts, message: ServerVolumes) -> BlockDevices:
     own = [device for device in devices if device.attachment_id in there]  # not what was forced away
     parts.faults.reach("volume_connect.begin.before")
     volumes = _connected(
-        parts, server.spec, own, message.connector.of(message.host), partial(_check_placed, parts, message)
+        parts,
+        server.spec,
+        own,
+        message.connector.of(message.host),
+        check_server=partial(_check_placed, parts, message),
     )
     return BlockDevices(devices=devices, volumes=volumes)
 
@@ -183,12 +187,13 @@ def _connected(
     spec: BuildSpec,
     devices: Sequence[BlockDevice],
     connector: Connector,
-    check: Callable[[], None],
+    check: Callable[[], object] = lambda: None,
+    check_server: Callable[[], object] = lambda: None,
 ) -> list[AttachedVolume]:
-    """Not in a transaction: each is asked of its volume's manager. ``check`` raises if the host may not have
-    them any more: one that asks late must not take them from the host that has them now."""
+    """Not in a transaction: each is asked of its volume's manager. ``check`` or ``check_server`` raises if
+    the host may not have them any more: who asks late must not take them from the host that has them now."""
     return [
-        _connect(parts, spec, device, connector, check)
+        _connect(parts, spec, device, connector, check, check_server)
         for device in devices
         if device.attachment_id is not None and device.volume_id is not None
     ]
@@ -206,14 +211,19 @@ def _check_placed(parts: Parts, message: ServerVolumes) -> None:
 
 
 def _connect(
-    parts: Parts, spec: BuildSpec, device: BlockDevice, connector: Connector, check: Callable[[], None]
+    parts: Parts,
+    spec: BuildSpec,
+    device: BlockDevice,
+    connector: Connector,
+    check: Callable[[], object],
+    check_server: Callable[[], object],
 ) -> AttachedVolume:
     assert device.attachment_id is not None
     assert device.volume_id is not None
     view = parts.volumes.volume(SYSTEM, device.volume_id)
     return AttachedVolume(
         volume_id=device.volume_id,
-        connection=parts.volumes.connect(device.attachment_id, connector, check),
+        connection=parts.volumes.connect(device.attachment_id, connector, check, check_server),
         device_name=device.device_name.removeprefix("/dev/"),
         disk_bus=bus_of(device, spec.properties.get("hw_disk_bus", "virtio")),
         boot_index=device.boot_index,

@@ -129,9 +129,11 @@ class HostConnector(msgspec.Struct, frozen=True, kw_only=True):
     ip: str = ""
     initiator: str = ""
     """iSCSI qualified name."""
+    machine: str = ""
+    """Hosts of one machine see the same files. Empty: it does not say."""
 
     def of(self, host: str) -> Connector:
-        return Connector(host=host, ip=self.ip, initiator=self.initiator)
+        return Connector(host=host, ip=self.ip, initiator=self.initiator, machine=self.machine)
 
 
 class Connector(HostConnector, frozen=True, kw_only=True):

@@ -153,8 +153,16 @@ def _begin_detaching(parts: Parts, attachment_id: str) -> bool:
     return True
 
 
-def swap(parts: Parts, context: RequestContext, server_id: str, volume_id: str, new_id: str) -> None:
-    """The guest goes on with the new volume, which will hold all that the other does.
+def swap(
+    parts: Parts,
+    context: RequestContext,
+    server_id: str,
+    volume_id: str,
+    new_id: str,
+    delete_on_termination: bool | None = None,
+) -> None:
+    """The guest goes on with the new volume, which will hold all that the other does. What becomes of it when
+    the server goes may be said at once.
 
     NotFound if the server has no such volume; BadRequest: the new one is none, too small or in use; Conflict.
     """
@@ -176,6 +184,8 @@ def swap(parts: Parts, context: RequestContext, server_id: str, volume_id: str, 
             "volume_id": new_id,
             "attachment_id": attachment_id,
         }
+        if delete_on_termination is not None:
+            block_devices.change(conn, device.id, delete_on_termination=delete_on_termination)
         work = _accept(conn, parts, context, server, actions.SWAP_VOLUME, payload)
     _hand_over(parts, server.host, work)
 

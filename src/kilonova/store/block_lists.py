@@ -10,7 +10,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
-from kilonova.domain.errors import BadRequest
+from kilonova.domain.errors import BadRequest, NotFound
 from kilonova.store import dialect
 from kilonova.store.database import Row
 
@@ -34,7 +34,7 @@ def page(
     keys: Mapping[str, Column],
     window: Window,
 ) -> Sequence[Row]:
-    """The rows of that part. BadRequest: no such key, or nothing has the marker's id.
+    """The rows of that part. BadRequest: no such key. NotFound: nothing has the marker's id.
 
     ``keys``: what the list may be ordered by. What has none of a key comes before all that has one.
     """
@@ -46,7 +46,7 @@ def page(
         marked = sa.select(*(column for column, _ in order)).where(table.c.id == window.marker)
         at = conn.execute(marked).first()
         if at is None:
-            raise BadRequest(f"marker {window.marker} not found")
+            raise NotFound(f"marker {window.marker} not found")
         query = query.where(_after(order, at))
     query = query.order_by(*(column.desc() if down else column.asc() for column, down in order))
     return conn.execute(query.limit(window.limit).offset(window.offset or None)).all()

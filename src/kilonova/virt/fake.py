@@ -24,6 +24,7 @@ from kilonova.domain.block_devices import AttachedVolume
 from kilonova.domain.diagnostics import Diagnostics, NicUse
 from kilonova.domain.errors import BuildAborted, BuildFailed, Conflict, NotFound, StaleEpoch, Unavailable
 from kilonova.domain.hosts import Capacity, HostReport
+from kilonova.domain.machine import this_machine
 from kilonova.domain.network import Vif
 from kilonova.domain.servers import BuildSpec, GuestMetadata, ImageRef, PowerState
 from kilonova.domain.volumes import CopyState, HostConnector
@@ -103,7 +104,9 @@ class FakeDriver:
         )
 
     def connector(self) -> HostConnector:
-        return HostConnector(ip="127.0.0.1", initiator=f"iqn.2026-01.org.kilonova:{self.host}")
+        return HostConnector(
+            ip="127.0.0.1", initiator=f"iqn.2026-01.org.kilonova:{self.host}", machine=this_machine()
+        )
 
     def guests(self) -> list[Guest]:
         with self._changed:

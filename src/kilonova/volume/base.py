@@ -181,11 +181,17 @@ class VolumeService(Protocol):
         NotFound; BadRequest in Cinder's words if it is not available, nor multiattach and in use."""
 
     def connect(
-        self, attachment_id: str, connector: Connector, check: Callable[[], object] = lambda: None
+        self,
+        attachment_id: str,
+        connector: Connector,
+        check: Callable[[], object] = lambda: None,
+        check_server: Callable[[], object] = lambda: None,
     ) -> Connection:
         """The way to the volume for that host; asks its manager. Not in a transaction. The attachment is
-        ``attaching``; a host that it was shown to before has no way there any more. ``check`` is called
-        where the host is written down, and raises if that host may not have it any more."""
+        ``attaching``; a host that it was shown to before has no way there any more. ``check`` and
+        ``check_server`` are called where the host is written down, in that transaction, and raise if that
+        host may not have it any more: the one before the volume is locked, for operations, the other after
+        it, for servers, as the order of locks is."""
 
     def is_read_only(self, attachment_id: str) -> bool:
         """Whether its guest may only read. NotFound."""

@@ -135,3 +135,18 @@ def test_a_build_that_ends_otherwise_after_a_host_died(make_cloud: MakeCloud, en
     assert "A host went down during the build." in message
     assert not any(name in message for name in cloud.hosts)
     assert all(name in server["fault"]["details"] for name in names)
+
+
+def test_who_lets_go_of_a_build_before_its_server_left_looks_again(two: Cloud) -> None:
+    """A conductor takes the build first, and takes the server from the host a moment later."""
+    for host in two.hosts.values():
+        host.driver.gate(STEP)
+    server_id = two.create()
+    host = builds(two, server_id)
+    two.sql("UPDATE operations SET epoch = epoch + 1, owner = 'conductor.2', lease_until = 9e9")
+    host.driver.gates.pop(STEP).open()
+    until(lambda: not host.agent._running.held(), PATIENCE, "the host to let go of it")
+    assert host.driver.leftovers() == {server_id}
+    two.sql("UPDATE servers SET host = NULL")
+    host.agent._tidy()
+    assert host.is_empty()

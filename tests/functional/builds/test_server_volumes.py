@@ -228,6 +228,18 @@ def test_what_becomes_of_a_volume_can_be_changed(cloud: Cloud, volumes: Volumes)
     until(lambda: volumes.is_gone(volume_id), PATIENCE, "the volume to go")
 
 
+def test_what_is_said_with_a_swap_that_is_refused_changes_nothing(cloud: Cloud, volumes: Volumes) -> None:
+    server_id, old, small, new = cloud.active(), volumes.make(2), volumes.make(1), volumes.make(2)
+    volumes.attached(server_id, old)
+    said = {"delete_on_termination": True}
+    assert volumes.put(server_id, old, "admin", volumeId=small, **said)[0] == 400
+    assert volumes.listed(server_id)[0]["delete_on_termination"] is False
+    assert volumes.put(server_id, old, "admin", volumeId=new, **said)[0] == 202
+    cloud.settled(server_id)
+    (held,) = volumes.listed(server_id)
+    assert (held["volumeId"], held["delete_on_termination"]) == (new, True)
+
+
 def test_an_attach_that_fails_leaves_all_as_it_was(cloud: Cloud, volumes: Volumes) -> None:
     server_id, volume_id = cloud.active(), volumes.make()
     cloud.where(server_id).driver.failures["attach_volume"] = [BuildFailed("no room")]

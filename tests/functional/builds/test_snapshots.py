@@ -65,6 +65,8 @@ def test_an_image_of_a_server(cloud: Cloud, before: str | None) -> None:
     done = cloud.actions(server_id)[-1]
     assert done["action"] == "createImage"
     assert [event["event"] for event in done["events"]] == ["take_snapshot", "upload_image", "drop_snapshot"]
+    notes = cloud.sql("SELECT message FROM steps WHERE name = 'upload_image'")
+    assert [note.partition(":")[0] for (note,) in notes] == ["copy"], "no store makes an image of a disk"
     is_clean(cloud, server_id)
 
 

@@ -250,3 +250,24 @@ def test_port_forwardings_by_the_command_line(cli: Callable[..., Any], sdk: Any)
     assert json.loads(cli(*words, "show", floating, made["id"], "-f", "json"))["protocol"] == "tcp"
     cli(*words, "delete", floating, made["id"])
     assert json.loads(cli(*words, "list", floating, "-f", "json")) == []
+
+
+def test_address_groups_and_dhcp_options_by_the_command_line(cli: Callable[..., Any], sdk: Any) -> None:
+    made = cli("address", "group", "create", "--address", "10.0.0.0/8", "friends")
+    cli("address", "group", "set", "--address", "192.0.2.1", "friends")
+    cli("address", "group", "unset", "--address", "10.0.0.0/8", "friends")
+    shown = cli("address", "group", "show", "friends")
+    assert shown["addresses"] == ["192.0.2.1/32"]
+    cli("security", "group", "create", "g")
+    words = ["security", "group", "rule", "create", "--remote-address-group", "friends", "g"]
+    rule = cli(*words)
+    assert rule["remote_address_group_id"] == made["id"]
+    assert "in use" in cli("address", "group", "delete", "friends", fails=True)
+    cli("network", "create", "net")
+    option = "name=bootfile-name,value=pxelinux.0"
+    port = cli("port", "create", "--network", "net", "--extra-dhcp-option", option, "p")
+    assert [one["opt_value"] for one in port["extra_dhcp_opts"]] == ["pxelinux.0"]
+    assert cli("network", "agent", "list") == []
+    assert list(sdk.agents()) == []
+    (provider,) = cli("network", "service", "provider", "list")
+    assert provider["Name"] == "single_node"

@@ -78,6 +78,14 @@ def test_a_new_type_takes_the_volume_to_its_backend(alice: Caller, admin: Caller
     assert two.fast.made == {}
 
 
+def test_a_spec_may_have_its_scope(alice: Caller, admin: Caller, two: Two) -> None:
+    """Cinder's ``capabilities:``."""
+    specs = {"capabilities:volume_backend_name": "fast"}
+    admin.done("POST", "/types", {"volume_type": {"name": "scoped", "extra_specs": specs}}, 200)
+    made = alice.create(volume_type="scoped")
+    assert set(two.fast.made) == {made}
+
+
 def test_it_is_not_copied_unless_that_is_asked_for(alice: Caller, two: Two) -> None:
     volume = two.volume(alice)
     for said in ({}, {"migration_policy": "never"}):

@@ -205,11 +205,72 @@ def test_lists(alice: Caller, cloud: Volumes) -> None:
         {"limit": "-1"},
         {"sort": "nonsense"},
         {"sort": "name:up"},
-        {"marker": "x"},
         {"metadata": "["},
         {"created_at": "gt:never"},
     ):
         assert alice.refused("GET", "/volumes", params=wrong)[0] == 400
+
+
+def test_the_next_page_is_where_this_one_is(alice: Caller) -> None:
+    alice.create()
+    for root in ("", f"/{ALICE}"):
+        (link,) = alice.get(f"{root}/volumes", limit="1")["volumes_links"]
+        assert link["href"].partition("?")[0].endswith(f"/volume/v3{root}/volumes")
+
+
+def test_a_list_after_what_is_not_there(alice: Caller) -> None:
+    for path in ("/volumes", "/snapshots/detail", "/attachments", "/types"):
+        assert alice.refused("GET", path, params={"marker": "x"}) == (404, "marker x not found")
+
+
+def test_who_writes_is_told_less_than_who_looks(alice: Caller, admin: Caller, cloud: Volumes) -> None:
+    """Cinder's extensions add to what is shown, not to the answer of a POST or PUT."""
+    image_id = image(cloud)
+    made = admin.done("POST", "/volumes", {"volume": {"size": 1, "imageRef": image_id}})["volume"]
+    admin.settled(made["id"])
+    changed = admin.done("PUT", f"/volumes/{made['id']}", {"volume": {"name": "n"}}, 200)["volume"]
+    shown = admin.volume(made["id"])
+    extra = {"volume_image_metadata", "os-vol-tenant-attr:tenant_id", "os-vol-host-attr:host"}
+    extra |= {"os-vol-mig-status-attr:migstat", "os-vol-mig-status-attr:name_id"}
+    assert set(shown) - set(made) == set(shown) - set(changed) == extra
+    kind = admin.done("POST", "/types", {"volume_type": {"name": "t"}}, 200)["volume_type"]
+    assert "qos_specs_id" not in kind
+    assert admin.get(f"/types/{kind['id']}")["volume_type"]["qos_specs_id"] is None
+
+
+def test_a_snapshot_that_says_it_goes_and_does_not_may_be_forced(alice: Caller, admin: Caller) -> None:
+    snapshot = alice.snapshot(alice.create())
+    path = f"/snapshots/{snapshot}"
+    admin.done("POST", f"{path}/action", {"os-reset_status": {"status": "deleting"}})
+    alice.done("DELETE", path)
+    assert alice.get(path)["snapshot"]["status"] == "deleting"
+    admin.act(path, "os-force_delete")
+    alice.gone(path)
+
+
+def test_what_is_in_an_error_is_available_when_it_was_forced_away(alice: Caller, admin: Caller) -> None:
+    volume = in_use(alice)
+    reset(admin, volume, "error")
+    (held,) = alice.volume(volume)["attachments"]
+    admin.act(f"/volumes/{volume}", "os-force_detach", attachment_id=held["attachment_id"], connector=None)
+    shown = alice.volume(volume)
+    assert (shown["status"], shown["attachments"]) == ("available", [])
+    alice.act(f"/volumes/{volume}", "os-detach")
+    assert alice.volume(volume)["status"] == "available"
+
+
+def test_limits_of_what_there_never_is_are_kept(admin: Caller) -> None:
+    """Clients and Tempest set all at once."""
+    path = f"/os-quota-sets/{ALICE}"
+    admin.done("PUT", path, {"quota_set": {"backups": 5, "volumes": 6}}, 200)
+    shown = admin.get(path, usage="true")["quota_set"]
+    assert shown["backups"] == {"limit": 5, "in_use": 0, "reserved": 0}
+    admin.done("DELETE", path, status=200)
+    assert admin.get(path)["quota_set"]["backups"] == 0
+
+
+def test_a_snapshot_of_nothing(alice: Caller) -> None:
+    assert alice.refused("POST", "/snapshots", {"snapshot": {"volume_id": None}})[0] == 404
 
 
 def test_a_list_asks_as_much_for_many_as_for_one(alice: Caller, cloud: Volumes) -> None:

@@ -82,11 +82,11 @@ in_plug = threading.local()
 def arm(at: int) -> None:
     """From now on this process dies before the at-th act."""
 
-    def dying(act: Callable[..., Any]) -> Callable[..., Any]:
+    def dying(act: Callable[..., Any], always: bool = kind == "bridge") -> Callable[..., Any]:
         def acted(*arguments: Any, **named: Any) -> Any:
             if arguments[:1] in (("get",), ("dump",)):  # a look
                 return act(*arguments, **named)
-            if (kind == "bridge" or getattr(in_plug, "now", False)) and next(visits) == at:
+            if (always or getattr(in_plug, "now", False)) and next(visits) == at:
                 os.kill(os.getpid(), signal.SIGKILL)
             return act(*arguments, **named)
 
@@ -105,7 +105,6 @@ def arm(at: int) -> None:
         (rtnl, "change"),
         (rtnl, "change_bridge"),
         (rtnl, "remove"),
-        (rtnl, "remove_group"),
         (rtnl, "make_tap"),
         (linux, "ensure_namespace"),
         (linux, "delete_namespace"),
@@ -114,6 +113,8 @@ def arm(at: int) -> None:
         (Path, "replace"),
     ):
         setattr(place, name, dying(getattr(place, name)))
+    # A plug's devices go with the tap: the host removes them, after the plug has parted them.
+    rtnl.remove_group = dying(rtnl.remove_group, always=True)
     if kind != "bridge":
         arm_plug(dying)
 

@@ -170,15 +170,20 @@ def update(api: ComputeAPI, request: Request, server_id: str, volume_id: str) ->
         find(conn, context, server_id, f"os-volumes-attachments:{'swap' if swaps else 'update'}")
     if swaps:
         policy.require_admin(context, "os-volumes-attachments:swap")
+    parts = api.server_volumes
     with _turns.of(server_id):
+        ends = None
         if request.at_least(2, 85):
-            _update(api, request, server_id, volume_id, asked)
+            ends = _ends(api, server_id, volume_id, asked)
         if swaps:
-            server_volumes.swap(api.server_volumes, context, server_id, volume_id, asked.volume_id)
+            server_volumes.swap(parts, context, server_id, volume_id, asked.volume_id, ends)
+        elif ends is not None:
+            server_volumes.update(parts, context, server_id, volume_id, ends)
     return Reply(202)
 
 
-def _update(api: ComputeAPI, request: Request, server_id: str, volume_id: str, asked: Update) -> None:
+def _ends(api: ComputeAPI, server_id: str, volume_id: str, asked: Update) -> bool | None:
+    """Whether it is to go with the server, if that is said. BadRequest: something else is to change, too."""
     with api.db.read() as conn:
         device = block_devices.find(conn, server_id, volume_id)
     if device is None:
@@ -188,9 +193,7 @@ def _update(api: ComputeAPI, request: Request, server_id: str, volume_id: str, a
     for name, value in said.items():
         if value is not UNSET and value != same[name]:
             raise BadRequest(f"The {name} property is not mutable")
-    if asked.delete_on_termination is not UNSET:
-        ends = bool(asked.delete_on_termination)
-        server_volumes.update(api.server_volumes, request.context, server_id, volume_id, ends)
+    return None if asked.delete_on_termination is UNSET else bool(asked.delete_on_termination)
 
 
 def detach(api: ComputeAPI, request: Request, server_id: str, volume_id: str) -> Reply:

@@ -91,20 +91,29 @@ def attach(api: VolumeAPI, request: Request, volume_id: str, asked: Attach) -> R
 
 
 def detach(api: VolumeAPI, request: Request, volume_id: str, asked: Detach) -> Reply:
+    """Nothing if nobody has it, as in Cinder."""
     with api.db.write() as conn:
         attachment = _which(conn, request, volume_id, asked.attachment_id)
+        if attachment is None:
+            return Reply(202)
         refuse_if_used(conn, request.context, attachment)
         rules.release(conn, api.parts, attachment.id, request_id=request.request_id)
     return Reply(202)
 
 
 def force_detach(api: VolumeAPI, request: Request, volume_id: str, asked: ForceDetach) -> Reply:
+    """Of a volume in an error, too: it is what its attachments say then."""
     policy.require_admin(request.context, "volume_extension:volume_admin_actions:force_detach")
-    return detach(api, request, volume_id, Detach(attachment_id=asked.attachment_id))
+    reply = detach(api, request, volume_id, Detach(attachment_id=asked.attachment_id))
+    with api.db.write() as conn:
+        find(conn, request.context, volume_id, for_update=True)
+        status = rules.status_of(volume_attachments.of_volume(conn, volume_id))
+        store.change_if(conn, volume_id, [VolumeStatus.ERROR], status=status)
+    return reply
 
 
-def _which(conn: sa.Connection, request: Request, volume_id: str, attachment_id: str | None) -> Row:
-    """The one that was named, or the only one."""
+def _which(conn: sa.Connection, request: Request, volume_id: str, attachment_id: str | None) -> Row | None:
+    """The one that was named, or the only one, if there is one."""
     find(conn, request.context, volume_id)
     held = volume_attachments.of_volume(conn, volume_id)
     if attachment_id is not None:
@@ -112,11 +121,9 @@ def _which(conn: sa.Connection, request: Request, volume_id: str, attachment_id:
         if not held:
             rules.find(conn, request.context, attachment_id)
             raise BadRequest("Invalid input received: Mismatched volume and attachment.")
-    if not held:
-        raise invalid_volume(f"Volume {volume_id} is not attached.")
     if len(held) > 1:
         raise invalid_volume("Detach volume failed: More than one attachment, but no attachment_id provided.")
-    return held[0]
+    return held[0] if held else None
 
 
 def begin_detaching(api: VolumeAPI, request: Request, volume_id: str, _asked: Nothing) -> Reply:

@@ -165,12 +165,15 @@ def texts(name: str, value: str) -> dict[str, str]:
 
 
 def next_page(request: Request, name: str, path: str, items: Sequence[Any], window: Window) -> dict[str, Any]:
-    """``{"volumes_links": [next]}`` if the page is full, else nothing."""
+    """``{"volumes_links": [next]}`` if the page is full, else nothing. Its URL has the project's id if this
+    one's has it."""
     if not items or len(items) < window.limit:
         return {}
     asked = {key: request.query_all(key) for key in request.raw.params if key != "offset"}
     query = urlencode(sorted((asked | {"marker": [items[-1].id]}).items()), doseq=True)
-    return {f"{name}_links": [{"rel": "next", "href": f"{root(request)}/{path}?{query}"}]}
+    with_project = f"/v3/{request.context.project_id}/" in request.raw.path
+    start = root(request) if with_project else request.url
+    return {f"{name}_links": [{"rel": "next", "href": f"{start}/{path}?{query}"}]}
 
 
 def root(request: Request) -> str:

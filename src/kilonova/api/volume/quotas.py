@@ -61,7 +61,7 @@ def _update(api: VolumeAPI, request: Request, owner_id: str, name: str) -> Reply
 
 
 def _limit(resource: str, value: object, known: dict[str, int]) -> int:
-    if resource not in known or resource in rules.NEVER:
+    if resource not in known:
         raise BadRequest(f"Invalid input received: there is no quota of '{resource}'.")
     try:
         number = int(str(value)) if not isinstance(value, bool) else -2

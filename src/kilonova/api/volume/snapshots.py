@@ -24,7 +24,8 @@ _NO_FORCE = (3, 66)
 
 
 class Create(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    volume_id: str
+    volume_id: str | None
+    """Nothing is a volume that there is not, as in Cinder."""
     name: str | None = None
     display_name: str | None = None
     description: str | None = None
@@ -116,7 +117,7 @@ def create(api: VolumeAPI, request: Request) -> Reply:
             api.parts,
             context,
             snapshot_id,
-            asked.volume_id,
+            asked.volume_id or "",
             name,
             description,
             asked.metadata,

@@ -48,7 +48,7 @@ def _view(context: RequestContext, row: Row) -> dict[str, Any]:
     specs = row.extra_specs
     if not context.is_admin:
         specs = {key: value for key, value in specs.items() if key in _SHOWN_TO_ALL}
-    view = {
+    return {
         "id": row.id,
         "name": row.name,
         "description": row.description,
@@ -56,14 +56,11 @@ def _view(context: RequestContext, row: Row) -> dict[str, Any]:
         "os-volume-type-access:is_public": bool(row.is_public),
         "extra_specs": specs,
     }
-    return view | {"qos_specs_id": None} if context.is_admin else view
 
 
-def _written(context: RequestContext, row: Row) -> dict[str, Any]:
-    """The answer to who made or changed it: without what only reads show."""
-    view = _view(context, row)
-    view.pop("qos_specs_id", None)
-    return view
+def _shown(context: RequestContext, row: Row) -> dict[str, Any]:
+    """Who made or changed it is not told of QoS specs."""
+    return _view(context, row) | ({"qos_specs_id": None} if context.is_admin else {})
 
 
 def index(api: VolumeAPI, request: Request) -> Reply:
@@ -71,7 +68,7 @@ def index(api: VolumeAPI, request: Request) -> Reply:
     with api.db.read() as conn:
         where = [_visible(request), *_filters(conn, request)]
         rows = block_lists.page(conn, table, where, store.KEYS, window)
-    body = {"volume_types": [_view(context, row) for row in rows]}
+    body = {"volume_types": [_shown(context, row) for row in rows]}
     return Reply(body=body | queries.next_page(request, "volume_type", "types", rows, window))
 
 
@@ -105,14 +102,14 @@ def _filters(conn: sa.Connection, request: Request) -> list[queries.Condition]:
 
 def show(api: VolumeAPI, request: Request, type_id: str) -> Reply:
     with api.db.read() as conn:
-        return Reply(body={"volume_type": _view(request.context, rules.get(conn, request.context, type_id))})
+        return Reply(body={"volume_type": _shown(request.context, rules.get(conn, request.context, type_id))})
 
 
 def default(api: VolumeAPI, request: Request) -> Reply:
     """GET /types/default: what a volume without a type gets."""
     with api.db.read() as conn:
         row = rules.default(conn, api.config, request.context.project_id)
-    return Reply(body={"volume_type": _view(request.context, row)})
+    return Reply(body={"volume_type": _shown(request.context, row)})
 
 
 def create(api: VolumeAPI, request: Request) -> Reply:
@@ -124,7 +121,7 @@ def create(api: VolumeAPI, request: Request) -> Reply:
         raise BadRequest("Invalid input received: Volume type name can not be empty.")
     with api.db.write() as conn:
         row = rules.create(conn, asked.name.strip(), asked.description, asked.is_public is not False, specs)
-    return Reply(body={"volume_type": _written(request.context, row)})
+    return Reply(body={"volume_type": _view(request.context, row)})
 
 
 def update(api: VolumeAPI, request: Request, type_id: str) -> Reply:
@@ -138,7 +135,9 @@ def update(api: VolumeAPI, request: Request, type_id: str) -> Reply:
         raise BadRequest("Invalid input received: Volume type name can not be empty.")
     with api.db.write() as conn:
         row = rules.update(conn, request.context, type_id, **values)
-    return Reply(body={"volume_type": _written(request.context, row)})
+    view = _view(request.context, row)
+    del view["os-volume-type-access:is_public"]  # as Cinder, which has its extension only show it
+    return Reply(body={"volume_type": view})
 
 
 def delete(api: VolumeAPI, request: Request, type_id: str) -> Reply:

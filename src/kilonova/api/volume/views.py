@@ -30,20 +30,20 @@ def volume(conn: sa.Connection, request: Request, row: Row) -> View:
     return volumes(conn, request, [row])[0]
 
 
-def created(conn: sa.Connection, request: Request, row: Row) -> View:
-    """The answer to POST /volumes: without what extensions of the API add where volumes are shown."""
+def written(conn: sa.Connection, request: Request, row: Row) -> View:
+    """As the answer to who made or changed it: without what Cinder's extensions add to one that is shown."""
     view = volume(conn, request, row)
-    return {name: value for name, value in view.items() if name not in _OF_EXTENSIONS}
+    return {name: value for name, value in view.items() if name not in _ADDED}
 
 
-_OF_EXTENSIONS = frozenset(
-    [
+_ADDED = frozenset(
+    {
+        "volume_image_metadata",
+        "os-vol-tenant-attr:tenant_id",
         "os-vol-host-attr:host",
         "os-vol-mig-status-attr:migstat",
         "os-vol-mig-status-attr:name_id",
-        "os-vol-tenant-attr:tenant_id",
-        "volume_image_metadata",
-    ]
+    }
 )
 
 

@@ -181,7 +181,7 @@ def create(api: VolumeAPI, request: Request) -> Reply:
             )
         creation.create(conn, api.parts, context, [record])
         row = rules.find(conn, context, volume_id)
-        view = views.created(conn, request, row)
+        view = views.written(conn, request, row)
     return Reply(202, {"volume": view})
 
 
@@ -238,7 +238,7 @@ def update(api: VolumeAPI, request: Request, volume_id: str) -> Reply:
         rules.find(conn, request.context, volume_id, for_update=True)
         store.change(conn, volume_id, **values)
         return Reply(
-            body={"volume": views.volume(conn, request, rules.find(conn, request.context, volume_id))}
+            body={"volume": views.written(conn, request, rules.find(conn, request.context, volume_id))}
         )
 
 

@@ -70,7 +70,7 @@ class _Look:
         yield from self._trying("the host", self._of_host)
         yield from self._trying("firewall rules", self._of_rules)
         yield from self._trying("tunnels", self._of_tunnels)
-        yield from self._trying("the switch", lambda: self._plug.look_at(self._rules().vifs))
+        yield from self._trying("the switch", self._of_plug)
         for network_id in sorted({vif.network_id for vif in self._vifs}):
             what = f"network {network_id}"
             plan = self._plan(network_id)
@@ -121,6 +121,10 @@ class _Look:
             plan = self._plan(network_id)
             here[network_id] = Part(mtu=plan.mtu, addresses=plan.addresses)
         return tunnel_problems(self._folder, self._config, self._plug, here)
+
+    def _of_plug(self) -> list[str]:
+        interfaces = [one for record in self._routers for one in record.state.interfaces]
+        return self._plug.look_at(self._rules().vifs, interfaces)
 
     def _zone(self, owner: str) -> int:
         return int(records.read(self._folder / "zones" / owner) or 0)

@@ -13,6 +13,7 @@ from kilonova.cancel import Cancel
 from kilonova.config import Libvirt
 from kilonova.domain.block_devices import AttachedVolume, free_name
 from kilonova.domain.errors import BuildFailed
+from kilonova.domain.machine import this_machine
 from kilonova.domain.servers import BuildSpec
 from kilonova.domain.volumes import HostConnector
 from kilonova.virt.libvirt import host, reach
@@ -39,7 +40,7 @@ class GuestVolumes:
         self._secrets = Secrets(secrets, config, self._initiator)
 
     def connector(self) -> HostConnector:
-        return HostConnector(ip=host.host_ip(), initiator=self._initiator)
+        return HostConnector(ip=host.host_ip(), initiator=self._initiator, machine=this_machine())
 
     @contextmanager
     def lent(self, server_id: str, volumes: Sequence[AttachedVolume]) -> Iterator[list[VolumeDevice]]:

@@ -21,6 +21,7 @@ from kilonova.cancel import Cancel
 from kilonova.disk_image import qemu_img
 from kilonova.disk_image.transfer import ImageSource
 from kilonova.domain.errors import BuildFailed, Unavailable, VolumeFailed
+from kilonova.domain.machine import this_machine
 from kilonova.domain.servers import ImageRef
 from kilonova.domain.volumes import (
     Blank,
@@ -165,7 +166,14 @@ class FileBackend:
             parts.put(part, path)
 
     def connect(self, volume_id: str, connector: Connector) -> Connection:
+        """VolumeFailed, too: the host is on another machine, and the folder is of this one alone. A host that
+        does not say where it is, as a client of the Block Storage API, knows itself what it has there."""
         path = self.path(volume_id)
+        if not self.shared and connector.machine not in ("", this_machine()):
+            raise VolumeFailed(
+                f"volume {volume_id} is in a folder of another machine than host {connector.host} is on, and "
+                "that folder is not shared"
+            )
         with self._open(path):
             return FileConnection(path=str(path))
 

@@ -105,18 +105,24 @@ def reserve(
 
 
 def connect(
-    parts: Parts, attachment_id: str, connector: Connector, check: Callable[[], object] = lambda: None
+    parts: Parts,
+    attachment_id: str,
+    connector: Connector,
+    check: Callable[[], object] = lambda: None,
+    check_server: Callable[[], object] = lambda: None,
 ) -> Connection:
     """Shown to that host: ``attaching``, or what it is further. Not in a transaction.
 
     The host is in the record before its way is made, so that nobody who looks takes the way away. A host that
-    had it before, and has lost it to this one, has no way there any more. ``check`` is called where the host
-    is written down, in that transaction, and raises if the host may not have it any more.
+    had it before, and has lost it to this one, has no way there any more. ``check`` and ``check_server`` are
+    called where the host is written down, in that transaction, and raise if the host may not have it any
+    more; the one may lock an operation, the other, which comes when the volume is locked, the server.
     """
     given = msgspec.to_builtins(connector)
     with parts.db.write() as conn:
         check()
         volume, attachment = _locked(conn, attachment_id)
+        check_server()
         _forget_way(conn, parts, volume, attachment, connector)
         values = {"connector": given, "host": connector.host}
         if attachment.status == AttachStatus.RESERVED:

@@ -27,11 +27,11 @@ def is_up(backend: Row, config: Config) -> bool:
 
 
 def serves(backend: Row, extra_specs: Mapping[str, str]) -> bool:
-    """Whether volumes of a type with these specs may be there."""
-    wanted = extra_specs.get("volume_backend_name")
-    if wanted is not None and wanted != backend.volume_backend_name:
+    """Whether volumes of a type with these specs may be there. A spec may have the scope ``capabilities``."""
+    wanted = {name.removeprefix("capabilities:"): value for name, value in extra_specs.items()}
+    if wanted.get("volume_backend_name") not in (None, backend.volume_backend_name):
         return False
-    return backend.multiattach or not is_true(extra_specs.get("multiattach"))
+    return backend.multiattach or not is_true(wanted.get("multiattach"))
 
 
 def location(backend: Row) -> str:

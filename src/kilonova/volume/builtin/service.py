@@ -132,9 +132,13 @@ class BuiltinVolumes:
             attachments.reserve(conn, context, volume_id, server_id, attachment_id)
 
     def connect(
-        self, attachment_id: str, connector: Connector, check: Callable[[], object] = lambda: None
+        self,
+        attachment_id: str,
+        connector: Connector,
+        check: Callable[[], object] = lambda: None,
+        check_server: Callable[[], object] = lambda: None,
     ) -> Connection:
-        return attachments.connect(self.parts, attachment_id, connector, check)
+        return attachments.connect(self.parts, attachment_id, connector, check, check_server)
 
     def is_read_only(self, attachment_id: str) -> bool:
         with self.db.read() as conn:

@@ -83,11 +83,13 @@ _DELETED_IN = (SnapshotStatus.AVAILABLE, SnapshotStatus.ERROR)
 def delete(
     conn: sa.Connection, parts: Parts, context: RequestContext, snapshot_id: str, *, force: bool = False
 ) -> None:
-    """Begin to. BadRequest if it cannot go now; nothing if it is going already."""
+    """Begin to. BadRequest if it cannot go now; nothing if it is going already. ``force``: also if it says
+    that it is going, and nothing takes it there."""
     operations.lock_open(conn, snapshot_id)
     volume = volumes.get(conn, find(conn, context, snapshot_id).volume_id, for_update=True)
     snapshot = find(conn, context, snapshot_id, for_update=True)
-    if snapshot.status == SnapshotStatus.DELETING:
+    is_going = not force or operations.open_of_server(conn, snapshot_id) is not None
+    if snapshot.status == SnapshotStatus.DELETING and is_going:
         return
     if not force and snapshot.status not in _DELETED_IN:
         raise invalid_snapshot(

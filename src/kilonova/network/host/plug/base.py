@@ -17,6 +17,7 @@ from enum import Enum
 from typing import NamedTuple, Protocol
 
 from kilonova.domain.network import PlugKind, Vif
+from kilonova.domain.routers import RouterInterface
 from kilonova.network.host.linux import Netlink
 from kilonova.network.host.plan import NetworkPlan
 from kilonova.network.host.router_plan import Device
@@ -92,9 +93,9 @@ class Plug(Protocol):
     def look(self) -> list[str]:
         """What settle() would put in order. Makes nothing, and may be asked in another process."""
 
-    def look_at(self, vifs: Collection[Vif]) -> list[str]:
-        """What ensure_network() and ensure_port() would set right of what is there of these, beside devices.
-        Makes nothing, as look()."""
+    def look_at(self, vifs: Collection[Vif], interfaces: Collection[RouterInterface]) -> list[str]:
+        """What ensure_network(), ensure_port() and ensure_router() would set right of what is there of these,
+        beside devices. Makes nothing, as look()."""
 
     def sweep(self, networks: Known, ports: Known, routers: Known) -> None:
         """Nothing is left of networks, ports and ends of routers' devices that this host made and has no

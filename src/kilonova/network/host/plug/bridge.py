@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from kilonova.domain.network import PlugKind, Vif
+from kilonova.domain.routers import RouterInterface
 from kilonova.network.host import linux, names
 from kilonova.network.host.linux import Netlink
 from kilonova.network.host.plan import NetworkPlan
@@ -68,7 +69,7 @@ class BridgePlug:
     def look(self) -> list[str]:
         return []
 
-    def look_at(self, vifs: Collection[Vif]) -> list[str]:
+    def look_at(self, vifs: Collection[Vif], interfaces: Collection[RouterInterface]) -> list[str]:
         return []  # they are devices and nothing else
 
     def sweep(self, networks: Known, ports: Known, routers: Known) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from kilonova.domain.network import Vif
+from kilonova.domain.routers import RouterInterface
 from kilonova.network.host import linux, names, offload
 from kilonova.network.host.linux import Netlink
 from kilonova.network.host.plan import NetworkPlan
@@ -25,10 +26,17 @@ def ensure_gate(ip: Netlink, switch: Switch, plan: NetworkPlan) -> list[str]:
     return done
 
 
-def look_at_gates(switch: Switch, vifs: Collection[Vif]) -> list[str]:
-    """What is wrong with the gates of these ports' networks on the switch."""
-    networks = sorted({vif.network_id for vif in vifs})
-    return [line for one in networks for line in look_at_port(switch, names.gate(one), one, of_gate(one))]
+def look_at_gates(
+    switch: Switch, vifs: Collection[Vif], interfaces: Collection[RouterInterface]
+) -> list[str]:
+    """What is wrong on the switch with the gates of these ports' networks, and with these of routers."""
+    ends = {names.gate(vif.network_id): vif.network_id for vif in vifs}
+    ends |= {names.router_link(one.port_id): one.network_id for one in interfaces}
+    return [
+        line
+        for name, network_id in sorted(ends.items())
+        for line in look_at_port(switch, name, network_id, of_gate(network_id))
+    ]
 
 
 def look_at_port(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from kilonova.domain.network import PlugKind, Vif
+from kilonova.domain.routers import RouterInterface
 from kilonova.network.host import linux, names, offload
 from kilonova.network.host.linux import Netlink
 from kilonova.network.host.plan import NetworkPlan
@@ -83,8 +84,8 @@ class HybridPlug:
     def look(self) -> list[str]:
         return []
 
-    def look_at(self, vifs: Collection[Vif]) -> list[str]:
-        found = look_at_gates(self._switch, vifs)
+    def look_at(self, vifs: Collection[Vif], interfaces: Collection[RouterInterface]) -> list[str]:
+        found = look_at_gates(self._switch, vifs, interfaces)
         for vif in vifs:
             found += look_at_port(self._switch, names.qvo(vif.port_id), vif.network_id, of_port(vif))
         return found

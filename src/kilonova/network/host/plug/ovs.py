@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection
 
 from kilonova.domain.errors import BuildFailed
 from kilonova.domain.network import PlugKind, Vif
+from kilonova.domain.routers import RouterInterface
 from kilonova.network.host import linux, names
 from kilonova.network.host.linux import Netlink
 from kilonova.network.host.plan import NetworkPlan
@@ -99,8 +100,8 @@ class OvsPlug:
     def look(self) -> list[str]:
         return self._guard.look()
 
-    def look_at(self, vifs: Collection[Vif]) -> list[str]:
-        found = look_at_gates(self._switch, vifs)
+    def look_at(self, vifs: Collection[Vif], interfaces: Collection[RouterInterface]) -> list[str]:
+        found = look_at_gates(self._switch, vifs, interfaces)
         for vif in vifs:
             said, closed = of_port(vif), vif.port_security
             found += look_at_port(self._switch, vif.tap, vif.network_id, said, closed=closed)
