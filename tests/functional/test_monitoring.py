@@ -111,6 +111,17 @@ def test_metrics_on_the_api_are_a_choice(up: Up) -> None:
     assert "/healthz" not in up.log()
 
 
+def test_a_request_without_a_route_is_in_the_log_too(up: Up) -> None:
+    up.start()
+    for method, path, status in (("GET", "/compute/v2.1/nothing", 404), ("PATCH", "/image/v2/images", 405)):
+        request_id = f"req-{uuid.uuid4()}"
+        assert up.ask(method, path, headers={"X-OpenStack-Request-ID": request_id})[0] == status
+        (line,) = [line for line in up.log().splitlines() if request_id in line]
+        assert f"method={method} " in line
+        assert f"path={path} " in line
+        assert f"status={status}" in line
+
+
 def test_services_apart_without_their_broker(services: Services, rabbit: Rabbit) -> None:
     services.start_all()
     urls = {name: monitoring(services.said(name)) for name in ALL}

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -49,7 +53,7 @@ def test_a_server_is_a_clone_in_ceph_from_its_first_boot_to_its_end(
         clone = posted(up, up.image(guest_image.read_bytes(), "qcow2"))
         copy = posted(up, elsewhere)
         for server in (clone, copy):
-            assert up.settled(server)["status"] == "ACTIVE", up.server(server)
+            assert up.settled(server, 120)["status"] == "ACTIVE", up.server(server)
         assert vms.names() == {f"{clone}_disk", f"{copy}_disk"}
         assert noted(up, clone) == "clone"
         assert noted(up, copy) == "copy: the image is not in this Ceph cluster"
@@ -67,15 +71,98 @@ def test_a_server_is_a_clone_in_ceph_from_its_first_boot_to_its_end(
 
         delete_all(up)
         assert (vms.names(), vms.trashed()) == (set(), set())
+        kept = goes_on_when_the_osd_is_back(up, ceph, elsewhere)
+        assert (vms.names(), vms.trashed()) == (set(), set())
+        assert images.names() - kept == set()
+        assert asked_for_orphans(up) == "0 found\n"
         vms.create(f"{clone}_disk", 1 << 20)
-        options = ["--orphans", "--state", str(up.state), "--config", str(up.state / "test.toml")]
-        found = CliRunner().invoke(doctor, options)
-        assert found.output == f"disks of a server in Ceph's pool vms: {clone}\n1 found\n"
+        assert asked_for_orphans(up) == f"disks of a server in Ceph's pool vms: {clone}\n1 found\n"
         assert ceph.key not in up.log()
         vms.remove(f"{clone}_disk")
     finally:
         delete_all(up)
         cluster.close()
+
+
+def goes_on_when_the_osd_is_back(up: Up, ceph: Ceph, elsewhere: str) -> set[str]:
+    """It is stopped in the midst of an upload, of a clone, of a copy and of a delete, and started again: the
+    images that there are in the end. Nothing failed, and the upload has its bytes."""
+    before = {image["id"] for image in up.ask("GET", "/image/v2/images")[1]["images"]}
+    data = os.urandom(8 << 20)
+    with upload(up, data) as (image, rest):
+        ceph.stop_osd()
+        rest.set()
+    (old,) = [one for one in before if noted_name(up, one) == "taken"]
+    servers = [posted(up, old), posted(up, elsewhere)]
+    for server in servers:
+        until(lambda server=server: begun(up, server, "create_disks"), 60, "the build to come to its disk")
+    ceph.start_osd()
+    for server in servers:
+        shown = up.settled(server, 120)
+        assert shown["status"] == "ACTIVE", shown
+    until(lambda: up.ask("GET", f"/image/v2/images/{image}")[1]["status"] == "active", 120, "the upload")
+    found = urllib.request.Request(
+        f"{up.url}/image/v2/images/{image}/file", headers={"X-Auth-Token": up.token()}
+    )
+    with urllib.request.urlopen(found, timeout=60) as answer:
+        assert answer.read() == data
+    ceph.stop_osd()
+    for server in servers:
+        assert up.ask("DELETE", f"{SERVERS}/{server}")[0] == 204
+        until(lambda server=server: begun(up, server, "destroy"), 60, "the delete to come to the disk")
+    ceph.start_osd()
+    for server in servers:
+        until(lambda server=server: up.server(server) is None, 120, f"{server} to go")
+    assert up.unexplained() == []
+    return {*before, image}
+
+
+@contextmanager
+def upload(up: Up, data: bytes) -> Iterator[tuple[str, threading.Event]]:
+    """In the block half of the bytes are there; the others follow when the event is set, in a thread."""
+    body = {"name": "slow", "disk_format": "raw", "container_format": "bare"}
+    status, made = up.ask("POST", "/image/v2/images", body)
+    assert status == 201, made
+    half, rest = threading.Event(), threading.Event()
+
+    def chunks() -> Iterator[bytes]:
+        yield data[: len(data) // 2]
+        half.set()
+        assert rest.wait(60)
+        yield data[len(data) // 2 :]
+
+    headers = {"X-Auth-Token": up.token(), "Content-Type": "application/octet-stream"}
+    request = urllib.request.Request(
+        f"{up.url}/image/v2/images/{made['id']}/file", chunks(), headers, method="PUT"
+    )
+
+    def send() -> None:
+        with urllib.request.urlopen(request, timeout=120) as answer:
+            assert answer.status == 204
+
+    sending = threading.Thread(target=send)
+    sending.start()
+    assert half.wait(60)
+    yield str(made["id"]), rest
+
+
+def begun(up: Up, server: str, step: str) -> bool:
+    path = f"{SERVERS}/{server}/os-instance-actions"
+    status, answer = up.ask("GET", path)
+    if status != 200:
+        return False
+    newest = answer["instanceActions"][0]["request_id"]
+    events = up.ask("GET", f"{path}/{newest}")[1]["instanceAction"]["events"]
+    return any(event["event"] == step for event in events)
+
+
+def noted_name(up: Up, image: str) -> str:
+    return str(up.ask("GET", f"/image/v2/images/{image}")[1]["name"])
+
+
+def asked_for_orphans(up: Up) -> str:
+    options = ["--orphans", "--state", str(up.state), "--config", str(up.state / "test.toml")]
+    return CliRunner().invoke(doctor, options).output
 
 
 def delete_all(up: Up) -> None:

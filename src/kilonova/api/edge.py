@@ -95,21 +95,34 @@ class Edge:
         return once.answer(key, asked, lambda: route.handler(self._service.state, request, **parameters))
 
     def not_allowed(self, req: falcon.Request, resp: falcon.Response, **_: str) -> None:
-        request = self._request(req)
         resp.set_header("Allow", ", ".join(self._methods))
-        self._fail(request, resp, 405, f"The method {req.method} is not allowed here", None)
-        self._finish(request, resp)
-        self._count(_OTHER, None, resp)
+        self._without_route(req, resp, 405, f"The method {req.method} is not allowed here")
 
     def missing(self, req: falcon.Request, resp: falcon.Response, **_: Any) -> None:
+        """404, but for those alone who may know what there is."""
+        self._without_route(req, resp, 404, "The resource could not be found.", known=True)
+
+    def _without_route(
+        self,
+        req: falcon.Request,
+        resp: falcon.Response,
+        status: int,
+        message: str,
+        known: bool = False,
+    ) -> None:
+        """``known``: who is not gets 401 instead."""
         request = self._request(req)
-        try:
-            self._context(req, request.request_id)
-            self._fail(request, resp, 404, "The resource could not be found.", None)
-        except Unauthorized as error:
-            self._fail(request, resp, 401, error.message, error)
-        self._finish(request, resp)
-        self._count(_OTHER, None, resp)
+        began = time.perf_counter()
+        with log.bound(request_id=request.request_id):
+            try:
+                if known:
+                    request._context = self._context(req, request.request_id)
+                self._fail(request, resp, status, message, None)
+            except KilonovaError as error:
+                self._fail(request, resp, error.status, error.message, error)
+            self._finish(request, resp)
+            self._count(_OTHER, None, resp)
+            self._note(req.method, request, resp, time.perf_counter() - began)
 
     def _request(self, req: falcon.Request) -> Request:
         req.context.root = f"{req.prefix}{self._service.prefix}"

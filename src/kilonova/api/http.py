@@ -23,6 +23,8 @@ from kilonova.api.service import Authenticate, Durably, Handler, Request, Route,
 __all__ = ["Authenticate", "Handler", "Reply", "Request", "Route", "Service", "Version", "application"]
 
 _log = log.get("api")
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
+"""Each path answers all of them itself: what Falcon says by default that it allows is not so."""
 
 
 def application(
@@ -66,7 +68,7 @@ def _resource(
     """A Falcon resource whose on_get, on_post, … all lead to the same edge."""
     edge = Edge(service, methods, authenticate, once, durably)
     verbs = {f"on_{method.lower()}": _responder(edge, method) for method in methods}
-    for method in ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"):
+    for method in _METHODS:
         verbs.setdefault(f"on_{method.lower()}", edge.not_allowed)
     return type("Resource", (), {k: staticmethod(v) for k, v in verbs.items()})()
 

@@ -21,14 +21,7 @@ from kilonova.monitoring.watch import Watch
 @click.command(short_help="Run the agent of this host as a process of its own.")
 @process.config_option(required=True)
 @process.options
-@click.option("--driver", type=click.Choice(["libvirt", "fake"]), default="libvirt", show_default=True)
-@click.option(
-    "--hosts",
-    type=click.IntRange(1, 10000),
-    default=1,
-    show_default=True,
-    help="Compute hosts in this process (fake driver only).",
-)
+@agents.options
 def compute(options: process.Options, config_file: Path, driver: str, hosts: int) -> None:
     """Run the agent of this host until Ctrl-C. Guests go on after it."""
     agents.check(driver, hosts)

@@ -25,7 +25,12 @@ def db() -> None:
 
 _where = [
     click.option("--state", type=click.Path(path_type=Path), help="State folder of `kilonova up`."),
-    click.option("--config", "config_file", type=click.Path(exists=True, dir_okay=False, path_type=Path)),
+    click.option(
+        "--config",
+        "config_file",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="TOML file, whose [database] says where it is.",
+    ),
 ]
 
 
@@ -52,7 +57,7 @@ def _database(state: Path | None, config_file: Path | None) -> Database:
     return Database(f"sqlite:///{path}", options)
 
 
-@db.command()
+@db.command(short_help="Print the database's revision, and the one needed.")
 @_where[0]
 @_where[1]
 def current(state: Path | None, config_file: Path | None) -> None:
@@ -71,7 +76,7 @@ def upgrade(state: Path | None, config_file: Path | None) -> None:
         print(f"at {migrate.current(found)}")
 
 
-@db.command()
+@db.command(short_help="Forget deleted servers and deleted images.")
 @_where[0]
 @_where[1]
 @click.option(
@@ -97,7 +102,7 @@ def purge(state: Path | None, config_file: Path | None, older_than: int) -> None
     print(f"{servers} servers and {images} images were forgotten")
 
 
-@db.command()
+@db.command(short_help="For developers: write a new revision.")
 @click.argument("message")
 @click.option("--id", "revision_id", required=True, help="Its id: the next number, such as 0002.")
 def revision(message: str, revision_id: str) -> None:

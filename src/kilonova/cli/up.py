@@ -39,14 +39,7 @@ from kilonova.monitoring.watch import Watch
     show_default=True,
     help="Port to listen on; 0 takes a free one.",
 )
-@click.option("--driver", type=click.Choice(["libvirt", "fake"]), default="libvirt", show_default=True)
-@click.option(
-    "--hosts",
-    type=click.IntRange(1, 10000),
-    default=1,
-    show_default=True,
-    help="Compute hosts in this process (fake driver only).",
-)
+@agents.options
 @process.config_option(required=False)
 @process.options
 def up(

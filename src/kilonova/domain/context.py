@@ -14,14 +14,11 @@ class RequestContext(msgspec.Struct, frozen=True, kw_only=True):
 
     request_id: str
     user_id: str
-    user_name: str = ""
     user_domain_id: str = "default"
     project_id: str | None = None
-    project_name: str | None = None
     project_domain_id: str | None = None
     domain_id: str | None = None
     roles: frozenset[str] = frozenset()
-    token_id: str = ""
 
     @property
     def is_admin(self) -> bool:

@@ -31,19 +31,16 @@ class Validated(msgspec.Struct, frozen=True, kw_only=True):
     credential: ApplicationCredential | None = None
 
     def context(self, request_id: str) -> RequestContext:
-        """``token_id`` is the audit id: the token itself stays out of messages and logs."""
+        """Without the token: that stays out of messages and logs."""
         project, scope = self.project, self.token.target
         return RequestContext(
             request_id=request_id,
             user_id=self.user.id,
-            user_name=self.user.name,
             user_domain_id=self.user.domain_id,
             project_id=project.id if project else None,
-            project_name=project.name if project else None,
             project_domain_id=project.domain_id if project else None,
             domain_id=self.token.target_id if scope is Target.DOMAIN else None,
             roles=frozenset(role.name for role in self.roles),
-            token_id=self.token.audit_ids[0],
         )
 
 

@@ -78,12 +78,6 @@ def delete(conn: sa.Connection, volume_id: str) -> None:
     conn.execute(sa.delete(table).where(table.c.id == volume_id))
 
 
-def ids_on(conn: sa.Connection, host: str) -> set[str]:
-    """Of all that a backend (``name@backend``, any pool) keeps."""
-    query = sa.select(table.c.id).where(table.c.host.startswith(f"{host}#", autoescape=True))
-    return set(conn.execute(query).scalars())
-
-
 def of_type(conn: sa.Connection, volume_type_id: str) -> bool:
     """Whether any volume is of that type, or is to be."""
     either = sa.or_(table.c.volume_type_id == volume_type_id, table.c.new_type_id == volume_type_id)

@@ -190,10 +190,6 @@ class FakeDriver:
     def tidy_images(self) -> None:
         """Its images take no space."""
 
-    def has_image(self, image_id: str) -> bool:
-        """For tests: whether it was fetched."""
-        return image_id in self._images
-
     # --- a life afterwards
     def power_on(self, spec: BuildSpec, vifs: list[Vif], volumes: Volumes = ()) -> None:
         self._step("power_on")

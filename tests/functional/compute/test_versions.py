@@ -120,9 +120,12 @@ def test_no_guest_has_numa_nodes(admin: Any, other: Any, place: Any) -> None:
     assert other.get(path, version="2.78").status_code == 404
 
 
-def test_a_method_that_a_path_has_not(admin: Any) -> None:
-    answer = admin.ask("PATCH", "/flavors/1", "2.1")
+@pytest.mark.parametrize("method", ["PATCH", "POST", "OPTIONS", "TRACE"])
+def test_a_method_that_a_path_has_not(admin: Any, method: str) -> None:
+    answer = admin.ask(method, "/flavors/1", "2.1")
     assert answer.json["badMethod"]["code"] == answer.status_code == 405
+    assert answer.headers["Allow"].split(", ") == ["GET", "PUT", "DELETE"]
+    assert answer.headers["X-OpenStack-Request-ID"].startswith("req-")
 
 
 def test_what_was_once(member: Any) -> None:

@@ -33,7 +33,7 @@ __all__ = [
 
 T = TypeVar("T")
 
-Tag = Annotated[str, Meta(min_length=1, max_length=80, pattern=r"^[^,/\x00-\x1f\x7f]*\Z")]
+Tag = Annotated[str, Meta(min_length=1, max_length=60, pattern=r"^[^,/\x00-\x1f\x7f]*\Z")]
 MetadataKey = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9\-_:. ]{1,255}\Z")]
 Metadata = dict[MetadataKey, Annotated[str, Meta(max_length=255)]]
 Hostname = Annotated[

@@ -33,7 +33,7 @@ ca = \"\"\"
 """
 
 
-@click.command("add-host")
+@click.command("add-host", short_help="Give a compute host credentials, to join with.")
 @click.argument("name")
 @click.option(
     "--output", type=click.Path(dir_okay=False, path_type=Path), help="The file; default: NAME.join."
@@ -82,7 +82,7 @@ def _written(path: Path, text: str) -> Iterator[None]:
         draft.unlink(missing_ok=True)
 
 
-@click.command("remove-host")
+@click.command("remove-host", short_help="Take a compute host's credentials away.")
 @click.argument("name")
 def remove_host(name: str) -> None:
     """Take the credentials of the compute host NAME away. Its servers' records stay."""

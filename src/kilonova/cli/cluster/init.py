@@ -67,7 +67,7 @@ WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = 'kilonova') \gexec
 """psql's \\gexec runs what a query has found: nothing, if it is there."""
 
 
-@click.command()
+@click.command(short_help="Make this machine the control node.")
 @click.option("--address", required=True, help="IP address of this machine, for hosts and users.")
 @click.option(
     "--database",

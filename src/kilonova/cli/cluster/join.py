@@ -46,7 +46,7 @@ class Ticket(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ca: str
 
 
-@click.command()
+@click.command(short_help="Make this machine a compute host.")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
     "--root",

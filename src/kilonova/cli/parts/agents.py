@@ -31,6 +31,25 @@ Say = Callable[[str], None]
 MakeHost = Callable[[str], tuple[Driver, HostNetwork]]
 
 
+def options(command: Callable[..., None]) -> Callable[..., None]:
+    """The command gets ``driver`` and ``hosts``."""
+    driver = click.option(
+        "--driver",
+        type=click.Choice(["libvirt", "fake"]),
+        default="libvirt",
+        show_default=True,
+        help="Real guests, or remembered ones, for load and trials.",
+    )
+    hosts = click.option(
+        "--hosts",
+        type=click.IntRange(1, 10000),
+        default=1,
+        show_default=True,
+        help="Compute hosts in this process (fake driver only).",
+    )
+    return driver(hosts(command))
+
+
 def check(driver: str, hosts: int) -> None:
     """UsageError, ClickException: these agents cannot be on this machine, by this user."""
     if hosts > 1 and driver != "fake":

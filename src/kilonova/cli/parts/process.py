@@ -54,7 +54,13 @@ def options(command: Callable[..., None]) -> Callable[..., None]:
             metavar="ADDRESS:PORT",
             help="Where /healthz, /readyz and /metrics are; over [monitoring] listen.",
         ),
-        click.option("--log-level", type=level, default="info", show_default=True),
+        click.option(
+            "--log-level",
+            type=level,
+            default="info",
+            show_default=True,
+            help="The least serious lines that the log gets.",
+        ),
         click.option(
             "--log-format",
             type=click.Choice(["text", "json"]),

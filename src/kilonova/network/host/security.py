@@ -47,7 +47,6 @@ TAGGED = 1 << 31
 """The bit of a mark that says by which guarded port a packet was sent (tag())."""
 
 _PROTOCOL = meta("l4proto")
-_EITHER = {IPV4: "ip", IPV6: "ip6"}
 _FAMILY = {IPV4: ("ip", "ipv4_addr"), IPV6: ("ip6", "ipv6_addr")}
 _NEIGHBOURS = [135, 136]
 """IPv6 finds its neighbours by ICMP, as IPv4 by ARP: solicitation, advertisement."""

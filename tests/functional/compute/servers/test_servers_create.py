@@ -292,7 +292,7 @@ def test_other_disks_are_refused(member: Any, request_body: Any, devices: Any) -
         ("2.37", {"networks": "all"}, "networks"),
         ("2.41", {"networks": [{"uuid": IMAGE, "tag": "a"}]}, "tag"),
         ("2.52", {"tags": ["a,b"]}, "tags"),
-        ("2.52", {"tags": ["x" * 81]}, "tags"),
+        ("2.52", {"tags": ["x" * 61]}, "tags"),
         ("2.52", {"tags": [str(i) for i in range(51)]}, "tags"),
         ("2.57", {"personality": []}, "personality"),
         ("2.63", {"trusted_image_certificates": ["a"]}, "signature"),
