@@ -25,6 +25,8 @@ from uuid import uuid4
 from pyroute2 import netns
 from tests.running import Up
 
+from kilonova.virt.libvirt.secret_store import in_memory
+
 Things = dict[str, set[str]]
 """Kind of thing → names."""
 
@@ -139,6 +141,8 @@ class HostOracle:
                 os.kill(pid, signal.SIGKILL)
                 select.select([ended], [], [], 10)
                 os.close(ended)
+        for host in self._up.state.glob("hosts/*"):
+            shutil.rmtree(in_memory(str(host)), ignore_errors=True)
         for network in self._networks:
             if (_SPACES / f"kn-{network}").exists():
                 _run("ip", "netns", "del", f"kn-{network}")

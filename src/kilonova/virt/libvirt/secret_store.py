@@ -80,7 +80,7 @@ class EmbeddedStore:
 
     def __init__(self, name: str) -> None:
         """``name``: of what no other process has."""
-        self._root = _MEMORY / f"kilonova-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+        self._root = in_memory(name)
 
     def has(self, secret: str) -> bool:
         return _has(self._opened().connection, secret)
@@ -156,6 +156,11 @@ class _EmbeddedDriver:
 
 _embedded: _EmbeddedDriver | None = None
 _embedded_lock = threading.Lock()
+
+
+def in_memory(name: str) -> Path:
+    """The folder of the one that has this name: who is killed leaves it to who comes next."""
+    return _MEMORY / f"kilonova-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
 
 
 def store(connection: Connection, folder: Path) -> Store:
