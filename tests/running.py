@@ -157,6 +157,9 @@ class Client:
 class Up(Client):
     """`kilonova up` on one state folder; start() and kill() as often as wanted."""
 
+    stderr: int = subprocess.STDOUT
+    """A file's descriptor, or as Popen has it."""
+
     def __init__(self, state: Path, driver: str = "fake", hosts: int = 1, database_url: str = "") -> None:
         super().__init__(state, database_url)
         self.driver = driver
@@ -183,7 +186,7 @@ class Up(Client):
         arguments += ["--hosts", str(self.hosts), "--config", str(file)]
         command = [sys.executable, "-c", "from kilonova.cli import main; main()", *arguments]
         self._process = process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            command, stdout=subprocess.PIPE, stderr=self.stderr, text=True
         )
         self.said, self._ready = "", False
         self._heard = heard = threading.Event()

@@ -27,6 +27,7 @@ from kilonova.store import (
     hosts,
     images,
     keypairs,
+    operation_lists,
     operations,
     regexp,
     tokens,
@@ -389,3 +390,25 @@ def test_a_step_that_is_twice_in_what_is_told_is_one(db: Database) -> None:
     ends = {(step.operation_id, step.started_at): step.finished_at for step in steps}
     assert ends == {("one", 1.0): None, ("one", 9.0): None, ("two", 1.0): 2.0, ("two", 9.0): None}
     assert len(steps) == 4
+
+
+def test_what_is_going_on_is_told_with_its_newest_step(db: Database) -> None:
+    with db.write() as conn:
+        rows = [
+            operation("late", "s1"),
+            operation("early", "s2"),
+            operation("new", "s3"),
+            operation("over", "s4"),
+        ]
+        for row, begun in zip(rows, (2.0, 1.0, 9.0, 1.0), strict=True):
+            row["created_at"] = begun
+        rows[3]["state"] = operations.DONE
+        operations.insert(conn, rows)
+        fetch, plug = (StepRecord(name=name, started_at=1.0) for name in ("fetch_image", "plug_vifs"))
+        operations.put_steps(conn, "early", 1, "h1", [fetch, plug])
+        told = operation_lists.going_on(conn, since=5.0, limit=10)
+        assert [(row.created_at, row.record, row.step) for row in told] == [
+            (1.0, "create", "plug_vifs"),
+            (2.0, "create", None),
+        ]
+        assert len(operation_lists.going_on(conn, since=5.0, limit=1)) == 1

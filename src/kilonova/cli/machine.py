@@ -17,6 +17,7 @@ from kilonova.identity.service import Identity
 from kilonova.image.neighbour import Neighbour
 from kilonova.monitoring.watch import Watch
 from kilonova.store import operations
+from kilonova.store.database import Database
 
 
 class Machine:
@@ -41,6 +42,8 @@ class Machine:
         self._say = say
         self._stop = stop
         self._closing = ExitStack()
+        self.database: Database
+        """Once it is started."""
 
     def start(self, address: str, port: int) -> str:
         """Start everything; the URL at which it serves. Stopped: nothing is left started."""
@@ -59,7 +62,7 @@ class Machine:
         server = api.listen(address, port, closing)
 
         database_url = config.database.connection or f"sqlite:///{state.database}"
-        db = open_database(config, database_url, watch, self._say, self._stop, closing)
+        db = self.database = open_database(config, database_url, watch, self._say, self._stop, closing)
         if not config.bus.url:
             # We hold the state folder's lock: whoever owned an operation is dead.
             with db.write() as conn:

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kilonova.cli.client import Client, credentials
+from kilonova.cli.parts.terminal import plain
 from kilonova.domain.clock import parse
 
 _BAR = 40
@@ -47,7 +48,9 @@ def _draw(console: Console, server: Any, action: Any) -> None:
     start = parse(action["start_time"])
     ends = [parse(event["finish_time"]) for event in events if event["finish_time"]]
     total = max([*ends, start]) - start
-    console.print(f"[bold]{action['action']}[/] {server['name']}  {action['request_id']}", soft_wrap=True)
+    console.print(
+        Text(action["action"], "bold"), plain(server["name"]), "", action["request_id"], soft_wrap=True
+    )
     table = Table(box=None, pad_edge=False, header_style="dim")
     for title, justify in (("step", "left"), ("host", "left"), ("from", "right"), ("took", "right")):
         table.add_column(title, justify=justify, no_wrap=True)  # type: ignore[arg-type]
@@ -59,13 +62,13 @@ def _draw(console: Console, server: Any, action: Any) -> None:
         ok = event["result"] == "Success"
         table.add_row(
             event["event"],
-            event.get("host") or "",
+            plain(event.get("host") or ""),
             _milliseconds(begun),
             _milliseconds(took),
             _bar(begun, took, total, "green" if ok else "red"),
-            event.get("details") or ("" if ok else event["result"] or "still running"),
+            plain(event.get("details") or ("" if ok else event["result"] or "still running")),
         )
-    table.add_row("total", "", "", _milliseconds(total), "", action["message"] or "", style="bold")
+    table.add_row("total", "", "", _milliseconds(total), "", plain(action["message"] or ""), style="bold")
     console.print(table)
 
 

@@ -13,7 +13,7 @@ from msgspec import structs
 from kilonova import log
 from kilonova.cli.machine import Machine
 from kilonova.cli.memory import share_one_heap
-from kilonova.cli.parts import agents, notify, process
+from kilonova.cli.parts import agents, notify, process, progress
 from kilonova.cli.parts.crash import tell_of_crashes
 from kilonova.cli.parts.process import say
 from kilonova.cli.parts.stop import INTERRUPTED, Signals, Stopped
@@ -83,7 +83,8 @@ def _run(
     credentials = f"credentials: {folder.clouds}, " if folder.clouds.exists() else ""
     say(f"ready: {url} ({credentials}log: {folder.log})")
     notify.ready(url)
-    asked.wait()
+    with progress.shown(machine.database):
+        asked.wait()
     watch.health.state = State.STOPPING
     notify.stopping()
     say("stopping; guests go on")

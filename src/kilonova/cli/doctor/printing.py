@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from kilonova.cli.doctor.check import Finding
 from kilonova.virt.libvirt.needs import APT
@@ -16,9 +17,8 @@ def print_findings(findings: list[Finding], console: Console) -> None:
     for heading in ("", "check", "found", "what it means"):
         table.add_column(heading, overflow="fold")
     for finding in findings:
-        table.add_row(
-            finding.state, finding.check, finding.found, finding.meaning, style=_STYLES[finding.state]
-        )
+        found = Text(finding.found)  # not markup: [::1] is an address
+        table.add_row(finding.state, finding.check, found, finding.meaning, style=_STYLES[finding.state])
     console.print(table)
     commands = _merged([finding.command for finding in findings if finding.command])
     if commands:
