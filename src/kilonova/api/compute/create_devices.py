@@ -1,4 +1,4 @@
-"""block_device_mapping, in both its forms, of POST /servers: which disks the servers get.
+"""Which disks the servers of a POST get: those that it asks for (create_mapping), and those of the flavor.
 
 What can be told wrong now is refused now, in Nova's words. Volumes that exist are promised to the server when
 it is accepted (engine.accept); those that its build makes are only counted here.
@@ -13,7 +13,8 @@ from typing import NamedTuple
 from msgspec import UNSET, structs
 
 from kilonova.api.compute import create_checks as checks
-from kilonova.api.compute.create_body import Device, LegacyDevice, ServerRequest
+from kilonova.api.compute.create_body import ServerRequest
+from kilonova.api.compute.create_mapping import invalid, mapped, with_those_of_image
 from kilonova.api.compute.mapped_images import mapped_devices, refuse_mapped
 from kilonova.api.compute.state import ComputeAPI
 from kilonova.api.http import Request
@@ -34,8 +35,6 @@ from kilonova.domain.volumes import SnapshotStatus, VolumeStatus
 _GIB = 1 << 30
 _MOST_LOCAL = 3
 """Disks on the host's own store (Nova's max_local_block_devices)."""
-_ROOT = "vda"
-"""What the old form of the mapping calls the disk to boot from."""
 MULTIATTACH_SINCE = (2, 60)
 
 
@@ -53,12 +52,12 @@ def requested(api: ComputeAPI, request: Request, asked: ServerRequest, flavor: F
     if asked.block_device_mapping and asked.block_device_mapping_v2:
         raise BadRequest("Using different block_device_mapping syntaxes is not allowed in the same request.")
     context = request.context
-    devices = _mapped(asked)
+    devices = mapped(asked)
     if not devices and not asked.image_ref:
         raise BadRequest("Missing imageRef attribute")
     image = _image(api, context, asked.image_ref) if asked.image_ref else None
-    if image is not None and (mapped := mapped_devices(image)):
-        devices = _of_image(mapped, devices, asked)
+    if image is not None and (of_image := mapped_devices(image)):
+        devices = with_those_of_image(of_image, devices, asked)
     if not devices:
         assert image is not None
         checks.image_fits(context, image, flavor)
@@ -101,138 +100,6 @@ def of_one_server(devices: Devices) -> list[BlockDevice]:
     return found
 
 
-# --- what the request says
-def _mapped(asked: ServerRequest) -> list[BlockDevice]:
-    """The disks one by one; empty if the request says nothing of them that is not so anyway."""
-    if asked.block_device_mapping:
-        return _of_legacy(asked)
-    return [_of_v2(device, asked) for device in asked.block_device_mapping_v2 if not device.no_device]
-
-
-def _of_image(
-    mapped: Sequence[Device], devices: Sequence[BlockDevice], asked: ServerRequest
-) -> list[BlockDevice]:
-    """Those of the image, and of the request what is not the image itself. A disk that the request names is
-    the request's."""
-    given = asked.block_device_mapping_v2 or asked.block_device_mapping
-    own = {(device.device_name or "").removeprefix("/dev/") for device in given}
-    names = [(device.device_name or "").removeprefix("/dev/") for device in mapped]
-    kept = [_of_v2(device, asked) for device, name in zip(mapped, names, strict=True) if name not in own]
-    is_image = [device.source_type is Source.IMAGE and not device.is_volume for device in devices]
-    return kept + [device for device, no in zip(devices, is_image, strict=True) if not no]
-
-
-def _of_v2(device: Device, asked: ServerRequest) -> BlockDevice:
-    if device.source_type is UNSET:
-        raise _invalid("Some required fields are missing")
-    source = Source(device.source_type)
-    if source is Source.BLANK and device.uuid:
-        raise _invalid("Invalid device UUID.")
-    if source is not Source.BLANK and not device.uuid:
-        raise _invalid("Missing device UUID.")
-    usual = Destination.VOLUME if source in (Source.VOLUME, Source.SNAPSHOT) else Destination.LOCAL
-    where = usual if device.destination_type is UNSET else Destination(device.destination_type)
-    boot_index = None if device.boot_index is None or int(device.boot_index) < 0 else int(device.boot_index)
-    if where is Destination.LOCAL:
-        _check_v2_local(device, source, boot_index, asked)
-    elif device.volume_type and source is Source.VOLUME:
-        raise _invalid("Specifying volume type to existing volume is not supported.")
-    elif asked.image_ref and boot_index != 0 and (device.device_name or "").removeprefix("/dev/") == _ROOT:
-        raise BadRequest(f"The volume cannot be assigned the same device name as the root device {_ROOT}")
-    if device.disk_bus and device.disk_bus not in PREFIXES:
-        raise BadRequest(
-            f"Block Device Mapping is invalid: The provided disk bus {device.disk_bus} is not valid."
-        )
-    if (device.device_type or "disk") != "disk":
-        raise _invalid(f"the device type {device.device_type} is not available here")
-    return BlockDevice(
-        id="",
-        source_type=source,
-        destination_type=where,
-        image=_named_image(device.uuid) if source is Source.IMAGE else None,
-        snapshot_id=device.uuid if source is Source.SNAPSHOT else None,
-        volume_id=device.uuid if source is Source.VOLUME else None,
-        volume_size=int(device.volume_size) if device.volume_size else None,
-        volume_type=device.volume_type or None,
-        boot_index=boot_index,
-        disk_bus=device.disk_bus or None,
-        guest_format=device.guest_format or None,
-        tag=device.tag,
-        delete_on_termination=bool(device.delete_on_termination),
-    )
-
-
-def _check_v2_local(device: Device, source: Source, boot_index: int | None, asked: ServerRequest) -> None:
-    if device.volume_type:
-        raise _invalid("Specifying a volume_type with destination_type=local is not supported.")
-    if source in (Source.VOLUME, Source.SNAPSHOT):
-        raise _invalid(f"Mapping {source} to local is not supported.")
-    if source is Source.IMAGE and (boot_index != 0 or device.uuid != asked.image_ref):
-        raise _invalid("Mapping image to local is not supported.")
-    if device.disk_bus:
-        raise _invalid("the bus of local disks is the image's, hw_disk_bus")
-    if source is Source.BLANK and device.guest_format not in (None, "", "swap", "ext4"):
-        raise _invalid(f"the format {device.guest_format} is not available here: disks are ext4 or swap")
-
-
-def _of_legacy(asked: ServerRequest) -> list[BlockDevice]:
-    """The form of the first API, where names say what is booted from: ``vda``, or without an image the first
-    volume."""
-    found = [
-        (_legacy_name(item), _of_legacy_item(item))
-        for item in asked.block_device_mapping
-        if not item.no_device
-    ]
-    volumes = [index for index, (_, device) in enumerate(found) if device.is_volume]
-    root = next((index for index in volumes if found[index][0] == _ROOT), None)
-    if root is None and not asked.image_ref and volumes:
-        root = volumes[0]
-    devices = [
-        structs.replace(device, boot_index=0) if index == root else device
-        for index, (_, device) in enumerate(found)
-    ]
-    if root is None and asked.image_ref:
-        devices.insert(0, _local_root(asked.image_ref))
-    return devices
-
-
-def _legacy_name(item: LegacyDevice) -> str:
-    return (item.device_name or "").removeprefix("/dev/")
-
-
-def _of_legacy_item(item: LegacyDevice) -> BlockDevice:
-    blank = (item.virtual_name or "") == "swap" or (item.virtual_name or "").startswith("ephemeral")
-    if not blank and not item.snapshot_id and not item.volume_id:
-        raise _invalid("Unrecognized legacy format.")
-    source = Source.BLANK if blank else Source.SNAPSHOT if item.snapshot_id else Source.VOLUME
-    return BlockDevice(
-        id="",
-        source_type=source,
-        destination_type=Destination.LOCAL if blank else Destination.VOLUME,
-        snapshot_id=item.snapshot_id if source is Source.SNAPSHOT else None,
-        volume_id=item.volume_id if source is Source.VOLUME else None,
-        volume_size=int(item.volume_size) if item.volume_size else None,
-        guest_format="swap" if item.virtual_name == "swap" else None,
-        delete_on_termination=blank or bool(item.delete_on_termination),
-    )
-
-
-def _local_root(image_id: str) -> BlockDevice:
-    return BlockDevice(
-        id="",
-        source_type=Source.IMAGE,
-        destination_type=Destination.LOCAL,
-        image=_named_image(image_id),
-        boot_index=0,
-        delete_on_termination=True,
-    )
-
-
-def _named_image(image_id: str) -> ImageRef:
-    """An image of which no more is known yet."""
-    return ImageRef(id=image_id, disk_format="", size=0)
-
-
 # --- what there is of it
 def _known(api: ComputeAPI, request: Request, device: BlockDevice, image: ImageRef | None) -> BlockDevice:
     """With the size of what it is made of, which exists."""
@@ -255,7 +122,7 @@ def _known_image(
         try:
             image = api.images.ref(context, image_id)
         except NotFound as error:
-            raise _invalid(f"failed to get image {image_id}.") from error
+            raise invalid(f"failed to get image {image_id}.") from error
     refuse_mapped(image)
     if device.is_volume and not device.volume_size:
         raise BadRequest("Images with destination_type 'volume' need to have a non-zero size specified")
@@ -266,7 +133,7 @@ def _known_volume(api: ComputeAPI, request: Request, device: BlockDevice, volume
     try:
         volume = api.volumes.volume(request.context, volume_id)
     except NotFound as error:
-        raise _invalid(f"failed to get volume {volume_id}.") from error
+        raise invalid(f"failed to get volume {volume_id}.") from error
     if volume.multiattach and not request.at_least(*MULTIATTACH_SINCE):
         raise BadRequest("Multiattach volumes are only supported starting with compute API version 2.60.")
     takes = (VolumeStatus.AVAILABLE, VolumeStatus.IN_USE) if volume.multiattach else (VolumeStatus.AVAILABLE,)
@@ -283,12 +150,12 @@ def _known_snapshot(
     try:
         snapshot = api.volumes.snapshot(context, snapshot_id)
     except NotFound as error:
-        raise _invalid(f"failed to get snapshot {snapshot_id}.") from error
+        raise invalid(f"failed to get snapshot {snapshot_id}.") from error
     if snapshot.status != SnapshotStatus.AVAILABLE:
-        raise _invalid(f"snapshot {snapshot_id} is {snapshot.status}.")
+        raise invalid(f"snapshot {snapshot_id} is {snapshot.status}.")
     size = device.volume_size or snapshot.size_gb
     if size < snapshot.size_gb:
-        raise _invalid(f"the volume would be smaller than its snapshot, which has {snapshot.size_gb} GiB")
+        raise invalid(f"the volume would be smaller than its snapshot, which has {snapshot.size_gb} GiB")
     return structs.replace(device, volume_size=size)
 
 
@@ -334,17 +201,17 @@ def _check_several(asked: ServerRequest, devices: Sequence[BlockDevice]) -> None
         raise BadRequest("Cannot attach one or more volumes to multiple instances")
     tags = [device.tag for device in devices if device.tag]
     if len(tags) != len(set(tags)):
-        raise _invalid("a tag is given to more than one disk")
+        raise invalid("a tag is given to more than one disk")
     volumes = [device.volume_id for device in devices if device.volume_id]
     if len(volumes) != len(set(volumes)):
-        raise _invalid("a volume is given more than once")
+        raise invalid("a volume is given more than once")
 
 
 def _check_boot_sequence(devices: Sequence[BlockDevice]) -> None:
     """The boot indexes are 0, 1, … without a gap, each once; there is at least one."""
     indexes = sorted(device.boot_index for device in devices if device.boot_index is not None)
     if not indexes or indexes != list(range(len(indexes))):
-        raise _invalid(
+        raise invalid(
             "Boot sequence for the instance and image/block device mapping combination is not valid."
         )
 
@@ -358,10 +225,10 @@ def _check_local(devices: Sequence[BlockDevice], flavor: Flavor) -> None:
             "one block device mapping, flavor ephemeral size will be used."
         )
     if any(size == 0 for size in sizes):
-        raise _invalid("an ephemeral disk needs a flavor that has one")
+        raise invalid("an ephemeral disk needs a flavor that has one")
     swap = [device for device in devices if device.is_swap]
     if len(swap) > 1:
-        raise _invalid("More than one swap drive requested.")
+        raise invalid("More than one swap drive requested.")
     if swap and (swap[0].volume_size or 0) > flavor.swap_mb:
         raise BadRequest("Swap drive requested is larger than instance type allows.")
 
@@ -381,7 +248,7 @@ def _devices(
         devices.append(_blank(flavor.swap_mb, "swap"))
     devices = [_sized(device, flavor) for device in devices]
     if sum(not device.is_volume for device in devices) > _MOST_LOCAL:
-        raise _invalid("You specified more local devices than the limit allows")
+        raise invalid("You specified more local devices than the limit allows")
     bus = properties.get("hw_disk_bus", "virtio")
     devices = named(devices, bus if bus in PREFIXES else "virtio")
     if any(device.device_name == "/dev/" for device in devices):
@@ -416,7 +283,3 @@ def _blank(size: int, guest_format: str | None = None) -> BlockDevice:
         guest_format=guest_format,
         delete_on_termination=True,
     )
-
-
-def _invalid(details: str) -> BadRequest:
-    return BadRequest(f"Block Device Mapping is Invalid: {details}")
