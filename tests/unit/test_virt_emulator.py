@@ -20,6 +20,7 @@ def qemu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path.parent.mkdir()
     path.write_text('#!/bin/sh\necho "$@"\ngrep -E "^Cap(Inh|Amb)" /proc/self/status\n')
     path.chmod(0o755)
+    shutil.copy(path, path.with_name("qemu-system-i386"))
     monkeypatch.setenv("PATH", f"{path.parent}{os.pathsep}{os.environ['PATH']}")
     return path
 
@@ -45,6 +46,8 @@ def test_where_it_is_closed_qemu_runs_without_rights(
         [found(), "-machine", "none,accel=kvm:tcg"], capture_output=True, text=True, check=True
     )
     assert said.stdout.split() == ["-machine", "none,accel=kvm:tcg", "CapInh:", "0" * 16, "CapAmb:", "0" * 16]
+
+    assert (folder.embed / "without-kvm" / "qemu-system-i386").exists(), "libvirt asks it, too"
 
     emulator.choose(folder, "root")
     assert found() == str(qemu), "for guests that may open it, the machine's own"

@@ -19,23 +19,24 @@ from kilonova.virt.libvirt import kvm
 from kilonova.virt.libvirt.folder import Folder
 
 _FOLDER = "without-kvm"
+_EMULATORS = (kvm.EMULATOR, "qemu-system-i386")
+"""Those that could use the device; guests run by the first, and libvirt asks both when it starts."""
 _log = log.get("virt.libvirt")
 
 
 def choose(folder: Folder, user: str) -> None:
     """For guests that ``user`` runs: what libvirt finds in PATH from now on.
 
-    The script stays where it is, also when it is not needed any more: domains may name it.
+    The scripts stay where they are, also when they are not needed any more: domains may name one.
     """
     path = [place for place in os.environ.get("PATH", os.defpath).split(os.pathsep) if not _is_ours(place)]
-    qemu = shutil.which(kvm.EMULATOR, path=os.pathsep.join(path))
+    found = [shutil.which(name, path=os.pathsep.join(path)) for name in _EMULATORS]
     ours = folder.embed / _FOLDER
-    if qemu is not None and kvm.is_closed_to(user) and os.pathsep not in str(ours):
-        _write(ours / kvm.EMULATOR, Path(qemu))
+    if found[0] is not None and kvm.is_closed_to(user) and os.pathsep not in str(ours):
+        for qemu in filter(None, found):
+            _write(ours / Path(qemu).name, Path(qemu))
         path.insert(0, str(ours))
-        _log.info(
-            "qemu_without_kvm", reason=f"{kvm.DEVICE} is closed to {user}", script=str(ours / kvm.EMULATOR)
-        )
+        _log.info("qemu_without_kvm", reason=f"{kvm.DEVICE} is closed to {user}", scripts=str(ours))
     os.environ["PATH"] = os.pathsep.join(path)
 
 

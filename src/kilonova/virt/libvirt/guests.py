@@ -55,9 +55,21 @@ def _start(domain: Any, flags: int) -> None:
         except libvirt.libvirtError as error:
             if _PORT_TAKEN not in str(error):
                 raise
+            domain = _anew(domain)
         else:
             return
     domain.createWithFlags(flags)
+
+
+def _anew(domain: Any) -> Any:
+    """The same guest as another object of libvirt's. The one that failed may yet hear that its QEMU has
+    ended, and would then take down the next one. A guest whose memory is saved keeps its object, and that."""
+    if domain.hasManagedSaveImage():
+        return domain
+    document = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE)
+    connection = domain.connect()
+    domain.undefineFlags(_UNDEFINE_ALL)
+    return connection.defineXML(document)
 
 
 Find = Callable[[str], ET.Element | None]
