@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from kilonova.domain.clock import now
 from kilonova.domain.security_groups import AddressGroup
+from kilonova.store import revisions
 from kilonova.store.network_lists import Condition, Listing, Page
 from kilonova.store.schema.security_groups import address_groups as groups
 from kilonova.store.schema.security_groups import security_group_rules as rules
@@ -72,11 +72,7 @@ def insert(conn: sa.Connection, group: AddressGroup) -> None:
 
 
 def update(conn: sa.Connection, group_id: str, changes: Mapping[str, Any]) -> None:
-    conn.execute(
-        sa.update(groups)
-        .where(groups.c.id == group_id)
-        .values(**changes, updated_at=now(), revision_number=groups.c.revision_number + 1)
-    )
+    revisions.change(conn, groups, groups.c.id == group_id, changes)
 
 
 def delete(conn: sa.Connection, group_id: str) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from kilonova.domain.clock import now
 from kilonova.domain.routers import FloatingIp
 from kilonova.store import port_forwardings as forwarding_store
 from kilonova.store import ports as port_store
+from kilonova.store import revisions
 from kilonova.store.network_lists import Condition, Listing, Page
 from kilonova.store.router_places import made
 from kilonova.store.schema.routers import floating_ips, port_forwardings, routers
@@ -82,11 +82,7 @@ def insert(conn: sa.Connection, floating: FloatingIp) -> None:
 
 
 def update(conn: sa.Connection, floating_id: str, changes: Mapping[str, Any]) -> None:
-    conn.execute(
-        sa.update(floating_ips)
-        .where(floating_ips.c.id == floating_id)
-        .values(**changes, updated_at=now(), revision_number=floating_ips.c.revision_number + 1)
-    )
+    revisions.change(conn, floating_ips, floating_ips.c.id == floating_id, changes)
 
 
 def delete(conn: sa.Connection, floating_ids: Sequence[str]) -> None:

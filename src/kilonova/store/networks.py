@@ -8,9 +8,8 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from kilonova.domain.clock import now
 from kilonova.domain.network import EXTERNAL, EXTERNAL_PHYSICAL_NETWORK, SHARED, Network
-from kilonova.store import dialect, network_rbac
+from kilonova.store import dialect, network_rbac, revisions
 from kilonova.store.network_lists import Condition, Listing, Page
 from kilonova.store.schema.networks import networks, subnets
 
@@ -142,11 +141,7 @@ def insert(conn: sa.Connection, network: Network) -> None:
 
 
 def update(conn: sa.Connection, network_id: str, changes: Mapping[str, Any]) -> None:
-    conn.execute(
-        sa.update(networks)
-        .where(networks.c.id == network_id)
-        .values(**changes, updated_at=now(), revision_number=networks.c.revision_number + 1)
-    )
+    revisions.change(conn, networks, networks.c.id == network_id, changes)
 
 
 def delete(conn: sa.Connection, network_id: str) -> None:

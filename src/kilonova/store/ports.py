@@ -13,7 +13,7 @@ from kilonova.domain.clock import now
 from kilonova.domain.errors import BadRequest
 from kilonova.domain.network import FixedIp, Port
 from kilonova.domain.routers import ROUTER_OWNERS
-from kilonova.store import dialect, port_security
+from kilonova.store import dialect, port_security, revisions
 from kilonova.store.database import Row
 from kilonova.store.network_lists import Condition, Listing, Page, few
 from kilonova.store.router_places import made
@@ -338,11 +338,7 @@ def free_floating(conn: sa.Connection, port: Port) -> list[str]:
 
 
 def update(conn: sa.Connection, port_ids: Sequence[str], changes: Mapping[str, Any]) -> None:
-    conn.execute(
-        sa.update(ports)
-        .where(ports.c.id.in_(port_ids))
-        .values(**changes, updated_at=now(), revision_number=ports.c.revision_number + 1)
-    )
+    revisions.change(conn, ports, ports.c.id.in_(port_ids), changes)
 
 
 def of_rows(conn: sa.Connection, rows: Sequence[sa.Row[Any]]) -> list[Port]:

@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from kilonova.domain.clock import now
 from kilonova.domain.network import Port
 from kilonova.domain.routers import INTERFACE_OWNER, ROUTER_OWNERS, Router
 from kilonova.store import ports as port_store
+from kilonova.store import revisions
 from kilonova.store.network_lists import Condition, Listing, Page
 from kilonova.store.router_places import lives, made, refused_by
 from kilonova.store.schema.hosts import services
@@ -72,11 +72,7 @@ def insert(conn: sa.Connection, router: Router) -> None:
 
 
 def update(conn: sa.Connection, router_id: str, changes: Mapping[str, Any]) -> None:
-    conn.execute(
-        sa.update(routers)
-        .where(routers.c.id == router_id)
-        .values(**changes, updated_at=now(), revision_number=routers.c.revision_number + 1)
-    )
+    revisions.change(conn, routers, routers.c.id == router_id, changes)
 
 
 def delete(conn: sa.Connection, router_id: str) -> None:

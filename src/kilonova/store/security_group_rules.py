@@ -8,9 +8,8 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from kilonova.domain.clock import now
 from kilonova.domain.security_groups import IPV4, IPV6, SecurityGroupRule
-from kilonova.store import cidrs, security_groups
+from kilonova.store import cidrs, revisions, security_groups
 from kilonova.store.cidrs import normalized_cidr
 from kilonova.store.network_lists import Condition, Listing, Page
 from kilonova.store.schema.security_groups import default_security_groups as defaults
@@ -89,11 +88,7 @@ def insert(conn: sa.Connection, new: Sequence[SecurityGroupRule]) -> None:
 
 
 def update(conn: sa.Connection, rule_id: str, changes: Mapping[str, Any]) -> None:
-    conn.execute(
-        sa.update(rules)
-        .where(rules.c.id == rule_id)
-        .values(**changes, updated_at=now(), revision_number=rules.c.revision_number + 1)
-    )
+    revisions.change(conn, rules, rules.c.id == rule_id, changes)
 
 
 def delete(conn: sa.Connection, rule_id: str) -> bool:

@@ -8,10 +8,9 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from kilonova.domain.clock import now
 from kilonova.domain.network import EVERYBODY, SHARED
 from kilonova.domain.security_groups import SecurityGroup
-from kilonova.store import dialect
+from kilonova.store import dialect, revisions
 from kilonova.store.network_lists import Condition, Listing, Page
 from kilonova.store.schema.network_rbac import security_group_rbac as policies
 from kilonova.store.schema.security_groups import default_security_groups as defaults
@@ -114,11 +113,7 @@ def insert(conn: sa.Connection, group: SecurityGroup) -> None:
 
 def update(conn: sa.Connection, group_id: str, changes: Mapping[str, Any]) -> None:
     """Its values, or, without any, only that something of it changed."""
-    conn.execute(
-        sa.update(groups)
-        .where(groups.c.id == group_id)
-        .values(**changes, updated_at=now(), revision_number=groups.c.revision_number + 1)
-    )
+    revisions.change(conn, groups, groups.c.id == group_id, changes)
 
 
 def delete(conn: sa.Connection, group_id: str) -> None:

@@ -8,9 +8,8 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from kilonova.domain.clock import now
 from kilonova.domain.network import SubnetPool
-from kilonova.store import dialect
+from kilonova.store import dialect, revisions
 from kilonova.store.network_lists import Condition, Listing, Page
 from kilonova.store.schema.networks import subnet_pools as pools
 from kilonova.store.schema.networks import subnets
@@ -76,11 +75,7 @@ def insert(conn: sa.Connection, pool: SubnetPool) -> None:
 
 
 def update(conn: sa.Connection, pool_id: str, changes: Mapping[str, Any]) -> None:
-    conn.execute(
-        sa.update(pools)
-        .where(pools.c.id == pool_id)
-        .values(**changes, updated_at=now(), revision_number=pools.c.revision_number + 1)
-    )
+    revisions.change(conn, pools, pools.c.id == pool_id, changes)
 
 
 def delete(conn: sa.Connection, pool_id: str) -> None:

@@ -8,10 +8,9 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from kilonova.domain.clock import now
 from kilonova.domain.network import SHARED, Subnet
 from kilonova.domain.routers import GATEWAY_OWNER, INTERFACE_OWNER
-from kilonova.store import dialect
+from kilonova.store import dialect, revisions
 from kilonova.store.network_lists import Condition, Listing, Page
 from kilonova.store.schema.network_rbac import network_rbac
 from kilonova.store.schema.networks import ip_allocations, networks, ports, subnets
@@ -165,11 +164,7 @@ def insert(conn: sa.Connection, subnet: Subnet) -> None:
 
 
 def update(conn: sa.Connection, subnet_id: str, changes: Mapping[str, Any]) -> None:
-    conn.execute(
-        sa.update(subnets)
-        .where(subnets.c.id == subnet_id)
-        .values(**changes, updated_at=now(), revision_number=subnets.c.revision_number + 1)
-    )
+    revisions.change(conn, subnets, subnets.c.id == subnet_id, changes)
 
 
 def delete(conn: sa.Connection, subnet_ids: Sequence[str]) -> None:

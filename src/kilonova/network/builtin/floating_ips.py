@@ -199,9 +199,8 @@ def _target(
         raise BadFloatingIpRequest(f"Port {port.id} is the network service's own ({port.device_owner})")
     wanted = None if body.fixed_ip_address in (UNSET, None) else str(body.fixed_ip_address)
     fixed = _fixed(port, wanted)
-    router_id = router_store.leading_out(conn, external_id, fixed.subnet_id)
-    lock_routers(conn, left, router_id)
-    if router_id is None or router_store.leading_out(conn, external_id, fixed.subnet_id) != router_id:
+    router_id = router_out(conn, external_id, fixed.subnet_id, left)
+    if router_id is None:
         raise ExternalGatewayForFloatingIPNotFound(
             f"External network {external_id} is not reachable from subnet {fixed.subnet_id}.  "
             f"Therefore, cannot associate Port {port.id} with a Floating IP."
@@ -217,6 +216,15 @@ def _target(
             f"already has a floating IP on external network {external_id}."
         )
     return Target(port, fixed.ip_address, router_id)
+
+
+def router_out(conn: sa.Connection, external_id: str, subnet_id: str, left: str | None) -> str | None:
+    """The router from the external network to the subnet; None: none, or not any more. It is locked, with the
+    one that is ``left``."""
+    router_id = router_store.leading_out(conn, external_id, subnet_id)
+    lock_routers(conn, left, router_id)
+    stays = router_id is not None and router_store.leading_out(conn, external_id, subnet_id) == router_id
+    return router_id if stays else None
 
 
 def lock_routers(conn: sa.Connection, *router_ids: str | None) -> None:

@@ -29,7 +29,6 @@ from kilonova.network.builtin.requests import said
 from kilonova.network.builtin.router_requests import PortForwardingCreate, PortForwardingUpdate
 from kilonova.store import floating_ips as floating_store
 from kilonova.store import port_forwardings as store
-from kilonova.store import routers as router_store
 
 PROTOCOLS = ("tcp", "udp")
 MOST_SHIFTED = 1024
@@ -200,9 +199,8 @@ def _check(
 def _router(conn: sa.Connection, floating: FloatingIp, one: PortForwarding, fixed: FixedIp) -> str:
     """The router from the floating IP's network to that address, locked."""
     external_id = floating.floating_network_id
-    router_id = router_store.leading_out(conn, external_id, fixed.subnet_id)
-    floating_ips.lock_routers(conn, floating.router_id, router_id)
-    if router_id is None or router_store.leading_out(conn, external_id, fixed.subnet_id) != router_id:
+    router_id = floating_ips.router_out(conn, external_id, fixed.subnet_id, floating.router_id)
+    if router_id is None:
         raise BadPortForwardingRequest(
             f"External network {external_id} is not reachable from subnet {fixed.subnet_id}. Cannot set Port "
             f"forwarding for port {one.port_id} with Floating IP {floating.id}"

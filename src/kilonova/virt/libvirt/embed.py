@@ -43,15 +43,14 @@ def qemu_user() -> str:
     """Whom libvirt runs QEMU as by default: a user of its own if it is root, and whoever it is otherwise."""
     if os.geteuid() != 0:
         return pwd.getpwuid(os.geteuid()).pw_name
-    return QEMU_USER if _exists(QEMU_USER) else "root"
+    return "root" if _uid(QEMU_USER) is None else QEMU_USER
 
 
-def _exists(user: str) -> bool:
+def _uid(user: str) -> int | None:
     try:
-        pwd.getpwnam(user)
+        return pwd.getpwnam(user).pw_uid
     except KeyError:
-        return False
-    return True
+        return None
 
 
 def open_way_for_qemu(folder: Folder, top: Path, say: Callable[[str], None]) -> None:
@@ -66,9 +65,9 @@ def _closed_for_qemu(folder: Folder, top: Path) -> str | None:
     """Why QEMU's user cannot reach its files; None if it can, or if we are no root and QEMU runs as we do."""
     if os.geteuid() != 0:
         return None
-    if not _exists(QEMU_USER):
+    uid = _uid(QEMU_USER)
+    if uid is None:
         return f"there is no user {QEMU_USER}"
-    uid = pwd.getpwnam(QEMU_USER).pw_uid
     if passage.open_way(folder.root, top, uid):
         return None
     return f"{QEMU_USER} cannot pass {passage.obstacle(folder.root, uid)}"
