@@ -23,7 +23,7 @@ from typing import Any
 
 from msgspec import structs
 from tests.host_oracle import own_host
-from tests.openvswitch import OpenVSwitch
+from tests.openvswitch import OWN_DEVICE, OpenVSwitch
 from tests.plugs import PlugLab
 from tests.running import until
 from tests.system.host_network.lab import eventually, run, snapshot
@@ -176,7 +176,7 @@ def _seen() -> dict[str, object]:
     seen = snapshot()
     links = seen["links"]
     assert isinstance(links, list)
-    kept = [link for link in links if link != "ovs-netdev"]
+    kept = [link for link in links if link != OWN_DEVICE]
     return {"links": kept, "namespaces": seen["namespaces"], "rules": seen["rules"]}
 
 

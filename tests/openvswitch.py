@@ -14,6 +14,8 @@ from pathlib import Path
 from tests.running import until
 
 SCHEMA = Path("/usr/share/openvswitch/vswitch.ovsschema")
+OWN_DEVICE = "ovs-netdev"
+"""Made with the first bridge, and removed by the switch itself some time after the last."""
 
 
 def installed() -> bool:

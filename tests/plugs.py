@@ -10,16 +10,13 @@ from pathlib import Path
 
 import msgspec
 from tests.host_oracle import own_host
-from tests.openvswitch import OpenVSwitch
+from tests.openvswitch import OWN_DEVICE, OpenVSwitch
 from tests.system.host_network.lab import Lab, eventually, snapshot
 
 from kilonova.config import Config, Network
 from kilonova.domain.network import PlugKind
 
 KINDS: tuple[PlugKind, ...] = ("bridge", "ovs-hybrid", "ovs")
-
-_DATAPATH = "ovs-netdev"
-"""A device that the switch keeps for as long as it runs, once there was a bridge."""
 
 
 @contextmanager
@@ -54,8 +51,8 @@ def _without_datapath(seen: dict[str, object]) -> dict[str, object]:
     links, addresses = seen["links"], seen["addresses"]
     assert isinstance(links, list)
     assert isinstance(addresses, str)
-    kept = [line for line in addresses.splitlines(keepends=True) if not line.startswith(_DATAPATH)]
-    return seen | {"links": [link for link in links if link != _DATAPATH], "addresses": "".join(kept)}
+    kept = [line for line in addresses.splitlines(keepends=True) if not line.startswith(OWN_DEVICE)]
+    return seen | {"links": [link for link in links if link != OWN_DEVICE], "addresses": "".join(kept)}
 
 
 def config_of(kind: PlugKind, switch: OpenVSwitch | None) -> Config:

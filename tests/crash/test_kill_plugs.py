@@ -12,7 +12,7 @@ import pytest
 from tests.crash.test_kill import dies_at
 from tests.crash.test_kill_real import Machine
 from tests.host_oracle import real_machine
-from tests.openvswitch import OpenVSwitch, installed
+from tests.openvswitch import OWN_DEVICE, OpenVSwitch, installed
 from tests.running import until
 
 pytestmark = [
@@ -30,7 +30,7 @@ class Switched(Machine):
         """Nothing of any server is on the host, on the switch or in the database."""
         until(lambda: self.switch.bridges() == [], 30, "the bridge to go")
         assert self.up.unexplained() == []
-        assert [line for line in self.oracle.left() if "ovs-netdev" not in line] == []
+        assert [line for line in self.oracle.left() if OWN_DEVICE not in line] == []
 
 
 @pytest.fixture(scope="module", params=["ovs-hybrid", "ovs"])

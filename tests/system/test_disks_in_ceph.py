@@ -6,7 +6,7 @@ import os
 import threading
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -39,7 +39,11 @@ def test_a_server_is_a_clone_in_ceph_from_its_first_boot_to_its_end(
     machine: tuple[Up, Ceph], guest_image: Path
 ) -> None:
     up, ceph = machine
-    cluster = Cluster(ceph.conf, USER)
+    with closing(Cluster(ceph.conf, USER)) as cluster:
+        lives_in(cluster, up, ceph, guest_image)
+
+
+def lives_in(cluster: Cluster, up: Up, ceph: Ceph, guest_image: Path) -> None:
     vms, images = cluster.pool("vms"), cluster.pool("images")
     up.start()
     elsewhere = up.image(bytes(1 << 20))
@@ -81,7 +85,6 @@ def test_a_server_is_a_clone_in_ceph_from_its_first_boot_to_its_end(
         vms.remove(f"{clone}_disk")
     finally:
         delete_all(up)
-        cluster.close()
 
 
 def goes_on_when_the_osd_is_back(up: Up, ceph: Ceph, elsewhere: str) -> set[str]:

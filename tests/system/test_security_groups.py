@@ -92,6 +92,7 @@ def test_members_of_a_group(pair: Pair) -> None:
     _, shown = pair.cloud.up.ask("GET", f"{SERVERS}/{pair.other.id}/os-security-groups")
     assert {group["name"] for group in shown["security_groups"]} == names
     pair.cloud.up.drop(rule)
+    until(lambda: not pair.between(pair.web, "ping -c 1 -W 1"), 20, "the member to be refused, as all are")
 
 
 def test_addresses_of_an_address_group(pair: Pair) -> None:
