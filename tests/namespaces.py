@@ -47,7 +47,6 @@ def _elsewhere(process: Path, home: dict[str, int]) -> list[str]:
         with suppress(FileNotFoundError, ProcessLookupError):  # it ended
             kinds = [kind for kind, inode in home.items() if (task / "ns" / kind).stat().st_ino != inode]
             if kinds:
-                found.append(
-                    f"thread {task.name}, {(task / 'comm').read_text().strip()}: another {' and '.join(kinds)}"
-                )
+                name = (task / "comm").read_text().strip()
+                found.append(f"thread {task.name}, {name}: another {' and '.join(kinds)}")
     return found
