@@ -411,6 +411,17 @@ def test_what_is_missing_is_mended(routed: Routed) -> None:
     service.close()
 
 
+def test_what_is_missing_when_a_word_comes_is_told_by_who_mends_it(routed: Routed) -> None:
+    routed.change(gateway=gateway())
+    eventually(lambda: routed.lab.host.repair() == [])
+    run("ip", "netns", "del", names.router(routed.state.id))
+    assert routed.apply(routed.state) == []
+    mended = routed.lab.host.repair()
+    assert [line for line in mended if line.startswith(f"router {routed.state.id}: ")]
+    kept = findings.read(routed.lab.folder / "network" / findings.FILE)
+    assert {one.what for one in kept if one.mended} >= set(mended)
+
+
 @pytest.mark.parametrize("what", ["namespace", "device"])
 def test_what_goes_before_it_is_announced_again_is_mended(routed: Routed, what: str) -> None:
     routed.apply(routed.state)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -107,7 +107,8 @@ class Routers:
         return {interface.network_id: interface.mtu for state in states for interface in state.interfaces}
 
     def apply(self, states: list[RouterState]) -> list[str]:
-        """These are the routers of this host, and as they should be; a line for each thing that changed.
+        """These are the routers of this host, and those that changed as they should be; a line for each thing
+        that was made for it. What became of the others meanwhile repair() sees, which says what was wrong.
 
         What fails for one is logged, does not keep the others from it, and is tried again by repair().
         """
@@ -118,12 +119,12 @@ class Routers:
             self._unconfirmed = set()
             self._leaving = self._records.keys() - wanted
             self._failing = {key: at for key, at in self._failing.items() if key in wanted}
-            return self._all_right(look=False)
+            return self._remove_leaving() + self._ensure_all(self._unsettled, look=False)
 
     def repair(self, look: bool) -> list[str]:
         """``look``: something of the host has changed."""
         with self._lock:
-            return self._all_right(look)
+            return self._remove_leaving() + self._ensure_all(self._records.keys(), look)
 
     def present(self) -> dict[str, RouterState]:
         return {router_id: record.state for router_id, record in list(self._records.items())}
@@ -165,13 +166,13 @@ class Routers:
             external=[self._external.bridge(gateway.network_id) for gateway in gateways],
         )
 
-    def _all_right(self, look: bool) -> list[str]:
+    def _remove_leaving(self) -> list[str]:
         done = []
         for router_id in sorted(self._leaving):
             done += self._attempt(lambda one=router_id: self._remove(one))  # type: ignore[misc]
-        return done + self._ensure_all(look)
+        return done
 
-    def _ensure_all(self, look: bool) -> list[str]:
+    def _ensure_all(self, which: Set[str], look: bool) -> list[str]:
         """The host's rules first: no router is joined to anything before them."""
         if not self._records:
             if self._ruled:
@@ -186,8 +187,8 @@ class Routers:
         except KilonovaError as error:
             self._failed(error, *(self._records.keys() - self._leaving))
             return []
-        absent = self._leaving | self._unconfirmed
-        for record in [one for one in self._records.values() if one.state.id not in absent]:
+        here = which - self._leaving - self._unconfirmed
+        for record in [one for router_id, one in self._records.items() if router_id in here]:
             router_id = record.state.id
             done += self._attempt(lambda one=record: self._ensure(one, look), router_id)  # type: ignore[misc]
         return done
