@@ -68,7 +68,8 @@ def attach(
     shelved: bool = True,
 ) -> BlockDevice:
     """One more volume. ``multiattach``: whether one that others may have too is welcome; ``shelved``: whether
-    the server may be shelved. On no host it is only promised the volume, which comes with its next guest.
+    the server may be shelved. On no host the volume is ``in-use`` at once, as in Nova, and comes with the next
+    guest.
 
     NotFound, BadRequest (the volume is not to be had), Conflict, Forbidden (the guest has no room), and
     Unavailable for a host that is down: nothing was done.
@@ -102,6 +103,7 @@ def attach(
         block_devices.insert(conn, {server_id: [device]}, position)
         work = None
         if server.host is None:
+            parts.volumes.complete(device.attachment_id, device.device_name)
             record(conn, context, server, actions.ATTACH_VOLUME)
         else:
             payload = {"device_id": device.id, "volume_id": volume_id}

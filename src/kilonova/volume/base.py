@@ -197,7 +197,7 @@ class VolumeService(Protocol):
         """Whether its guest may only read. NotFound."""
 
     def complete(self, attachment_id: str, mountpoint: str) -> None:
-        """The guest has it: ``attached``, the volume ``in-use``."""
+        """The guest has it, or its next one will: ``attached``, the volume ``in-use``."""
 
     def begin_detaching(self, attachment_id: str) -> None:
         """``detaching``. Conflict if it is not attached."""
