@@ -61,6 +61,7 @@ def sweep(parts: Parts) -> None:
         with parts.db.write() as conn:
             idempotency.purge(conn, _oldest_key(parts))
     volumes.repair(parts, before)
+    volumes.mend_attachments(parts, before)
     parts.network.rehome_routers(parts.silence)
     shelve.offload_due(parts)
 
