@@ -57,6 +57,18 @@ def of_servers(conn: sa.Connection, server_ids: Collection[str]) -> dict[str, li
     return _grouped(conn, table.c.server_id, server_ids)
 
 
+def with_volumes(conn: sa.Connection, server_id: str) -> Sequence[Row]:
+    """id, volume_id and attach_mode of a server's attachments, size and multiattach of their volumes; the
+    oldest first."""
+    query = (
+        sa.select(table.c.id, table.c.volume_id, table.c.attach_mode, volumes.c.size, volumes.c.multiattach)
+        .join(volumes, volumes.c.id == table.c.volume_id)
+        .where(table.c.server_id == server_id)
+        .order_by(table.c.created_at, table.c.id)
+    )
+    return conn.execute(query).all()
+
+
 def _grouped(conn: sa.Connection, column: sa.Column[str], ids: Collection[str]) -> dict[str, list[Row]]:
     found: dict[str, list[Row]] = {one: [] for one in ids}
     if found:

@@ -11,10 +11,13 @@ from msgspec import structs
 from tests.functional.builds.cloud import IMAGE, PATIENCE, PROJECT, Cloud
 from tests.functional.builds.conftest import MakeCloud
 from tests.running import until
+from tests.statements import sent
 
+from kilonova.conductor import proxy
 from kilonova.domain.block_devices import AttachedVolume
 from kilonova.domain.context import RequestContext
 from kilonova.domain.errors import BuildFailed
+from kilonova.domain.messages import ServerQuery
 from kilonova.domain.servers import GuestMetadata, ImageRef
 from kilonova.domain.volumes import Connector
 from kilonova.store import orphans
@@ -480,6 +483,20 @@ def test_what_a_server_has_is_not_taken_away_by_the_volume_service(cloud: Cloud,
     assert volumes.detach(server_id, volume_id)[0] == 202
     cloud.settled(server_id)
     assert volumes.status(volume_id) == "available"
+
+
+def test_a_host_is_told_of_all_volumes_by_one_question(cloud: Cloud, volumes: Volumes) -> None:
+    server_id = cloud.active()
+    asked, sizes = [], {}
+    for size in (1, 2, 3):
+        sizes[volumes.make(size)] = size
+        volumes.attached(server_id, list(sizes)[-1])
+        message = ServerQuery(host=cloud.where(server_id).name, server_id=server_id)
+        with sent(cloud.db) as statements:
+            record = proxy.server_record(cloud.conductor, message)
+        asked.append(sum("volume" in statement for statement in statements))
+        assert record.volumes == sizes
+    assert asked == [asked[0]] * 3
 
 
 def test_pages_of_attachments_are_full(cloud: Cloud, volumes: Volumes) -> None:
