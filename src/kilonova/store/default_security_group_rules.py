@@ -9,10 +9,13 @@ import sqlalchemy as sa
 
 from kilonova.domain.security_groups import DefaultRule
 from kilonova.store import dialect
-from kilonova.store.network_lists import Listing, Page
+from kilonova.store.network_lists import Column, Listing, Page
 from kilonova.store.schema.security_groups import default_security_group_rules as rules
 
-ATTRIBUTES = {column.name: column for column in rules.columns}
+ATTRIBUTES: dict[str, Column] = {
+    **{column.name: column for column in rules.columns},
+    "remote_address_group_id": sa.literal(None, sa.String()),
+}
 _listing = Listing(rules, ATTRIBUTES, {})
 
 
