@@ -11,18 +11,23 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4, uuid5
 
 from tests.tgt import Tgtd
 from tests.volume_backends import HOST, Images, Place, opened, qemu_io
 
 from kilonova.cancel import Cancel
 from kilonova.domain.volumes import Blank, Connection, FromVolume
+from kilonova.image.base import ImageStore
+from kilonova.image.file import FileStore
+from kilonova.image.rbd import RbdStore
 from kilonova.rbd import bindings
+from kilonova.volume.backends.fetch import GIB
 from kilonova.volume.backends.file import FileBackend
+from kilonova.volume.backends.rbd import RbdBackend
 from kilonova.volume.base import Backend
 
 _STEPS = {
@@ -31,7 +36,15 @@ _STEPS = {
 }
 _CALLS = {
     *("create", "clone", "remove", "trash_move", "trash_remove", "resize", "create_snap", "remove_snap"),
-    *("metadata_set", "metadata_remove", "rollback_to_snap"),
+    *(
+        "metadata_set",
+        "metadata_remove",
+        "rollback_to_snap",
+        "protect_snap",
+        "unprotect_snap",
+        "write",
+        "flush",
+    ),
 }
 
 
@@ -112,11 +125,31 @@ def elsewhere(place: Place) -> FileBackend:
     return FileBackend(place.folder / "elsewhere", Images())
 
 
+def source_of(ident: str) -> str:
+    """A volume of its own: Ceph lets nobody at what a dead client had, for seconds."""
+    return str(uuid5(UUID(ident), "source"))
+
+
+def image_store(place: Place, backend: Backend) -> ImageStore:
+    """In the volumes' own cluster, or beside their files."""
+    if isinstance(backend, RbdBackend):
+        return RbdStore(backend._pool.cluster.pool("images"))
+    return FileStore(place.folder / "images")
+
+
+def chunks(backend: Backend, volume_id: str) -> Iterator[bytes]:
+    """What a volume's first bytes are uploaded as."""
+    with backend.open(volume_id) as file:
+        for _ in range(2):
+            yield file.read(4096)
+
+
 Work = Callable[[], object]
 
 
 def _create(backend: Backend, _place: Place, source: str, ident: str) -> Work:
-    return lambda: backend.ensure_volume(ident, 2, FromVolume(volume_id=source), Cancel())
+    backend.ensure_volume(source_of(ident), 1, FromVolume(volume_id=source), Cancel())
+    return lambda: backend.ensure_volume(ident, 2, FromVolume(volume_id=source_of(ident)), Cancel())
 
 
 def _delete(backend: Backend, _place: Place, source: str, ident: str) -> Work:
@@ -179,6 +212,17 @@ def _leave(backend: Backend, place: Place, source: str, ident: str) -> Work:
     return lambda: elsewhere(place).take_over(ident, 1, backend.address(source), Cancel())
 
 
+def _upload(backend: Backend, place: Place, source: str, ident: str) -> Work:
+    store = image_store(place, backend)
+    return lambda: store.put(ident, chunks(backend, source), GIB)
+
+
+def _delete_image(backend: Backend, place: Place, source: str, ident: str) -> Work:
+    store = image_store(place, backend)
+    store.put(ident, chunks(backend, source), GIB)
+    return lambda: store.delete(ident)
+
+
 WORK: dict[str, Callable[[Backend, Place, str, str], Work]] = {
     "create": _create,
     "delete": _delete,
@@ -191,6 +235,8 @@ WORK: dict[str, Callable[[Backend, Place, str, str], Work]] = {
     "disconnect": _disconnect,
     "arrive": _arrive,
     "leave": _leave,
+    "upload": _upload,
+    "delete_image": _delete_image,
 }
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from uuid import uuid4
 import msgspec
 import pytest
 from tests.ceph import USER, Ceph
-from tests.killed_backend import elsewhere
+from tests.killed_backend import chunks, elsewhere, image_store, source_of
 from tests.running import until
 from tests.tgt import Tgtd
 from tests.volume_backends import HOST, OTHER, Images, Place, guest, opened, qemu_io
@@ -99,11 +99,12 @@ class Bench:
 
     def left(self) -> list[str]:
         """All that is in the store, whatever its name."""
-        folders = [self.place.folder / name for name in ("volumes", "spool", "elsewhere")]
+        folders = [self.place.folder / name for name in ("volumes", "spool", "elsewhere", "images")]
         found = [path.name for folder in folders if folder.exists() for path in folder.iterdir()]
         if isinstance(self.backend, RbdBackend):
-            pool = self.backend._pool
-            found += [*pool.names(), *(str(one["name"]) for one in bindings.rbd().trash_list(pool.io()))]
+            cluster = self.backend._pool.cluster
+            for pool in (cluster.pool("volumes"), cluster.pool("images")):
+                found += [*pool.names(), *(str(one["name"]) for one in bindings.rbd().trash_list(pool.io()))]
         if self.place.tgt is not None:
             found += self.place.tgt.targets()
         return found
@@ -839,6 +840,10 @@ def again(work: Callable[[], object]) -> None:
             work()
         except Unavailable:
             return False
+        except Conflict as error:
+            if "in use" not in error.message:
+                raise
+            return False
         return True
 
     until(done, 60, "what was killed to be done")
@@ -857,8 +862,9 @@ def test_whatever_is_killed_between_two_steps_is_whole_when_it_is_done_again(ben
         there.append(ident)
 
     def create(ident: str) -> None:
-        again(partial(backend.ensure_volume, ident, 2, FromVolume(volume_id=source), GO_ON))
+        again(partial(backend.ensure_volume, ident, 2, FromVolume(volume_id=source_of(ident)), GO_ON))
         holds(ident, 2)
+        there.append(source_of(ident))
 
     def delete(ident: str) -> None:
         again(partial(backend.delete, ident))
@@ -901,11 +907,23 @@ def test_whatever_is_killed_between_two_steps_is_whole_when_it_is_done_again(ben
             assert file.read(8192) == data + bytes(4096)
         other.delete(ident)
 
+    store = image_store(bench.place, backend)
+
+    def upload(ident: str) -> None:
+        again(partial(store.delete, ident))  # as who takes it up does
+        store.put(ident, chunks(backend, source), GIB)
+        with store.open(ident) as file:
+            assert file.read() == data + bytes(4096)
+        store.delete(ident)
+
+    def delete_image(ident: str) -> None:
+        again(partial(store.delete, ident))
+
     # Each kind of work where its steps differ from those of another backend.
     tried = {
-        "file": (create, delete, snapshot, delete_snapshot, revert, extend, arrive),
+        "file": (create, delete, snapshot, delete_snapshot, revert, extend, arrive, upload),
         "iscsi": (delete, delete_snapshot, extend, connect, disconnect),
-        "rbd": (create, delete, delete_snapshot, revert, extend, arrive, leave),
+        "rbd": (create, delete, delete_snapshot, revert, extend, arrive, leave, upload, delete_image),
     }
     begun = [(work, killed(bench, work.__name__, source)) for work in tried[bench.place.kind]]
     with ThreadPoolExecutor(8) as pool:
