@@ -18,7 +18,6 @@ from kilonova.domain.servers import PowerState, TaskState
 from kilonova.image.base import ImageSink
 
 KINDS = frozenset({"create_image", "create_backup"})
-_YES = frozenset({"1", "t", "true", "on", "y", "yes"})
 
 
 def create_image(parts: Parts, work: Work, journal: Journal, cancel: Cancel) -> PowerState:
@@ -46,17 +45,12 @@ def upload(
     driver, images, image_id = parts.driver, _sink(parts), str(work.payload["image_id"])
     if not insist(lambda: images.has_data(image_id), work.deadline, cancel, "images_away"):
         with journal.step("take_snapshot", shows=taking, undo=lambda: driver.drop_snapshot(work.server_id)):
-            driver.take_snapshot(work.server_id, cancel, _in_order(work))
+            driver.take_snapshot(work.server_id, cancel, work.spec.must_be_in_order)
         with journal.step("upload_image", shows=uploading) as step:
             step.note = "copy: what the disk holds goes to the image service, whichever store it is in"
             insist(lambda: _upload(parts, images, work, image_id), work.deadline, cancel, "images_away")
     with journal.step("drop_snapshot"):
         driver.drop_snapshot(work.server_id)
-
-
-def _in_order(work: Work) -> bool:
-    """The image of the server says (Nova's ``os_require_quiesce``) that its file systems must be."""
-    return work.spec.properties.get("os_require_quiesce", "").lower() in _YES
 
 
 def _upload(parts: Parts, images: ImageSink, work: Work, image_id: str) -> None:

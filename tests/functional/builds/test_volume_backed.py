@@ -136,6 +136,25 @@ def test_an_image_whose_snapshot_fails_is_gone(cloud: Cloud, volumes: Volumes) -
     is_clean(cloud)
 
 
+def test_what_must_be_in_order_is_not_taken_of_a_guest_that_runs(cloud: Cloud, volumes: Volumes) -> None:
+    """``os_require_quiesce`` of its image: its volumes have no moment at which nothing is left to write."""
+    body = {"name": "i", "disk_format": "raw", "container_format": "bare", "os_require_quiesce": "True"}
+    image = cloud.ask("POST", "/image/v2/images", body)[1]["id"]
+    cloud.images.upload(ADMIN, image, io.BytesIO(bytes(512)))
+    server_id = volumes.active(OF_IMAGE | {"uuid": image})
+    before = {one["id"] for one in cloud.ask("GET", "/image/v2/images")[1]["images"]}
+    status, answer = act(cloud, server_id, "createImage", {"name": "x"})
+    assert (status, "os_require_quiesce" in answer["badRequest"]["message"]) == (400, True)
+    assert cloud.sql("SELECT 1 FROM volume_snapshots") == []
+    assert {one["id"] for one in cloud.ask("GET", "/image/v2/images")[1]["images"]} == before
+    assert cloud.act(server_id, "os-stop") == 202
+    cloud.settled(server_id)
+    image_id = imaged(cloud, server_id)
+    cloud.settled(server_id)
+    assert cloud.image(image_id)["status"] == "active"
+    is_clean(cloud)
+
+
 def test_an_image_beyond_the_quota_is_refused_and_nothing_is_begun(cloud: Cloud, volumes: Volumes) -> None:
     server_id = volumes.active(OF_IMAGE, BLANK)
     cloud.sql("UPDATE volumes SET size = 998 WHERE size = 2")
