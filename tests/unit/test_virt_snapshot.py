@@ -90,8 +90,8 @@ class Disks:
     def find(self, _server_id: str, _name: object) -> FileSource:
         return FileSource(path=DISK, format="qcow2")
 
-    def hold(self, _server_id: str) -> None:
-        return None
+    def hold(self, _server_id: str) -> bool:
+        return False
 
     def let_go(self, _server_id: str) -> None:
         """Nothing of files is held."""

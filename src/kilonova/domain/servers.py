@@ -164,8 +164,8 @@ class BuildSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def must_be_in_order(self) -> bool:
-        """Its image says (Nova's ``os_require_quiesce``) that no copy is taken of a guest that runs unless its
-        file systems are held still."""
+        """Its image says (Nova's ``os_require_quiesce``) that no copy is taken of a guest that runs unless
+        its file systems are held still."""
         return self.properties.get("os_require_quiesce", "").strip().lower() in _YES
 
     @property

@@ -17,7 +17,7 @@ from kilonova.domain.block_devices import AttachedVolume
 from kilonova.domain.diagnostics import Diagnostics
 from kilonova.domain.hosts import HostReport
 from kilonova.domain.network import Vif
-from kilonova.domain.servers import BuildSpec, GuestMetadata, ImageRef, PowerState
+from kilonova.domain.servers import BuildSpec, GuestMetadata, ImageLocation, ImageRef, PowerState
 from kilonova.domain.volumes import CopyState, HostConnector
 
 Volumes = Sequence[AttachedVolume]
@@ -202,8 +202,12 @@ class Driver(Protocol):
         that runs goes on; if it has an agent, its file systems are in order then. BuildFailed, also where
         they must be ``in_order`` and cannot."""
 
-    def open_snapshot(self, server_id: str) -> BinaryIO:
-        """What was taken, as a qcow2 that needs no other file. NotFound if nothing is kept."""
+    def snapshot_location(self, server_id: str) -> ImageLocation | None:
+        """Where in Ceph what was taken can be read; None if it is kept elsewhere, or nothing is."""
+
+    def open_snapshot(self, server_id: str, cancel: Cancel) -> BinaryIO:
+        """What was taken, as a qcow2 that needs no other file; it may have to be made now. NotFound if
+        nothing is kept."""
 
     def drop_snapshot(self, server_id: str) -> None:
         """Nothing is kept, and nothing is being taken. Safe to call again."""

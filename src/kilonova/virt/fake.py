@@ -26,7 +26,7 @@ from kilonova.domain.errors import BuildAborted, BuildFailed, Conflict, NotFound
 from kilonova.domain.hosts import Capacity, HostReport
 from kilonova.domain.machine import this_machine
 from kilonova.domain.network import Vif
-from kilonova.domain.servers import BuildSpec, GuestMetadata, ImageRef, PowerState
+from kilonova.domain.servers import BuildSpec, GuestMetadata, ImageLocation, ImageRef, PowerState
 from kilonova.domain.volumes import CopyState, HostConnector
 from kilonova.virt.base import Guest, GuestEvent, Volumes
 from kilonova.virt.ids import checked_id
@@ -373,7 +373,11 @@ class FakeDriver:
             self._get(server_id)
             self._update(server_id, has_snapshot=True)
 
-    def open_snapshot(self, server_id: str) -> BinaryIO:
+    def snapshot_location(self, _server_id: str) -> ImageLocation | None:
+        """Its disks are in no Ceph."""
+        return None
+
+    def open_snapshot(self, server_id: str, _cancel: Cancel) -> BinaryIO:
         with self._changed:
             had = self._servers.get(server_id)
             if had is None or not had.has_snapshot:

@@ -28,7 +28,7 @@ from kilonova.domain.diagnostics import Diagnostics
 from kilonova.domain.errors import BadRequest, BuildFailed, KilonovaError, NotFound, Unavailable
 from kilonova.domain.hosts import HostReport
 from kilonova.domain.network import Vif
-from kilonova.domain.servers import BuildSpec, GuestMetadata, ImageRef, PowerState
+from kilonova.domain.servers import BuildSpec, GuestMetadata, ImageLocation, ImageRef, PowerState
 from kilonova.domain.volumes import CopyState, HostConnector
 from kilonova.virt.base import Guest, GuestEvent, Volumes
 from kilonova.virt.libvirt import (
@@ -358,11 +358,11 @@ class LibvirtDriver:
             self._images.make_room(needed, "what is on the server's disk")
         self._snapshots.take(server_id, cancel, in_order)
 
-    def open_snapshot(self, server_id: str) -> BinaryIO:
-        try:
-            return self._folder.instance(server_id).snapshot.open("rb")
-        except FileNotFoundError as error:
-            raise NotFound(f"nothing was taken of {server_id}") from error
+    def snapshot_location(self, server_id: str) -> ImageLocation | None:
+        return self._disks.held_at(server_id)
+
+    def open_snapshot(self, server_id: str, cancel: Cancel) -> BinaryIO:
+        return self._snapshots.open(server_id, cancel)
 
     def drop_snapshot(self, server_id: str) -> None:
         self._snapshots.drop(server_id)

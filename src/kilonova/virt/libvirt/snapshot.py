@@ -1,9 +1,9 @@
-"""What is on a server's system disk at one moment, as a file beside it.
+"""What is on a server's system disk at one moment: held in its store, or as a file beside it.
 
 Of a guest that is on QEMU writes it itself while the guest goes on (a backup job, which leaves the disk as it
-is, so that a crash anywhere costs no more than the file); where the disk's store can hold a moment, that is
-read. A guest agent that answers holds the file systems still for that moment, or in which the job begins. Of
-a guest that is off its disk is read.
+is, so that a crash anywhere costs no more than the file); where the disk's store can hold a moment, it does,
+and a file is made of that only if somebody needs one. A guest agent that answers holds the file systems still
+for that moment, or in which the job begins. Of a guest that is off its disk is read.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 from xml.etree import ElementTree as ET
 
 from kilonova import log
@@ -54,19 +55,28 @@ class Snapshots:
         target = self._folder.instance(server_id).snapshot
         view = self._guests.look(server_id)
         if view is None or not view.is_active:
-            self._disks.flatten(source, target, cancel)
+            if not self._disks.hold(server_id):
+                self._disks.flatten(source, target, cancel)
             return
         part = _part(target)
         with self.still(server_id, in_order):
             held = self._disks.hold(server_id)
-            if held is None:
+            if not held:
                 self._begin(server_id, source, part)
-        if held is None:
+        if not held:
             self._await(server_id, cancel)
             os.rename(part, target)
-        else:
+
+    def open(self, server_id: str, cancel: Cancel) -> BinaryIO:
+        """What was taken, as a qcow2. NotFound if nothing was."""
+        target = self._folder.instance(server_id).snapshot
+        held = self._disks.held(server_id)
+        if held is not None:
             self._disks.flatten(held, target, cancel)
-            self._disks.let_go(server_id)
+        try:
+            return target.open("rb")
+        except FileNotFoundError as error:
+            raise NotFound(f"nothing was taken of {server_id}") from error
 
     def drop(self, server_id: str) -> None:
         target = self._folder.instance(server_id).snapshot
