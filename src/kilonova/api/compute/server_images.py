@@ -25,8 +25,8 @@ from kilonova.store.database import Row
 
 _NOT_INHERITED = frozenset({"cache_in_nova", "bittorrent"})
 _NOT_INHERITED_PREFIXES = ("img_signature", "os_glance")
-_WRITES = (VmState.ACTIVE, VmState.PAUSED, VmState.SUSPENDED)
-"""Its file systems may have something left to write."""
+_STOPPED_IN_THE_MIDST = (VmState.PAUSED, VmState.SUSPENDED)
+"""Its file systems may have something left to write, and nobody can ask it to."""
 
 
 class CreateImage(msgspec.Struct, forbid_unknown_fields=True):
@@ -118,14 +118,15 @@ def _begin(
     backed = spec.boots_from_volume
     if backed and action == "create_backup":
         raise BadRequest("Backup is not supported for volume-backed instances.")
-    snapshots = Snapshots(api, context, server_id, asked.name) if backed else None
+    in_order = spec.must_be_in_order
+    snapshots = Snapshots(api, context, server_id, asked.name, in_order) if backed else None
     made: list[str] = []
 
     def prepare(conn: sa.Connection, state: Row) -> dict[str, Any]:
-        if backed and spec.must_be_in_order and state.vm_state in _WRITES:
+        if spec.must_be_in_order and state.vm_state in _STOPPED_IN_THE_MIDST:
             raise BadRequest(
-                f"Quiescing is not supported for volume-backed instance {server_id}, and its image says "
-                "os_require_quiesce: stop it first"
+                f"The image of instance {server_id} says os_require_quiesce: its file systems cannot be held "
+                f"still while it is {state.vm_state}"
             )
         own = asked.metadata | {"image_type": "snapshot"} | properties
         more: dict[str, Any] = {}
