@@ -150,6 +150,17 @@ class VolumeView(msgspec.Struct, frozen=True, kw_only=True):
     """Of the image that it was made of, ``image_id``, ``min_ram`` and ``hw_*`` among it."""
 
 
+class HeldVolume(NamedTuple):
+    """What a server has, or is promised."""
+
+    attachment_id: str
+    volume_id: str
+    size_gb: int
+    multiattach: bool
+    read_only: bool
+    """Whether its guest may only read."""
+
+
 class VolumeService(Protocol):
     """What the control plane asks of the volume service. Every method that changes something is part of the
     caller's transaction, if it is in one (store.database), or one of its own.
@@ -207,11 +218,8 @@ class VolumeService(Protocol):
         host may not have it any more: the one before the volume is locked, for operations, the other after
         it, for servers, as the order of locks is."""
 
-    def is_read_only(self, attachment_id: str) -> bool:
-        """Whether its guest may only read. NotFound."""
-
     def complete(self, attachment_id: str, mountpoint: str) -> None:
-        """The guest has it: ``attached``, the volume ``in-use``."""
+        """The guest has it, or its next one will: ``attached``, the volume ``in-use``."""
 
     def begin_detaching(self, attachment_id: str) -> None:
         """``detaching``. Conflict if it is not attached."""
@@ -232,6 +240,9 @@ class VolumeService(Protocol):
 
     def connection(self, attachment_id: str) -> Connection | None:
         """The way there as it was given last; asks the manager where a secret belongs to it."""
+
+    def held(self, server_id: str) -> list[HeldVolume]:
+        """All of a server's; one query."""
 
     def attached(self, server_ids: Sequence[str]) -> dict[str, list[str]]:
         """Attachments by server; one query for all."""

@@ -65,6 +65,10 @@ _EXTENSIONS = {
         "Add security_group type to network RBAC",
         "Security groups shared with projects",
     ),
+    "revision-if-match": (
+        "If-Match constraints based on revision_number",
+        "Changes of what nobody changed since",
+    ),
     "router_availability_zone": ("Router Availability Zone", "Routers in the zones that were asked for"),
     "router": ("Neutron L3 Router", "Routers between networks and to the outside, floating IPs"),
     "service-type": ("Neutron Service Type Management", "Who provides routers"),

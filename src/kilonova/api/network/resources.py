@@ -22,11 +22,14 @@ from kilonova.domain import codec
 from kilonova.domain.context import RequestContext
 from kilonova.domain.errors import BadRequest, NotFound
 from kilonova.network.builtin import policy
+from kilonova.network.builtin.errors import RevisionNumberConstraintFailed
 from kilonova.network.builtin.service import BuiltinNetwork
+from kilonova.store import revisions
 from kilonova.store.network_lists import Page
 
 View = dict[str, Any]
 
+_REVISION = re.compile(r"revision_number=([0-9]{1,18})")
 _UNKNOWN = re.compile(r"Object contains unknown field `([^`]+)`")
 
 
@@ -47,6 +50,8 @@ class Resource:
     """The projects that may change an item."""
     views: Callable[[sa.Connection, RequestContext, Sequence[Any]], list[View]]
     """Items as the API shows them, with a constant number of statements."""
+    table: sa.Table | None = None
+    """Where its items' revisions are; None: they have none."""
     touch: Callable[[sa.Connection, str], None] = lambda _conn, _id: None
     """A change of the item that changes none of its columns: it counts a revision."""
     admin_filters: frozenset[str] = frozenset()
@@ -107,6 +112,7 @@ def update(resource: Resource, network: BuiltinNetwork, request: Request, item_i
     raw = _envelope(request, resource.name)[resource.name]
     body = _decode(raw, resource.update_body)
     with network.write() as conn:
+        _check_revision(conn, resource, request, item_id)
         item = resource.update(conn, network.config, request.context, item_id, body)
         (view,) = resource.views(conn, request.context, [item])
     return Reply(body={resource.name: view})
@@ -114,8 +120,26 @@ def update(resource: Resource, network: BuiltinNetwork, request: Request, item_i
 
 def delete(resource: Resource, network: BuiltinNetwork, request: Request, item_id: str) -> Reply:
     with network.write() as conn:
+        _check_revision(conn, resource, request, item_id)
         resource.delete(conn, request.context, item_id)
     return Reply(204)
+
+
+def _check_revision(conn: sa.Connection, resource: Resource, request: Request, item_id: str) -> None:
+    """The item is still as the asker has read it, and stays so, if ``If-Match: revision_number=N`` says that
+    it must (Neutron's ``revision-if-match``)."""
+    condition = request.raw.get_header("If-Match")
+    if condition is None:
+        return
+    asked = _REVISION.fullmatch(condition.strip())
+    if asked is None:
+        raise BadRequest("Invalid input for If-Match: it must be revision_number=NUMBER")
+    if resource.table is None:
+        raise BadRequest(f"Invalid input for If-Match: a {resource.name} has no revision number")
+    resource.find(conn, request.context, item_id)  # who does not see it learns nothing of it
+    current = revisions.locked(conn, resource.table, item_id)
+    if current != int(asked[1]):
+        raise RevisionNumberConstraintFailed(f"Constrained to {asked[1]}, but current revision is {current}")
 
 
 def _new(resource: Resource, request: Request) -> tuple[list[Any], bool]:
