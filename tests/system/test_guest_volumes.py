@@ -295,9 +295,11 @@ def test_it_boots_from_a_volume_of_its_image(world: World, inside: Disks) -> Non
 
 
 def told_of(inside: Disks, tag: str) -> str:
-    """The disk with that tag, as the metadata has it."""
+    """The disk with that tag, as the metadata has it, and where the guest has it."""
     devices = json.loads(inside.run(f"wget -q -O - {METADATA}"))["devices"]
     (one,) = [device for device in devices if tag in device["tags"]]
+    where = inside.run(f"readlink -f /sys/block/{inside.of(one['serial'])}/device").split("/")
+    assert (one["bus"], one["address"]) == ("pci", where[-2])
     return str(one["serial"])
 
 

@@ -17,7 +17,7 @@ from kilonova.domain.block_devices import AttachedVolume
 from kilonova.domain.diagnostics import Diagnostics
 from kilonova.domain.hosts import HostReport
 from kilonova.domain.network import Vif
-from kilonova.domain.servers import BuildSpec, GuestMetadata, ImageLocation, ImageRef, PowerState
+from kilonova.domain.servers import BuildSpec, DevicePlace, GuestMetadata, ImageLocation, ImageRef, PowerState
 from kilonova.domain.volumes import CopyState, HostConnector
 
 Volumes = Sequence[AttachedVolume]
@@ -138,6 +138,10 @@ class Driver(Protocol):
 
     def set_link(self, server_id: str, tap: str, up: bool) -> None:
         """Plug the cable of a NIC in, or pull it: nothing passes while it is down."""
+
+    def places(self, server_id: str) -> dict[str, DevicePlace]:
+        """A NIC's MAC, a disk's serial number or its path in the guest → where it is, if that has an address
+        that means something to the guest. Empty: no guest."""
 
     # Its volumes, by their ids. What is a volume of a guest that is on is its until it let go of it.
     def volumes(self, server_id: str) -> set[str]:

@@ -26,7 +26,7 @@ from kilonova.domain.errors import BuildAborted, BuildFailed, Conflict, NotFound
 from kilonova.domain.hosts import Capacity, HostReport
 from kilonova.domain.machine import this_machine
 from kilonova.domain.network import Vif
-from kilonova.domain.servers import BuildSpec, GuestMetadata, ImageLocation, ImageRef, PowerState
+from kilonova.domain.servers import BuildSpec, DevicePlace, GuestMetadata, ImageLocation, ImageRef, PowerState
 from kilonova.domain.volumes import CopyState, HostConnector
 from kilonova.virt.base import Guest, GuestEvent, Volumes
 from kilonova.virt.ids import checked_id
@@ -231,6 +231,9 @@ class FakeDriver:
         with self._changed:
             had = self._servers.get(server_id)
             return {} if had is None or had.power_state is None else dict(had.nics)
+
+    def places(self, server_id: str) -> dict[str, DevicePlace]:
+        return {}
 
     def attach_interface(self, spec: BuildSpec, vif: Vif) -> None:
         self._step("attach_interface")

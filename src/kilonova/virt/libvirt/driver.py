@@ -28,7 +28,7 @@ from kilonova.domain.diagnostics import Diagnostics
 from kilonova.domain.errors import BadRequest, BuildFailed, KilonovaError, NotFound, Unavailable
 from kilonova.domain.hosts import HostReport
 from kilonova.domain.network import Vif
-from kilonova.domain.servers import BuildSpec, GuestMetadata, ImageLocation, ImageRef, PowerState
+from kilonova.domain.servers import BuildSpec, DevicePlace, GuestMetadata, ImageLocation, ImageRef, PowerState
 from kilonova.domain.volumes import CopyState, HostConnector
 from kilonova.virt.base import Guest, GuestEvent, Volumes
 from kilonova.virt.libvirt import (
@@ -58,7 +58,7 @@ from kilonova.virt.libvirt.still import Stillness
 from kilonova.virt.libvirt.volume_copies import VolumeCopies
 from kilonova.virt.libvirt.volumes import GuestVolumes
 from kilonova.virt.libvirt.watch import Watch
-from kilonova.virt.libvirt.xml import interface
+from kilonova.virt.libvirt.xml import interface, places
 from kilonova.virt.libvirt.xml.build import to_text
 from kilonova.virt.libvirt.xml.domain import domain as domain_xml
 from kilonova.virt.libvirt.xml.volume import VolumeDevice
@@ -294,6 +294,10 @@ class LibvirtDriver:
 
     def set_link(self, server_id: str, tap: str, up: bool) -> None:
         self._guests.set_link(server_id, tap, up)
+
+    def places(self, server_id: str) -> dict[str, DevicePlace]:
+        document = self._guests.document(server_id)
+        return {} if document is None else places.of(document)
 
     # --- its volumes
     def volumes(self, server_id: str) -> set[str]:
