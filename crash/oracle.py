@@ -9,9 +9,11 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 from crash import volume_oracle
 from crash.cluster import Cluster
+from kilonova.cli.orphans import listed
 from kilonova.domain.network import tap_name
 
 _NAMES_A_STEP = re.compile(
@@ -24,7 +26,7 @@ _NAMES_A_STEP = re.compile(
 def disagreements(cluster: Cluster) -> list[str]:
     """What cannot be, or is not at its end; empty when all is well."""
     found = [*cluster.unexplained(), *_on_hosts(cluster), *_nics(cluster), *_faults(cluster)]
-    return found + volume_oracle.disagreements(cluster)
+    return found + volume_oracle.disagreements(cluster) or unowned(cluster)
 
 
 def settle(cluster: Cluster, timeout: float, going_on: Callable[[], object] = lambda: None) -> float:
@@ -39,13 +41,22 @@ def settle(cluster: Cluster, timeout: float, going_on: Callable[[], object] = la
     raise AssertionError(f"after {timeout:g} s: " + "; ".join(found))
 
 
+def unowned(cluster: Cluster) -> list[str]:
+    """As orphans(), without a process of its own: it is asked after every kill."""
+    return [f"without an owner: {one}" for one in listed(cluster.state, _configuration(cluster))]
+
+
 def orphans(cluster: Cluster) -> list[str]:
     """What `kilonova doctor --orphans` says that nobody owns, or that it could not look at."""
-    config = next(one.config for one in cluster.services.values() if one.kind == "volume")
-    asked = ["--orphans", "--state", str(cluster.state), "--config", str(config)]
+    asked = ["--orphans", "--state", str(cluster.state), "--config", str(_configuration(cluster))]
     command = [sys.executable, "-c", "from kilonova.cli import main; main()", "doctor", *asked]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     return [] if done.returncode == 0 else (done.stdout + done.stderr).splitlines()
+
+
+def _configuration(cluster: Cluster) -> Path:
+    """Of who works with the volumes' bytes."""
+    return next(one.config for one in cluster.services.values() if one.kind == "volume")
 
 
 def statuses(cluster: Cluster) -> Counter[str]:

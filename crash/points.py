@@ -22,6 +22,7 @@ from tests.running import until
 from crash.cluster import Cluster, backends
 from crash.oracle import orphans, settle
 from crash.scenarios import SCENARIOS, Scenario, enable, server_name, state_of, story_of
+from crash.server_volume_scenarios import SERVER_VOLUME_SCENARIOS
 from crash.volume_scenarios import VOLUME_SCENARIOS
 from kilonova import log
 from kilonova.store.database import Database
@@ -47,7 +48,8 @@ def kill_at_every_point(tell: Tell, only: str = "", keep: str = "", alone: bool 
     """One outcome a point, in the first scenario that comes there. ``only``: part of a scenario's name;
     the others run too, undisturbed; or, if ``alone``, not at all. ``keep``: a folder for the logs, should
     anything be wrong."""
-    scenarios = [one for one in (*SCENARIOS, *VOLUME_SCENARIOS) if only in one.name or not alone]
+    every = (*SCENARIOS, *VOLUME_SCENARIOS, *SERVER_VOLUME_SCENARIOS)
+    scenarios = [one for one in every if only in one.name or not alone]
     expected = set() if alone else points_in_one_process()
     with tempfile.TemporaryDirectory(prefix="kilonova-crash-") as folder, backends() as (rabbit, pg, url):
         cluster = Cluster(Path(folder), rabbit, pg, url, _COUNTS, compute={"compute-1": ("--hosts", "2")})
@@ -94,7 +96,7 @@ class _Points:
                     if only not in scenario.name:
                         continue
                     self._told(Outcome(scenario.name, point, victim, self._kill_at(scenario, point, victim)))
-                self._clear()
+                self._clear(scenario)
             except AssertionError as error:
                 self._told(Outcome(scenario.name, "none", "nobody", str(error)))
                 self._cluster.start()
@@ -169,11 +171,13 @@ class _Points:
         options = scenario.options.get(self._cluster.services[name].kind, {})
         self._cluster.configure(name, {**options, "faults": faults} if faults else options)
 
-    def _clear(self) -> None:
-        """Delete all servers, with no scenario's options."""
+    def _clear(self, scenario: Scenario) -> None:
+        """Delete all servers and volumes, with none of its options but those that say where volumes are."""
         cluster = self._cluster
-        for name in cluster.services:
-            cluster.configure(name)
+        for name, service in cluster.services.items():
+            options = scenario.options.get(service.kind, {})
+            places = [section for section in options if section.startswith("volume.backends.")]
+            cluster.configure(name, {section: options[section] for section in places})
         cluster.start()
         cluster.delete_all()
         settle(cluster, _PATIENCE)

@@ -11,17 +11,23 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4, uuid5
 
 from tests.tgt import Tgtd
-from tests.volume_backends import HOST, Place, opened
+from tests.volume_backends import HOST, Images, Place, opened, qemu_io
 
 from kilonova.cancel import Cancel
-from kilonova.domain.volumes import Blank, FromVolume
+from kilonova.domain.volumes import Blank, Connection, FromVolume
+from kilonova.image.base import ImageStore
+from kilonova.image.file import FileStore
+from kilonova.image.rbd import RbdStore
 from kilonova.rbd import bindings
+from kilonova.volume.backends.fetch import GIB
+from kilonova.volume.backends.file import FileBackend
+from kilonova.volume.backends.rbd import RbdBackend
 from kilonova.volume.base import Backend
 
 _STEPS = {
@@ -30,7 +36,15 @@ _STEPS = {
 }
 _CALLS = {
     *("create", "clone", "remove", "trash_move", "trash_remove", "resize", "create_snap", "remove_snap"),
-    *("metadata_set", "metadata_remove", "rollback_to_snap"),
+    *(
+        "metadata_set",
+        "metadata_remove",
+        "rollback_to_snap",
+        "protect_snap",
+        "unprotect_snap",
+        "write",
+        "flush",
+    ),
 }
 
 
@@ -92,7 +106,7 @@ def _attempt(place: Place, what: str, source: str, ident: str, number: int) -> N
 
         sys.addaudithook(hook)
         with opened(place) as backend:
-            work = WORK[what](backend, source, ident)
+            work = WORK[what](backend, place, source, ident)
             fuse.left = number
             work()
             fuse.left = None
@@ -106,11 +120,39 @@ def _is_of(folder: Path, event: str, arguments: tuple[Any, ...]) -> bool:
     return event != "open" or str(arguments[0]).startswith(str(folder))
 
 
-def _create(backend: Backend, source: str, ident: str) -> Callable[[], object]:
-    return lambda: backend.ensure_volume(ident, 2, FromVolume(volume_id=source), Cancel())
+def elsewhere(place: Place) -> FileBackend:
+    """Where volumes come from, and go to."""
+    return FileBackend(place.folder / "elsewhere", Images())
 
 
-def _delete(backend: Backend, source: str, ident: str) -> Callable[[], object]:
+def source_of(ident: str) -> str:
+    """A volume of its own: Ceph lets nobody at what a dead client had, for seconds."""
+    return str(uuid5(UUID(ident), "source"))
+
+
+def image_store(place: Place, backend: Backend) -> ImageStore:
+    """In the volumes' own cluster, or beside their files."""
+    if isinstance(backend, RbdBackend):
+        return RbdStore(backend._pool.cluster.pool("images"))
+    return FileStore(place.folder / "images")
+
+
+def chunks(backend: Backend, volume_id: str) -> Iterator[bytes]:
+    """What a volume's first bytes are uploaded as."""
+    with backend.open(volume_id) as file:
+        for _ in range(2):
+            yield file.read(4096)
+
+
+Work = Callable[[], object]
+
+
+def _create(backend: Backend, _place: Place, source: str, ident: str) -> Work:
+    backend.ensure_volume(source_of(ident), 1, FromVolume(volume_id=source), Cancel())
+    return lambda: backend.ensure_volume(ident, 2, FromVolume(volume_id=source_of(ident)), Cancel())
+
+
+def _delete(backend: Backend, _place: Place, source: str, ident: str) -> Work:
     """Of one with a snapshot, and a way to it."""
     backend.ensure_volume(ident, 1, Blank(), Cancel())
     backend.ensure_snapshot(ident, str(uuid4()), Cancel())
@@ -118,23 +160,84 @@ def _delete(backend: Backend, source: str, ident: str) -> Callable[[], object]:
     return lambda: backend.delete(ident)
 
 
-def _snapshot(backend: Backend, source: str, ident: str) -> Callable[[], object]:
+def _snapshot(backend: Backend, _place: Place, source: str, ident: str) -> Work:
     return lambda: backend.ensure_snapshot(source, ident, Cancel())
 
 
-def _revert(backend: Backend, source: str, ident: str) -> Callable[[], object]:
+def _by_guest(backend: Backend, place: Place, source: str, ident: str) -> Work:
+    """A guest has the volume."""
+
+    def copied(to: Connection) -> None:
+        qemu_io(to, "write -P 7 0 4k", place=place)
+
+    return lambda: backend.ensure_snapshot(source, ident, Cancel(), copied)
+
+
+def _delete_snapshot(backend: Backend, _place: Place, source: str, ident: str) -> Work:
+    backend.ensure_volume(ident, 1, Blank(), Cancel())
+    backend.ensure_snapshot(ident, ident, Cancel())
+    return lambda: backend.delete_snapshot(ident, ident)
+
+
+def _revert(backend: Backend, _place: Place, source: str, ident: str) -> Work:
     backend.ensure_volume(ident, 1, FromVolume(volume_id=source), Cancel())
     backend.ensure_snapshot(ident, ident, Cancel())
     backend.extend(ident, 2, Cancel())
     return lambda: backend.revert(ident, ident, Cancel())
 
 
-def _connect(backend: Backend, source: str, ident: str) -> Callable[[], object]:
+def _extend(backend: Backend, _place: Place, source: str, ident: str) -> Work:
+    """Of one that a host has."""
+    backend.ensure_volume(ident, 1, FromVolume(volume_id=source), Cancel())
+    backend.connect(ident, HOST)
+    return lambda: backend.extend(ident, 2, Cancel())
+
+
+def _connect(backend: Backend, _place: Place, source: str, ident: str) -> Work:
     backend.ensure_volume(ident, 1, FromVolume(volume_id=source), Cancel())
     return lambda: backend.connect(ident, HOST)
 
 
-WORK = {"create": _create, "delete": _delete, "snapshot": _snapshot, "revert": _revert, "connect": _connect}
+def _disconnect(backend: Backend, _place: Place, source: str, ident: str) -> Work:
+    backend.ensure_volume(ident, 1, FromVolume(volume_id=source), Cancel())
+    backend.connect(ident, HOST)
+    return lambda: backend.disconnect(ident, HOST)
+
+
+def _arrive(backend: Backend, place: Place, source: str, ident: str) -> Work:
+    return lambda: backend.take_over(ident, 1, elsewhere(place).address(source), Cancel())
+
+
+def _leave(backend: Backend, place: Place, source: str, ident: str) -> Work:
+    return lambda: elsewhere(place).take_over(ident, 1, backend.address(source), Cancel())
+
+
+def _upload(backend: Backend, place: Place, source: str, ident: str) -> Work:
+    store = image_store(place, backend)
+    return lambda: store.put(ident, chunks(backend, source), GIB)
+
+
+def _delete_image(backend: Backend, place: Place, source: str, ident: str) -> Work:
+    store = image_store(place, backend)
+    store.put(ident, chunks(backend, source), GIB)
+    return lambda: store.delete(ident)
+
+
+WORK: dict[str, Callable[[Backend, Place, str, str], Work]] = {
+    "create": _create,
+    "delete": _delete,
+    "snapshot": _snapshot,
+    "by_guest": _by_guest,
+    "delete_snapshot": _delete_snapshot,
+    "revert": _revert,
+    "extend": _extend,
+    "connect": _connect,
+    "disconnect": _disconnect,
+    "arrive": _arrive,
+    "leave": _leave,
+    "upload": _upload,
+    "delete_image": _delete_image,
+}
 
 if __name__ == "__main__":
     asked = json.loads(sys.argv[1])

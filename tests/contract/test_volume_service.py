@@ -146,6 +146,10 @@ def test_an_attachment_from_promise_to_end(cloud: Volumes) -> None:
     service.complete(attachment, "/dev/vdb")
     assert status(service, volume) == "in-use"
     assert service.attached(["server", "other"]) == {"server": [attachment], "other": []}
+    (held,) = service.held("server")
+    assert (held.attachment_id, held.volume_id, held.size_gb) == (attachment, volume, 1)
+    assert (held.multiattach, held.read_only) == (False, False)
+    assert service.held("other") == []
     assert service.connection(attachment) == connection
     with cloud.db.read() as conn:
         record = volume_attachments.get(conn, attachment)

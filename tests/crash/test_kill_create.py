@@ -54,6 +54,33 @@ def test_killed_around_the_commit(up: Up, side: str, made: list[str]) -> None:
     assert up.unexplained() == []
 
 
+def test_the_key_of_an_offer_is_told_again(up: Up) -> None:
+    """Nobody else knows it: without it nobody takes the volume."""
+    up.start()
+    volume = up.ask("POST", "/volume/v3/volumes", {"volume": {"size": 1}})[1]["volume"]["id"]
+    path, offers = f"/volume/v3/volumes/{volume}", "/volume/v3/os-volume-transfer"
+
+    def status() -> str:
+        return str(up.ask("GET", path)[1]["volume"]["status"])
+
+    until(lambda: status() == "available", 60, "a volume")
+    up.stop()
+    up.start('[faults]\nkill_at = "once.commit.after"\n')
+    key, body = str(uuid.uuid4()), {"transfer": {"volume_id": volume}}
+    with pytest.raises(CUT_OFF):
+        post(up, offers, body, key)
+    up.wait()
+    up.start()
+    assert status() == "awaiting-transfer"
+    code, offer = post(up, offers, body, key)
+    assert code == 202, offer
+    take = f"{offers}/{offer['transfer']['id']}/accept"
+    asked = {"accept": {"auth_key": offer["transfer"]["auth_key"]}}
+    taken = post(up, take, asked, key)
+    assert (taken[0], status()) == (202, "available")
+    assert post(up, take, asked, key) == taken
+
+
 def test_killed_while_many_come(up: Up) -> None:
     """Twelve clients, each sends until it is answered; the process is killed in the midst."""
     up.start("[quota]\ninstances = -1\ncores = -1\nram = -1\n")

@@ -38,6 +38,9 @@ class Orphan(msgspec.Struct, frozen=True, kw_only=True):
     id: str = ""
     problem: str = ""
 
+    def __str__(self) -> str:
+        return f"{self.kind} in {self.place}: {self.id or self.problem}"
+
 
 class _Place(NamedTuple):
     """Where things of a kind are. ``ids``: what is there now."""
@@ -62,18 +65,23 @@ def find(options: Config, db: Database, state: Path, backends: dict[str, Backend
     return found
 
 
-def show(state: Path | None, config_file: Path | None, as_json: bool) -> int:
-    """Print them: 0 if there are none. ClickException: the records cannot be read."""
+def listed(state: Path | None, config_file: Path | None) -> list[Orphan]:
+    """All of them, as that configuration has it. ClickException: the records cannot be read."""
     options = config.load(config_file)
     folder = (state or Path(options.state)).absolute()
     with opened(state, config_file) as db, ExitStack() as closing:
         places = volumes.open_places(options, _NoImages(), folder, closing)
-        found = find(options, db, folder, {name: place.backend for name, place in places.items()})
+        return find(options, db, folder, {name: place.backend for name, place in places.items()})
+
+
+def show(state: Path | None, config_file: Path | None, as_json: bool) -> int:
+    """Print them: 0 if there are none."""
+    found = listed(state, config_file)
     if as_json:
         click.echo(json.dumps(msgspec.to_builtins(found), indent=2))
     else:
         for one in found:
-            click.echo(f"{one.kind} in {one.place}: {one.id or one.problem}")
+            click.echo(one)
         click.echo(f"{len(found)} found")
     return 1 if found else 0
 

@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from kilonova import log
-from kilonova.conductor import build, server_volumes, shelve
+from kilonova.conductor import build, server_volume_ends, shelve
 from kilonova.conductor.parts import Parts
 from kilonova.domain.actions import ACTIONS
 from kilonova.domain.clock import now
@@ -102,7 +102,7 @@ def end(conn: sa.Connection, parts: Parts, work: Row, power_state: PowerState) -
         values["vm_state"] = goal
     if work.kind == "rebuild":
         values["launched_at"] = now()
-        server_volumes.complete_all(conn, parts, work.server_id)
+        server_volume_ends.complete_all(conn, parts, work.server_id)
     if work.kind == "shelve":
         values |= {"shelved_image_id": payload.get("image_id"), "shelved_at": now()}
     if goal == VmState.SHELVED_OFFLOADED:

@@ -12,7 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from kilonova import log
-from kilonova.conductor import server_volumes
+from kilonova.conductor import server_volume_ends
 from kilonova.conductor.parts import Parts
 from kilonova.domain.clock import now
 from kilonova.domain.errors import KilonovaError, NotFound, NoValidHost, RolledBack, StaleEpoch, Unavailable
@@ -250,7 +250,7 @@ def fail(parts: Parts, work: Row, message: str, details: object, step: StepRecor
         with parts.db.write() as conn:
             lease.kept(conn, work)
             parts.network.deallocate_for_instance(work.server_id)
-            server_volumes.release_all(conn, parts, work.server_id)
+            server_volume_ends.release_all(conn, parts, work.server_id)
             parts.faults.reach("build.deallocate_networks.after")
             if step is not None:
                 operations.put_steps(conn, work.id, work.epoch, None, [step])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from kilonova import log
-from kilonova.conductor import server_volumes, shelve
+from kilonova.conductor import server_volume_ends, shelve
 from kilonova.conductor.actions import hand_over
 from kilonova.conductor.parts import Parts
 from kilonova.domain.errors import KilonovaError, StaleEpoch
@@ -66,7 +66,7 @@ def finish_records(conn: sa.Connection, parts: Parts, work: Row) -> None:
     """One transaction, which only who has the delete can commit: the operation, the ports, all the rest."""
     lease.close(conn, work, operations.DONE)
     parts.network.deallocate_for_instance(work.server_id)
-    server_volumes.release_all(conn, parts, work.server_id)
+    server_volume_ends.release_all(conn, parts, work.server_id)
     claims.release(conn, work.server_id)
     shelve.forget_image(conn, work.server_id)
     servers.mark_deleted(conn, work.server_id)

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from msgspec import structs
 
 from kilonova import log
-from kilonova.conductor import actions, build, delete, interfaces, server_volumes
+from kilonova.conductor import actions, build, delete, interfaces, server_volume_ends, server_volumes
 from kilonova.conductor.parts import Parts
 from kilonova.domain.block_devices import with_disks
 from kilonova.domain.clock import now
@@ -117,7 +117,7 @@ def finished(parts: Parts, message: Finished) -> Nothing:
     """The end of a host's work, good or bad."""
     ends = {"build": _build_finished, "delete": _delete_finished}
     ends |= dict.fromkeys(interfaces.KINDS, _interface_finished)
-    ends |= dict.fromkeys(server_volumes.KINDS, _volume_finished)
+    ends |= dict.fromkeys(server_volume_ends.KINDS, _volume_finished)
     ends.get(message.kind, _action_finished)(parts, message)
     parts.faults.reach(f"{message.kind}.finished.after")
     return Nothing()
@@ -198,7 +198,7 @@ def _volume_finished(parts: Parts, message: Finished) -> None:
         work = _owned(conn, message)
         _check_kind(work, message.kind)
         _record(conn, work, message.steps)
-        server_volumes.end(conn, parts, work, message.error)
+        server_volume_ends.end(conn, parts, work, message.error)
 
 
 @repeated

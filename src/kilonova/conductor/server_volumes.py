@@ -1,23 +1,19 @@
-"""The volumes of servers, as hosts ask for them: made and promised for builds, connected, and how an attach,
-a detach or a swap ends.
+"""The volumes of servers, as hosts ask for them: made and promised for builds, and connected.
 
 What is asked twice is done once: the ids of volumes and attachments follow from those of the block devices.
-An attach that failed leaves the server as it was, a detach or a swap that failed leaves the volume; none puts
-the server in ERROR, as in Nova.
+How they come to their ends: server_volume_ends.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import partial
 
 import sqlalchemy as sa
 from msgspec import structs
 
-from kilonova import log
 from kilonova.conductor.parts import Parts
-from kilonova.domain.actions import ATTACH_VOLUME, DETACH_VOLUME, SWAP_VOLUME
+from kilonova.domain.actions import SWAP_VOLUME
 from kilonova.domain.block_devices import (
     AttachedVolume,
     BlockDevice,
@@ -29,7 +25,6 @@ from kilonova.domain.context import RequestContext
 from kilonova.domain.errors import (
     BadRequest,
     BuildAborted,
-    KilonovaError,
     NotFound,
     QuotaExceeded,
 )
@@ -42,17 +37,13 @@ from kilonova.domain.messages import (
     VolumesChanged,
 )
 from kilonova.domain.servers import BuildSpec
-from kilonova.domain.volumes import Connector, VolumeWork
+from kilonova.domain.volumes import Connection, Connector, VolumeWork
 from kilonova.engine import lease
 from kilonova.engine.interfaces import look_again
 from kilonova.store import block_devices, operations, servers, volume_snapshots
-from kilonova.store.database import Row, after_commit
+from kilonova.store.database import Row
 from kilonova.store.repeat import repeated
-from kilonova.volume.base import NewVolume
-
-KINDS = frozenset({ATTACH_VOLUME, DETACH_VOLUME, SWAP_VOLUME})
-
-_log = log.get("conductor")
+from kilonova.volume.base import HeldVolume, NewVolume
 
 
 def prepare_block_devices(parts: Parts, message: PrepareBlockDevices) -> BlockDevices:
@@ -145,8 +136,8 @@ def server_volumes(parts: Parts, message: ServerVolumes) -> BlockDevices:
     with parts.db.read() as conn:
         server = servers.for_host(conn, message.server_id)
         devices = block_devices.of_server(conn, message.server_id)
-        there = parts.volumes.attached([message.server_id]).get(message.server_id, [])
-    own = [device for device in devices if device.attachment_id in there]  # not what was forced away
+        held = _held(parts, message.server_id)
+    own = [device for device in devices if device.attachment_id in held]  # not what was forced away
     parts.faults.reach("volume_connect.begin.before")
     volumes = _connected(
         parts,
@@ -169,7 +160,12 @@ def _volume_of(parts: Parts, message: PrepareBlockDevices) -> tuple[BuildSpec, B
         if device is None:
             raise NotFound("The volume left the server.")
         spec = servers.for_host(conn, work.server_id).spec
-        return spec, _swapped(device, payload) if work.kind == SWAP_VOLUME else device
+        return spec, swapped(device, payload) if work.kind == SWAP_VOLUME else device
+
+
+def swapped(device: BlockDevice, payload: dict[str, str]) -> BlockDevice:
+    """As it will be when the guest has the new volume."""
+    return structs.replace(device, volume_id=payload["volume_id"], attachment_id=payload["attachment_id"])
 
 
 def connect_volume(parts: Parts, message: PrepareBlockDevices) -> BlockDevices:
@@ -192,11 +188,18 @@ def _connected(
 ) -> list[AttachedVolume]:
     """Not in a transaction: each is asked of its volume's manager. ``check`` or ``check_server`` raises if
     the host may not have them any more: who asks late must not take them from the host that has them now."""
-    return [
-        _connect(parts, spec, device, connector, check, check_server)
-        for device in devices
-        if device.attachment_id is not None and device.volume_id is not None
-    ]
+    held = _held(parts, spec.server_id)
+    found = []
+    for device in devices:
+        if device.attachment_id is not None and device.volume_id is not None:
+            connection = parts.volumes.connect(device.attachment_id, connector, check, check_server)
+            found.append(_attached(spec, device, connection, held[device.attachment_id]))
+    return found
+
+
+def _held(parts: Parts, server_id: str) -> dict[str, HeldVolume]:
+    """By attachment."""
+    return {one.attachment_id: one for one in parts.volumes.held(server_id)}
 
 
 def _check_owned(parts: Parts, message: PrepareBlockDevices) -> None:
@@ -210,42 +213,25 @@ def _check_placed(parts: Parts, message: ServerVolumes) -> None:
             raise NotFound(f"Instance {message.server_id} is not on {message.host}")
 
 
-def _connect(
-    parts: Parts,
-    spec: BuildSpec,
-    device: BlockDevice,
-    connector: Connector,
-    check: Callable[[], object],
-    check_server: Callable[[], object],
+def _attached(
+    spec: BuildSpec, device: BlockDevice, connection: Connection, held: HeldVolume
 ) -> AttachedVolume:
-    assert device.attachment_id is not None
-    assert device.volume_id is not None
-    view = parts.volumes.volume(SYSTEM, device.volume_id)
     return AttachedVolume(
-        volume_id=device.volume_id,
-        connection=parts.volumes.connect(device.attachment_id, connector, check, check_server),
+        volume_id=held.volume_id,
+        connection=connection,
         device_name=device.device_name.removeprefix("/dev/"),
         disk_bus=bus_of(device, spec.properties.get("hw_disk_bus", "virtio")),
         boot_index=device.boot_index,
-        shareable=view.multiattach,
-        read_only=parts.volumes.is_read_only(device.attachment_id),
+        shareable=held.multiattach,
+        read_only=held.read_only,
     )
 
 
-SYSTEM = RequestContext(request_id="", user_id="", roles=frozenset({"admin"}))
-"""Who looks at volumes of all projects: the conductor itself."""
-
-
 def sizes(parts: Parts, conn: sa.Connection, server_id: str) -> dict[str, int]:
-    """The volumes that the guest should have now: id → GiB."""
-    found = {}
-    there = parts.volumes.attached([server_id]).get(server_id, [])
-    for device in block_devices.of_server(conn, server_id):
-        # Of what was forced away the guest is to let go.
-        if device.volume_id is not None and device.attachment_id in there:
-            with suppress(NotFound):
-                found[device.volume_id] = parts.volumes.volume(SYSTEM, device.volume_id).size_gb
-    return found
+    """The volumes that the guest should have now: id → GiB. Of what was forced away it is to let go."""
+    held = _held(parts, server_id)
+    own = [device.attachment_id for device in block_devices.of_server(conn, server_id)]
+    return {held[one].volume_id: held[one].size_gb for one in own if one in held}
 
 
 def volume_ended(parts: Parts, message: VolumeEnded) -> None:
@@ -262,131 +248,6 @@ def volume_ended(parts: Parts, message: VolumeEnded) -> None:
             look_again(parts.bus, host, server_id)
         else:
             parts.bus.cast(topic(host), "volumes_changed", VolumesChanged())
-
-
-# --- ends
-def end(conn: sa.Connection, parts: Parts, work: Row, error: str | None) -> None:
-    """Of an attach, a detach or a swap. Only who has the operation can commit this. ``error`` None: it went
-    well.
-
-    If it did not, the host compares the guest's volumes with the record: it may have done it, or half of it.
-    """
-    found = operations.get(conn, work.id)
-    payload = found.payload if found is not None else {}
-    devices = block_devices.of_server(conn, work.server_id)
-    device = next((one for one in devices if one.id == payload.get("device_id")), None)
-    if device is not None and device.attachment_id is not None:
-        try:
-            _ENDS[work.kind, error is None](conn, parts, device, device.attachment_id, payload)
-        except NotFound as gone:  # somebody forced the volume away meanwhile
-            error = error or gone.message
-            for attachment_id in (device.attachment_id, payload.get("attachment_id")):
-                if attachment_id is not None:
-                    parts.volumes.release(attachment_id)
-            block_devices.delete(conn, device.id)
-    if error is None:
-        lease.close(conn, work, operations.DONE)
-    else:
-        lease.close(conn, work, operations.FAILED, error)
-        after_commit(conn, partial(_told, parts, work))
-
-
-def _told(parts: Parts, work: Row) -> None:
-    parts.faults.reach(f"{work.kind}.end.after")
-    look_again(parts.bus, work.host, work.server_id)
-    parts.faults.reach("refresh_interfaces.ring.after")
-
-
-def _keep(
-    _conn: sa.Connection, parts: Parts, device: BlockDevice, attachment_id: str, _payload: dict[str, str]
-) -> None:
-    parts.volumes.complete(attachment_id, device.device_name)
-
-
-def _drop(
-    conn: sa.Connection, parts: Parts, device: BlockDevice, attachment_id: str, _payload: dict[str, str]
-) -> None:
-    parts.volumes.release(attachment_id)
-    block_devices.delete(conn, device.id)
-
-
-def _stay(
-    _conn: sa.Connection, parts: Parts, _device: BlockDevice, attachment_id: str, _payload: dict[str, str]
-) -> None:
-    parts.volumes.roll_detaching(attachment_id)
-
-
-def _swap(
-    conn: sa.Connection, parts: Parts, device: BlockDevice, attachment_id: str, payload: dict[str, str]
-) -> None:
-    new = _swapped(device, payload)
-    assert new.attachment_id is not None
-    parts.volumes.complete(new.attachment_id, device.device_name)
-    block_devices.change(conn, device.id, volume_id=new.volume_id, attachment_id=new.attachment_id)
-    parts.volumes.release(attachment_id)
-
-
-def _stay_unswapped(
-    conn: sa.Connection, parts: Parts, device: BlockDevice, attachment_id: str, payload: dict[str, str]
-) -> None:
-    parts.volumes.release(payload["attachment_id"])
-    _stay(conn, parts, device, attachment_id, payload)
-
-
-_ENDS = {
-    (ATTACH_VOLUME, True): _keep,
-    (ATTACH_VOLUME, False): _drop,
-    (DETACH_VOLUME, True): _drop,
-    (DETACH_VOLUME, False): _stay,
-    (SWAP_VOLUME, True): _swap,
-    (SWAP_VOLUME, False): _stay_unswapped,
-}
-"""By the kind of the operation, and whether it went well."""
-
-
-def _swapped(device: BlockDevice, payload: dict[str, str]) -> BlockDevice:
-    """As it will be when the guest has the new volume."""
-    return structs.replace(device, volume_id=payload["volume_id"], attachment_id=payload["attachment_id"])
-
-
-def complete_all(conn: sa.Connection, parts: Parts, server_id: str) -> None:
-    """The server's guest, which was started, has its volumes."""
-    for device in block_devices.of_server(conn, server_id):
-        if device.attachment_id is not None:
-            parts.volumes.complete(device.attachment_id, device.device_name)
-
-
-def park_all(conn: sa.Connection, parts: Parts, server_id: str) -> None:
-    """The server is on no host: its volumes stay promised to it."""
-    for device in block_devices.of_server(conn, server_id):
-        if device.attachment_id is not None:
-            parts.volumes.park(device.attachment_id)
-
-
-def release_all(conn: sa.Connection, parts: Parts, server_id: str) -> None:
-    """The server, which is no more or was never built, has no volumes: those that are to go with it go.
-
-    In the transaction that ends it. Its records stay only to say what was asked for.
-    """
-    goes: dict[str, bool] = {}
-    for device in block_devices.of_server(conn, server_id):
-        if device.attachment_id is not None:
-            goes[device.attachment_id] = device.delete_on_termination
-        elif device.is_new_volume and device.volume_id is not None and device.delete_on_termination:
-            parts.volumes.discard(device.volume_id)
-    for attachment_id in {*goes, *parts.volumes.attached([server_id]).get(server_id, [])}:
-        parts.volumes.release(attachment_id, goes.get(attachment_id, False))
-    block_devices.delete_of_server(conn, server_id)
-
-
-def release_if_possible(parts: Parts, server_id: str) -> None:
-    """Of a server that ends without its volumes being asked first: what cannot be freed now is freed with the
-    server's delete."""
-    try:
-        with parts.db.write() as conn:
-            release_all(conn, parts, server_id)
-    except KilonovaError as error:
-        _log.warning("volumes_stay", server=server_id, error=error.message)
 
 
 def _owned(conn: sa.Connection, message: PrepareBlockDevices) -> Row:

@@ -12,7 +12,7 @@ import msgspec
 import sqlalchemy as sa
 
 from kilonova import log
-from kilonova.conductor import server_volumes
+from kilonova.conductor import server_volume_ends
 from kilonova.conductor.parts import Parts
 from kilonova.domain.actions import ACTIONS
 from kilonova.domain.clock import now
@@ -60,14 +60,14 @@ def _placed(parts: Parts, work: Row, selection: Selection, began: float) -> Row:
 
 def left(conn: sa.Connection, parts: Parts, server_id: str) -> dict[str, Any]:
     """Of a server that is on no host any more: what its record says then. Its volumes stay promised to it."""
-    server_volumes.park_all(conn, parts, server_id)
+    server_volume_ends.park_all(conn, parts, server_id)
     parts.network.bind_for_instance(server_id, "")
     claims.release(conn, server_id)
     return {"host": None, "availability_zone": None, "power_state": PowerState.NOSTATE}
 
 
 def came_back(conn: sa.Connection, parts: Parts, server_id: str) -> dict[str, Any]:
-    server_volumes.complete_all(conn, parts, server_id)
+    server_volume_ends.complete_all(conn, parts, server_id)
     parts.network.port_status([server_id], active=True)
     forget_image(conn, server_id)
     return {"shelved_image_id": None, "shelved_at": None}

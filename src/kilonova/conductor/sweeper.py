@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from kilonova import log
-from kilonova.conductor import actions, build, delete, interfaces, server_volumes, shelve, volumes
+from kilonova.conductor import actions, build, delete, interfaces, server_volume_ends, shelve, volumes
 from kilonova.conductor.parts import Parts
 from kilonova.conductor.reports import METHOD_OF_KIND
 from kilonova.domain.actions import VOLUME_COMES
@@ -61,6 +61,7 @@ def sweep(parts: Parts) -> None:
         with parts.db.write() as conn:
             idempotency.purge(conn, _oldest_key(parts))
     volumes.repair(parts, before)
+    volumes.mend_attachments(parts, before)
     parts.network.rehome_routers(parts.silence)
     shelve.offload_due(parts)
 
@@ -123,9 +124,9 @@ def _end(parts: Parts, operation_id: str, kind: str) -> None:
         elif work.kind in interfaces.KINDS:
             with parts.db.write() as conn:
                 interfaces.end(conn, parts, work, message)
-        elif work.kind in server_volumes.KINDS:
+        elif work.kind in server_volume_ends.KINDS:
             with parts.db.write() as conn:
-                server_volumes.end(conn, parts, work, message)
+                server_volume_ends.end(conn, parts, work, message)
         elif work.kind in volumes.KINDS:
             volumes.end_in_error(parts, work, message)
         else:
@@ -143,7 +144,7 @@ def _end_build(parts: Parts, work: Row, message: str) -> None:
         with parts.db.write() as conn:
             lease.kept(conn, work)
             parts.network.deallocate_for_instance(work.server_id)
-            server_volumes.release_all(conn, parts, work.server_id)
+            server_volume_ends.release_all(conn, parts, work.server_id)
             build.end_in_error(conn, work, message, details)
     except (StaleEpoch, RolledBack):
         raise
@@ -207,4 +208,4 @@ def _repair(parts: Parts, server_id: str, before: float) -> None:
         servers.change(conn, server_id, **values)
     if building:
         _free_ports(parts, server_id)
-        server_volumes.release_if_possible(parts, server_id)
+        server_volume_ends.release_if_possible(parts, server_id)

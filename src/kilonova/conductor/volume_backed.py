@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from kilonova.conductor.parts import Parts
-from kilonova.conductor.server_volumes import SYSTEM
 from kilonova.domain import codec
+from kilonova.domain.context import RequestContext
 from kilonova.domain.errors import BadRequest, BuildAborted, NotFound
 from kilonova.domain.messages import BlockDevices, OperationRef
 from kilonova.domain.servers import ImageRef
@@ -14,6 +14,9 @@ from kilonova.engine import lease
 from kilonova.store import operations
 from kilonova.store.database import Row
 from kilonova.store.repeat import repeated
+
+SYSTEM = RequestContext(request_id="", user_id="", roles=frozenset({"admin"}))
+"""Who looks at volumes of all projects: the conductor itself."""
 
 
 def await_snapshots(parts: Parts, message: OperationRef) -> BlockDevices:

@@ -12,6 +12,7 @@ service's fault format. ``status`` is the HTTP status that the OpenStack API giv
     ├── NotAcceptable 406           a microversion that is not served
     ├── Conflict 409                the state of the thing forbids it now
     │   └── StaleEpoch              the operation moved on to another owner: stop, remove what you made
+    ├── PreconditionFailed 412      it is no more as the caller has read it
     ├── TooLarge 413
     ├── UnsupportedMedia 415
     ├── Unprocessable 422           understood, and at odds with what was said before
@@ -71,6 +72,10 @@ class Conflict(KilonovaError):
 
 class StaleEpoch(Conflict):
     pass
+
+
+class PreconditionFailed(KilonovaError):
+    status = 412
 
 
 class TooLarge(KilonovaError):

@@ -68,7 +68,8 @@ def attach(
     shelved: bool = True,
 ) -> BlockDevice:
     """One more volume. ``multiattach``: whether one that others may have too is welcome; ``shelved``: whether
-    the server may be shelved. On no host it is only promised the volume, which comes with its next guest.
+    the server may be shelved. On no host the volume is ``in-use`` at once, as in Nova, and comes with its
+    next guest.
 
     NotFound, BadRequest (the volume is not to be had), Conflict, Forbidden (the guest has no room), and
     Unavailable for a host that is down: nothing was done.
@@ -89,10 +90,10 @@ def attach(
             tag=tag,
             delete_on_termination=delete_on_termination,
         )
-        device = structs.replace(device, attachment_id=attachment_id_of(device))
-        assert device.attachment_id is not None
+        attachment_id = attachment_id_of(device)
+        device = structs.replace(device, attachment_id=attachment_id)
         _refuse_again(conn, server_id, volume_id)
-        parts.volumes.reserve(context, volume_id, server_id, device.attachment_id)
+        parts.volumes.reserve(context, volume_id, server_id, attachment_id)
         # Volumes come before their server in the order of locks (store/database.py): it may have changed.
         if _ready(conn, context, server_id, actions.ATTACH_VOLUME, allowed).host != server.host:
             raise wrong_state(server_id, actions.ATTACH_VOLUME, server)
@@ -102,6 +103,7 @@ def attach(
         block_devices.insert(conn, {server_id: [device]}, position)
         work = None
         if server.host is None:
+            parts.volumes.complete(attachment_id, device.device_name)
             record(conn, context, server, actions.ATTACH_VOLUME)
         else:
             payload = {"device_id": device.id, "volume_id": volume_id}

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from kilonova.domain.images import ImageStatus
 from kilonova.domain.servers import VmState
 from kilonova.domain.volumes import VolumeWork
+from kilonova.store import volume_attachments as attachments
 from kilonova.store.operations import OPEN
 from kilonova.store.schema.block_devices import block_device_mappings as devices
 from kilonova.store.schema.hosts import claims
@@ -73,9 +74,11 @@ def known_exports(conn: sa.Connection, ids: Collection[str]) -> set[str]:
 
 
 def unowned(conn: sa.Connection) -> list[tuple[str, str]]:
-    """(kind, id) of records whose owner is no more. Each query is of one moment: what is on its way is in one
-    transaction with what it belongs to."""
-    return [(kind, str(row[0])) for kind, query in _UNOWNED.items() for row in conn.execute(query)]
+    """(kind, id) of records whose owner is no more, and of attachments that nothing brings to an end. Each
+    query is of one moment: what is on its way is in one transaction with what it belongs to."""
+    found = [(kind, str(row[0])) for kind, query in _UNOWNED.items() for row in conn.execute(query)]
+    stuck = [one for one in attachments.astray(conn) if not one.gone]
+    return found + [("stuck attachment", str(one.id)) for one in stuck]
 
 
 _live = sa.select(servers.c.id).where(servers.c.deleted_at.is_(None))

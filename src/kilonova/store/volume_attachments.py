@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
 from kilonova.domain import codec
-from kilonova.domain.volumes import Connector
+from kilonova.domain.volumes import AttachStatus, Connector
 from kilonova.store import dialect
 from kilonova.store.database import Row
+from kilonova.store.schema.block_devices import block_device_mappings as devices
+from kilonova.store.schema.operations import operations
+from kilonova.store.schema.servers import servers
 from kilonova.store.schema.volumes import volume_attachments as table
+from kilonova.store.schema.volumes import volumes
 
 KEYS = {name: table.c[name] for name in ("id", "volume_id", "status", "created_at", "project_id")} | {
     "attach_status": table.c.status,
@@ -52,6 +57,18 @@ def of_servers(conn: sa.Connection, server_ids: Collection[str]) -> dict[str, li
     return _grouped(conn, table.c.server_id, server_ids)
 
 
+def with_volumes(conn: sa.Connection, server_id: str) -> Sequence[Row]:
+    """id, volume_id and attach_mode of a server's attachments, size and multiattach of their volumes; the
+    oldest first."""
+    query = (
+        sa.select(table.c.id, table.c.volume_id, table.c.attach_mode, volumes.c.size, volumes.c.multiattach)
+        .join(volumes, volumes.c.id == table.c.volume_id)
+        .where(table.c.server_id == server_id)
+        .order_by(table.c.created_at, table.c.id)
+    )
+    return conn.execute(query).all()
+
+
 def _grouped(conn: sa.Connection, column: sa.Column[str], ids: Collection[str]) -> dict[str, list[Row]]:
     found: dict[str, list[Row]] = {one: [] for one in ids}
     if found:
@@ -60,6 +77,32 @@ def _grouped(conn: sa.Connection, column: sa.Column[str], ids: Collection[str]) 
         for row in conn.execute(query, {"ids": sorted(found)}):
             found[row._mapping[column.name]].append(row)
     return found
+
+
+def astray(conn: sa.Connection, before: float = math.inf, attachment_id: str | None = None) -> Sequence[Row]:
+    """id, volume_id, server_id, host, gone: what a server that is ``gone`` still has, and what is on its way
+    to a server, or from it, and no operation of that server takes it there. Of volumes that are unchanged
+    since ``before``; ``attachment_id``: this one alone.
+
+    Another Nova's servers, and hosts by themselves, end theirs in their own time: they are not in our table.
+    """
+    is_busy = sa.exists().where(operations.c.server_id == table.c.server_id, operations.c.state == "open")
+    is_disk = sa.exists().where(
+        devices.c.server_id == table.c.server_id, devices.c.attachment_id == table.c.id
+    )
+    stuck = sa.and_(table.c.status.in_([AttachStatus.ATTACHING, AttachStatus.DETACHING]), is_disk)
+    gone = servers.c.deleted_at.is_not(None)
+    changed = sa.func.coalesce(volumes.c.updated_at, volumes.c.created_at)
+    query = (
+        sa.select(table.c.id, table.c.volume_id, table.c.server_id, servers.c.host, gone.label("gone"))
+        .join(servers, servers.c.id == table.c.server_id)
+        .join(volumes, volumes.c.id == table.c.volume_id)
+        .where(sa.or_(gone, stuck), ~is_busy, changed < before)
+        .order_by(table.c.created_at, table.c.id)
+    )
+    if attachment_id is not None:
+        query = query.where(table.c.id == attachment_id)
+    return conn.execute(query).all()
 
 
 def is_there(conn: sa.Connection, volume_id: str, connector: Connector) -> bool:

@@ -7,6 +7,7 @@ managers (``kilonova volume``), and by nobody else; a host gets a Connection, as
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import BinaryIO, NamedTuple, Protocol
 
 import msgspec
@@ -28,6 +29,11 @@ ByGuest = Callable[[Connection], None]
 """Asks the hypervisor of the guest that writes to a volume to copy it there: to a place that is as large and
 that nobody else writes to. When it returns, all is there that the volume held at one moment since. It raises
 if that was not to be: Unavailable, when it may be later, or without the guest."""
+
+
+Still = Callable[[], AbstractContextManager[object]]
+"""In its block, of some seconds, the file systems of the guest that writes to a volume are in order, if it
+can hold them still. It raises, at its end too, if they had to be and were not."""
 
 
 class Backend(Protocol):
@@ -70,10 +76,15 @@ class Backend(Protocol):
         """Gone, with its snapshots and exports, also if it was not there. Clones of it go on."""
 
     def ensure_snapshot(
-        self, volume_id: str, snapshot_id: str, cancel: Cancel, by_guest: ByGuest | None = None
+        self,
+        volume_id: str,
+        snapshot_id: str,
+        cancel: Cancel,
+        by_guest: ByGuest | None = None,
+        still: Still = nullcontext,
     ) -> None:
-        """Of one moment, whether or not a guest has the volume. A store that can have no such copy while a
-        guest writes asks for it: VolumeFailed without ``by_guest``."""
+        """Of one moment, whether or not a guest has the volume: one in which it is ``still``. A store that
+        can have no such copy while a guest writes asks for it: VolumeFailed without ``by_guest``."""
 
     def delete_snapshot(self, volume_id: str, snapshot_id: str) -> None: ...
 
@@ -139,6 +150,17 @@ class VolumeView(msgspec.Struct, frozen=True, kw_only=True):
     """Of the image that it was made of, ``image_id``, ``min_ram`` and ``hw_*`` among it."""
 
 
+class HeldVolume(NamedTuple):
+    """What a server has, or is promised."""
+
+    attachment_id: str
+    volume_id: str
+    size_gb: int
+    multiattach: bool
+    read_only: bool
+    """Whether its guest may only read."""
+
+
 class VolumeService(Protocol):
     """What the control plane asks of the volume service. Every method that changes something is part of the
     caller's transaction, if it is in one (store.database), or one of its own.
@@ -158,9 +180,12 @@ class VolumeService(Protocol):
 
     def ready(self, volume_ids: Sequence[str]) -> Ready: ...
 
-    def create_snapshot(self, context: RequestContext, volume_id: str, snapshot_id: str, name: str) -> None:
+    def create_snapshot(
+        self, context: RequestContext, volume_id: str, snapshot_id: str, name: str, in_order: bool = False
+    ) -> None:
         """Begin a snapshot of that id (the caller's; again: the same one) of one moment, also of a volume in
-        use. NotFound, BadRequest, QuotaExceeded."""
+        use. ``in_order``: it fails if the guest that runs with it cannot hold its file systems still.
+        NotFound, BadRequest, QuotaExceeded."""
 
     def snapshots_ready(self, snapshot_ids: Sequence[str]) -> Ready: ...
 
@@ -193,11 +218,8 @@ class VolumeService(Protocol):
         host may not have it any more: the one before the volume is locked, for operations, the other after
         it, for servers, as the order of locks is."""
 
-    def is_read_only(self, attachment_id: str) -> bool:
-        """Whether its guest may only read. NotFound."""
-
     def complete(self, attachment_id: str, mountpoint: str) -> None:
-        """The guest has it: ``attached``, the volume ``in-use``."""
+        """The guest has it, or its next one will: ``attached``, the volume ``in-use``."""
 
     def begin_detaching(self, attachment_id: str) -> None:
         """``detaching``. Conflict if it is not attached."""
@@ -218,6 +240,9 @@ class VolumeService(Protocol):
 
     def connection(self, attachment_id: str) -> Connection | None:
         """The way there as it was given last; asks the manager where a secret belongs to it."""
+
+    def held(self, server_id: str) -> list[HeldVolume]:
+        """All of a server's; one query."""
 
     def attached(self, server_ids: Sequence[str]) -> dict[str, list[str]]:
         """Attachments by server; one query for all."""

@@ -11,11 +11,16 @@ from msgspec import structs
 from tests.functional.builds.cloud import IMAGE, PATIENCE, PROJECT, Cloud
 from tests.functional.builds.conftest import MakeCloud
 from tests.running import until
+from tests.statements import sent
 
+from kilonova.conductor import proxy
 from kilonova.domain.block_devices import AttachedVolume
 from kilonova.domain.context import RequestContext
 from kilonova.domain.errors import BuildFailed
+from kilonova.domain.messages import ServerQuery
 from kilonova.domain.servers import GuestMetadata, ImageRef
+from kilonova.domain.volumes import Connector
+from kilonova.store import orphans
 from kilonova.virt.libvirt.xml import volume as xml
 from kilonova.virt.libvirt.xml.volume import VolumeDevice
 from kilonova.volume.base import NewVolume
@@ -480,6 +485,20 @@ def test_what_a_server_has_is_not_taken_away_by_the_volume_service(cloud: Cloud,
     assert volumes.status(volume_id) == "available"
 
 
+def test_a_host_is_told_of_all_volumes_by_one_question(cloud: Cloud, volumes: Volumes) -> None:
+    server_id = cloud.active()
+    asked, sizes = [], {}
+    for size in (1, 2, 3):
+        sizes[volumes.make(size)] = size
+        volumes.attached(server_id, list(sizes)[-1])
+        message = ServerQuery(host=cloud.where(server_id).name, server_id=server_id)
+        with sent(cloud.db) as statements:
+            record = proxy.server_record(cloud.conductor, message)
+        asked.append(sum("volume" in statement for statement in statements))
+        assert record.volumes == sizes
+    assert asked == [asked[0]] * 3
+
+
 def test_pages_of_attachments_are_full(cloud: Cloud, volumes: Volumes) -> None:
     """Disks that are none are not counted."""
     server_id = volumes.active(ROOT, OF_IMAGE | {"boot_index": -1}, image=IMAGE)
@@ -489,6 +508,93 @@ def test_pages_of_attachments_are_full(cloud: Cloud, volumes: Volumes) -> None:
     pages = [cloud.ask("GET", f"{path}?limit=1&offset={n}", headers=LATEST)[1] for n in range(3)]
     found = [[one["volumeId"] for one in page["volumeAttachments"]] for page in pages]
     assert found == [[one] for one in volumes.of(server_id)] + [[]]
+
+
+# --- attachments that nothing explains
+
+
+def strand(cloud: Cloud, volume_id: str, status: str) -> None:
+    """As a bug could leave it, a while ago."""
+    cloud.sql("UPDATE volume_attachments SET status = ? WHERE volume_id = ?", status, volume_id)
+    shown = "in-use" if status == "attached" else status
+    cloud.sql("UPDATE volumes SET status = ?, updated_at = 1 WHERE id = ?", shown, volume_id)
+
+
+def told(cloud: Cloud) -> list[str]:
+    """By ``doctor --orphans``."""
+    with cloud.db.read() as conn:
+        return [kind for kind, _ in orphans.unowned(conn)]
+
+
+@pytest.mark.parametrize("status", ["attaching", "detaching"])
+def test_an_attachment_on_a_way_that_nothing_takes_it_stays_its_servers(
+    cloud: Cloud, volumes: Volumes, status: str
+) -> None:
+    """Nobody else may have what a guest may be writing to; and it can be detached."""
+    server_id, volume_id = cloud.active(), volumes.make()
+    volumes.attached(server_id, volume_id)
+    strand(cloud, volume_id, status)
+    assert told(cloud) == ["stuck attachment"]
+    cloud.sweep()
+    assert volumes.status(volume_id) == "in-use"
+    assert (told(cloud), cloud.unexplained()) == ([], [])
+    assert volumes.detach(server_id, volume_id)[0] == 202
+    cloud.settled(server_id)
+    assert (volumes.status(volume_id), volumes.of_guest(server_id)) == ("available", set())
+
+
+def test_what_is_stuck_for_a_server_on_no_host_is_promised_to_it(cloud: Cloud, volumes: Volumes) -> None:
+    server_id, volume_id = cloud.active(), volumes.make()
+    volumes.attached(server_id, volume_id)
+    assert cloud.act(server_id, "shelve") == 202
+    cloud.settled(server_id)
+    strand(cloud, volume_id, "attaching")
+    assert told(cloud) == ["stuck attachment"]
+    cloud.sweep()
+    assert volumes.status(volume_id) == "reserved"
+    assert told(cloud) == []
+    assert cloud.act(server_id, "unshelve") == 202
+    cloud.settled(server_id)
+    assert volumes.of_guest(server_id) == {volume_id}
+
+
+def test_what_a_deleted_server_still_has_is_freed(cloud: Cloud, volumes: Volumes) -> None:
+    server_id, volume_id, other = cloud.active(), volumes.make(), volumes.make()
+    cloud.delete(server_id)
+    cloud.gone(server_id)
+    for one in (volume_id, other):
+        volumes.service.reserve(ADMIN, one, server_id, str(uuid.uuid4()))
+    strand(cloud, volume_id, "attached")
+    assert told(cloud) == ["record of an attachment"] * 2
+    cloud.sweep()
+    assert volumes.status(volume_id) == "available"
+    assert volumes.status(other) == "reserved", "it is young: its transaction may be, too"
+    strand(cloud, other, "reserved")
+    cloud.sweep()
+    assert (told(cloud), cloud.unexplained()) == ([], [])
+
+
+def test_what_is_under_way_and_what_others_do_is_no_matter_of_the_sweeper(
+    cloud: Cloud, volumes: Volumes
+) -> None:
+    server_id, mine, theirs = cloud.active(), volumes.make(), volumes.make()
+    attachment = str(uuid.uuid4())
+    volumes.service.reserve(ADMIN, theirs, "a server of another Nova", attachment)
+    volumes.service.connect(attachment, Connector(host="elsewhere"))
+    strand(cloud, theirs, "attaching")
+    gate = cloud.where(server_id).driver.gate("attach_volume")
+    asking = threading.Thread(target=volumes.attach, args=(server_id, mine))
+    asking.start()
+    gate.wait_until_reached()
+    strand(cloud, mine, "attaching")
+    assert told(cloud) == []
+    cloud.sweep()
+    assert [volumes.status(one) for one in (mine, theirs)] == ["attaching", "attaching"]
+    gate.open()
+    asking.join()
+    cloud.settled(server_id)
+    assert volumes.status(mine) == "in-use"
+    volumes.service.release(attachment)
 
 
 RESET = {"attach_status": "detached", "status": "available"}

@@ -56,7 +56,7 @@ class Caller:
             method,
             f"/networking/v2.0{path}",
             json=json,
-            headers={"X-Auth-Token": self.token},
+            headers={"X-Auth-Token": self.token, **arguments.pop("headers", {})},
             **arguments,
         )
         assert result.status_code < 500, result.text

@@ -364,6 +364,38 @@ def _(scene: Scene) -> None:
         assert scene.alice.get(path, changed_since="2999-01-01T00:00:00")[plural] == []
 
 
+@proves("security-groups-default-rules")
+def _(scene: Scene) -> None:
+    ssh = {"direction": "ingress", "protocol": "tcp", "port_range_min": 22, "port_range_max": 22}
+    rule = scene.admin.create("default_security_group_rule", **ssh)
+    got = scene.alice.create("security_group", name="g")["security_group_rules"]
+    assert [one["port_range_min"] for one in got if one["direction"] == "ingress"] == [22]
+    scene.admin.delete("default_security_group_rule", rule["id"])
+
+
+@proves("revision-if-match")
+def _(scene: Scene) -> None:
+    made = one_of_each(scene)
+    of_group = {"security_group_id": made["security_group"]["id"], "direction": "ingress"}
+    made["security_group_rule"] = scene.alice.create("security_group_rule", **of_group)
+    for kind in reversed(made):
+        path = f"/{kind.replace('_', '-')}s/{made[kind]['id']}"
+        old = {"If-Match": "revision_number=999"}
+        for method, body in (("PUT", {kind: {"description": "b"}}), ("DELETE", None)):
+            was = scene.alice.get(path)[kind]  # making or changing its rules is a revision of a group
+            refused = scene.alice(method, path, body, headers=old)
+            assert refused.status_code == 412, (kind, method)
+            assert refused.json["NeutronError"]["type"] == "RevisionNumberConstraintFailed"
+            assert scene.alice.get(path)[kind] == was
+            for nonsense in ("*", '"abc"', "revision_number=x"):
+                assert scene.alice(method, path, body, headers={"If-Match": nonsense}).status_code == 400
+            current = {"If-Match": f"revision_number={was['revision_number']}"}
+            assert scene.bob(method, path, body, headers=current).status_code == 404
+            done = scene.alice(method, path, body, headers=current)
+            assert done.status_code in (200, 204), (kind, method, done.text)
+            old = current
+
+
 @proves("standard-attr-tag", "tag-creation")
 def _(scene: Scene) -> None:
     for kind, made in one_of_each(scene).items():

@@ -139,6 +139,25 @@ def test_updates_of_one_port(alice: Caller, net: str, subnet: dict[str, Any]) ->
     assert alice.get(f"/ports/{port['id']}")["port"]["revision_number"] == port["revision_number"] + 6
 
 
+@pytest.mark.parametrize("kind", ["network", "subnet", "port", "floatingip", "security_group"])
+def test_one_of_many_changes_what_they_have_all_read(
+    alice: Caller, admin: Caller, net: str, subnet: dict[str, Any], kind: str
+) -> None:
+    """``If-Match``: the others read it again first."""
+    public = admin.create("network", **{"router:external": True})["id"]
+    admin.create("subnet", network_id=public, cidr="198.51.100.0/24", enable_dhcp=False)
+    needed = {
+        "subnet": {"network_id": net, "cidr": "10.5.0.0/24"},
+        "port": {"network_id": net},
+        "floatingip": {"floating_network_id": public},
+    }
+    made = alice.create(kind, **needed.get(kind, {}))
+    path, read = f"{path_of(kind)}/{made['id']}", {"If-Match": f"revision_number={made['revision_number']}"}
+    got = at_once(6, lambda n: alice("PUT", path, {kind: {"description": f"{n}"}}, headers=read))
+    assert got == {200: 1, 412: 5}
+    assert alice.get(path)[kind]["revision_number"] == made["revision_number"] + 1
+
+
 def test_one_default_group_however_many_need_it_at_once(alice: Caller, net: str) -> None:
     assert at_once(6, lambda _: post(alice, "port", network_id=net)) == {201: 6}
     groups = alice.get("/security-groups")["security_groups"]

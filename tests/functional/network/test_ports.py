@@ -209,6 +209,7 @@ def test_a_port_on_anothers_shared_network(bob: Caller, admin: Caller) -> None:
         {"mac_address": "fa:16:3e:00:00:01"},
         {"port_security_enabled": False},
         {"allowed_address_pairs": [{"ip_address": "10.0.0.9"}]},
+        {"device_owner": "network:router_interface"},
     ):
         assert bob.refused_create("port", network_id=shared, **attribute) == (403, "PolicyNotAuthorized")
         assert bob.refused_update("port", port["id"], **attribute) == (403, "PolicyNotAuthorized")

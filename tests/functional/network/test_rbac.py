@@ -220,7 +220,9 @@ def test_a_security_group_is_shared_with_one_project(
     assert bob.refused("GET", path)[0] == 404
     net = bob.create("network")["id"]
     assert bob.refused_create("port", network_id=net, security_groups=[group])[0] == 404
+    before = alice.get(path)["security_group"]["revision_number"]
     policy = share_group(alice, group, BOB)
+    assert alice.get(path)["security_group"]["revision_number"] > before
     shown = alice.get(f"/rbac-policies/{policy}")["rbac_policy"]
     assert (shown["object_type"], shown["object_id"]) == ("security_group", group)
     assert bob.get(path)["security_group"]["shared"] is True

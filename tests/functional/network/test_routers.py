@@ -50,6 +50,8 @@ def test_the_life_of_a_router(alice: Caller, subnet: dict[str, Any], external: d
     router = made["id"]
     added = attach(alice, router, subnet_id=subnet["id"])
     assert added["subnet_ids"] == [added["subnet_id"]] == [subnet["id"]]
+    joined = alice.get(f"/routers/{router}")["router"]
+    assert joined["revision_number"] > made["revision_number"]
     port = alice.get(f"/ports/{added['port_id']}")["port"]
     assert (port["device_owner"], port["device_id"]) == ("network:router_interface", router)
     assert port["fixed_ips"] == [{"subnet_id": subnet["id"], "ip_address": "10.0.0.1"}]
@@ -62,7 +64,9 @@ def test_the_life_of_a_router(alice: Caller, subnet: dict[str, Any], external: d
     assert alice.refused("DELETE", f"/routers/{router}") == (409, "RouterInUse")
     assert alice.ids("routers", name="new") == [router]
 
+    before = changed["revision_number"]
     assert detach(alice, router, port_id=port["id"])["subnet_id"] == subnet["id"]
+    assert alice.get(f"/routers/{router}")["router"]["revision_number"] > before
     alice.delete("router", router)
     assert alice.refused("GET", f"/routers/{router}") == (404, "RouterNotFound")
     assert alice.ids("ports", device_id=router) == []

@@ -75,7 +75,6 @@ def test_an_attachment_from_promise_to_end(alice: Caller, bob: Caller, admin: Ca
     assert (made["status"], made["connection_info"]) == ("reserved", {})
     assert alice.volume(volume)["status"] == "reserved"
     path = f"/attachments/{made['id']}"
-    assert alice.refused("POST", f"{path}/action", {"os-complete": None})[0] == 400
     assert bob.refused("GET", path)[0] == 404
     shown = alice.done("PUT", path, {"attachment": {"connector": CONNECTOR}}, 200)["attachment"]
     info = shown["connection_info"]
@@ -106,6 +105,20 @@ def test_an_attachment_from_promise_to_end(alice: Caller, bob: Caller, admin: Ca
     assert alice.done("DELETE", path, status=200) == {"attachments": []}
     assert alice.volume(volume)["status"] == "available"
     until(lambda: not cloud.backend.ways, 30, "a host without its way")
+
+
+def test_what_no_host_has_may_be_in_use(alice: Caller) -> None:
+    """Nova says so of what comes to a server that is shelved and on no host."""
+    volume = alice.create()
+    made = attach(alice, volume, connector={})  # `openstack volume attachment create` without --connect
+    assert (made["status"], made["connection_info"]) == ("reserved", {})
+    path = f"/attachments/{made['id']}"
+    alice.done("POST", f"{path}/action", {"os-complete": made["id"]}, 204)
+    assert alice.volume(volume)["status"] == "in-use"
+    shown = alice.done("PUT", path, {"attachment": {"connector": CONNECTOR}}, 200)["attachment"]
+    assert (shown["status"], shown["connection_info"]["driver_volume_type"]) == ("attached", "iscsi")
+    assert alice.done("DELETE", path, status=200) == {"attachments": []}
+    assert alice.volume(volume)["status"] == "available"
 
 
 def test_a_way_that_cannot_be_made_promises_nothing(alice: Caller, cloud: Volumes) -> None:
@@ -226,6 +239,10 @@ def test_a_private_type(alice: Caller, bob: Caller, admin: Caller) -> None:
     assert bob.get("/types/default")["volume_type"]["name"] == "secret"
     admin.done("DELETE", f"/default-types/{BOB}", status=204)
     admin.done("POST", f"{path}/action", {"removeProjectAccess": {"project": ALICE}})
+    assert "secret" not in alice.names("/types")
+    # As `openstack volume type set --public` sends it.
+    admin.done("PUT", path, {"volume_type": {"os-volume-type-access:is_public": True}}, 200)
+    assert "secret" in alice.names("/types")
 
 
 # --- transfers
@@ -301,4 +318,9 @@ def test_what_there_is_not_says_so(alice: Caller, admin: Caller) -> None:
     for path in ("/backups", "/groups", "/qos-specs", "/clusters", f"/{ALICE}/consistencygroups"):
         assert alice.refused("GET", path)[0] == 404
     assert "no backups" in alice.refused("POST", "/backups", {"backup": {}})[1]
+    path = f"/types/{alice.get('/types/default')['volume_type']['id']}/encryption"
+    assert admin.get(path) == {}
+    assert alice.refused("GET", path)[0] == 403
+    assert admin.refused("GET", f"/types/{NONE}/encryption")[0] == 404
+    assert "no encryption" in admin.refused("POST", path, {"encryption": {"provider": "luks"}})[1]
     assert admin.refused("GET", f"/{ADMIN}/nonsense")[0] == 404

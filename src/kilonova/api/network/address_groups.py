@@ -17,6 +17,7 @@ from kilonova.network.builtin.requests import AddressesRequest, AddressGroupCrea
 from kilonova.network.builtin.service import BuiltinNetwork
 from kilonova.store import address_groups as store
 from kilonova.store import network_tags
+from kilonova.store.schema.security_groups import address_groups as table
 
 
 def _views(conn: sa.Connection, _context: RequestContext, items: Sequence[AddressGroup]) -> list[View]:
@@ -51,6 +52,7 @@ ADDRESS_GROUPS = Resource(
     page=store.page,
     owners=address_groups.owners,
     views=_views,
+    table=table,
     touch=lambda conn, item_id: store.update(conn, item_id, {}),
 )
 

@@ -54,6 +54,10 @@ _EXTENSIONS = {
         "Remote address group id field for security group rules",
         "remote_address_group_id",
     ),
+    "security-groups-default-rules": (
+        "Default rules for security groups",
+        "The rules that groups are made with",
+    ),
     "security-groups-shared-filtering": ("Security group filtering on the shared field", "shared"),
     "security-groups-normalized-cidr": ("Normalized CIDR field for security group rules", "normalized_cidr"),
     "security-groups-rules-belongs-to-default-sg": (
@@ -64,6 +68,10 @@ _EXTENSIONS = {
     "rbac-security-groups": (
         "Add security_group type to network RBAC",
         "Security groups shared with projects",
+    ),
+    "revision-if-match": (
+        "If-Match constraints based on revision_number",
+        "Changes of what nobody changed since",
     ),
     "router_availability_zone": ("Router Availability Zone", "Routers in the zones that were asked for"),
     "router": ("Neutron L3 Router", "Routers between networks and to the outside, floating IPs"),

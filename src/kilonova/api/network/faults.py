@@ -16,6 +16,7 @@ _BY_STATUS = {
     404: "HTTPNotFound",
     405: "HTTPMethodNotAllowed",
     409: "HTTPConflict",
+    412: "HTTPPreconditionFailed",
     413: "HTTPRequestEntityTooLarge",
     415: "HTTPUnsupportedMediaType",
     422: "HTTPUnprocessableEntity",

@@ -17,6 +17,7 @@ from kilonova.network.builtin import floating_ips
 from kilonova.network.builtin.router_requests import FloatingIpCreate, FloatingIpUpdate
 from kilonova.store import floating_ips as store
 from kilonova.store import network_tags
+from kilonova.store.schema.routers import floating_ips as table
 
 
 def _views(conn: sa.Connection, _context: RequestContext, items: Sequence[FloatingIp]) -> list[View]:
@@ -71,5 +72,6 @@ FLOATING_IPS = Resource(
     page=store.page,
     owners=floating_ips.owners,
     views=_views,
+    table=table,
     touch=lambda conn, item_id: store.update(conn, item_id, {}),
 )

@@ -15,6 +15,7 @@ from kilonova.network.builtin import networks, policy
 from kilonova.network.builtin.requests import NetworkCreate, NetworkUpdate
 from kilonova.store import network_tags
 from kilonova.store import networks as store
+from kilonova.store.schema.networks import networks as table
 
 
 def _views(conn: sa.Connection, context: RequestContext, items: Sequence[Network]) -> list[View]:
@@ -69,6 +70,7 @@ NETWORKS = Resource(
     page=store.page,
     owners=_owners,
     views=_views,
+    table=table,
     touch=lambda conn, item_id: store.update(conn, item_id, {}),
     admin_filters=frozenset(provider_of(external=False, segmentation_id=None)),
 )

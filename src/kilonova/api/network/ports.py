@@ -16,6 +16,7 @@ from kilonova.network.builtin import ports
 from kilonova.network.builtin.requests import PortCreate, PortUpdate
 from kilonova.store import hosts, network_tags
 from kilonova.store import ports as store
+from kilonova.store.schema.networks import ports as table
 
 
 def _views(conn: sa.Connection, context: RequestContext, items: Sequence[Port]) -> list[View]:
@@ -84,6 +85,7 @@ PORTS = Resource(
     page=store.page,
     owners=ports.owners,
     views=_views,
+    table=table,
     touch=lambda conn, item_id: store.update(conn, [item_id], {}),
     admin_filters=frozenset({"binding:host_id"}),
 )

@@ -22,11 +22,14 @@ from kilonova.domain import codec
 from kilonova.domain.context import RequestContext
 from kilonova.domain.errors import BadRequest, NotFound
 from kilonova.network.builtin import policy
+from kilonova.network.builtin.errors import RevisionNumberConstraintFailed
 from kilonova.network.builtin.service import BuiltinNetwork
+from kilonova.store import revisions
 from kilonova.store.network_lists import Page
 
 View = dict[str, Any]
 
+_REVISION = re.compile(r"revision_number=([0-9]{1,18})")
 _UNKNOWN = re.compile(r"Object contains unknown field `([^`]+)`")
 
 
@@ -37,9 +40,7 @@ class Resource:
     name: str
     plural: str
     create_body: Any
-    update_body: Any
     create: Callable[[sa.Connection, Config, RequestContext, Any], Any]
-    update: Callable[[sa.Connection, Config, RequestContext, str, Any], Any]
     delete: Callable[[sa.Connection, RequestContext, str], None]
     find: Callable[[sa.Connection, RequestContext, str], Any]
     page: Callable[[sa.Connection, Page, str | None], tuple[Sequence[Any], bool, bool] | None]
@@ -47,6 +48,11 @@ class Resource:
     """The projects that may change an item."""
     views: Callable[[sa.Connection, RequestContext, Sequence[Any]], list[View]]
     """Items as the API shows them, with a constant number of statements."""
+    update_body: Any = None
+    update: Callable[[sa.Connection, Config, RequestContext, str, Any], Any] | None = None
+    """None: its items never change."""
+    table: sa.Table | None = None
+    """Where its items' revisions are; None: they have none."""
     touch: Callable[[sa.Connection, str], None] = lambda _conn, _id: None
     """A change of the item that changes none of its columns: it counts a revision."""
     admin_filters: frozenset[str] = frozenset()
@@ -67,7 +73,7 @@ def routes(resource: Resource) -> list[Route]:
         Route("GET", several, partial(index, resource)),
         Route("POST", several, partial(create, resource), creates=True),
         Route("GET", one, partial(show, resource)),
-        Route("PUT", one, partial(update, resource)),
+        *([Route("PUT", one, partial(update, resource))] if resource.update else []),
         Route("DELETE", one, partial(delete, resource)),
     ]
 
@@ -104,9 +110,11 @@ def show(resource: Resource, network: BuiltinNetwork, request: Request, item_id:
 
 
 def update(resource: Resource, network: BuiltinNetwork, request: Request, item_id: str) -> Reply:
+    assert resource.update is not None, "a route to what can be changed"
     raw = _envelope(request, resource.name)[resource.name]
     body = _decode(raw, resource.update_body)
     with network.write() as conn:
+        _check_revision(conn, resource, request, item_id)
         item = resource.update(conn, network.config, request.context, item_id, body)
         (view,) = resource.views(conn, request.context, [item])
     return Reply(body={resource.name: view})
@@ -114,8 +122,26 @@ def update(resource: Resource, network: BuiltinNetwork, request: Request, item_i
 
 def delete(resource: Resource, network: BuiltinNetwork, request: Request, item_id: str) -> Reply:
     with network.write() as conn:
+        _check_revision(conn, resource, request, item_id)
         resource.delete(conn, request.context, item_id)
     return Reply(204)
+
+
+def _check_revision(conn: sa.Connection, resource: Resource, request: Request, item_id: str) -> None:
+    """The item is still as the asker has read it, and stays so, if ``If-Match: revision_number=N`` says that
+    it must (Neutron's ``revision-if-match``)."""
+    condition = request.raw.get_header("If-Match")
+    if condition is None:
+        return
+    asked = _REVISION.fullmatch(condition.strip())
+    if asked is None:
+        raise BadRequest("Invalid input for If-Match: it must be revision_number=NUMBER")
+    if resource.table is None:
+        raise BadRequest(f"Invalid input for If-Match: a {resource.name} has no revision number")
+    resource.find(conn, request.context, item_id)  # who does not see it learns nothing of it
+    current = revisions.locked(conn, resource.table, item_id)
+    if current != int(asked[1]):
+        raise RevisionNumberConstraintFailed(f"Constrained to {asked[1]}, but current revision is {current}")
 
 
 def _new(resource: Resource, request: Request) -> tuple[list[Any], bool]:

@@ -21,6 +21,7 @@ from kilonova.network.builtin.router_requests import ExtraRoutes, InterfaceReque
 from kilonova.network.builtin.service import BuiltinNetwork
 from kilonova.store import network_tags, network_zones
 from kilonova.store import routers as store
+from kilonova.store.schema.routers import routers as table
 
 
 def _views(conn: sa.Connection, _context: RequestContext, items: Sequence[Router]) -> list[View]:
@@ -81,6 +82,7 @@ ROUTERS = Resource(
     page=store.page,
     owners=routers.owners,
     views=_views,
+    table=table,
     touch=lambda conn, item_id: store.update(conn, item_id, {}),
 )
 

@@ -23,6 +23,8 @@ from kilonova.network.builtin.service import BuiltinNetwork
 from kilonova.store import network_tags
 from kilonova.store import security_group_rules as rule_store
 from kilonova.store import security_groups as store
+from kilonova.store.schema.security_groups import security_group_rules as rule_table
+from kilonova.store.schema.security_groups import security_groups as table
 
 
 def _views(conn: sa.Connection, context: RequestContext, items: Sequence[SecurityGroup]) -> list[View]:
@@ -98,6 +100,7 @@ SECURITY_GROUPS = Resource(
     page=store.page,
     owners=security_groups.owners,
     views=_views,
+    table=table,
     touch=lambda conn, item_id: store.update(conn, item_id, {}),
     before_list=_with_default,
 )
@@ -115,5 +118,6 @@ RULES = Resource(
     page=rule_store.page,
     owners=security_group_rules.owners,
     views=_rule_views,
+    table=rule_table,
     before_list=_with_default,
 )

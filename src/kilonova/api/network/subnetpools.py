@@ -15,6 +15,7 @@ from kilonova.network.builtin import subnetpools
 from kilonova.network.builtin.requests import SubnetPoolCreate, SubnetPoolUpdate
 from kilonova.store import network_tags
 from kilonova.store import subnetpools as store
+from kilonova.store.schema.networks import subnet_pools as table
 
 
 def _views(conn: sa.Connection, _context: RequestContext, items: Sequence[SubnetPool]) -> list[View]:
@@ -57,5 +58,6 @@ SUBNETPOOLS = Resource(
     page=store.page,
     owners=subnetpools.owners,
     views=_views,
+    table=table,
     touch=lambda conn, item_id: store.update(conn, item_id, {}),
 )

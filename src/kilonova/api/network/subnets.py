@@ -15,6 +15,7 @@ from kilonova.network.builtin import subnets
 from kilonova.network.builtin.requests import SubnetCreate, SubnetUpdate
 from kilonova.store import network_tags
 from kilonova.store import subnets as store
+from kilonova.store.schema.networks import subnets as table
 
 
 def _views(conn: sa.Connection, _context: RequestContext, items: Sequence[Subnet]) -> list[View]:
@@ -60,5 +61,6 @@ SUBNETS = Resource(
     page=store.page,
     owners=subnets.owners,
     views=_views,
+    table=table,
     touch=lambda conn, item_id: store.update(conn, item_id, {}),
 )

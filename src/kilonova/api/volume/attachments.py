@@ -13,7 +13,7 @@ from kilonova.api.volume.compute_use import refuse_if_used
 from kilonova.api.volume.connectors import ConnectorBody, connector_of
 from kilonova.api.volume.state import VolumeAPI
 from kilonova.domain.errors import BadRequest, KilonovaError
-from kilonova.domain.volumes import AttachStatus, connection_info
+from kilonova.domain.volumes import connection_info
 from kilonova.store import block_lists
 from kilonova.store import volume_attachments as store
 from kilonova.store.schema.volumes import volume_attachments as table
@@ -72,7 +72,8 @@ def show(api: VolumeAPI, request: Request, attachment_id: str) -> Reply:
 def create(api: VolumeAPI, request: Request) -> Reply:
     policy.require_writer(request.context, "volume:attachment_create")
     asked = inputs.envelope(request, "attachment", Create)
-    connector = None if asked.connector is None else connector_of(asked.connector)
+    # An empty one is none, as in Cinder: so does its client promise a volume.
+    connector = connector_of(asked.connector) if asked.connector else None
     mode = asked.mode if request.at_least(3, 54) else "rw"
     with api.db.write() as conn:
         attachment_id = rules.reserve(
@@ -116,17 +117,14 @@ def _connected(api: VolumeAPI, request: Request, attachment_id: str, connector: 
 
 
 def complete(api: VolumeAPI, request: Request, attachment_id: str) -> Reply:
-    """POST /attachments/{id}/action {"os-complete": null}"""
+    """POST /attachments/{id}/action {"os-complete": null}; also of what no host has yet, as in Cinder: so is
+    a volume in use by a server that is shelved."""
     policy.require_writer(request.context, "volume:attachment_complete")
-    body = request.json(dict[str, msgspec.Raw])
+    body = inputs.body(request, dict[str, msgspec.Raw])
     if set(body) != {"os-complete"}:
         raise BadRequest(f"There is no such action: {next(iter(body), '')}")
     with api.db.write() as conn:
         before = rules.find(conn, request.context, attachment_id)
-        if before.status == AttachStatus.RESERVED:
-            raise BadRequest(
-                f"Invalid volume attachment: attachment {attachment_id} is reserved: no host has it yet."
-            )
         rules.complete(conn, attachment_id, before.mountpoint or "")
     return Reply(204)
 

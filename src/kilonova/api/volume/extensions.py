@@ -40,6 +40,7 @@ _NOT_OFFERED = {
     "manageable_snapshots": "snapshots that it did not make",
     "os-volume-manage": "volumes that it did not make",
     "os-snapshot-manage": "snapshots that it did not make",
+    "resource_filters": "list of what lists can be filtered by",
 }
 
 

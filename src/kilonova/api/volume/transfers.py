@@ -107,11 +107,11 @@ def _routes(path: str, since: tuple[int, int] | None) -> list[Route]:
     one = f"{path}/{{transfer_id}}"
     return [
         Route("GET", path, index, since=since),
-        Route("POST", path, create, since=since),
+        Route("POST", path, create, since=since, creates=True),
         Route("GET", f"{path}/detail", detail, since=since),
         Route("GET", one, show, since=since),
         Route("DELETE", one, delete, since=since),
-        Route("POST", f"{one}/accept", accept, since=since),
+        Route("POST", f"{one}/accept", accept, since=since, creates=True),
     ]
 
 

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from msgspec import UNSET, Meta, UnsetType
 
 from kilonova.api.http import Reply, Request, Route
-from kilonova.api.volume import inputs, policy, queries
+from kilonova.api.volume import faults, inputs, policy, queries
 from kilonova.api.volume.state import VolumeAPI
 from kilonova.domain.context import RequestContext
 from kilonova.domain.errors import BadRequest, Conflict, NotFound
@@ -38,6 +38,10 @@ class Update(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     name: Name | UnsetType | None = UNSET
     description: Annotated[str, Meta(max_length=255)] | UnsetType | None = UNSET
     is_public: bool | UnsetType | None = UNSET
+    # As the `openstack` client names it.
+    access_is_public: bool | UnsetType | None = msgspec.field(
+        name="os-volume-type-access:is_public", default=UNSET
+    )
 
 
 class Access(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -127,7 +131,8 @@ def create(api: VolumeAPI, request: Request) -> Reply:
 def update(api: VolumeAPI, request: Request, type_id: str) -> Reply:
     policy.require_admin(request.context, "volume_extension:type_update")
     asked = inputs.envelope(request, "volume_type", Update)
-    values = inputs.changed(asked, "name", "description", "is_public")
+    values = {"is_public": asked.access_is_public} | inputs.changed(asked, "name", "description", "is_public")
+    values = {key: value for key, value in values.items() if value is not UNSET}
     values = {key: value for key, value in values.items() if value is not None or key == "description"}
     if not values:
         raise BadRequest("Invalid input received: Specify volume type name, description or is_public.")
@@ -183,7 +188,7 @@ def show_spec(api: VolumeAPI, request: Request, type_id: str, key: str) -> Reply
 
 def set_spec(api: VolumeAPI, request: Request, type_id: str, key: str) -> Reply:
     policy.require_admin(request.context, "volume_extension:types_extra_specs:update")
-    given = request.json(dict[str, str])
+    given = inputs.body(request, dict[str, str])
     if set(given) != {key}:
         raise BadRequest("Request body and URI mismatch")
     _check_specs(given)
@@ -213,6 +218,18 @@ def _spec(specs: Mapping[str, str], key: str, type_id: str) -> str:
     return specs[key]
 
 
+def show_encryption(api: VolumeAPI, request: Request, type_id: str) -> Reply:
+    """Volumes of no type are encrypted: what Cinder answers then."""
+    policy.require_admin(request.context, "volume_extension:volume_type_encryption:get")
+    with api.db.read() as conn:
+        rules.get(conn, request.context, type_id)
+    return Reply(body={})
+
+
+def set_encryption(_api: VolumeAPI, _request: Request, **_: str) -> Reply:
+    return faults.not_offered("encryption of volumes")
+
+
 # --- access
 
 
@@ -227,7 +244,7 @@ def show_access(api: VolumeAPI, request: Request, type_id: str) -> Reply:
 
 
 def act(api: VolumeAPI, request: Request, type_id: str) -> Reply:
-    body = request.json(dict[str, msgspec.Raw])
+    body = inputs.body(request, dict[str, msgspec.Raw])
     name = next(iter(body), "")
     if len(body) != 1 or name not in ("addProjectAccess", "removeProjectAccess"):
         raise BadRequest(f"There is no such action: {name}")
@@ -255,6 +272,8 @@ ROUTES = [
     Route("GET", "/types/{type_id}/extra_specs/{key}", show_spec),
     Route("PUT", "/types/{type_id}/extra_specs/{key}", set_spec),
     Route("DELETE", "/types/{type_id}/extra_specs/{key}", delete_spec),
+    Route("GET", "/types/{type_id}/encryption", show_encryption),
+    Route("POST", "/types/{type_id}/encryption", set_encryption),
     Route("GET", "/types/{type_id}/os-volume-type-access", show_access),
     Route("POST", "/types/{type_id}/action", act),
 ]

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from kilonova.domain.errors import BadRequest, Conflict, Forbidden, NotFound, QuotaExceeded
+from kilonova.domain.errors import (
+    BadRequest,
+    Conflict,
+    Forbidden,
+    NotFound,
+    PreconditionFailed,
+    QuotaExceeded,
+)
 
 
 class InvalidInput(BadRequest):
@@ -33,6 +40,10 @@ class OutOfBoundsAllocationPool(BadRequest):
 
 
 class PolicyNotAuthorized(Forbidden):
+    pass
+
+
+class RevisionNumberConstraintFailed(PreconditionFailed):
     pass
 
 
@@ -197,6 +208,14 @@ class SecurityGroupInUse(Conflict):
 
 
 class SecurityGroupRuleExists(Conflict):
+    pass
+
+
+class DefaultSecurityGroupRuleNotFound(NotFound):
+    pass
+
+
+class DefaultSecurityGroupRuleExists(Conflict):
     pass
 
 

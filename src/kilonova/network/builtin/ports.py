@@ -86,6 +86,7 @@ def create(conn: sa.Connection, config: Config, context: RequestContext, body: P
     if body.fixed_ips is not UNSET and network.external and not _is_shared(conn, context, network):
         policy.owner_only(context, "rule:create_port:fixed_ips", network.project_id)
     values = _values(body)
+    _check_device_owner(context, network, values, "create_port")
     exact = {"fixed_ips"} if _exact(body) else set()
     _check_rights(context, network, set(values) | exact, "create_port")
     quotas.check(conn, config, project_id, "port")
@@ -109,6 +110,8 @@ def update(
     network = _network(conn, port)
     policy.owner_only(context, "rule:update_port", port.project_id)
     values = _values(body)
+    if values.get("device_owner") != port.device_owner:
+        _check_device_owner(context, network, values, "update_port")
     groups = port_groups.asked(conn, context, body, port.project_id)
     if groups is not None:
         values["security_groups"] = groups
@@ -210,8 +213,6 @@ def _values(body: PortUpdate) -> dict[str, Any]:
             raise InvalidInput(f"binding:profile is larger than {MAX_PROFILE} bytes")
     if body.binding_vnic_type not in (UNSET, "normal"):
         raise InvalidInput("binding:vnic_type: only 'normal' is offered")
-    if values.get("device_owner", "").startswith("network:"):
-        raise InvalidInput("device_owner: the network service makes the ports of 'network:' by itself")
     return values
 
 
@@ -221,6 +222,13 @@ def _check_rights(context: RequestContext, network: Network, names: set[str], ru
         policy.admin_only(context, f"rule:{rule}:binding:{name}")
     for name in sorted(names & _NETWORK_OWNERS):
         policy.owner_only(context, f"rule:{rule}:{name}", network.project_id)
+
+
+def _check_device_owner(context: RequestContext, network: Network, values: dict[str, Any], rule: str) -> None:
+    """Who may not touch what is the network's hears that first, as in Neutron."""
+    if values.get("device_owner", "").startswith("network:"):
+        policy.owner_only(context, f"rule:{rule}:device_owner", network.project_id)
+        raise InvalidInput("device_owner: the network service makes the ports of 'network:' by itself")
 
 
 def _is_shared(conn: sa.Connection, context: RequestContext, network: Network) -> bool:

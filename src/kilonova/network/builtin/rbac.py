@@ -167,8 +167,9 @@ def _left(conn: sa.Connection, shared: Shared, action: str) -> set[str]:
 
 
 def _follow(conn: sa.Connection, shared: Shared, action: str) -> None:
-    """A network's own columns say what holds for everybody."""
+    """A revision of what is shared. A network's own columns say what holds for everybody."""
     if not isinstance(shared, Network):
+        group_store.update(conn, shared.id, {})
         return
     for_everybody = EVERYBODY in _left(conn, shared, action)
     if action == SHARED:

@@ -64,6 +64,7 @@ def add(
     else:
         port = _make(conn, config, context, router, asked.subnet_id or "")
     placement.place(conn, config, router)
+    store.update(conn, router.id, {})
     placement.tell(conn, [router.id], [port.network_id])
     return Interface(routers.find(conn, context, router_id), port)
 
@@ -80,6 +81,7 @@ def remove(
     _check_unneeded(conn, router, port)
     port_store.delete(conn, [port.id])
     tags.remove(conn, [port.id])
+    store.update(conn, router.id, {})
     placement.tell(conn, [router.id], [port.network_id])
     return Interface(router, port)
 

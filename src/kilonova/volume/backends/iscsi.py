@@ -108,7 +108,10 @@ class IscsiBackend(FileBackend):
 
     def delete(self, volume_id: str) -> None:
         names.checked(volume_id)
+        snapshots = [one for one, of in self.snapshots().items() if of == volume_id]
         with self._one_at_a_time:
+            for snapshot_id in snapshots:
+                self._withdraw(snapshot_id)
             self._stop(volume_id, self._target(volume_id))
         super().delete(volume_id)
 
@@ -173,10 +176,12 @@ class IscsiBackend(FileBackend):
         super().delete_snapshot(volume_id, snapshot_id)
 
     def _withdraw(self, snapshot_id: str) -> None:
+        """The account also if there is no target: a kill may have left it alone, with a password that nobody
+        knows any more."""
         target = self._tgt.targets().get(self._snapshot_iqn(snapshot_id))
         if target is not None:
             self._tgt.remove_target(target.tid)
-            self._tgt.remove_account(snapshot_id)
+        self._tgt.remove_account(snapshot_id)
 
     def _snapshot_iqn(self, snapshot_id: str) -> str:
         return f"{self._prefix}snapshot-{snapshot_id}"

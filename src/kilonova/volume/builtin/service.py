@@ -15,11 +15,11 @@ from kilonova.domain.servers import ImageRef
 from kilonova.domain.volumes import Connection, Connector, SnapshotStatus, VolumeStatus
 from kilonova.store import operations, volume_attachments, volume_snapshots, volume_types, volumes
 from kilonova.store.database import Database, Row
-from kilonova.volume.base import NewVolume, Ready, VolumeView
+from kilonova.volume.base import HeldVolume, NewVolume, Ready, VolumeView
 from kilonova.volume.builtin import attachments, create, quotas, snapshots, types
 from kilonova.volume.builtin import volumes as rules
 from kilonova.volume.builtin.backends import NO_BACKEND
-from kilonova.volume.builtin.errors import attachment_not_found, snapshot_not_found
+from kilonova.volume.builtin.errors import snapshot_not_found
 from kilonova.volume.builtin.parts import Parts, nowhere, system_context
 
 _REIMAGED_IN = (VolumeStatus.IN_USE, VolumeStatus.ATTACHING)
@@ -94,9 +94,13 @@ class BuiltinVolumes:
         }
         return Ready([row.id for row in found.values() if row.status in _MAKING], gone | failed)
 
-    def create_snapshot(self, context: RequestContext, volume_id: str, snapshot_id: str, name: str) -> None:
+    def create_snapshot(
+        self, context: RequestContext, volume_id: str, snapshot_id: str, name: str, in_order: bool = False
+    ) -> None:
         with self.db.write() as conn:
-            snapshots.create(conn, self.parts, context, snapshot_id, volume_id, name, force=True)
+            snapshots.create(
+                conn, self.parts, context, snapshot_id, volume_id, name, force=True, in_order=in_order
+            )
 
     def snapshots_ready(self, snapshot_ids: Sequence[str]) -> Ready:
         with self.db.read() as conn:
@@ -140,13 +144,6 @@ class BuiltinVolumes:
     ) -> Connection:
         return attachments.connect(self.parts, attachment_id, connector, check, check_server)
 
-    def is_read_only(self, attachment_id: str) -> bool:
-        with self.db.read() as conn:
-            found = volume_attachments.get(conn, attachment_id)
-        if found is None:
-            raise attachment_not_found(attachment_id)
-        return bool(found.attach_mode == "ro")
-
     def complete(self, attachment_id: str, mountpoint: str) -> None:
         with self.db.write() as conn:
             attachments.complete(conn, attachment_id, mountpoint)
@@ -180,6 +177,14 @@ class BuiltinVolumes:
 
     def connection(self, attachment_id: str) -> Connection | None:
         return attachments.connection(self.parts, attachment_id)
+
+    def held(self, server_id: str) -> list[HeldVolume]:
+        with self.db.read() as conn:
+            rows = volume_attachments.with_volumes(conn, server_id)
+        return [
+            HeldVolume(row.id, row.volume_id, row.size, bool(row.multiattach), row.attach_mode == "ro")
+            for row in rows
+        ]
 
     def attached(self, server_ids: Sequence[str]) -> dict[str, list[str]]:
         with self.db.read() as conn:
