@@ -90,7 +90,9 @@ def test_a_nic_comes_with_its_address_and_goes(machine: Machine) -> None:
     told = json.loads(
         machine.guest.run("wget -q -O - http://169.254.169.254/openstack/latest/meta_data.json")
     )
-    assert [(one["mac"], one["tags"]) for one in told["devices"]] == [(nic["mac_addr"], ["second"])]
+    (device,) = told["devices"]
+    assert (device["mac"], device["tags"], device["bus"]) == (nic["mac_addr"], ["second"], "pci")
+    assert machine.guest.run("readlink -f /sys/class/net/eth1/device").split("/")[-2] == device["address"]
     links = json.loads(
         machine.guest.run("wget -q -O - http://169.254.169.254/openstack/latest/network_data.json")
     )["links"]

@@ -21,9 +21,18 @@ from kilonova.domain.metadata import (
     network_data,
     openstack_files,
     sets_password,
+    tells_places,
 )
 from kilonova.domain.network import HostRoute, PlugKind, Vif, VifAddress, VifSubnet
-from kilonova.domain.servers import BuildSpec, Flavor, GuestMetadata, ImageRef, guest_metadata
+from kilonova.domain.servers import (
+    BuildSpec,
+    DevicePlace,
+    Flavor,
+    GuestMetadata,
+    ImageRef,
+    TaggedDisk,
+    guest_metadata,
+)
 
 SUBNET = VifSubnet(
     id="s1",
@@ -97,6 +106,34 @@ def test_meta_data_says_who_the_guest_is() -> None:
         ],
         "dedicated_cpus": [],
     }
+
+
+def test_where_tagged_devices_are() -> None:
+    """What the hypervisor does not say, as on a config drive, is "none", in Nova's word."""
+    (vif,) = GUEST.vifs
+    guest = msgspec.structs.replace(
+        GUEST,
+        tagged_disks=[
+            TaggedDisk(tag="data", path="/dev/sdb", serial="a-volume"),
+            TaggedDisk(tag="scratch", path="/dev/vdb"),
+            TaggedDisk(tag="cd", path="/dev/sda"),
+        ],
+        places={
+            vif.mac: DevicePlace(bus="pci", address="0000:00:03.0"),
+            "a-volume": DevicePlace(bus="scsi", address="0:0:0:1"),
+            "/dev/vdb": DevicePlace(bus="pci", address="0000:00:06.0"),
+        },
+    )
+    told = {one["tags"][0]: (one["bus"], one["address"]) for one in meta_data(guest)["devices"]}
+    assert told == {
+        "front": ("pci", "0000:00:03.0"),
+        "data": ("scsi", "0:0:0:1"),
+        "scratch": ("pci", "0000:00:06.0"),
+        "cd": ("none", "none"),
+    }
+    assert tells_places(guest, "/openstack/latest/meta_data.json")
+    assert not tells_places(guest, "/openstack/latest/user_data")
+    assert not tells_places(BARE, "/openstack/latest/meta_data.json")
 
 
 def test_what_there_is_not_is_not_told() -> None:

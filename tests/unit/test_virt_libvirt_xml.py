@@ -12,14 +12,14 @@ import pytest
 
 from kilonova.domain.errors import BuildAborted, NotFound
 from kilonova.domain.network import Vif
-from kilonova.domain.servers import BuildSpec, Flavor, ImageRef
+from kilonova.domain.servers import BuildSpec, DevicePlace, Flavor, ImageRef
 from kilonova.virt.libvirt.disk.devices import own_devices, rescue_devices
 from kilonova.virt.libvirt.disk.qcow2 import Qcow2
 from kilonova.virt.libvirt.folder import Folder, domain_name, server_of
 from kilonova.virt.libvirt.hardware import Hardware, hardware
 from kilonova.virt.libvirt.images import ImageCache
 from kilonova.virt.libvirt.rescue import way_of_rescue
-from kilonova.virt.libvirt.xml import interface
+from kilonova.virt.libvirt.xml import interface, places
 from kilonova.virt.libvirt.xml.domain import domain
 
 SERVER_ID = "6c84fb90-12c4-11e1-840d-7b25c5ee775a"
@@ -310,3 +310,42 @@ def test_the_link_of_a_nic(tmp_path: Path) -> None:
             (link,) = interface.with_link(nic, state).findall("link")
             assert link.get("state") == ("up" if state else "down")
     assert interface.find(ET.tostring(document(tmp_path), encoding="unicode"), vif.tap) is None
+
+
+def test_where_devices_are() -> None:
+    """A document as libvirt 9 has written it, with what does not matter left out."""
+    document = """
+      <domain><devices>
+        <disk type='file' device='disk'>
+          <target dev='vda' bus='virtio'/>
+          <address type='pci' domain='0x0000' bus='0x00' slot='0x05' function='0x0'/>
+        </disk>
+        <disk type='network' device='disk'>
+          <target dev='sdb' bus='scsi'/><serial>a-volume</serial>
+          <address type='drive' controller='0' bus='0' target='0' unit='1'/>
+        </disk>
+        <disk type='file' device='cdrom'>
+          <target dev='hda' bus='ide'/>
+          <address type='drive' controller='0' bus='1' target='0' unit='0'/>
+        </disk>
+        <disk type='file' device='disk'>
+          <target dev='sdc' bus='sata'/>
+          <address type='drive' controller='0' bus='0' target='0' unit='2'/>
+        </disk>
+        <interface type='ethernet'>
+          <mac address='fa:16:3e:00:00:01'/><target dev='tap1' managed='no'/>
+          <address type='pci' domain='0x0000' bus='0x01' slot='0x1f' function='0x2'/>
+        </interface>
+        <interface type='ethernet'><mac address='fa:16:3e:00:00:02'/></interface>
+        <rng model='virtio'>
+          <address type='pci' domain='0x0000' bus='0x00' slot='0x08' function='0x0'/>
+        </rng>
+      </devices></domain>"""
+    volume = DevicePlace(bus="scsi", address="0:0:0:1")
+    assert places.of(document) == {
+        "/dev/vda": DevicePlace(bus="pci", address="0000:00:05.0"),
+        "/dev/sdb": volume,
+        "a-volume": volume,
+        "/dev/hda": DevicePlace(bus="ide", address="0:1:0:0"),
+        "fa:16:3e:00:00:01": DevicePlace(bus="pci", address="0000:01:1f.2"),
+    }

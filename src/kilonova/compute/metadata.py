@@ -18,6 +18,7 @@ def deeds(parts: Parts) -> MetadataDeeds:
     return MetadataDeeds(
         vendor_data=partial(vendor_data.dynamic, parts.config.api),
         keep_password=partial(keep_password, parts),
+        places=lambda about: parts.driver.places(about.server_id),
     )
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import base64
 import os
+from collections.abc import Mapping
 from ipaddress import ip_network
 from typing import Any
 
 import msgspec
 
 from kilonova.domain.network import PlugKind, Vif, VifAddress, binding_of
-from kilonova.domain.servers import GuestMetadata, TaggedDisk
+from kilonova.domain.servers import DevicePlace, GuestMetadata, TaggedDisk
 
 FOLSOM, GRIZZLY, HAVANA, LIBERTY = "2012-08-10", "2013-04-04", "2013-10-17", "2015-10-15"
 NEWTON_ONE, NEWTON_TWO, OCATA = "2016-06-30", "2016-10-06", "2017-02-22"
@@ -138,23 +139,28 @@ def _meta_data(metadata: GuestMetadata, version: str, dhcp_domain: str, with_pas
     if version >= LIBERTY:
         data["project_id"] = metadata.project_id
     if version >= NEWTON_ONE:
-        nics = [_tagged_nic(vif, version) for vif in metadata.vifs if vif.tag]
-        data["devices"] = nics + [_tagged_disk(disk) for disk in metadata.tagged_disks]
+        places = metadata.places
+        nics = [_tagged_nic(vif, version, places) for vif in metadata.vifs if vif.tag]
+        data["devices"] = nics + [_tagged_disk(disk, places) for disk in metadata.tagged_disks]
     if version >= VICTORIA:
         data["dedicated_cpus"] = []
     return data
 
 
-def _tagged_nic(vif: Vif, version: str) -> Tree:
-    # The guest finds it by its MAC; which bus it gets is the hypervisor's business.
-    nic: Tree = {"type": "nic", "bus": "none", "address": "none", "mac": vif.mac, "tags": [vif.tag]}
+def _tagged_nic(vif: Vif, version: str, places: Mapping[str, DevicePlace]) -> Tree:
+    nic: Tree = {"type": "nic", **_place(places.get(vif.mac)), "mac": vif.mac, "tags": [vif.tag]}
     return nic | {"vf_trusted": False} if version >= ROCKY else nic
 
 
-def _tagged_disk(disk: TaggedDisk) -> Tree:
-    # The guest finds it by its serial number (a volume's id) or its path.
-    found: Tree = {"type": "disk", "bus": "none", "address": "none", "path": disk.path, "tags": [disk.tag]}
+def _tagged_disk(disk: TaggedDisk, places: Mapping[str, DevicePlace]) -> Tree:
+    place = _place(places.get(disk.serial or disk.path))
+    found: Tree = {"type": "disk", **place, "path": disk.path, "tags": [disk.tag]}
     return found | {"serial": disk.serial} if disk.serial else found
+
+
+def _place(place: DevicePlace | None) -> Tree:
+    """Nova's words for what nobody knows: a config drive is written before the machine is there."""
+    return {"bus": "none", "address": "none"} if place is None else msgspec.structs.asdict(place)
 
 
 def sets_password(path: str) -> bool:
@@ -168,6 +174,12 @@ def sets_password(path: str) -> bool:
 def asks_services(path: str) -> bool:
     """Whether the answer has what the operator's services say of the guest."""
     return path.rstrip("/").endswith("/vendor_data2.json")
+
+
+def tells_places(metadata: GuestMetadata, path: str) -> bool:
+    """Whether the answer says where the guest's devices are."""
+    tagged = metadata.tagged_disks or any(vif.tag for vif in metadata.vifs)
+    return bool(tagged) and path.rstrip("/").endswith("/meta_data.json")
 
 
 def _hostname(metadata: GuestMetadata, dhcp_domain: str) -> str:

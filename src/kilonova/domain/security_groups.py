@@ -84,6 +84,29 @@ class SecurityGroupRule(msgspec.Struct, frozen=True, kw_only=True):
     updated_at: float
 
 
+PARENT = "PARENT"
+"""In a default rule the group that gets it, in Neutron's word."""
+
+
+class DefaultRule(msgspec.Struct, frozen=True, kw_only=True):
+    """A rule that groups are made with: projects' default ones, those that users make, or both.
+
+    ``remote_group_id``: PARENT, or None.
+    """
+
+    id: str
+    direction: str
+    ethertype: str
+    protocol: str | None = None
+    port_range_min: int | None = None
+    port_range_max: int | None = None
+    remote_ip_prefix: str | None = None
+    remote_group_id: str | None = None
+    description: str = ""
+    used_in_default_sg: bool
+    used_in_non_default_sg: bool
+
+
 class Filter(msgspec.Struct, frozen=True, kw_only=True):
     """A rule as a host enforces it: its protocol a number, its prefix a network's address."""
 

@@ -10,6 +10,8 @@ import msgspec
 
 from kilonova.domain.network import PlugKind, Vif
 
+_YES = frozenset({"1", "t", "true", "on", "y", "yes"})
+
 
 class VmState(StrEnum):
     """The stable state (Nova's vm_states)."""
@@ -161,6 +163,12 @@ class BuildSpec(msgspec.Struct, frozen=True, kw_only=True):
         return self.image.properties if self.image else self.image_properties
 
     @property
+    def must_be_in_order(self) -> bool:
+        """Its image says (Nova's ``os_require_quiesce``) that no copy is taken of a guest that runs unless
+        its file systems are held still."""
+        return self.properties.get("os_require_quiesce", "").strip().lower() in _YES
+
+    @property
     def ephemeral_disks(self) -> list[int]:
         """GiB of each."""
         if self.ephemeral_gbs is not None:
@@ -189,6 +197,14 @@ class TaggedDisk(msgspec.Struct, frozen=True, kw_only=True):
     serial: str = ""
 
 
+class DevicePlace(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a device is in its guest: on ``pci`` as 0000:00:03.0, on ``scsi`` and ``ide`` as 0:0:1:0 (its
+    controller, bus, target and unit)."""
+
+    bus: str
+    address: str
+
+
 class GuestMetadata(msgspec.Struct, frozen=True, kw_only=True):
     """What the metadata service and the config drive tell a guest about itself."""
 
@@ -210,6 +226,8 @@ class GuestMetadata(msgspec.Struct, frozen=True, kw_only=True):
     block_devices: dict[str, str] = {}
     """EC2's names → where the guest finds them."""
     tagged_disks: list[TaggedDisk] = []
+    places: dict[str, DevicePlace] = {}
+    """A NIC's MAC, a disk's serial number or its path → where it is, as the hypervisor says."""
     password: str = ""
     """What the guest said that it is; encrypted by the guest."""
     security_groups: list[str] | None = None

@@ -16,7 +16,7 @@ from kilonova.domain.errors import Unavailable
 from kilonova.domain.network import NetworkState, PlugKind, Vif
 from kilonova.domain.routers import HostRouters
 from kilonova.domain.security_groups import SecurityGroup, SecurityGroupRule
-from kilonova.domain.servers import GuestMetadata, RequestedNetwork
+from kilonova.domain.servers import DevicePlace, GuestMetadata, RequestedNetwork
 
 
 class ServerGroup(msgspec.Struct, frozen=True, kw_only=True):
@@ -148,12 +148,13 @@ def _no_place(_about: GuestMetadata, _password: str) -> None:
 class MetadataDeeds(NamedTuple):
     """What the metadata service does for a guest beside telling what is known of it.
 
-    ``vendor_data``: what the operator's services say of it, which takes time. ``keep_password``: what it
-    says; Conflict if it has said one.
+    ``vendor_data``: what the operator's services say of it, which takes time. ``places``: where its devices
+    are in it. ``keep_password``: what it says; Conflict if it has said one.
     """
 
     vendor_data: Callable[[GuestMetadata], dict[str, Any]] = _no_vendor_data
     keep_password: Callable[[GuestMetadata, str], None] = _no_place
+    places: Callable[[GuestMetadata], dict[str, DevicePlace]] = lambda _guest: {}
 
 
 NO_DEEDS = MetadataDeeds()

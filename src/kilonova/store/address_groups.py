@@ -15,9 +15,8 @@ from kilonova.store.schema.security_groups import address_groups as groups
 from kilonova.store.schema.security_groups import security_group_rules as rules
 
 _COLUMNS = ("id", "name", "description", "project_id", "revision_number")
-_listing = Listing(
-    groups, {**{name: groups.c[name] for name in _COLUMNS}, "tenant_id": groups.c.project_id}, {}
-)
+ATTRIBUTES = {**{name: groups.c[name] for name in _COLUMNS}, "tenant_id": groups.c.project_id}
+_listing = Listing(groups, ATTRIBUTES, {})
 
 
 def visible_to(project_id: str | None) -> Condition:

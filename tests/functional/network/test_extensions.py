@@ -364,6 +364,15 @@ def _(scene: Scene) -> None:
         assert scene.alice.get(path, changed_since="2999-01-01T00:00:00")[plural] == []
 
 
+@proves("security-groups-default-rules")
+def _(scene: Scene) -> None:
+    ssh = {"direction": "ingress", "protocol": "tcp", "port_range_min": 22, "port_range_max": 22}
+    rule = scene.admin.create("default_security_group_rule", **ssh)
+    got = scene.alice.create("security_group", name="g")["security_group_rules"]
+    assert [one["port_range_min"] for one in got if one["direction"] == "ingress"] == [22]
+    scene.admin.delete("default_security_group_rule", rule["id"])
+
+
 @proves("revision-if-match")
 def _(scene: Scene) -> None:
     made = one_of_each(scene)

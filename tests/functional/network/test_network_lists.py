@@ -10,6 +10,8 @@ from tests.statements import sent
 
 from kilonova.network.builtin.service import BuiltinNetwork
 from kilonova.store import (
+    address_groups,
+    default_security_group_rules,
     floating_ips,
     network_rbac,
     networks,
@@ -21,7 +23,7 @@ from kilonova.store import (
     subnets,
 )
 
-from .conftest import ALICE, Caller
+from .conftest import ALICE, Caller, path_of
 
 
 @pytest.fixture
@@ -175,10 +177,12 @@ _SORTED = [
         "security-groups": {**security_groups.ATTRIBUTES, "shared": None},
         "security-group-rules": security_group_rules.ATTRIBUTES,
         "floatingips": floating_ips.ATTRIBUTES,
+        "address-groups": address_groups.ATTRIBUTES,
         "rbac-policies": network_rbac.ATTRIBUTES,
+        "default-security-group-rules": default_security_group_rules.ATTRIBUTES,
     }.items()
     for name in (*listing, "created_at")
-    if (plural, name) != ("rbac-policies", "created_at")
+    if plural not in ("rbac-policies", "default-security-group-rules") or name != "created_at"
 ]
 
 
@@ -192,6 +196,7 @@ def test_every_attribute_leads_from_page_to_page(admin: Caller) -> None:
         admin.create("port", network_id=net, admin_state_up=number == 1)
         admin.create("router", admin_state_up=number == 1)
         admin.create("security_group", name=f"group{number}")
+        admin.create("address_group", name=f"group{number}")
         admin.create("subnetpool", prefixes=["10.0.0.0/8"], shared=number == 1, is_default=number == 2)
     for plural, name in _SORTED:
         kind = plural.replace("-", "_")
@@ -205,6 +210,49 @@ def test_every_attribute_leads_from_page_to_page(admin: Caller) -> None:
             seen += found
         assert [one["id"] for one in seen] == [one["id"] for one in whole], (plural, name)
         assert len(seen) > 1
+
+
+_FOUND_BY_NONE = {"created_at", "updated_at"}
+"""changed_since finds by time."""
+_COMPUTED = {"binding:vif_type", "external_gateway_info", "port_details"}
+
+
+def test_each_attribute_finds_what_shows_it(admin: Caller) -> None:
+    """Of all resources, each that is one value: with it, and without what shows another."""
+    made = one_of_each(admin)
+    for kind, item_id in made.items():
+        several = path_of(kind).replace("policys", "policies")
+        plural = several[1:].replace("-", "_")
+        item = next(one for one in admin.get(several)[plural] if one["id"] == item_id)
+        for name, value in item.items():
+            if isinstance(value, (list, dict)) or name in _FOUND_BY_NONE | _COMPUTED:
+                continue
+            found = admin.get(several, **{name: "" if value is None else value})[plural]
+            assert item_id in [one["id"] for one in found], (kind, name)
+            assert {one[name] for one in found} == {value}, (kind, name)
+        (alone,) = admin.get(several, id=item_id, fields=["id", "name"])[plural]
+        assert set(alone) == {"id", "name"} & set(item)
+
+
+def one_of_each(admin: Caller) -> dict[str, str]:
+    """Kind → id of a resource of it. There are others, too."""
+    net = admin.create("network", shared=True, **{"router:external": True})["id"]
+    needed: dict[str, dict[str, Any]] = {
+        "subnet": {"network_id": net, "cidr": "198.51.100.0/24"},
+        "port": {"network_id": net},
+        "subnetpool": {"prefixes": ["10.64.0.0/16"], "default_quota": 5},
+        "router": {"external_gateway_info": {"network_id": net}},
+        "floatingip": {"floating_network_id": net},
+        "security_group": {"name": "g"},
+        "address_group": {"name": "g", "addresses": ["10.0.0.0/8"]},
+        "default_security_group_rule": {"direction": "ingress", "protocol": "tcp"},
+    }
+    made = {kind: str(admin.create(kind, **said)["id"]) for kind, said in needed.items()}
+    rule = {"direction": "ingress", "protocol": "tcp", "port_range_min": 22, "port_range_max": 23}
+    of_group = {"security_group_id": made["security_group"], "remote_ip_prefix": "10.0.0.9/8"}
+    made["security_group_rule"] = admin.create("security_group_rule", **rule, **of_group)["id"]
+    shared = admin.get("/rbac-policies", object_id=net, action="access_as_shared")["rbac_policies"]
+    return made | {"network": net, "rbac_policy": shared[0]["id"]}
 
 
 def test_unknown_marker(alice: Caller, bob: Caller, five: list[str]) -> None:

@@ -70,7 +70,7 @@ def test_wrong_quotas(admin: Caller, quota: object) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["default-security-group-rules", "address-scopes", "trunks", "nothing"],
+    ["qos/policies", "address-scopes", "trunks", "nothing"],
 )
 def test_what_is_not_offered_is_not_found(alice: Caller, path: str) -> None:
     assert alice.refused("GET", f"/{path}")[0] == 404

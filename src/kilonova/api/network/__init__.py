@@ -23,6 +23,7 @@ from kilonova.api.network import (
     tags,
     versions,
 )
+from kilonova.api.network.default_security_group_rules import DEFAULT_RULES
 from kilonova.api.network.floating_ips import FLOATING_IPS
 from kilonova.api.network.networks import NETWORKS
 from kilonova.api.network.ports import PORTS
@@ -42,7 +43,7 @@ TAGGED = (
     routers.ROUTERS,
     FLOATING_IPS,
 )
-RESOURCES = (*TAGGED, RULES, RBAC_POLICIES)
+RESOURCES = (*TAGGED, RULES, DEFAULT_RULES, RBAC_POLICIES)
 _QUOTA = "/v2.0/quotas/{project_id}"
 
 ROUTES = [

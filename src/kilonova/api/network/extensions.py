@@ -54,6 +54,10 @@ _EXTENSIONS = {
         "Remote address group id field for security group rules",
         "remote_address_group_id",
     ),
+    "security-groups-default-rules": (
+        "Default rules for security groups",
+        "The rules that groups are made with",
+    ),
     "security-groups-shared-filtering": ("Security group filtering on the shared field", "shared"),
     "security-groups-normalized-cidr": ("Normalized CIDR field for security group rules", "normalized_cidr"),
     "security-groups-rules-belongs-to-default-sg": (

@@ -40,9 +40,7 @@ class Resource:
     name: str
     plural: str
     create_body: Any
-    update_body: Any
     create: Callable[[sa.Connection, Config, RequestContext, Any], Any]
-    update: Callable[[sa.Connection, Config, RequestContext, str, Any], Any]
     delete: Callable[[sa.Connection, RequestContext, str], None]
     find: Callable[[sa.Connection, RequestContext, str], Any]
     page: Callable[[sa.Connection, Page, str | None], tuple[Sequence[Any], bool, bool] | None]
@@ -50,6 +48,9 @@ class Resource:
     """The projects that may change an item."""
     views: Callable[[sa.Connection, RequestContext, Sequence[Any]], list[View]]
     """Items as the API shows them, with a constant number of statements."""
+    update_body: Any = None
+    update: Callable[[sa.Connection, Config, RequestContext, str, Any], Any] | None = None
+    """None: its items never change."""
     table: sa.Table | None = None
     """Where its items' revisions are; None: they have none."""
     touch: Callable[[sa.Connection, str], None] = lambda _conn, _id: None
@@ -72,7 +73,7 @@ def routes(resource: Resource) -> list[Route]:
         Route("GET", several, partial(index, resource)),
         Route("POST", several, partial(create, resource), creates=True),
         Route("GET", one, partial(show, resource)),
-        Route("PUT", one, partial(update, resource)),
+        *([Route("PUT", one, partial(update, resource))] if resource.update else []),
         Route("DELETE", one, partial(delete, resource)),
     ]
 
@@ -109,6 +110,7 @@ def show(resource: Resource, network: BuiltinNetwork, request: Request, item_id:
 
 
 def update(resource: Resource, network: BuiltinNetwork, request: Request, item_id: str) -> Reply:
+    assert resource.update is not None, "a route to what can be changed"
     raw = _envelope(request, resource.name)[resource.name]
     body = _decode(raw, resource.update_body)
     with network.write() as conn:

@@ -15,6 +15,8 @@ _COLLECTIONS = {
     "floatingip": "floatingips",
     "security_group": "security-groups",
     "security_group_rule": "security-group-rules",
+    "default_security_group_rule": "default-security-group-rules",
+    "address_group": "address-groups",
     "rbac_policy": "rbac-policies",
     "network_ip_availability": "network-ip-availabilities",
     "quota": "quotas",

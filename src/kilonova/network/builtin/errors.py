@@ -211,6 +211,14 @@ class SecurityGroupRuleExists(Conflict):
     pass
 
 
+class DefaultSecurityGroupRuleNotFound(NotFound):
+    pass
+
+
+class DefaultSecurityGroupRuleExists(Conflict):
+    pass
+
+
 class SecurityGroupDefaultAlreadyExists(Conflict):
     pass
 

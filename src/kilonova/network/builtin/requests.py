@@ -175,6 +175,22 @@ class SecurityGroupRuleCreate(SecurityGroupRuleUpdate, frozen=True, kw_only=True
     tenant_id: Project | UnsetType = UNSET
 
 
+class DefaultRuleCreate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    direction: Literal["ingress", "egress"]
+    ethertype: str | None = None
+    protocol: str | int | None = None
+    port_range_min: int | None = None
+    port_range_max: int | None = None
+    remote_ip_prefix: Address | None = None
+    remote_group_id: Text | None = None
+    remote_address_group_id: Text | None = None
+    description: Text | None = None
+    used_in_default_sg: bool = False
+    used_in_non_default_sg: bool = True
+    tenant_id: Project | UnsetType = UNSET
+    """Neutron takes one, and it means nothing: the rule is for all projects."""
+
+
 class RbacUpdate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     target_tenant: Project
 

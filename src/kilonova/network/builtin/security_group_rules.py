@@ -47,7 +47,7 @@ def create(
 ) -> SecurityGroupRule:
     asked = (body.project_id, body.tenant_id)
     policy.project_of_new(context, *asked, "rule:create_security_group_rule")
-    rule = _rule(body)
+    rule = checked(body)
     group = security_groups.find(conn, context, rule.security_group_id, for_update=True)
     policy.owner_only(context, "rule:create_security_group_rule", group.project_id)
     if rule.remote_group_id is not None:
@@ -110,7 +110,7 @@ def filter_of(rule: SecurityGroupRule) -> Filter:
     )
 
 
-def _rule(body: SecurityGroupRuleCreate) -> SecurityGroupRule:
+def checked(body: SecurityGroupRuleCreate) -> SecurityGroupRule:
     """The body as a rule that makes sense; of no project yet."""
     if body.remote_address_group_id is not None and (body.remote_group_id or body.remote_ip_prefix):
         raise errors.SecurityGroupMultipleRemoteEntites(

@@ -6,14 +6,14 @@ Every function runs inside the caller's transaction.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import sqlalchemy as sa
 
 from kilonova.config import Config
 from kilonova.domain.clock import now
 from kilonova.domain.context import RequestContext
-from kilonova.domain.security_groups import EGRESS, INGRESS, IPV4, IPV6, SecurityGroup, SecurityGroupRule
+from kilonova.domain.security_groups import PARENT, DefaultRule, SecurityGroup, SecurityGroupRule
 from kilonova.network.builtin import policy, quotas
 from kilonova.network.builtin.changes import Change, changed
 from kilonova.network.builtin.errors import (
@@ -25,6 +25,7 @@ from kilonova.network.builtin.errors import (
     SecurityGroupNotFound,
 )
 from kilonova.network.builtin.requests import SecurityGroupCreate, SecurityGroupUpdate, said
+from kilonova.store import default_security_group_rules as default_rules
 from kilonova.store import network_tags as tags
 from kilonova.store import security_group_rules as rule_store
 from kilonova.store import security_groups as store
@@ -49,15 +50,16 @@ def find(
 def create(
     conn: sa.Connection, config: Config, context: RequestContext, body: SecurityGroupCreate
 ) -> SecurityGroup:
-    """A group that lets out everything and nothing in."""
+    """A group that lets out everything and nothing in, unless an admin chose other rules for such."""
     project_id = policy.project_of_new(context, body.project_id, body.tenant_id, "rule:create_security_group")
     _check_offered(body)
     if body.name == DEFAULT:
         raise SecurityGroupDefaultAlreadyExists("Default security group already exists.")
     ensure_default(conn, project_id)
     quotas.check(conn, config, project_id, "security_group")
-    quotas.check(conn, config, project_id, "security_group_rule", 2)
-    return _insert(conn, project_id, body.name or "", body.description or "", (EGRESS,))
+    rules = [rule for rule in default_rules.every(conn) if rule.used_in_non_default_sg]
+    quotas.check(conn, config, project_id, "security_group_rule", len(rules))
+    return _insert(conn, project_id, body.name or "", body.description or "", rules)
 
 
 def update(
@@ -104,7 +106,8 @@ def ensure_default(conn: sa.Connection, project_id: str) -> str:
     found = store.default_of(conn, project_id)
     if found is not None:
         return found
-    made = _insert(conn, project_id, DEFAULT, "Default security group", (EGRESS, INGRESS))
+    rules = [rule for rule in default_rules.every(conn) if rule.used_in_default_sg]
+    made = _insert(conn, project_id, DEFAULT, "Default security group", rules)
     store.put_default(conn, project_id, made.id)
     return made.id
 
@@ -128,10 +131,29 @@ def not_found(group_id: str) -> SecurityGroupNotFound:
     return SecurityGroupNotFound(f"Security group {group_id} does not exist")
 
 
+def from_default(rule: DefaultRule, group_id: str, project_id: str, made: float) -> SecurityGroupRule:
+    """What that group gets of a default rule."""
+    return SecurityGroupRule(
+        id=str(uuid.uuid4()),
+        security_group_id=group_id,
+        project_id=project_id,
+        direction=rule.direction,
+        ethertype=rule.ethertype,
+        protocol=rule.protocol,
+        port_range_min=rule.port_range_min,
+        port_range_max=rule.port_range_max,
+        remote_ip_prefix=rule.remote_ip_prefix,
+        remote_group_id=group_id if rule.remote_group_id == PARENT else None,
+        description=rule.description,
+        created_at=made,
+        updated_at=made,
+    )
+
+
 def _insert(
-    conn: sa.Connection, project_id: str, name: str, description: str, directions: tuple[str, ...]
+    conn: sa.Connection, project_id: str, name: str, description: str, rules: Sequence[DefaultRule]
 ) -> SecurityGroup:
-    """A group, with rules for all that goes out, and (ingress) for what comes from its own members."""
+    """A group with these rules."""
     made = now()
     group = SecurityGroup(
         id=str(uuid.uuid4()),
@@ -141,22 +163,9 @@ def _insert(
         created_at=made,
         updated_at=made,
     )
-    rules = [
-        SecurityGroupRule(
-            id=str(uuid.uuid4()),
-            security_group_id=group.id,
-            project_id=project_id,
-            direction=direction,
-            ethertype=ethertype,
-            remote_group_id=group.id if direction == INGRESS else None,
-            created_at=made,
-            updated_at=made,
-        )
-        for direction in directions
-        for ethertype in (IPV4, IPV6)
-    ]
     store.insert(conn, group)
-    rule_store.insert(conn, rules)
+    if rules:
+        rule_store.insert(conn, [from_default(rule, group.id, project_id, made) for rule in rules])
     return group
 
 

@@ -124,7 +124,9 @@ class MetadataServer:
         return _response(HTTPStatus.OK, found, path=path, with_body=method == "GET")
 
     def _found(self, about: GuestMetadata, path: str) -> bytes | None:
-        """Services are asked only for what needs their answers."""
+        """Services and the hypervisor are asked only for what needs their answers."""
+        if content.tells_places(about, path):
+            about = structs.replace(about, places=self._deeds.places(about))
         if content.asks_services(path):
             about = structs.replace(about, vendor_data_dynamic=self._deeds.vendor_data(about))
         return content.lookup(about, path, self._dhcp_domain)

@@ -54,6 +54,36 @@ security_group_rules = sa.Table(
     sa.Column("updated_at", sa.Float, nullable=False),
 )
 
+# What groups are made with.
+default_security_group_rules = sa.Table(
+    "default_security_group_rules",
+    metadata,
+    uuid_column("id", primary_key=True),
+    sa.Column("direction", text(16), nullable=False),
+    sa.Column("ethertype", text(16), nullable=False),
+    sa.Column("protocol", text(40)),
+    sa.Column("port_range_min", sa.Integer),
+    sa.Column("port_range_max", sa.Integer),
+    sa.Column("remote_ip_prefix", text(64)),
+    # "PARENT": the group that gets the rule.
+    sa.Column("remote_group_id", text(36)),
+    sa.Column("description", text(255), nullable=False),
+    sa.Column("used_in_default_sg", sa.Boolean, nullable=False),
+    sa.Column("used_in_non_default_sg", sa.Boolean, nullable=False),
+)
+
+
+@sa.event.listens_for(default_security_group_rules, "after_create")
+def _first_rules(table: sa.Table, conn: sa.Connection, **_: object) -> None:
+    """Neutron's own, for whoever makes all tables at once, as the revision 0022 writes them."""
+    first = {"description": "", "used_in_default_sg": True}
+    out = first | {"direction": "egress", "remote_group_id": None, "used_in_non_default_sg": True}
+    within = first | {"direction": "ingress", "remote_group_id": "PARENT", "used_in_non_default_sg": False}
+    rows = [rule | {"ethertype": kind} for rule in (out, within) for kind in ("IPv4", "IPv6")]
+    ids = [f"7a9e0c51-3c4e-4d0b-8f57-0c2c3c1c9a0{number}" for number in (1, 2, 3, 4)]
+    conn.execute(table.insert(), [{"id": one} | row for one, row in zip(ids, rows, strict=True)])
+
+
 address_groups = sa.Table(
     "address_groups",
     metadata,
