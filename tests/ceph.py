@@ -93,6 +93,19 @@ class Ceph:
         self._do(self._begin, "osd", "0")
         self._do(self._until_usable)
 
+    def user(self, name: str, *pools: str) -> None:
+        """client.<name>, who may read what is in these pools, write to the first, and reach no other."""
+        first, *others = pools
+        reads = [f"profile rbd-read-only pool={one}" for one in others]
+        may = ", ".join([f"profile rbd pool={first}", *reads])
+        caps = ["mon", "profile rbd", "mgr", "profile rbd", "osd", may]
+        with _Admin(self.conf) as admin:
+            admin.command("auth rm", entity=f"client.{name}")
+            (made,) = admin.command("auth get-or-create", entity=f"client.{name}", caps=caps)
+        keyring = self.folder / f"ceph.client.{name}.keyring"
+        keyring.touch(mode=0o600)
+        keyring.write_text(f"[client.{name}]\n\tkey = {made['key']}\n")
+
     def freeze_osd(self) -> None:
         """It answers nobody any more, and breaks no connection."""
         self._running["osd"].send_signal(signal.SIGSTOP)

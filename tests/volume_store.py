@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import threading
 import uuid
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import BinaryIO
 
@@ -31,7 +31,7 @@ from kilonova.image.file import FileStore
 from kilonova.image.service import Images
 from kilonova.store import volume_types
 from kilonova.store.database import Database
-from kilonova.volume.base import ByGuest, Capacity
+from kilonova.volume.base import ByGuest, Capacity, Still
 from kilonova.volume.builtin.service import BuiltinVolumes
 from kilonova.volume_manager.parts import Parts, Place
 from kilonova.volume_manager.service import Manager
@@ -116,13 +116,22 @@ class MemoryBackend:
         self.let_in = {way for way in self.let_in if way[0] != volume_id}
 
     def ensure_snapshot(
-        self, volume_id: str, snapshot_id: str, cancel: Cancel, by_guest: ByGuest | None = None
+        self,
+        volume_id: str,
+        snapshot_id: str,
+        cancel: Cancel,
+        by_guest: ByGuest | None = None,
+        still: Still = nullcontext,
     ) -> None:
         self._verb("ensure_snapshot", cancel)
+        if snapshot_id in self.snaps:
+            return
         if self.written:
             assert by_guest is not None
             by_guest(FileConnection(path=f"/nowhere/snapshot-{snapshot_id}"))
-        self.snaps[snapshot_id] = (volume_id, self.made[volume_id][1])
+            still = nullcontext
+        with still():
+            self.snaps[snapshot_id] = (volume_id, self.made[volume_id][1])
 
     def delete_snapshot(self, volume_id: str, snapshot_id: str) -> None:
         self._verb("delete_snapshot")

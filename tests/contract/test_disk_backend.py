@@ -283,13 +283,15 @@ def test_a_flattened_disk_needs_nothing_else(place: Place) -> None:
     place.backend.ensure_system(spec, GO_ON)
     place.write(place.of(spec), 8 * MIB)
     source = place.of(spec)
-    held = place.backend.hold(spec.server_id)
-    if held is not None:  # it is of a moment that is over when the guest goes on
+    if place.backend.hold(spec.server_id):  # it is of a moment that is over when the guest goes on
         place.write(place.of(spec), 8 * MIB, b"x" * 4096)
+        assert place.backend.held_at(spec.server_id) is not None
     taken = place.folder.instance(spec.server_id).path / "taken"
-    place.backend.flatten(held or source, taken, GO_ON)
-    place.backend.let_go(spec.server_id)
-    place.backend.let_go(spec.server_id)
+    place.backend.flatten(place.backend.held(spec.server_id) or source, taken, GO_ON)
+    for _ in range(2):
+        place.backend.let_go(spec.server_id)
+        assert place.backend.held(spec.server_id) is None
+        assert place.backend.held_at(spec.server_id) is None
     said = qemu("info", "-f", "qcow2", str(taken))
     assert "backing file" not in said
     for at in (MIB, 8 * MIB):
@@ -313,6 +315,25 @@ def test_an_image_of_elsewhere_is_copied_and_that_is_said(in_ceph: InCeph) -> No
     how = in_ceph.backend.ensure_system(spec, GO_ON)
     assert how == "copy: the image is not in this Ceph cluster"
     assert in_ceph.holds(in_ceph.of(spec), MIB, 0x5A)
+
+
+def test_what_is_held_is_read_by_the_image_store(in_ceph: InCeph) -> None:
+    """All of a clone, what it has of its image, too; and nothing keeps it from going."""
+    spec = in_ceph.spec(in_ceph.image())
+    in_ceph.backend.ensure_system(spec, GO_ON)
+    in_ceph.write(in_ceph.of(spec), 8 * MIB)
+    assert in_ceph.backend.hold(spec.server_id)
+    in_ceph.write(in_ceph.of(spec), 8 * MIB, b"x" * 4096)
+    at = in_ceph.backend.held_at(spec.server_id)
+    assert at is not None
+    with RbdStore(in_ceph.images).reading(at) as file:
+        for start in (MIB, 8 * MIB):
+            file.seek(start)
+            assert file.read(4096) == LETTERS
+        assert file.seek(0, 2) == GIB
+    in_ceph.backend.let_go(spec.server_id)
+    in_ceph.backend.remove_all(spec.server_id)
+    assert (in_ceph.vms.names(), in_ceph.vms.trashed()) == (set(), set())
 
 
 def test_a_clone_of_an_image_that_grew_too_large_is_refused(in_ceph: InCeph) -> None:

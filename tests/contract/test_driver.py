@@ -392,16 +392,16 @@ def test_what_a_guest_has_on_its_disk_can_be_taken(host: Host, running: BuildSpe
         host.driver.power_off(server_id, 0, GO_ON)
     was = host.state(server_id)
     with pytest.raises(NotFound):
-        host.driver.open_snapshot(server_id)
+        host.driver.open_snapshot(server_id, GO_ON)
     for _ in range(2):
         host.driver.take_snapshot(server_id, GO_ON)
-        with host.driver.open_snapshot(server_id) as taken:
+        with host.driver.open_snapshot(server_id, GO_ON) as taken:
             assert taken.read(4) == b"QFI\xfb"
     assert host.state(server_id) is was
     for _ in range(2):
         host.driver.drop_snapshot(server_id)
         with pytest.raises(NotFound):
-            host.driver.open_snapshot(server_id)
+            host.driver.open_snapshot(server_id, GO_ON)
     host.driver.drop_snapshot(make_spec().server_id)
     with pytest.raises(NotFound):
         host.driver.take_snapshot(make_spec().server_id, GO_ON)

@@ -309,6 +309,33 @@ def test_a_snapshot_is_of_its_moment(bench: Bench) -> None:
     assert bench.size(made) == 2 * GIB
 
 
+def test_a_snapshot_that_the_store_takes_is_of_a_guest_that_is_still(bench: Bench) -> None:
+    """Asked for as long as it takes, and not for what is there already."""
+    if bench.place.kind != "rbd":
+        pytest.skip("only Ceph has one at once, whatever file system this is")
+    volume_id, snapshot_id = bench.volume(), str(uuid4())
+    seen: list[str] = []
+
+    @contextmanager
+    def still() -> Iterator[None]:
+        seen.extend(["held", *bench.backend.snapshots()])
+        yield
+        seen.extend(["goes on", *bench.backend.snapshots()])
+
+    for _ in range(2):
+        bench.backend.ensure_snapshot(volume_id, snapshot_id, GO_ON, None, still)
+        assert seen == ["held", "goes on", snapshot_id]
+
+    @contextmanager
+    def refused() -> Iterator[None]:
+        raise VolumeFailed("it cannot be held")
+        yield
+
+    with pytest.raises(VolumeFailed):
+        bench.backend.ensure_snapshot(volume_id, str(uuid4()), GO_ON, None, refused)
+    assert set(bench.backend.snapshots()) == {snapshot_id}
+
+
 def test_a_volume_takes_its_snapshots_with_it(bench: Bench) -> None:
     """So that who deletes one looks for snapshots before."""
     takes_its_snapshots_along(bench.backend)

@@ -68,6 +68,7 @@ def lives_in(cluster: Cluster, up: Up, ceph: Ceph, guest_image: Path) -> None:
 
         taken = image_of(up, clone)
         assert images.marked(taken)
+        assert noted(up, clone, "upload_image") == "in Ceph: the image service reads the disk's snapshot"
         assert vms.snapshots(f"{clone}_disk") == set()
         again = posted(up, taken)
         assert up.settled(again)["status"] == "ACTIVE"
@@ -183,12 +184,14 @@ def posted(up: Up, image: str) -> str:
     return str(made["server"]["id"])
 
 
-def noted(up: Up, server: str) -> str:
-    """What the journal says of the making of its disks."""
+def noted(up: Up, server: str, step: str = "create_disks") -> str:
+    """What the journal says of the making of its disks, or of another step."""
     path = f"{SERVERS}/{server}/os-instance-actions"
-    (created,) = up.ask("GET", path)[1]["instanceActions"][-1:]
-    events = up.ask("GET", f"{path}/{created['request_id']}")[1]["instanceAction"]["events"]
-    return str(next(event["details"] for event in events if event["event"] == "create_disks"))
+    for action in up.ask("GET", path)[1]["instanceActions"]:
+        events = up.ask("GET", f"{path}/{action['request_id']}")[1]["instanceAction"]["events"]
+        if found := [event["details"] for event in events if event["event"] == step]:
+            return str(found[0])
+    raise AssertionError(f"{server} has no step {step}")
 
 
 def console(up: Up, server: str) -> str:

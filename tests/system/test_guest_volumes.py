@@ -40,9 +40,11 @@ SNAPSHOTS = "/volume/v3/snapshots"
 NEWEST = {"OpenStack-API-Version": "volume 3.70"}
 METADATA = "http://169.254.169.254/openstack/latest/meta_data.json"
 SOON = 60.0
+LATER = 1022
+"""MiB: near the end of the smallest volume."""
 COUNT = "; ".join(
     ["n=$((n + 1))"]
-    + [f"printf %08d $n | dd of=/dev/{{}} bs=512 seek={at * 2048} conv=notrunc,fsync" for at in (8, 2046)]
+    + [f"printf %08d $n | dd of=/dev/{{}} bs=512 seek={at * 2048} conv=notrunc,fsync" for at in (8, LATER)]
 )
 """Always first at one place, then at the other."""
 WRITE = "dd if=/dev/zero of=/dev/{} bs=4096 seek=4096 count=64 conv=notrunc,fsync"
@@ -159,13 +161,13 @@ class World:
         body = {"volume": {"size": size, "volume_type": kind, **more}}
         return str(self.ask("POST", VOLUMES, body)["volume"]["id"])
 
-    def becomes(self, volume_id: str, status: str, path: str = VOLUMES) -> Any:
+    def becomes(self, volume_id: str, status: str, path: str = VOLUMES, *, patience: float = SOON) -> Any:
         def found() -> Any:
             shown = self.ask("GET", f"{path}/{volume_id}")[path.rpartition("/")[2][:-1]]
             assert not shown["status"].startswith("error"), (shown, self.cloud.up.log()[-3000:])
             return shown if shown["status"] == status else None
 
-        return until(found, SOON, f"{volume_id} to be {status}")
+        return until(found, patience, f"{volume_id} to be {status}")
 
     def attached(self, server_id: str) -> set[str]:
         found = self.ask("GET", f"{SERVERS}/{server_id}/os-volume_attachments")["volumeAttachments"]
@@ -246,7 +248,7 @@ class Disks:
 
     def of(self, volume_id: str) -> str:
         """Its name there; empty if the guest has no such disk."""
-        look = f"cd /sys/block; for d in vd*; do [ $(cat $d/serial) != {volume_id[:20]} ] || echo $d; done"
+        look = f"cd /sys/block; for d in vd*; do [ x$(cat $d/serial) != x{volume_id[:20]} ] || echo $d; done"
         return self.run(look)
 
     def appears(self, volume_id: str) -> str:
@@ -331,7 +333,7 @@ def test_a_guest_lives_with_volumes(world: World, inside: Disks, kind: str) -> N
     assert found == ["kept", "of the second", "at the end"]
 
     with inside.doing(COUNT.format(disk, disk)):
-        until(lambda: inside.read(disk, 2046).strip(), SOON, "the guest to count")
+        until(lambda: inside.read(disk, LATER).strip(), SOON, "the guest to count")
         snapshot = world.snapshot(second)
 
     world.detach(server, second)
@@ -344,7 +346,7 @@ def test_a_guest_lives_with_volumes(world: World, inside: Disks, kind: str) -> N
     world.attach(server, copy, delete_on_termination=True)
     disk = inside.appears(copy)
     assert [inside.read(disk, at).strip() for at in (0, 1, 2047)] == found
-    before, after = (int(inside.read(disk, at), 10) for at in (8, 2046))
+    before, after = (int(inside.read(disk, at), 10) for at in (8, LATER))
     assert before > 0, "it was taken while the guest wrote"
     assert before - 1 <= after <= before, "of one moment"
 
@@ -357,7 +359,32 @@ def test_a_guest_lives_with_volumes(world: World, inside: Disks, kind: str) -> N
     inside.goes(first)
 
     world.attach(server, shared)
-    inside.write(inside.appears(shared), "shared")
+    disk = inside.appears(shared)
+    inside.write(disk, "shared")
+    if kind != "iscsi":  # whose bytes are files, too
+        becomes_an_image_while_it_is_written(world, inside, shared, disk)
+
+
+def becomes_an_image_while_it_is_written(world: World, inside: Disks, volume_id: str, disk: str) -> None:
+    """Of one moment, and the guest goes on."""
+    asked = {"image_name": "taken", "disk_format": "raw", "container_format": "bare", "force": True}
+    with inside.doing(COUNT.format(disk, disk)):
+        first = until(lambda: inside.read(disk, LATER).strip(), SOON, "the guest to count")
+        answer = world.ask("POST", f"{VOLUMES}/{volume_id}/action", {"os-volume_upload_image": asked})
+        image_id = answer["os-volume_upload_image"]["image_id"]
+        world.becomes(volume_id, "in-use", patience=3 * SOON)  # it is copied, and hashed twice
+        last = inside.read(disk, LATER).strip()
+    image = world.ask("GET", f"/image/v2/images/{image_id}")
+    assert (image["status"], image["size"]) == ("active", GIB), world.cloud.up.log()[-3000:]
+    with (world.cloud.up.state / "images" / image_id).open("rb") as file:
+        found = []
+        for at in (0, 8, LATER):
+            file.seek(at << 20)
+            found.append(file.read(512).rstrip(b"\0").strip().decode())
+    kept, before, after = found
+    assert kept == "shared"
+    assert int(first) <= int(after) <= int(before) <= int(after) + 1 <= int(last) + 1
+    world.ask("DELETE", f"/image/v2/images/{image_id}")
 
 
 def test_another_has_them_too_and_starts_with_more(world: World, inside: Disks) -> None:

@@ -29,6 +29,8 @@ from kilonova.rbd import Cluster
 pytestmark = pytest.mark.system
 
 IMAGES = "/image/v2/images"
+VOLUMES = "/volume/v3/volumes"
+SNAPSHOTS = "/volume/v3/snapshots"
 METADATA = "http://169.254.169.254/openstack/latest/meta_data.json"
 SOON, LATER = 60.0, 180.0
 AGENT = b"""#!/bin/sh
@@ -134,6 +136,7 @@ def world(guest_image: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
                 f'[image]\nbackend = "rbd"\nrbd_store_user = "{USER}"\nrbd_store_ceph_conf = "{ceph.conf}"\n'
                 f'[libvirt]\nvirt_type = "qemu"\nimages_type = "rbd"\nrbd_user = "{USER}"\n'
                 f'images_rbd_ceph_conf = "{ceph.conf}"\n'
+                f'[volume.backends.rbd]\ndriver = "rbd"\nrbd_user = "{USER}"\nrbd_ceph_conf = "{ceph.conf}"\n'
             )
             cloud = Cloud(up, oracle, guest_image)
             yield World(cloud, ceph, cluster, tmp_path_factory.mktemp("ceph"))
@@ -159,14 +162,48 @@ def test_an_image_of_it_is_in_order(world: World) -> None:
     image = world.taken(createImage={"name": "in-order"})
     assert guest.run("cat /run/hooked") == "freeze\nthaw"
     assert world.disks.snapshots(f"{guest.id}_disk") == set()
+    assert how_it_came(world) == "in Ceph: the image service reads the disk's snapshot"
     root = world.root_of(image)
     assert found(root, "debugfs", "-R", "cat /root/kept") == "of the guest\n"
     assert "needs_recovery" not in found(root, "dumpe2fs", "-h")
 
 
+def how_it_came(world: World) -> str:
+    """The last image of it got its bytes."""
+    path = f"{SERVERS}/{world.guest.id}/os-instance-actions"
+    last = world.ask("GET", path)["instanceActions"][0]
+    events = world.ask("GET", f"{path}/{last['request_id']}")["instanceAction"]["events"]
+    return str(next(event["details"] for event in events if event["event"] == "upload_image"))
+
+
 def found(root: Path, *command: str) -> str:
     done = subprocess.run([*command, str(root)], capture_output=True, text=True, timeout=60, check=True)
     return done.stdout
+
+
+def test_a_snapshot_of_its_volume_is_in_order(world: World) -> None:
+    """Ceph has it at once, and the guest is asked before."""
+    guest = world.guest
+    guest.run("rm /run/hooked")
+    volume = world.ask("POST", VOLUMES, {"volume": {"size": 1}})["volume"]["id"]
+    until(lambda: status_of(world, VOLUMES, volume) == "available", SOON, "the volume")
+    body = {"volumeAttachment": {"volumeId": volume}}
+    world.ask("POST", f"{SERVERS}/{guest.id}/os-volume_attachments", body)
+    until(lambda: status_of(world, VOLUMES, volume) == "in-use", SOON, "the attach")
+    body = {"snapshot": {"volume_id": volume, "force": True}}
+    snapshot = world.ask("POST", SNAPSHOTS, body)["snapshot"]["id"]
+    until(lambda: status_of(world, SNAPSHOTS, snapshot) == "available", SOON, "the snapshot")
+    assert guest.run("cat /run/hooked") == "freeze\nthaw"
+    world.ask("DELETE", f"{SERVERS}/{guest.id}/os-volume_attachments/{volume}")
+    until(lambda: status_of(world, VOLUMES, volume) == "available", SOON, "the detach")
+    for path, one in ((SNAPSHOTS, snapshot), (VOLUMES, volume)):
+        world.ask("DELETE", f"{path}/{one}")
+        until(lambda path=path, one=one: status_of(world, path, one) is None, SOON, "it to go")
+
+
+def status_of(world: World, path: str, ident: str) -> str | None:
+    found = world.up.ask("GET", f"{path}/{ident}")[1].get(path.rpartition("/")[2][:-1])
+    return str(found["status"]) if found else None
 
 
 def test_it_goes_on_where_a_snapshot_fails(world: World) -> None:

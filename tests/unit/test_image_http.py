@@ -6,11 +6,13 @@ import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import pytest
 
 from kilonova.config import ServiceUser
-from kilonova.domain.errors import Unavailable
+from kilonova.domain.errors import BadRequest, Forbidden, KilonovaError, NotFound, Unavailable
+from kilonova.domain.servers import ImageLocation
 from kilonova.image.http import HttpImages
 
 DATA = bytes(range(256)) * 8
@@ -25,16 +27,23 @@ class Service(ThreadingHTTPServer):
         self.elsewhere = ""
         self.breaks = False
         self.tokens: list[str | None] = []
+        self.given: list[tuple[str, str, Any]] = []
+        """Locations: to which image, by which token."""
+        self.answer: tuple[int, bytes] = (202, b"")
 
 
 class Handler(BaseHTTPRequestHandler):
     server: Service
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.path.endswith("/locations"):
+            self.server.given.append((self.path, self.headers["X-Auth-Token"], json.loads(body)))
+            self._say(*self.server.answer)
+            return
         endpoint = {"interface": "public", "region": "R", "url": self.server.url}
-        body = {"token": {"catalog": [{"type": "image", "endpoints": [endpoint]}]}}
-        self._say(201, json.dumps(body).encode(), **{"X-Subject-Token": "secret"})
+        token = {"token": {"catalog": [{"type": "image", "endpoints": [endpoint]}]}}
+        self._say(201, json.dumps(token).encode(), **{"X-Subject-Token": "secret"})
 
     def do_GET(self) -> None:
         self.server.tokens.append(self.headers["X-Auth-Token"])
@@ -94,3 +103,33 @@ def test_what_is_passed_over_may_break_too(start: type[Service]) -> None:
         service.breaks = True
         with pytest.raises(ConnectionError):
             stream.seek(len(DATA) + 1)
+
+
+AT = ImageLocation(fsid="f", pool="vms", image="x_disk", snapshot="taken")
+
+
+def test_the_image_service_is_told_where_a_disk_is(start: type[Service]) -> None:
+    service = start()
+    images(service).upload_from("i", AT)
+    assert service.given == [("/v2/images/i/locations", "secret", {"url": "rbd://f/vms/x_disk/taken"})]
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "words"),
+    [
+        (400, b'{"message": "images are kept in files"}', BadRequest, "image i: images are kept in files"),
+        (400, b"<html>", BadRequest, "image i: 400 Bad Request"),
+        (403, b"{}", Forbidden, "image i: the [service_user] may not have it"),
+        (404, b"{}", NotFound, "image i: the image service has none"),
+        (409, b"{}", Unavailable, "image i: 409 Conflict"),
+        (503, b"{}", Unavailable, "image i: 503 Service Unavailable"),
+    ],
+)
+def test_what_it_says_to_that(
+    start: type[Service], status: int, body: bytes, kind: type[KilonovaError], words: str
+) -> None:
+    service = start()
+    service.answer = (status, body)
+    with pytest.raises(kind) as refused:
+        images(service).upload_from("i", AT)
+    assert (type(refused.value), refused.value.message) == (kind, words)

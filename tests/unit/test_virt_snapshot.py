@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from kilonova.virt.libvirt.disk.base import FileSource
 from kilonova.virt.libvirt.folder import Folder
 from kilonova.virt.libvirt.guests import View
 from kilonova.virt.libvirt.snapshot import Snapshots
+from kilonova.virt.libvirt.still import Stillness
 from kilonova.virt.libvirt.watch import Watch
 
 SERVER = str(uuid.uuid4())
@@ -29,6 +31,7 @@ class Domain:
 
     def __init__(self) -> None:
         self.on = True
+        self.paused = False
         self.held = False
         self.connected = True
         self.job = False
@@ -47,6 +50,8 @@ class Domain:
     def look(self, server_id: str) -> View | None:
         self._may("look")
         state = PowerState.RUNNING if self.on else PowerState.SHUTDOWN
+        if self.paused:
+            state = PowerState.PAUSED
         return View(guest=Guest(server_id=server_id, power_state=state), passing=False)
 
     def document(self, _server_id: str) -> str:
@@ -90,8 +95,8 @@ class Disks:
     def find(self, _server_id: str, _name: object) -> FileSource:
         return FileSource(path=DISK, format="qcow2")
 
-    def hold(self, _server_id: str) -> None:
-        return None
+    def hold(self, _server_id: str) -> bool:
+        return False
 
     def let_go(self, _server_id: str) -> None:
         """Nothing of files is held."""
@@ -111,8 +116,14 @@ def folder(tmp_path: Path) -> Folder:
 
 
 @pytest.fixture
-def snapshots(folder: Folder, domain: Domain) -> Snapshots:
-    return Snapshots(folder, cast(Any, Disks()), cast(Any, domain), Watch(lambda _server_id: None))
+def stillness(folder: Folder, domain: Domain) -> Stillness:
+    return Stillness(folder, cast(Any, domain))
+
+
+@pytest.fixture
+def snapshots(folder: Folder, domain: Domain, stillness: Stillness) -> Snapshots:
+    watch = Watch(lambda _server_id: None)
+    return Snapshots(folder, cast(Any, Disks()), cast(Any, domain), watch, stillness)
 
 
 def test_it_goes_on_as_soon_as_the_job_has_begun(
@@ -125,10 +136,10 @@ def test_it_goes_on_as_soon_as_the_job_has_begun(
 
 
 def test_who_looks_for_what_was_left_held_leaves_it_alone(
-    snapshots: Snapshots, domain: Domain, folder: Folder
+    snapshots: Snapshots, stillness: Stillness, domain: Domain, folder: Folder
 ) -> None:
     """The host looks every few seconds."""
-    domain.meanwhile = snapshots.thaw_all
+    domain.meanwhile = stillness.thaw_all
     snapshots.take(SERVER, Cancel())
     assert not domain.held
     assert not folder.instance(SERVER).frozen.exists()
@@ -159,7 +170,11 @@ def test_what_must_be_in_order_is_or_is_not_taken(
     ],
 )
 def test_a_thaw_that_fails_is_tried_again(
-    snapshots: Snapshots, domain: Domain, folder: Folder, fails: dict[str, list[KilonovaError]]
+    snapshots: Snapshots,
+    stillness: Stillness,
+    domain: Domain,
+    folder: Folder,
+    fails: dict[str, list[KilonovaError]],
 ) -> None:
     if "look" in fails:
         folder.instance(SERVER).frozen.touch()  # it died, and another process begins
@@ -169,24 +184,24 @@ def test_a_thaw_that_fails_is_tried_again(
         with pytest.raises(Unavailable):
             snapshots.take(SERVER, Cancel())
     elif "look" in fails:
-        assert not snapshots.thaw(SERVER)
+        assert not stillness.thaw(SERVER)
     else:
         snapshots.take(SERVER, Cancel())
     assert domain.held
     for _ in range(3):
-        snapshots.thaw_all()
+        stillness.thaw_all()
     assert not domain.held
     assert not folder.instance(SERVER).frozen.exists()
 
 
 @pytest.mark.parametrize("error", [NotFound("gone"), BuildFailed("it is not running")])
 def test_of_a_guest_that_is_off_nothing_is_held(
-    snapshots: Snapshots, domain: Domain, folder: Folder, error: KilonovaError
+    stillness: Stillness, domain: Domain, folder: Folder, error: KilonovaError
 ) -> None:
     folder.instance(SERVER).frozen.touch()
     domain.on = False
     domain.fails = {"thaw": [error]}
-    assert snapshots.thaw(SERVER)
+    assert stillness.thaw(SERVER)
     assert not folder.instance(SERVER).frozen.exists()
 
 
@@ -200,3 +215,71 @@ def test_a_job_of_somebody_else_goes_on(snapshots: Snapshots, domain: Domain, fo
     snapshots.drop(SERVER)
     assert not domain.job
     assert list(target.parent.iterdir()) == []
+
+
+def test_a_guest_is_held_until_it_is_let_go(stillness: Stillness, domain: Domain, folder: Folder) -> None:
+    assert stillness.hold(SERVER, "snapshot", 60)
+    assert stillness.hold(SERVER, "snapshot", 60), "asked again by the same"
+    stillness.thaw_all()
+    assert domain.held
+    assert not stillness.go_on(SERVER, "another")
+    assert domain.held
+    assert stillness.go_on(SERVER, "snapshot")
+    assert not domain.held
+    assert not stillness.go_on(SERVER, "snapshot")
+    assert not folder.instance(SERVER).frozen.exists()
+    assert stillness.hold(SERVER, "another", 60)
+    stillness.go_on(SERVER, "another")
+
+
+def test_nobody_is_held_for_long(stillness: Stillness, domain: Domain) -> None:
+    """A volume manager that asked for it may have died."""
+    assert stillness.hold(SERVER, "snapshot", 60)
+    stillness.thaw_all(now=time.monotonic() + 61)
+    assert not domain.held
+    assert not stillness.go_on(SERVER, "snapshot"), "what was taken meanwhile may be out of order"
+
+
+def test_who_stops_holds_nobody(stillness: Stillness, domain: Domain) -> None:
+    stillness.hold(SERVER, "snapshot", 60)
+    stillness.stop()
+    assert not domain.held
+
+
+def test_what_a_killed_host_held_goes_on_at_its_next_start(
+    stillness: Stillness, domain: Domain, folder: Folder
+) -> None:
+    stillness.hold(SERVER, "snapshot", 60)
+    next_one = Stillness(folder, cast(Any, domain))
+    next_one.thaw_left(SERVER)
+    assert not domain.held
+    assert not next_one.go_on(SERVER, "snapshot")
+
+
+def test_a_guest_that_went_on_by_another_way_was_not_held(
+    stillness: Stillness, snapshots: Snapshots, domain: Domain
+) -> None:
+    stillness.hold(SERVER, "snapshot", 60)
+    snapshots.drop(SERVER)  # the host was compared with the records
+    assert not domain.held
+    assert not stillness.go_on(SERVER, "snapshot")
+
+
+@pytest.mark.parametrize("state", ["off", "paused", "without an agent", "not answering"])
+def test_who_cannot_be_held(stillness: Stillness, domain: Domain, folder: Folder, state: str) -> None:
+    domain.on, domain.paused, domain.connected = (
+        state != "off",
+        state == "paused",
+        state != "without an agent",
+    )
+    if state == "not answering":
+        domain.fails = {"freeze": [Timeout("no answer")]}
+    if state == "off":
+        assert not stillness.hold(SERVER, "snapshot", 60, in_order=True)
+        return
+    with pytest.raises(BuildFailed):
+        stillness.hold(SERVER, "snapshot", 60, in_order=True)
+    assert not domain.held
+    assert not folder.instance(SERVER).frozen.exists()
+    if state != "not answering":
+        assert not stillness.hold(SERVER, "snapshot", 60)

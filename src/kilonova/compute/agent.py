@@ -44,6 +44,8 @@ from kilonova.domain.messages import (
     CopyVolume,
     Diagnosed,
     FromHost,
+    HeldStill,
+    HoldStill,
     Nothing,
     Ready,
     Report,
@@ -175,6 +177,8 @@ class Agent:
             "volumes_changed": self.volumes_changed,
             "copy_volume": self.copy_volume,
             "drop_copy": self.drop_copy,
+            "hold_still": self.hold_still,
+            "go_on": self.go_on,
             "refresh_interfaces": self.refresh_interfaces,
             "get_console_output": self.get_console_output,
             "get_diagnostics": self.get_diagnostics,
@@ -257,6 +261,14 @@ class Agent:
         self._parts.driver.drop_copy(message.server_id, message.volume_id, message.snapshot_id)
         self._parts.faults.reach("drop_copy.answer.before")
         return Nothing()
+
+    def hold_still(self, message: HoldStill) -> HeldStill:
+        held = server_volumes.hold_still(self._parts, message)
+        self._parts.faults.reach("hold_still.answer.before")
+        return held
+
+    def go_on(self, message: VolumeCopy) -> HeldStill:
+        return server_volumes.go_on(self._parts, message)
 
     def _work_ended(self, server_id: str, told: PowerState | None) -> None:
         self._power.work_ended(server_id, told)

@@ -26,9 +26,12 @@ from kilonova.domain.messages import (
     BlockDevices,
     Copied,
     CopyVolume,
+    HeldStill,
+    HoldStill,
     PrepareBlockDevices,
     ServerRecord,
     ServerVolumes,
+    VolumeCopy,
     Work,
 )
 from kilonova.domain.servers import PowerState, TaskState
@@ -39,6 +42,8 @@ _AGAIN = 3.0
 may have been lost."""
 _COPIES_FOR = 5.0
 """Seconds of a copy in one call."""
+_HELD_FOR = 20.0
+"""Seconds that a guest is held still at most, if nobody lets it go on."""
 _SOON = 5.0
 """Seconds that a guest has to let go of a volume that is its no more: nobody waits for the answer."""
 
@@ -138,8 +143,20 @@ def copy_volume(parts: Parts, message: CopyVolume) -> Copied:
     to = AttachedVolume(
         volume_id=message.snapshot_id, connection=message.to, device_name="", disk_bus="virtio"
     )
-    state = parts.driver.copy_volume(message.server_id, message.volume_id, to, message.begin, _COPIES_FOR)
+    state = parts.driver.copy_volume(
+        message.server_id, message.volume_id, to, message.begin, _COPIES_FOR, message.in_order
+    )
     return Copied(state=state)
+
+
+def hold_still(parts: Parts, message: HoldStill) -> HeldStill:
+    """For a snapshot that the volume's store takes; go_on() ends it."""
+    by, seconds = message.snapshot_id, _HELD_FOR
+    return HeldStill(held=parts.driver.hold_still(message.server_id, by, seconds, message.in_order))
+
+
+def go_on(parts: Parts, message: VolumeCopy) -> HeldStill:
+    return HeldStill(held=parts.driver.go_on(message.server_id, message.snapshot_id))
 
 
 def may_differ(parts: Parts, server_id: str, volumes: list[str] | None) -> bool:

@@ -12,13 +12,12 @@ from kilonova.compute.insist import insist
 from kilonova.compute.journal import Journal
 from kilonova.compute.parts import Parts
 from kilonova.compute.server_volumes import until_there
-from kilonova.domain.errors import BuildFailed, NotFound
+from kilonova.domain.errors import BadRequest, BuildFailed, Forbidden, NotFound
 from kilonova.domain.messages import BlockDevices, OperationRef, Work
-from kilonova.domain.servers import PowerState, TaskState
+from kilonova.domain.servers import ImageLocation, PowerState, TaskState
 from kilonova.image.base import ImageSink
 
 KINDS = frozenset({"create_image", "create_backup"})
-_YES = frozenset({"1", "t", "true", "on", "y", "yes"})
 
 
 def create_image(parts: Parts, work: Work, journal: Journal, cancel: Cancel) -> PowerState:
@@ -46,24 +45,36 @@ def upload(
     driver, images, image_id = parts.driver, _sink(parts), str(work.payload["image_id"])
     if not insist(lambda: images.has_data(image_id), work.deadline, cancel, "images_away"):
         with journal.step("take_snapshot", shows=taking, undo=lambda: driver.drop_snapshot(work.server_id)):
-            driver.take_snapshot(work.server_id, cancel, _in_order(work))
+            driver.take_snapshot(work.server_id, cancel, work.spec.must_be_in_order)
         with journal.step("upload_image", shows=uploading) as step:
-            step.note = "copy: what the disk holds goes to the image service, whichever store it is in"
-            insist(lambda: _upload(parts, images, work, image_id), work.deadline, cancel, "images_away")
+            step.note = _give(parts, images, work, image_id, cancel)
     with journal.step("drop_snapshot"):
         driver.drop_snapshot(work.server_id)
 
 
-def _in_order(work: Work) -> bool:
-    """The image of the server says (Nova's ``os_require_quiesce``) that its file systems must be."""
-    return work.spec.properties.get("os_require_quiesce", "").lower() in _YES
+def _give(parts: Parts, images: ImageSink, work: Work, image_id: str, cancel: Cancel) -> str:
+    """The image gets what was taken: how. Who is asked again, because an answer was lost, finds that it was
+    done."""
+    driver, why = parts.driver, "what was taken is in files of the host"
 
+    def read_there(disk: ImageLocation) -> None:
+        if not images.has_data(image_id):
+            images.upload_from(image_id, disk)
 
-def _upload(parts: Parts, images: ImageSink, work: Work, image_id: str) -> None:
-    """Who is asked again, because an answer was lost, finds that it was done."""
-    if not images.has_data(image_id):
-        with parts.driver.open_snapshot(work.server_id) as data:
-            images.upload(image_id, data)
+    def upload() -> None:
+        if not images.has_data(image_id):
+            with driver.open_snapshot(work.server_id, cancel) as data:
+                images.upload(image_id, data)
+
+    disk = driver.snapshot_location(work.server_id)
+    if disk is not None:
+        try:
+            insist(lambda: read_there(disk), work.deadline, cancel, "images_away")
+            return "in Ceph: the image service reads the disk's snapshot"
+        except (BadRequest, Forbidden, NotFound) as error:
+            why = error.message
+    insist(upload, work.deadline, cancel, "images_away")
+    return f"copy: {why}"
 
 
 def _sink(parts: Parts) -> ImageSink:

@@ -313,6 +313,21 @@ class CopyVolume(VolumeCopy, frozen=True, kw_only=True):
 
     to: Connection
     begin: bool = False
+    in_order: bool = False
+    """BuildFailed if the guest's file systems cannot be held still at its end."""
+
+
+class HoldStill(VolumeCopy, frozen=True, kw_only=True):
+    """Hold the guest's file systems still for a snapshot that the volume's store takes, until ``go_on``."""
+
+    in_order: bool = False
+    """BuildFailed if that cannot be."""
+
+
+class HeldStill(Message, frozen=True, kw_only=True):
+    """``hold_still``: whether there is a guest that runs and is held. ``go_on``: whether it was until now."""
+
+    held: bool
 
 
 class Copied(Message, frozen=True, kw_only=True):

@@ -89,8 +89,6 @@ class Vif(msgspec.Struct, frozen=True, kw_only=True):
     allowed_address_pairs: list[AddressPair] = []
     security_groups: list[str] | None = None
     """None: of a conductor that knows none; what goes in and out is not looked at then."""
-    preserve_on_delete: bool = False
-    """A port the user made: it outlives the server."""
     server_id: str | None = None
     hostname: str | None = None
     """The name that DHCP hands out."""

@@ -10,6 +10,8 @@ import msgspec
 
 from kilonova.domain.network import PlugKind, Vif
 
+_YES = frozenset({"1", "t", "true", "on", "y", "yes"})
+
 
 class VmState(StrEnum):
     """The stable state (Nova's vm_states)."""
@@ -159,6 +161,12 @@ class BuildSpec(msgspec.Struct, frozen=True, kw_only=True):
     def properties(self) -> dict[str, str]:
         """Of the image that it boots from, in whatever way."""
         return self.image.properties if self.image else self.image_properties
+
+    @property
+    def must_be_in_order(self) -> bool:
+        """Its image says (Nova's ``os_require_quiesce``) that no copy is taken of a guest that runs unless
+        its file systems are held still."""
+        return self.properties.get("os_require_quiesce", "").strip().lower() in _YES
 
     @property
     def ephemeral_disks(self) -> list[int]:

@@ -56,6 +56,12 @@ def check_download(context: RequestContext, image: Image) -> None:
         raise Forbidden("The requested image has been deactivated. Image data download is forbidden.")
 
 
+def check_take(context: RequestContext) -> None:
+    """What is in Ceph is of all projects: which of it is the image's, only hosts know."""
+    if not context.is_service:
+        raise Forbidden("You are not authorized to complete add_image_location action.")
+
+
 def check_upload(context: RequestContext, image: Image) -> None:
     """A service gives the bytes of images that were made for what hosts take of servers, and of no others."""
     if context.is_service and image.properties.get("image_type") in ("snapshot", "backup"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from typing import BinaryIO, Protocol
 
 from kilonova.domain.errors import BadRequest, NotFound
@@ -31,6 +31,11 @@ class ImageSink(Protocol):
         another upload of it goes on; what else it says means that it does not take them.
         """
 
+    def upload_from(self, image_id: str, disk: ImageLocation) -> None:
+        """Its bytes are those of that snapshot, which the image service reads itself. As upload();
+        BadRequest, Forbidden or NotFound where it cannot: then upload() them.
+        """
+
 
 class ImageStore(ImageSource, Protocol):
     name: str
@@ -48,6 +53,10 @@ class ImageStore(ImageSource, Protocol):
 
     def location(self, image_id: str) -> ImageLocation | None:
         """Where it can be cloned, if it is here and raw."""
+
+    def reading(self, disk: ImageLocation) -> AbstractContextManager[BinaryIO]:
+        """The bytes of a disk that is no image, but in the store's own cluster. BadRequest: it is not, or the
+        store may not read it. Unavailable. Conflict at the end of the block: it went away meanwhile."""
 
 
 def checked(image_id: str) -> str:

@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 from kilonova import log
 from kilonova.disk_image.durable import sync_folder
-from kilonova.domain.errors import NotFound, TooLarge, Unavailable
+from kilonova.domain.errors import BadRequest, NotFound, TooLarge, Unavailable
 from kilonova.domain.servers import ImageLocation
 from kilonova.image.base import checked
 
@@ -81,6 +81,11 @@ class FileStore:
 
     def location(self, image_id: str) -> ImageLocation | None:
         return None
+
+    @contextmanager
+    def reading(self, disk: ImageLocation) -> Iterator[BinaryIO]:
+        raise BadRequest("images are kept in files")
+        yield
 
     def path(self, image_id: str) -> Path:
         """The file of that image. BadRequest unless the id is a UUID in its canonical form."""

@@ -7,6 +7,7 @@ expired or was revoked.
 from __future__ import annotations
 
 import http.client
+import io
 import json
 import os
 import threading
@@ -18,6 +19,8 @@ from typing import Any, BinaryIO, cast
 from kilonova import log
 from kilonova.config import ServiceUser
 from kilonova.domain.errors import BadRequest, Forbidden, NotFound, Unavailable
+from kilonova.domain.servers import ImageLocation
+from kilonova.image import locations
 
 _SILENCE = 60.0
 """Seconds that the image service may pause between two pieces of an answer."""
@@ -28,6 +31,7 @@ _NOT_TAKEN = (
 )
 """Of an upload: sent again it would be refused again."""
 _DROPPED = 1 << 20
+_MOST_SAID = 1 << 14
 _log = log.get("image")
 
 
@@ -72,6 +76,14 @@ class HttpImages:
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
         what = f"image {image_id}"
         self._sent(f"/v2/images/{image_id}/file", what, method="PUT", headers=headers, data=data).close()
+
+    def upload_from(self, image_id: str, disk: ImageLocation) -> None:
+        body = io.BytesIO(json.dumps({"url": locations.to_url(disk)}).encode())
+        headers = {"Content-Type": "application/json", "Content-Length": str(len(body.getvalue()))}
+        what = f"image {image_id}"
+        self._sent(
+            f"/v2/images/{image_id}/locations", what, method="POST", headers=headers, data=body
+        ).close()
 
     def _sent(
         self,
@@ -223,10 +235,19 @@ def _meaning(error: urllib.error.HTTPError, what: str) -> Exception:
     if error.code == http.HTTPStatus.NOT_FOUND:
         return NotFound(f"{what}: the image service has none")
     if error.code in _NOT_TAKEN:
-        return BadRequest(f"{what}: {error.code} {error.reason}")
+        return BadRequest(f"{what}: {_said(error)}")
     if error.code == http.HTTPStatus.FORBIDDEN:
         return Forbidden(f"{what}: the [service_user] may not have it")
     return Unavailable(f"{what}: {error.code} {error.reason}")
+
+
+def _said(error: urllib.error.HTTPError) -> str:
+    """Why, in the service's own words if it gives any."""
+    try:
+        said = json.loads(error.read(_MOST_SAID))["message"]
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
+        said = ""
+    return said if isinstance(said, str) and said else f"{error.code} {error.reason}"
 
 
 def _endpoint(catalog: Any, region: str) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import BinaryIO
 
 from kilonova.domain.context import RequestContext
 from kilonova.domain.errors import Conflict, Unavailable
+from kilonova.domain.servers import ImageLocation
 from kilonova.image.base import ImageSource
 from kilonova.image.service import Images
 
@@ -26,7 +29,17 @@ class Neighbour:
         return self._images.show(_HOST, image_id).has_data
 
     def upload(self, image_id: str, data: BinaryIO) -> None:
-        try:
+        with _another_time():
             self._images.upload(_HOST, image_id, data)
-        except Conflict as error:
-            raise Unavailable(error.message) from error
+
+    def upload_from(self, image_id: str, disk: ImageLocation) -> None:
+        with _another_time():
+            self._images.upload_from(_HOST, image_id, disk)
+
+
+@contextmanager
+def _another_time() -> Iterator[None]:
+    try:
+        yield
+    except Conflict as error:
+        raise Unavailable(error.message) from error

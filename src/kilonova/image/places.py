@@ -29,13 +29,13 @@ class Places:
         mine = threading.Event()
         with self._lock:
             if len(self._queue) >= self._most:
-                raise Unavailable("Too many images are being converted: try again later")
+                raise Unavailable("Too many images are being made: try again later")
             self._queue.append(mine)
             self._wake()
         try:
             with cancel.sets(mine):
                 if not mine.wait(self._patience):
-                    raise Unavailable("Other images are being converted for long: try again later")
+                    raise Unavailable("Other images are being made for long: try again later")
             yield
         finally:
             with self._lock:

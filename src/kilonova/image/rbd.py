@@ -6,13 +6,14 @@ An upload is whole when its mark is there (rbd.pool); a clone is made of the sna
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import BinaryIO
 
-from kilonova.domain.errors import NotFound, TooLarge, Unavailable, VolumeFailed
+from kilonova.domain.errors import BadRequest, NotFound, TooLarge, Unavailable, VolumeFailed
 from kilonova.domain.servers import ImageLocation
 from kilonova.image.base import checked
 from kilonova.rbd import Pool
+from kilonova.rbd.bindings import Closed
 from kilonova.rbd.pool import BLOCK, Writer
 
 SNAPSHOT = "snap"
@@ -72,6 +73,21 @@ class RbdStore:
         return ImageLocation(
             fsid=self._fsid, pool=self._pool.name, image=checked(image_id), snapshot=SNAPSHOT
         )
+
+    @contextmanager
+    def reading(self, disk: ImageLocation) -> Iterator[BinaryIO]:
+        cluster = self._pool.cluster
+        with _store_errors():
+            if disk.fsid != cluster.fsid:
+                raise BadRequest(f"images are kept in the Ceph cluster {cluster.fsid}, not in {disk.fsid}")
+        with _store_errors(), ExitStack() as stack:
+            try:
+                file = stack.enter_context(cluster.pool(disk.pool).reading(disk.image, disk.snapshot))
+            except Closed as error:
+                raise BadRequest(f"client.{cluster.user} may not read pool {disk.pool}") from error
+            except NotFound as error:
+                raise BadRequest(error.message) from error
+            yield file
 
 
 def _write(writer: Writer, chunks: Iterable[bytes], max_size: int) -> int:

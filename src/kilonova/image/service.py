@@ -7,12 +7,14 @@ go after it says "pending_delete". ``recover()`` ends what a killed process left
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 import msgspec
 
 from kilonova import log
+from kilonova.cancel import Cancel
 from kilonova.config import Config
 from kilonova.domain.clock import now
 from kilonova.domain.context import RequestContext
@@ -36,6 +38,7 @@ from kilonova.domain.servers import ImageLocation, ImageRef
 from kilonova.image import access, attributes, patch
 from kilonova.image.base import ImageStore, Stores
 from kilonova.image.members import Members
+from kilonova.image.places import Places
 from kilonova.image.raw import CONVERTED, Converter
 from kilonova.image.upload import Source, Upload
 from kilonova.image.writers import Writers
@@ -44,6 +47,8 @@ from kilonova.store.database import Database
 
 CLONED = ("raw", "iso")
 """Formats whose bytes are those of a disk."""
+_READS = 2
+"""Disks that are read at once: each keeps the thread of its request. Who comes then asks again."""
 _log = log.get("image")
 
 
@@ -65,6 +70,7 @@ class Images:
         self._converter = converter
         self._writers = writers or Writers()
         self._config = config
+        self._reads = Places(_READS, 0, 0.0)
         self.members = Members(db)
 
     def recover(self) -> bool:
@@ -178,17 +184,27 @@ class Images:
         """
         if expected is not None and expected > self._config.image.max_size:
             raise TooLarge(f"The incoming image is too large: {expected} bytes are announced")
-        with self._writers.writes() as token:
-            image = self._start_saving(context, image_id, token)
+        with self._saving(context, image_id) as (image, token):
             assert image.disk_format is not None
             assert image.container_format is not None
-            upload = Upload(source, image.disk_format, image.container_format, expected)
-            try:
-                self._keep(image, upload, token)
-            except BaseException as error:
-                _log.info("upload_failed", image=image_id, reason=str(error))
-                self._give_up_saving(image_id, token)
-                raise
+            self._keep(image, Upload(source, image.disk_format, image.container_format, expected), token)
+
+    def upload_from(self, context: RequestContext, image_id: str, disk: ImageLocation) -> None:
+        """As upload(), of a disk in Ceph that a host has taken a snapshot of: it is read where it is, once,
+        hashed and inspected on its way into the store. Only for hosts.
+
+        BadRequest: the store cannot read it there. Unavailable: it reads others now. Conflict also if the
+        snapshot was removed meanwhile.
+        """
+        access.check_take(context)
+        store = self.stores.default
+        with self._reads.taken(Cancel()), self._saving(context, image_id) as (image, token):
+            if image.container_format != "bare":
+                raise BadRequest(f"A disk is no container of format {image.container_format}")
+            with store.reading(disk) as data:
+                upload = Upload(data, "raw", "bare", None)
+                store.put(image.id, upload, self._config.image.max_size)
+            self._activate(image.id, token, upload, "raw", store)
 
     def reset_upload(self, image_id: str) -> None:
         """For who knows that the upload to it was cut off: it may be done again. Unavailable: not yet, for
@@ -271,6 +287,18 @@ class Images:
                 raise Forbidden(f"Not allowed to {action} image in status '{image.status}'")
             images.change_status(conn, image_id, [found], to)
 
+    @contextmanager
+    def _saving(self, context: RequestContext, image_id: str) -> Iterator[tuple[Image, str]]:
+        """In the block its bytes come, under that token; nothing is left of them if it raises."""
+        with self._writers.writes() as token:
+            image = self._start_saving(context, image_id, token)
+            try:
+                yield image, token
+            except BaseException as error:
+                _log.info("upload_failed", image=image_id, reason=str(error))
+                self._give_up_saving(image_id, token)
+                raise
+
     def _start_saving(self, context: RequestContext, image_id: str, token: str) -> Image:
         with self._db.write() as conn:
             image = images.get(conn, access.reader(context), image_id, for_update=True)
@@ -296,12 +324,17 @@ class Images:
                 upload = Upload(file, "raw", "bare", None)
                 store.put(image.id, upload, self._config.image.max_converted_size)
             disk_format = "raw"
-        found = msgspec.structs.asdict(upload.data) | {"disk_format": disk_format, "store": store.name}
-        self._activate(image.id, token, os_hash_algo=HASH_ALGORITHM, **found)
+        self._activate(image.id, token, upload, disk_format, store)
 
-    def _activate(self, image_id: str, token: str, **values: Any) -> None:
+    def _activate(
+        self, image_id: str, token: str, upload: Upload, disk_format: str | None, store: ImageStore
+    ) -> None:
+        """It is in ``store``, whole."""
+        found = msgspec.structs.asdict(upload.data) | {"disk_format": disk_format, "store": store.name}
         with self._db.write(durable=True) as conn:
-            if not images.end_saving(conn, image_id, token, ImageStatus.ACTIVE, **values):
+            if not images.end_saving(
+                conn, image_id, token, ImageStatus.ACTIVE, os_hash_algo=HASH_ALGORITHM, **found
+            ):
                 raise NotFound(f"Image {image_id} was deleted during the upload.")
 
     def _end_cut(self, image_id: str, by: str | None) -> bool:

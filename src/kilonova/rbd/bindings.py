@@ -102,6 +102,10 @@ class Fenced(Unavailable):
     seemed dead. Another one may work."""
 
 
+class Closed(Unavailable):
+    """The user has no right to that."""
+
+
 @contextmanager
 def translated(what: str) -> Iterator[None]:
     """What goes wrong in the block is of the one tree: NotFound, Conflict (it exists, is in use, has
@@ -126,8 +130,8 @@ _KINDS: dict[int, type[KilonovaError]] = {
     errno.ESHUTDOWN: Fenced,
     errno.ENOTCONN: Fenced,
     errno.EAGAIN: Unavailable,
-    errno.EACCES: Unavailable,
-    errno.EPERM: Unavailable,
+    errno.EACCES: Closed,
+    errno.EPERM: Closed,
 }
 
 

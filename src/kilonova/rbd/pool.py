@@ -136,6 +136,18 @@ class Pool:
         with self._translated(name):
             return reader(bindings.image(self.io(), name, snapshot=snapshot, read_only=True), name)
 
+    @contextmanager
+    def reading(self, of: str, snapshot: str) -> Iterator[BinaryIO]:
+        """The bytes of a snapshot that others may remove. NotFound; Conflict at the end of the block if they
+        did: from then on it read as zeros."""
+        before = self._snapshot_ids(of, snapshot)
+        with self.open(of, snapshot) as file:
+            yield file
+        with suppress(NotFound):
+            if self._snapshot_ids(of, snapshot) == before:
+                return
+        raise Conflict(f"{self.name}/{of}@{snapshot} was removed while it was read")
+
     def qemu_name(self, name: str, snapshot: str | None = None) -> str:
         """As QEMU's tools take it, on a machine that has the same ceph.conf; there is no secret in it."""
         timeout = str(self.cluster.timeout)
@@ -220,6 +232,14 @@ class Pool:
             except KeyError:
                 return ""
         return None
+
+    def _snapshot_ids(self, name: str, snapshot: str) -> tuple[str, int]:
+        """What no other snapshot ever has. NotFound."""
+        with self._image(name, read_only=True) as image:
+            for number, named in trash.snapshot_ids(image):
+                if named == snapshot:
+                    return image.id(), number
+        raise NotFound(f"{self.name}/{name} has no snapshot {snapshot}")
 
     def _size_before(self, image: bindings.RawImage) -> int:
         try:

@@ -45,7 +45,12 @@ def remove(pool: Pool, name: str) -> None:
 
 
 def named_snapshots(image: bindings.RawImage) -> set[str]:
-    return {str(one["name"]) for one in image.list_snaps() if one["namespace"] == _USERS}
+    return {name for _, name in snapshot_ids(image)}
+
+
+def snapshot_ids(image: bindings.RawImage) -> list[tuple[int, str]]:
+    """Of those that have a name."""
+    return [(int(one["id"]), str(one["name"])) for one in image.list_snaps() if one["namespace"] == _USERS]
 
 
 def remove_snapshot(image: bindings.RawImage, snapshot: str) -> None:

@@ -17,7 +17,7 @@ from kilonova.domain.block_devices import AttachedVolume
 from kilonova.domain.diagnostics import Diagnostics
 from kilonova.domain.hosts import HostReport
 from kilonova.domain.network import Vif
-from kilonova.domain.servers import BuildSpec, DevicePlace, GuestMetadata, ImageRef, PowerState
+from kilonova.domain.servers import BuildSpec, DevicePlace, GuestMetadata, ImageLocation, ImageRef, PowerState
 from kilonova.domain.volumes import CopyState, HostConnector
 
 Volumes = Sequence[AttachedVolume]
@@ -170,12 +170,27 @@ class Driver(Protocol):
         guest."""
 
     def copy_volume(
-        self, server_id: str, volume_id: str, to: AttachedVolume, begin: bool, patience: float
+        self,
+        server_id: str,
+        volume_id: str,
+        to: AttachedVolume,
+        begin: bool,
+        patience: float,
+        in_order: bool = False,
     ) -> CopyState:
         """All that the volume holds, copied to a place that is as large while the guest goes on; from the
         start if ``begin``. COPIED: all is there of one moment just now, in which file systems were in order
         if the guest has an agent. GOING: it was not there after ``patience`` seconds. BuildFailed: it broke
-        off. Unavailable: another copy of the volume is under way. ``to``: known by its ``volume_id``."""
+        off, or file systems were not ``in_order``. Unavailable: another copy of the volume is under way.
+        ``to``: known by its ``volume_id``."""
+
+    def hold_still(self, server_id: str, by: str, seconds: float, in_order: bool = False) -> bool:
+        """A guest that runs, and has an agent, has nothing left to write until go_on() by the same, or until
+        so many seconds are over (mend() sees to it). False: there is none such; BuildFailed if it runs and
+        cannot, where it must be ``in_order``. Unavailable: it is held by others for long."""
+
+    def go_on(self, server_id: str, by: str) -> bool:
+        """It may write again: whether it was held until now."""
 
     def drop_copy(self, server_id: str, volume_id: str, to_id: str) -> None:
         """The guest does not copy the volume to that place. Safe to call again."""
@@ -206,8 +221,12 @@ class Driver(Protocol):
         that runs goes on; if it has an agent, its file systems are in order then. BuildFailed, also where
         they must be ``in_order`` and cannot."""
 
-    def open_snapshot(self, server_id: str) -> BinaryIO:
-        """What was taken, as a qcow2 that needs no other file. NotFound if nothing is kept."""
+    def snapshot_location(self, server_id: str) -> ImageLocation | None:
+        """Where in Ceph what was taken can be read; None if it is kept elsewhere, or nothing is."""
+
+    def open_snapshot(self, server_id: str, cancel: Cancel) -> BinaryIO:
+        """What was taken, as a qcow2 that needs no other file; it may have to be made now. NotFound if
+        nothing is kept."""
 
     def drop_snapshot(self, server_id: str) -> None:
         """Nothing is kept, and nothing is being taken. Safe to call again."""

@@ -26,7 +26,7 @@ from kilonova.domain.errors import BuildAborted, BuildFailed, Conflict, NotFound
 from kilonova.domain.hosts import Capacity, HostReport
 from kilonova.domain.machine import this_machine
 from kilonova.domain.network import Vif
-from kilonova.domain.servers import BuildSpec, DevicePlace, GuestMetadata, ImageRef, PowerState
+from kilonova.domain.servers import BuildSpec, DevicePlace, GuestMetadata, ImageLocation, ImageRef, PowerState
 from kilonova.domain.volumes import CopyState, HostConnector
 from kilonova.virt.base import Guest, GuestEvent, Volumes
 from kilonova.virt.ids import checked_id
@@ -326,16 +326,39 @@ class FakeDriver:
             return dict(had.mirrors) if had is not None and on else {}
 
     def copy_volume(
-        self, server_id: str, volume_id: str, to: AttachedVolume, begin: bool, patience: float
+        self,
+        server_id: str,
+        volume_id: str,
+        to: AttachedVolume,
+        begin: bool,
+        patience: float,
+        in_order: bool = False,
     ) -> CopyState:
         """Its guests write nothing: there is nothing to copy that could change meanwhile."""
         self._step("copy_volume")
         with self._changed:
             is_on = self._is(server_id, *_ACTIVE) and volume_id in self._servers[server_id].volumes
+            if is_on:
+                self._refuse_order(server_id, in_order)
         return CopyState.COPIED if is_on else CopyState.OFF
 
     def drop_copy(self, server_id: str, volume_id: str, to_id: str) -> None:
         self._step("drop_copy")
+
+    def hold_still(self, server_id: str, by: str, seconds: float, in_order: bool = False) -> bool:
+        self._step("hold_still")
+        with self._changed:
+            if self._is(server_id, *_ACTIVE):
+                self._refuse_order(server_id, in_order)
+        return False
+
+    def go_on(self, server_id: str, by: str) -> bool:
+        self._step("go_on")
+        return False
+
+    def _refuse_order(self, server_id: str, in_order: bool) -> None:
+        if in_order and self._get(server_id).power_state is PowerState.RUNNING:
+            raise BuildFailed(f"guest {server_id} has no agent that holds its file systems still")
 
     def resize_volume(self, server_id: str, volume_id: str, size_gb: int) -> None:
         self._step("resize_volume")
@@ -371,12 +394,15 @@ class FakeDriver:
     def take_snapshot(self, server_id: str, cancel: Cancel, in_order: bool = False) -> None:
         self._step("take_snapshot", cancel)
         with self._changed:
-            if in_order and self._get(server_id).power_state is PowerState.RUNNING:
-                raise BuildFailed(f"guest {server_id} has no agent that holds its file systems still")
             self._get(server_id)
+            self._refuse_order(server_id, in_order)
             self._update(server_id, has_snapshot=True)
 
-    def open_snapshot(self, server_id: str) -> BinaryIO:
+    def snapshot_location(self, _server_id: str) -> ImageLocation | None:
+        """Its disks are in no Ceph."""
+        return None
+
+    def open_snapshot(self, server_id: str, _cancel: Cancel) -> BinaryIO:
         with self._changed:
             had = self._servers.get(server_id)
             if had is None or not had.has_snapshot:

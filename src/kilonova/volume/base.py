@@ -7,6 +7,7 @@ managers (``kilonova volume``), and by nobody else; a host gets a Connection, as
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import BinaryIO, NamedTuple, Protocol
 
 import msgspec
@@ -28,6 +29,11 @@ ByGuest = Callable[[Connection], None]
 """Asks the hypervisor of the guest that writes to a volume to copy it there: to a place that is as large and
 that nobody else writes to. When it returns, all is there that the volume held at one moment since. It raises
 if that was not to be: Unavailable, when it may be later, or without the guest."""
+
+
+Still = Callable[[], AbstractContextManager[object]]
+"""In its block, of some seconds, the file systems of the guest that writes to a volume are in order, if it
+can hold them still. It raises, at its end too, if they had to be and were not."""
 
 
 class Backend(Protocol):
@@ -70,10 +76,15 @@ class Backend(Protocol):
         """Gone, with its snapshots and exports, also if it was not there. Clones of it go on."""
 
     def ensure_snapshot(
-        self, volume_id: str, snapshot_id: str, cancel: Cancel, by_guest: ByGuest | None = None
+        self,
+        volume_id: str,
+        snapshot_id: str,
+        cancel: Cancel,
+        by_guest: ByGuest | None = None,
+        still: Still = nullcontext,
     ) -> None:
-        """Of one moment, whether or not a guest has the volume. A store that can have no such copy while a
-        guest writes asks for it: VolumeFailed without ``by_guest``."""
+        """Of one moment, whether or not a guest has the volume: one in which it is ``still``. A store that
+        can have no such copy while a guest writes asks for it: VolumeFailed without ``by_guest``."""
 
     def delete_snapshot(self, volume_id: str, snapshot_id: str) -> None: ...
 
@@ -169,9 +180,12 @@ class VolumeService(Protocol):
 
     def ready(self, volume_ids: Sequence[str]) -> Ready: ...
 
-    def create_snapshot(self, context: RequestContext, volume_id: str, snapshot_id: str, name: str) -> None:
+    def create_snapshot(
+        self, context: RequestContext, volume_id: str, snapshot_id: str, name: str, in_order: bool = False
+    ) -> None:
         """Begin a snapshot of that id (the caller's; again: the same one) of one moment, also of a volume in
-        use. NotFound, BadRequest, QuotaExceeded."""
+        use. ``in_order``: it fails if the guest that runs with it cannot hold its file systems still.
+        NotFound, BadRequest, QuotaExceeded."""
 
     def snapshots_ready(self, snapshot_ids: Sequence[str]) -> Ready: ...
 

@@ -31,7 +31,12 @@ def by_guest(task: Task, volume_id: str, snapshot_id: str) -> ByGuest:
             if task.cancel.is_set():
                 raise StaleEpoch(f"snapshot {snapshot_id} is not wanted any more")
             message = CopyVolume(
-                server_id=server_id, volume_id=volume_id, snapshot_id=snapshot_id, to=to, begin=begin
+                server_id=server_id,
+                volume_id=volume_id,
+                snapshot_id=snapshot_id,
+                to=to,
+                begin=begin,
+                in_order=bool(task.work.payload.get("in_order")),
             )
             task.reach("copy_by_guest.before")
             state = task.parts.bus.call(topic(host), "copy_volume", message, Copied, timeout=_TIMEOUT).state
@@ -47,7 +52,7 @@ def by_guest(task: Task, volume_id: str, snapshot_id: str) -> ByGuest:
 
 def drop(task: Task, volume_id: str, snapshot_id: str) -> None:
     """Nothing is copied for that snapshot, as far as its host can be asked."""
-    for server_id, host in _places(task, volume_id):
+    for server_id, host in places(task, volume_id):
         message = VolumeCopy(server_id=server_id, volume_id=volume_id, snapshot_id=snapshot_id)
         try:
             task.parts.bus.call(topic(host), "drop_copy", message, Nothing, timeout=_TIMEOUT)
@@ -57,15 +62,15 @@ def drop(task: Task, volume_id: str, snapshot_id: str) -> None:
 
 
 def _who(task: Task, volume_id: str) -> tuple[str, str]:
-    places = _places(task, volume_id)
-    if not places:
+    found = places(task, volume_id)
+    if not found:
         raise Unavailable(f"volume {volume_id} is in use, and no server has it now")
-    if len(places) > 1:
+    if len(found) > 1:
         raise VolumeFailed("more than one server has the volume: none of them can copy what all write")
-    return places[0]
+    return found[0]
 
 
-def _places(task: Task, volume_id: str) -> list[tuple[str, str]]:
+def places(task: Task, volume_id: str) -> list[tuple[str, str]]:
     """(server, host) of who may have it open."""
     with task.parts.db.read() as conn:
         found = volume_attachments.of_volume(conn, volume_id)

@@ -11,7 +11,7 @@ from kilonova.domain.volumes import Connector, Source, VolumeStatus, VolumeWork
 from kilonova.store import operations, volume_attachments, volume_snapshots, volumes
 from kilonova.store.database import Row
 from kilonova.volume.builtin import copies
-from kilonova.volume_manager import guest_copies
+from kilonova.volume_manager import guest_copies, guest_still
 from kilonova.volume_manager.task import Task
 
 GIB = 1 << 30
@@ -47,7 +47,8 @@ def upload(task: Task) -> None:
     if snapshot_id is not None:
         with task.step("snapshot"):
             by_guest = guest_copies.by_guest(task, task.id, snapshot_id)
-            task.backend.ensure_snapshot(task.id, snapshot_id, task.cancel, by_guest)
+            still = guest_still.still(task, task.id, snapshot_id)
+            task.backend.ensure_snapshot(task.id, snapshot_id, task.cancel, by_guest, still)
     with task.step("upload"), task.backend.open(task.id, snapshot_id) as data:
         task.parts.uploads.upload(image_id, data, volume.size * GIB, task.cancel)
     if snapshot_id is not None:
@@ -127,8 +128,11 @@ def disconnect(task: Task) -> None:
 def create_snapshot(task: Task) -> None:
     volume_id = task.work.payload["volume_id"]
     with task.step("make"):
+        if guest_still.is_in_order(task):  # of what is there already nobody knows whether it is
+            task.backend.delete_snapshot(volume_id, task.id)
         by_guest = guest_copies.by_guest(task, volume_id, task.id)
-        task.backend.ensure_snapshot(volume_id, task.id, task.cancel, by_guest)
+        still = guest_still.still(task, volume_id, task.id)
+        task.backend.ensure_snapshot(volume_id, task.id, task.cancel, by_guest, still)
 
 
 def undo_create_snapshot(task: Task) -> None:

@@ -6,11 +6,13 @@ import io
 from typing import Any
 
 import pytest
-from tests.functional.builds.cloud import PATIENCE, Cloud
+from tests.functional.builds.cloud import PATIENCE, Cloud, Driver
 from tests.functional.builds.test_server_volumes import ADMIN
 from tests.running import until
 
+from kilonova.domain.context import RequestContext
 from kilonova.domain.errors import BuildFailed, Unavailable
+from kilonova.domain.servers import ImageLocation
 
 
 def snapshot(cloud: Cloud, server_id: str, name: str = "s", **more: Any) -> str:
@@ -113,6 +115,56 @@ def test_what_must_be_in_order_is_not_taken_of_a_guest_without_an_agent(cloud: C
     image_id = snapshot(cloud, server_id)
     cloud.settled(server_id)
     assert cloud.image(image_id)["status"] == "active"
+
+
+@pytest.fixture
+def in_ceph(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What hosts take is a disk of that name there."""
+    at = ImageLocation(fsid="f", pool="vms", image="x_disk", snapshot="taken")
+    monkeypatch.setattr(Driver, "snapshot_location", lambda *_: at)
+    return at.image
+
+
+def note(cloud: Cloud) -> str:
+    ((found,),) = cloud.sql("SELECT message FROM steps WHERE name = 'upload_image'")
+    return str(found)
+
+
+@pytest.mark.parametrize("is_heard", [True, False])
+def test_a_disk_in_ceph_is_read_by_the_image_service(
+    cloud: Cloud, in_ceph: str, monkeypatch: pytest.MonkeyPatch, is_heard: bool
+) -> None:
+    """Once, also if the host does not hear of it."""
+    cloud.bytes.disks[in_ceph] = b"of the server"
+    real, read = cloud.images.upload_from, []
+
+    def read_there(context: RequestContext, image_id: str, disk: ImageLocation) -> None:
+        read.append(image_id)
+        real(context, image_id, disk)
+        if not is_heard:
+            raise Unavailable("the answer was lost")
+
+    monkeypatch.setattr(cloud.images, "upload_from", read_there)
+    server_id = cloud.active()
+    image_id = snapshot(cloud, server_id)
+    cloud.settled(server_id)
+    image = cloud.image(image_id)
+    assert (image["status"], image["disk_format"], image["size"]) == ("active", "raw", 13)
+    assert cloud.bytes.images[image_id] == b"of the server"
+    assert read == [image_id]
+    assert note(cloud) == "in Ceph: the image service reads the disk's snapshot"
+    is_clean(cloud, server_id)
+
+
+def test_a_disk_that_the_image_service_cannot_read_is_copied(cloud: Cloud, in_ceph: str) -> None:
+    assert in_ceph not in cloud.bytes.disks
+    server_id = cloud.active()
+    image_id = snapshot(cloud, server_id)
+    cloud.settled(server_id)
+    image = cloud.image(image_id)
+    assert (image["status"], image["disk_format"]) == ("active", "qcow2")
+    assert note(cloud) == "copy: client.glance may not read pool vms"
+    is_clean(cloud, server_id)
 
 
 def test_an_image_service_that_is_away_is_waited_for(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import json
 import uuid
+from collections import Counter
 from typing import Any
 
 import pytest
-from tests.functional.builds.cloud import IMAGE, PATIENCE, Cloud
+from tests.functional.builds.cloud import IMAGE, PATIENCE, Cloud, Driver
 from tests.functional.builds.conftest import MakeCloud
 from tests.functional.builds.test_server_volumes import ADMIN, LATEST, OF_IMAGE, SERVERS, Volumes
 from tests.running import until
@@ -133,6 +134,104 @@ def test_an_image_whose_snapshot_fails_is_gone(cloud: Cloud, volumes: Volumes) -
     (event,) = cloud.actions(server_id)[-1]["events"]
     assert (event["event"], event["result"]) == ("snapshot_volumes", "Error")
     until(lambda: not cloud.sql("SELECT 1 FROM volume_snapshots"), PATIENCE, "no snapshot")
+    is_clean(cloud)
+
+
+class Agents:
+    """In guests: who holds them. ``held``: what their hosts say when they let them go."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.holders: list[str] = []
+        self.done: list[str] = []
+        self.held = [True]
+        monkeypatch.setattr(Driver, "hold_still", lambda _driver, *asked: self._hold(*asked))
+        monkeypatch.setattr(Driver, "go_on", lambda _driver, *asked: self._go_on(*asked))
+
+    def _hold(self, _server_id: str, by: str, _seconds: float, in_order: bool) -> bool:
+        self.holders.append(by)
+        self.done.append(f"held in_order={in_order}")
+        return True
+
+    def _go_on(self, _server_id: str, by: str) -> bool:
+        self.done.append("went on")
+        self.holders.remove(by)
+        return self.held.pop(0) if len(self.held) > 1 else self.held[0]
+
+
+@pytest.fixture
+def guest_agents(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> Agents:
+    found = Agents(monkeypatch)
+    snaps = cloud.store.snaps
+
+    class Noted(dict[str, tuple[str, str]]):
+        def __setitem__(self, snapshot: str, of: tuple[str, str]) -> None:
+            assert snapshot in found.holders, "nobody holds the guest still"
+            found.done.append("taken")
+            super().__setitem__(snapshot, of)
+
+    cloud.store.snaps = Noted(snaps)
+    return found
+
+
+def in_order_image(cloud: Cloud) -> str:
+    body = {"name": "i", "disk_format": "raw", "container_format": "bare", "os_require_quiesce": "True"}
+    image = str(cloud.ask("POST", "/image/v2/images", body)[1]["id"])
+    cloud.images.upload(ADMIN, image, io.BytesIO(bytes(512)))
+    return image
+
+
+def test_a_guest_is_held_still_for_each_snapshot(
+    cloud: Cloud, volumes: Volumes, guest_agents: Agents
+) -> None:
+    server_id = volumes.active(OF_IMAGE, BLANK)
+    image_id = imaged(cloud, server_id)
+    cloud.settled(server_id)
+    assert cloud.image(image_id)["status"] == "active"
+    assert guest_agents.holders == []
+    assert Counter(guest_agents.done) == {"held in_order=False": 2, "taken": 2, "went on": 2}
+    is_clean(cloud)
+
+
+def test_what_must_be_in_order_is_taken_again_if_the_guest_went_on(
+    cloud: Cloud, volumes: Volumes, guest_agents: Agents
+) -> None:
+    """A host may be compared with the records meanwhile, or let its guest go because nobody else did."""
+    server_id = volumes.active(OF_IMAGE | {"uuid": in_order_image(cloud)})
+    guest_agents.held = [False, True]
+    image_id = imaged(cloud, server_id)
+    until(lambda: len(guest_agents.done) == 3, PATIENCE, "the first try")
+    cloud.leases_run_out()
+    cloud.sweep()
+    cloud.settled(server_id)
+    assert cloud.image(image_id)["status"] == "active"
+    assert guest_agents.done == ["held in_order=True", "taken", "went on"] * 2
+    assert len(cloud.store.snaps) == 1
+    is_clean(cloud)
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_what_must_be_in_order_is_not_taken_of_a_guest_without_an_agent(
+    cloud: Cloud, volumes: Volumes, written: bool
+) -> None:
+    """``os_require_quiesce`` of its image. Whether its store takes the snapshot, or its hypervisor."""
+    cloud.store.written = written
+    server_id = volumes.active(OF_IMAGE | {"uuid": in_order_image(cloud)})
+    image_id = imaged(cloud, server_id)
+    assert cloud.settled(server_id)["status"] == "ACTIVE"
+    assert cloud.image(image_id) is None
+    until(lambda: not cloud.sql("SELECT 1 FROM volume_snapshots"), PATIENCE, "no snapshot")
+    assert cloud.store.snaps == {}
+    cloud.store.written = False
+    assert cloud.act(server_id, "pause") == 202
+    cloud.settled(server_id)
+    status, answer = act(cloud, server_id, "createImage", {"name": "x"})
+    assert (status, "os_require_quiesce" in answer["badRequest"]["message"]) == (400, True)
+    for action in ("unpause", "os-stop"):
+        assert cloud.act(server_id, action) == 202
+        cloud.settled(server_id)
+    image_id = imaged(cloud, server_id)
+    cloud.settled(server_id)
+    assert cloud.image(image_id)["status"] == "active"
     is_clean(cloud)
 
 

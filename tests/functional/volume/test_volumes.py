@@ -625,3 +625,25 @@ def test_nothing_is_left_of_a_volume_that_is_deleted_while_it_is_made(
     admin.act(f"/volumes/{volume}", "os-force_delete")
     alice.gone(f"/volumes/{volume}")
     until(lambda: not cloud.backend.made, 30, "nothing left")
+
+
+def test_a_text_that_no_database_stores_is_refused(alice: Caller) -> None:
+    volume = alice.create()
+    nul = "a\0b"
+    bodies: list[tuple[str, str, dict[str, object]]] = [
+        ("POST", "/volumes", {"volume": {"size": 1, "name": nul}}),
+        ("POST", "/volumes", {"volume": {"size": 1, "metadata": {nul: "v"}}}),
+        ("PUT", f"/volumes/{volume}", {"volume": {"description": nul}}),
+        ("PUT", f"/volumes/{volume}/metadata/k", {"meta": {"k": nul}}),
+        ("POST", "/snapshots", {"snapshot": {"volume_id": volume, "name": nul}}),
+        ("POST", "/attachments", {"attachment": {"volume_uuid": volume, "instance_uuid": nul}}),
+        ("POST", "/volume-transfers", {"transfer": {"volume_id": volume, "name": nul}}),
+        ("POST", f"/volumes/{volume}/action", {"os-set_image_metadata": {"metadata": {"k": nul}}}),
+        ("POST", f"/volumes/{volume}/action", {"os-volume_upload_image": {"image_name": nul}}),
+    ]
+    for method, path, body in bodies:
+        status, why = alice.refused(method, path, body)
+        assert (status, "NUL" in why) == (400, True), (path, status, why)
+    backslash = "C:\\u0000"  # which says it, and has none
+    alice.done("PUT", f"/volumes/{volume}", {"volume": {"name": backslash}}, 200)
+    assert alice.volume(volume)["name"] == backslash

@@ -18,13 +18,15 @@ from kilonova.api.compute.state import ComputeAPI
 from kilonova.api.compute.volume_images import Snapshots
 from kilonova.api.http import Reply, Request
 from kilonova.domain.errors import BadRequest
-from kilonova.domain.servers import BuildSpec, ImageRef
+from kilonova.domain.servers import BuildSpec, ImageRef, VmState
 from kilonova.engine import accept
 from kilonova.store import quotas, servers
 from kilonova.store.database import Row
 
 _NOT_INHERITED = frozenset({"cache_in_nova", "bittorrent"})
 _NOT_INHERITED_PREFIXES = ("img_signature", "os_glance")
+_STOPPED_IN_THE_MIDST = (VmState.PAUSED, VmState.SUSPENDED)
+"""Its file systems may have something left to write, and nobody can ask it to."""
 
 
 class CreateImage(msgspec.Struct, forbid_unknown_fields=True):
@@ -111,14 +113,21 @@ def _begin(
     with api.db.read() as conn:
         server = find(conn, context, server_id, rule)
         limits = quotas.limits(conn, server.project_id, api.config.quota)
-        backed = servers.spec(conn, server_id).boots_from_volume
+        spec = servers.spec(conn, server_id)
     create_checks.metadata_quota(asked.metadata, limits)
+    backed = spec.boots_from_volume
     if backed and action == "create_backup":
         raise BadRequest("Backup is not supported for volume-backed instances.")
-    snapshots = Snapshots(api, context, server_id, asked.name) if backed else None
+    in_order = spec.must_be_in_order
+    snapshots = Snapshots(api, context, server_id, asked.name, in_order) if backed else None
     made: list[str] = []
 
-    def prepare(conn: sa.Connection, _state: Row) -> dict[str, Any]:
+    def prepare(conn: sa.Connection, state: Row) -> dict[str, Any]:
+        if spec.must_be_in_order and state.vm_state in _STOPPED_IN_THE_MIDST:
+            raise BadRequest(
+                f"The image of instance {server_id} says os_require_quiesce: its file systems cannot be held "
+                f"still while it is {state.vm_state}"
+            )
         own = asked.metadata | {"image_type": "snapshot"} | properties
         more: dict[str, Any] = {}
         if snapshots is not None:

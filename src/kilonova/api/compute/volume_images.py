@@ -24,10 +24,14 @@ from kilonova.store import block_devices
 class Snapshots:
     """Of one createImage: taken() before the server is locked, listed() after."""
 
-    def __init__(self, api: ComputeAPI, context: RequestContext, server_id: str, name: str) -> None:
+    def __init__(
+        self, api: ComputeAPI, context: RequestContext, server_id: str, name: str, in_order: bool
+    ) -> None:
+        """``in_order``: they fail where a guest that runs cannot hold its file systems still."""
         self._api = api
         self._context = context
         self._server_id = server_id
+        self._in_order = in_order
         self._name = f"snapshot for {name}"[:255]
         self._taken: dict[str, str] = {}
         """Volume → its snapshot."""
@@ -43,7 +47,9 @@ class Snapshots:
             assert device.volume_id is not None
             snapshot_id = self._taken[device.volume_id] = str(uuid.uuid4())
             try:
-                self._api.volumes.create_snapshot(self._context, device.volume_id, snapshot_id, self._name)
+                self._api.volumes.create_snapshot(
+                    self._context, device.volume_id, snapshot_id, self._name, self._in_order
+                )
             except QuotaExceeded as error:  # 413 in the Block Storage API, and not here
                 raise QuotaExceeded(error.message) from error
 

@@ -7,7 +7,7 @@ from http import HTTPStatus
 from typing import Any
 
 from kilonova.api.http import Request, Route, Service
-from kilonova.api.image import data, images, info, members, schemas, versions
+from kilonova.api.image import data, images, info, locations, members, schemas, versions
 from kilonova.domain.errors import KilonovaError
 from kilonova.image.service import Images
 
@@ -29,6 +29,7 @@ ROUTES = [
     Route("DELETE", f"{_IMAGE}/tags/{{tag}}", images.remove_tag),
     Route("PUT", f"{_IMAGE}/file", data.upload, streamed=True),
     Route("GET", f"{_IMAGE}/file", data.download),
+    Route("POST", f"{_IMAGE}/locations", locations.create),
     Route("GET", f"{_IMAGE}/members", members.index),
     Route("POST", f"{_IMAGE}/members", members.create, creates=True),
     Route("GET", _MEMBER, members.show),

@@ -9,6 +9,7 @@ from kilonova.api.http import Reply, Request
 from kilonova.api.image import patches, queries, views
 from kilonova.domain.errors import NotFound
 from kilonova.domain.images import Image
+from kilonova.image import locations
 from kilonova.image.service import Images
 
 
@@ -79,7 +80,7 @@ def _view(images: Images, record: Image) -> dict[str, Any]:
     if len(images.stores.all) > 1 and record.has_data:
         view["stores"] = record.store or "file"
     if images.shows_direct_urls and (location := images.location(record)) is not None:
-        view["direct_url"] = views.direct_url(location)
+        view["direct_url"] = locations.to_url(location)
     return view
 
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import quote
 
 from kilonova.domain.clock import iso8601
 from kilonova.domain.images import Image, ImageMember
-from kilonova.domain.servers import ImageLocation
 
 
 def image(record: Image) -> dict[str, Any]:
@@ -38,12 +36,6 @@ def image(record: Image) -> dict[str, Any]:
         "file": f"{url}/file",
         "schema": "/v2/schemas/image",
     }
-
-
-def direct_url(location: ImageLocation) -> str:
-    """As Glance's clients read it."""
-    parts = (location.fsid, location.pool, location.image, location.snapshot)
-    return "rbd://" + "/".join(quote(part, safe="") for part in parts)
 
 
 def member(record: ImageMember) -> dict[str, Any]:

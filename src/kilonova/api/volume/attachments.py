@@ -120,7 +120,7 @@ def complete(api: VolumeAPI, request: Request, attachment_id: str) -> Reply:
     """POST /attachments/{id}/action {"os-complete": null}; also of what no host has yet, as in Cinder: so is
     a volume in use by a server that is shelved."""
     policy.require_writer(request.context, "volume:attachment_complete")
-    body = request.json(dict[str, msgspec.Raw])
+    body = inputs.body(request, dict[str, msgspec.Raw])
     if set(body) != {"os-complete"}:
         raise BadRequest(f"There is no such action: {next(iter(body), '')}")
     with api.db.write() as conn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from typing import Any, TypeVar
 
@@ -16,17 +17,28 @@ T = TypeVar("T")
 MAX_INT = 2**31 - 1
 
 
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+"""As JSON writes it; after a backslash that is one itself it is five letters."""
+
+
+def body(request: Request, kind: type[T]) -> T:
+    """BadRequest also for a NUL, which not every database stores."""
+    if _NUL.search(request.body()):
+        raise BadRequest("Invalid input received: NUL characters are not allowed.")
+    return request.json(kind)
+
+
 def envelope(request: Request, name: str, kind: type[T], *others: str) -> T:
     """``{"volume": {…}}``: what is in it, as ``kind``; beside it there may be ``others``.
 
     Not strict: Cinder takes "1" for 1 and "true" for true, and clients send such.
     """
-    body = request.json(dict[str, msgspec.Raw])
-    if name not in body:
+    members = body(request, dict[str, msgspec.Raw])
+    if name not in members:
         raise BadRequest(f"Invalid input for field/attribute {name}. '{name}' is a required property")
-    if unknown := sorted(set(body) - {name, *others}):
+    if unknown := sorted(set(members) - {name, *others}):
         raise BadRequest(f"Additional properties are not allowed ('{unknown[0]}' was unexpected)")
-    return decode(name, body[name], kind)
+    return decode(name, members[name], kind)
 
 
 def decode(name: str, raw: msgspec.Raw, kind: type[T]) -> T:

@@ -75,7 +75,7 @@ def disable_with_reason(api: VolumeAPI, request: Request) -> Reply:
 def _switch(api: VolumeAPI, request: Request, disabled: bool, must_say_why: bool = False) -> Reply:
     """A disabled one takes no new volumes; what is there goes on."""
     policy.require_admin(request.context, "volume_extension:services:update")
-    asked = request.json(Switch)
+    asked = inputs.body(request, Switch)
     if must_say_why and not (asked.disabled_reason and len(asked.disabled_reason) <= 255):
         raise BadRequest("Invalid input received: disabled_reason must have 1 to 255 characters.")
     with api.db.write() as conn:

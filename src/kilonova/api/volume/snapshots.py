@@ -148,7 +148,7 @@ def delete(api: VolumeAPI, request: Request, snapshot_id: str) -> Reply:
 
 
 def act(api: VolumeAPI, request: Request, snapshot_id: str) -> Reply:
-    body = request.json(dict[str, msgspec.Raw])
+    body = inputs.body(request, dict[str, msgspec.Raw])
     if len(body) != 1:
         raise BadRequest("The body must be an object with one key: the action")
     name, raw = next(iter(body.items()))

@@ -188,7 +188,7 @@ def show_spec(api: VolumeAPI, request: Request, type_id: str, key: str) -> Reply
 
 def set_spec(api: VolumeAPI, request: Request, type_id: str, key: str) -> Reply:
     policy.require_admin(request.context, "volume_extension:types_extra_specs:update")
-    given = request.json(dict[str, str])
+    given = inputs.body(request, dict[str, str])
     if set(given) != {key}:
         raise BadRequest("Request body and URI mismatch")
     _check_specs(given)
@@ -244,7 +244,7 @@ def show_access(api: VolumeAPI, request: Request, type_id: str) -> Reply:
 
 
 def act(api: VolumeAPI, request: Request, type_id: str) -> Reply:
-    body = request.json(dict[str, msgspec.Raw])
+    body = inputs.body(request, dict[str, msgspec.Raw])
     name = next(iter(body), "")
     if len(body) != 1 or name not in ("addProjectAccess", "removeProjectAccess"):
         raise BadRequest(f"There is no such action: {name}")

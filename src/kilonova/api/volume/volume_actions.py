@@ -287,7 +287,7 @@ ACTIONS: dict[str, tuple[type[msgspec.Struct], Do, Version | None]] = {
 
 
 def act(api: VolumeAPI, request: Request, volume_id: str) -> Reply:
-    body = request.json(dict[str, msgspec.Raw])
+    body = inputs.body(request, dict[str, msgspec.Raw])
     if len(body) != 1:
         raise BadRequest("The body must be an object with one key: the action")
     name, raw = next(iter(body.items()))

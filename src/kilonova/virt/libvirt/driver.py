@@ -28,7 +28,7 @@ from kilonova.domain.diagnostics import Diagnostics
 from kilonova.domain.errors import BadRequest, BuildFailed, KilonovaError, NotFound, Unavailable
 from kilonova.domain.hosts import HostReport
 from kilonova.domain.network import Vif
-from kilonova.domain.servers import BuildSpec, DevicePlace, GuestMetadata, ImageRef, PowerState
+from kilonova.domain.servers import BuildSpec, DevicePlace, GuestMetadata, ImageLocation, ImageRef, PowerState
 from kilonova.domain.volumes import CopyState, HostConnector
 from kilonova.virt.base import Guest, GuestEvent, Volumes
 from kilonova.virt.libvirt import (
@@ -54,6 +54,7 @@ from kilonova.virt.libvirt.images import ImageCache, ImageSource
 from kilonova.virt.libvirt.rescue import Rescue, way_of_rescue
 from kilonova.virt.libvirt.short_path import ShortPath
 from kilonova.virt.libvirt.snapshot import Snapshots
+from kilonova.virt.libvirt.still import Stillness
 from kilonova.virt.libvirt.volume_copies import VolumeCopies
 from kilonova.virt.libvirt.volumes import GuestVolumes
 from kilonova.virt.libvirt.watch import Watch
@@ -99,10 +100,11 @@ class LibvirtDriver:
             uri, self._came_back, self._watch.wake_all, self._lifecycle, self._device
         )
         self._guests = Guests(self._connection, self._folder)
-        self._snapshots = Snapshots(self._folder, self._disks, self._guests, self._watch)
+        self._stillness = Stillness(self._folder, self._guests)
+        self._snapshots = Snapshots(self._folder, self._disks, self._guests, self._watch, self._stillness)
         secrets = secret_store.store(self._connection, self._folder.root)
         self._volumes = GuestVolumes(secrets, self._guests, self._watch, config.libvirt, name)
-        self._volume_copies = VolumeCopies(self._guests, self._watch, self._volumes, self._snapshots.still)
+        self._volume_copies = VolumeCopies(self._guests, self._watch, self._volumes, self._stillness.still)
         self._keeper = console.Keeper(self._console_logs)
         self._capabilities: str | None = None
         self._cache_mode = _cache_mode(config, self._folder)
@@ -130,6 +132,7 @@ class LibvirtDriver:
         self._keeper.start()
 
     def stop(self) -> None:
+        self._stillness.stop()
         self._keeper.stop()
         self._connection.close()
         self._watch.wake_all()  # who waits for a guest sees that the connection is gone
@@ -318,9 +321,21 @@ class LibvirtDriver:
         self._volumes.end_mirrors(server_id)
 
     def copy_volume(
-        self, server_id: str, volume_id: str, to: AttachedVolume, begin: bool, patience: float
+        self,
+        server_id: str,
+        volume_id: str,
+        to: AttachedVolume,
+        begin: bool,
+        patience: float,
+        in_order: bool = False,
     ) -> CopyState:
-        return self._volume_copies.copy(server_id, volume_id, to, begin, patience)
+        return self._volume_copies.copy(server_id, volume_id, to, begin, patience, in_order)
+
+    def hold_still(self, server_id: str, by: str, seconds: float, in_order: bool = False) -> bool:
+        return self._stillness.hold(server_id, by, seconds, in_order)
+
+    def go_on(self, server_id: str, by: str) -> bool:
+        return self._stillness.go_on(server_id, by)
 
     def drop_copy(self, server_id: str, volume_id: str, to_id: str) -> None:
         self._volume_copies.drop(server_id, volume_id, to_id)
@@ -362,17 +377,17 @@ class LibvirtDriver:
             self._images.make_room(needed, "what is on the server's disk")
         self._snapshots.take(server_id, cancel, in_order)
 
-    def open_snapshot(self, server_id: str) -> BinaryIO:
-        try:
-            return self._folder.instance(server_id).snapshot.open("rb")
-        except FileNotFoundError as error:
-            raise NotFound(f"nothing was taken of {server_id}") from error
+    def snapshot_location(self, server_id: str) -> ImageLocation | None:
+        return self._disks.held_at(server_id)
+
+    def open_snapshot(self, server_id: str, cancel: Cancel) -> BinaryIO:
+        return self._snapshots.open(server_id, cancel)
 
     def drop_snapshot(self, server_id: str) -> None:
         self._snapshots.drop(server_id)
 
     def mend(self) -> None:
-        self._snapshots.thaw_all()
+        self._stillness.thaw_all()
 
     def diagnostics(self, server_id: str) -> Diagnostics:
         stats = self._guests.statistics(server_id)
@@ -552,7 +567,7 @@ class LibvirtDriver:
         for guest in found:
             if guest.power_state is PowerState.RUNNING:
                 self._folder.instance(guest.server_id).awaits_start.unlink(missing_ok=True)
-            self._snapshots.thaw_left(guest.server_id)
+            self._stillness.thaw_left(guest.server_id)
         return found
 
     def _console_logs(self) -> list[Path]:

@@ -1,48 +1,42 @@
-"""What is on a server's system disk at one moment, as a file beside it.
+"""What is on a server's system disk at one moment: held in its store, or as a file beside it.
 
 Of a guest that is on QEMU writes it itself while the guest goes on (a backup job, which leaves the disk as it
-is, so that a crash anywhere costs no more than the file); where the disk's store can hold a moment, that is
-read. A guest agent that answers holds the file systems still for that moment, or in which the job begins. Of
-a guest that is off its disk is read.
+is, so that a crash anywhere costs no more than the file); where the disk's store can hold a moment, it does,
+and a file is made of that only if somebody needs one. A guest agent that answers holds the file systems still
+for that moment, or in which the job begins. Of a guest that is off its disk is read.
 """
 
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 from xml.etree import ElementTree as ET
 
-from kilonova import log
 from kilonova.cancel import Cancel
-from kilonova.domain.errors import BuildFailed, KilonovaError, NotFound
+from kilonova.domain.errors import BuildFailed, NotFound
 from kilonova.virt.libvirt.disk.base import Backend, Name, Source
 from kilonova.virt.libvirt.folder import Folder
 from kilonova.virt.libvirt.guests import Guests
+from kilonova.virt.libvirt.still import Stillness
 from kilonova.virt.libvirt.watch import Watch
 from kilonova.virt.libvirt.xml import disk as disk_xml
-from kilonova.virt.libvirt.xml import serial
 from kilonova.virt.libvirt.xml.build import element, to_text
 
 _LONGEST = 4 * 3600.0
 _ENDS_WITHIN = 60.0
 """Seconds that QEMU has to give up a job."""
-_log = log.get("virt.libvirt")
 
 
 class Snapshots:
-    def __init__(self, folder: Folder, disks: Backend, guests: Guests, watch: Watch) -> None:
+    def __init__(
+        self, folder: Folder, disks: Backend, guests: Guests, watch: Watch, stillness: Stillness
+    ) -> None:
         self._folder = folder
         self._disks = disks
         self._guests = guests
         self._watch = watch
-        self._held: set[str] = set()
-        """Of which it was said that they could not be thawed."""
-        self._changed = threading.Condition()
-        self._busy: set[str] = set()
-        """Held still or thawed by somebody now."""
+        self._stillness = stillness
 
     def take(self, server_id: str, cancel: Cancel, in_order: bool = False) -> None:
         """``in_order``: BuildFailed if the guest is on and its file systems cannot be held still."""
@@ -54,113 +48,44 @@ class Snapshots:
         target = self._folder.instance(server_id).snapshot
         view = self._guests.look(server_id)
         if view is None or not view.is_active:
-            self._disks.flatten(source, target, cancel)
+            if not self._disks.hold(server_id):
+                self._disks.flatten(source, target, cancel)
             return
         part = _part(target)
-        with self.still(server_id, in_order):
+        with self._stillness.still(server_id, in_order):
             held = self._disks.hold(server_id)
-            if held is None:
+            if not held:
                 self._begin(server_id, source, part)
-        if held is None:
+        if not held:
             self._await(server_id, cancel)
             os.rename(part, target)
-        else:
+
+    def open(self, server_id: str, cancel: Cancel) -> BinaryIO:
+        """What was taken, as a qcow2. NotFound if nothing was."""
+        target = self._folder.instance(server_id).snapshot
+        held = self._disks.held(server_id)
+        if held is not None:
             self._disks.flatten(held, target, cancel)
-            self._disks.let_go(server_id)
+        try:
+            return target.open("rb")
+        except FileNotFoundError as error:
+            raise NotFound(f"nothing was taken of {server_id}") from error
 
     def drop(self, server_id: str) -> None:
         target = self._folder.instance(server_id).snapshot
         part = _part(target)
         if part.exists():  # libvirt makes it before the job begins: else that is not ours
             self._give_up(server_id)
-        self.thaw(server_id)
+        self._stillness.thaw(server_id)
         self._disks.let_go(server_id)
         for path in (target, part):
             path.unlink(missing_ok=True)
-
-    def thaw(self, server_id: str) -> bool:
-        """A guest whose file systems were held still goes on; whether none is held any more. Else it is to be
-        tried again: libvirt is away, or the agent is still busy with holding them."""
-        mark = self._folder.instance(server_id).frozen
-        if not mark.exists():
-            return True
-        try:
-            self._guests.thaw(server_id)
-        except KilonovaError as error:
-            if self._is_on(server_id):
-                if server_id not in self._held:
-                    _log.warning("not_thawed", server=server_id, reason=error.message)
-                self._held.add(server_id)
-                return False
-        self._held.discard(server_id)
-        mark.unlink(missing_ok=True)
-        return True
-
-    def thaw_all(self) -> None:
-        """Those that could not be thawed when it was due."""
-        for server_id in self._folder.server_ids():
-            self.thaw_left(server_id)
-
-    def thaw_left(self, server_id: str) -> None:
-        """It, if it was left held: what is just being taken is not spoilt."""
-        with self._changed:
-            if server_id in self._busy:
-                return
-            self._busy.add(server_id)
-        try:
-            self.thaw(server_id)
-        finally:
-            self._let_go(server_id)
-
-    def _is_on(self, server_id: str) -> bool:
-        """Also if nobody knows now."""
-        try:
-            view = self._guests.look(server_id)
-        except KilonovaError:
-            return True
-        return view is not None and view.is_active
 
     def _begin(self, server_id: str, source: Source, target: Path) -> None:
         name = disk_xml.name_of(self._guests.document(server_id) or "", source)
         if name is None:
             raise BuildFailed("the guest has no system disk")
         self._guests.begin_backup(server_id, to_text(_job(name, target)))
-
-    @contextmanager
-    def still(self, server_id: str, in_order: bool = False) -> Iterator[None]:
-        """In the block the guest's file systems have nothing left to write, if its agent answers. BuildFailed
-        if it does not, where they must be ``in_order``."""
-        if not serial.agent_answers(self._guests.document(server_id) or ""):
-            if in_order:
-                raise BuildFailed(f"guest {server_id} has no agent that holds its file systems still")
-            yield
-            return
-        with self._changed:
-            self._changed.wait_for(lambda: server_id not in self._busy)
-            self._busy.add(server_id)
-        try:
-            self._folder.instance(server_id).frozen.touch()
-            try:
-                self._freeze(server_id, in_order)
-                yield
-            finally:
-                self.thaw(server_id)
-        finally:
-            self._let_go(server_id)
-
-    def _let_go(self, server_id: str) -> None:
-        with self._changed:
-            self._busy.discard(server_id)
-            self._changed.notify_all()
-
-    def _freeze(self, server_id: str, in_order: bool) -> None:
-        """As Nova does: if the agent cannot, the disk is taken as it is, unless it must be ``in_order``."""
-        try:
-            self._guests.freeze(server_id)
-        except KilonovaError as error:
-            if in_order:
-                raise BuildFailed(error.message) from error
-            _log.warning("not_frozen", server=server_id, reason=error.message)
 
     def _await(self, server_id: str, cancel: Cancel) -> None:
         try:

@@ -22,14 +22,14 @@ from kilonova.virt.libvirt.xml.build import to_text
 
 
 class VolumeCopies:
-    """``still``: in its block a guest's file systems are in order."""
+    """``still``: in its block a guest's file systems are in order, or, if they must be, BuildFailed."""
 
     def __init__(
         self,
         guests: Guests,
         watch: Watch,
         volumes: GuestVolumes,
-        still: Callable[[str], AbstractContextManager[None]],
+        still: Callable[[str, bool], AbstractContextManager[None]],
     ) -> None:
         self._guests = guests
         self._watch = watch
@@ -37,7 +37,13 @@ class VolumeCopies:
         self._still = still
 
     def copy(
-        self, server_id: str, volume_id: str, to: AttachedVolume, begin: bool, patience: float
+        self,
+        server_id: str,
+        volume_id: str,
+        to: AttachedVolume,
+        begin: bool,
+        patience: float,
+        in_order: bool,
     ) -> CopyState:
         disk = xml.find(self._guests.document(server_id) or "<domain/>", volume_id)
         if disk is None or self._is_off(server_id):
@@ -51,17 +57,17 @@ class VolumeCopies:
             with self._volumes.lent(server_id, [to]) as (device,):
                 self._guests.begin_copy(server_id, name, to_text(xml.target(device)))
         try:
-            return self._finished(server_id, name, patience)
+            return self._finished(server_id, name, patience, in_order)
         except (BuildFailed, NotFound):
             if self._is_off(server_id):
                 return CopyState.OFF
             raise
 
-    def _finished(self, server_id: str, name: str, patience: float) -> CopyState:
+    def _finished(self, server_id: str, name: str, patience: float, in_order: bool) -> CopyState:
         copied = partial(self._volumes.is_copied, server_id, name)
         if not self._watch.wait(server_id, copied, patience):
             return CopyState.GOING
-        with self._still(server_id):
+        with self._still(server_id, in_order):
             self._guests.end_copy(server_id, name, pivot=False)
         return CopyState.COPIED
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import BinaryIO
 
@@ -35,7 +35,7 @@ from kilonova.domain.volumes import (
 )
 from kilonova.volume.backends import copying, names, parts
 from kilonova.volume.backends.fetch import GIB, RAW, fetch
-from kilonova.volume.base import ByGuest, Capacity
+from kilonova.volume.base import ByGuest, Capacity, Still
 
 _SNAPSHOT = ".snapshot-"
 _IMAGE = ".image"
@@ -122,14 +122,19 @@ class FileBackend:
                 parts.sync_folder(self._folder)
 
     def ensure_snapshot(
-        self, volume_id: str, snapshot_id: str, cancel: Cancel, by_guest: ByGuest | None = None
+        self,
+        volume_id: str,
+        snapshot_id: str,
+        cancel: Cancel,
+        by_guest: ByGuest | None = None,
+        still: Still = nullcontext,
     ) -> None:
         target = self._snapshot_path(volume_id, snapshot_id)
         if not target.exists():
             with parts.being_made(target) as part:
                 if not target.exists():
                     try:
-                        self._copy(self.path(volume_id), part, cancel)
+                        self._copy(self.path(volume_id), part, cancel, still=still)
                     except copying.GuestWrites:
                         if by_guest is None:
                             raise
@@ -238,7 +243,14 @@ class FileBackend:
             part.truncate(size_gb * GIB)
             convert(parts.part_of(spool), image.disk_format, str(parts.part_of(path)), cancel)
 
-    def _copy(self, source: Path, part: BinaryIO, cancel: Cancel, size_gb: int | None = None) -> str:
+    def _copy(
+        self,
+        source: Path,
+        part: BinaryIO,
+        cancel: Cancel,
+        size_gb: int | None = None,
+        still: Still = nullcontext,
+    ) -> str:
         """``clone`` or ``copy``. VolumeFailed: it is larger than ``size_gb``, or a guest writes to it."""
         with self._open(source) as file:
             size = os.fstat(file.fileno()).st_size
@@ -247,7 +259,9 @@ class FileBackend:
                     f"the source has {size // GIB} GiB, more than the {size_gb} GiB of the volume"
                 )
             with parts.storage_errors():
-                if copying.clone(file, part):
+                if copying.clone(file, part):  # it can: only then is a guest held
+                    with still():
+                        copying.clone(file, part)
                     return "clone"
                 with self.unwritten(source, file):
                     copying.copy(file, part, cancel)

@@ -7,7 +7,7 @@ clone or a copy that a kill cut short has none, and is begun anew. Ceph itself n
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import BinaryIO
 
@@ -29,7 +29,7 @@ from kilonova.rbd import Pool, Snapshot
 from kilonova.volume.backends import copying, names, parts
 from kilonova.volume.backends.fetch import GIB, fetch
 from kilonova.volume.backends.file import convert
-from kilonova.volume.base import ByGuest, Capacity
+from kilonova.volume.base import ByGuest, Capacity, Still
 
 _CLONE = "clone-"
 """A snapshot that lives while a volume is cloned of its volume, with the id of the new one."""
@@ -111,10 +111,19 @@ class RbdBackend:
             parts.remove_left(parts.part_of(self._spooled(name)))
 
     def ensure_snapshot(
-        self, volume_id: str, snapshot_id: str, cancel: Cancel, by_guest: ByGuest | None = None
+        self,
+        volume_id: str,
+        snapshot_id: str,
+        cancel: Cancel,
+        by_guest: ByGuest | None = None,
+        still: Still = nullcontext,
     ) -> None:
+        name, snapshot = names.volume_name(volume_id), names.snapshot_name(snapshot_id)
         with _refusals():
-            self._pool.snapshot(names.volume_name(volume_id), names.snapshot_name(snapshot_id))
+            if snapshot in self._pool.snapshots(name):
+                return
+        with still(), _refusals():
+            self._pool.snapshot(name, snapshot)
 
     def delete_snapshot(self, volume_id: str, snapshot_id: str) -> None:
         with _refusals():

@@ -94,9 +94,13 @@ class BuiltinVolumes:
         }
         return Ready([row.id for row in found.values() if row.status in _MAKING], gone | failed)
 
-    def create_snapshot(self, context: RequestContext, volume_id: str, snapshot_id: str, name: str) -> None:
+    def create_snapshot(
+        self, context: RequestContext, volume_id: str, snapshot_id: str, name: str, in_order: bool = False
+    ) -> None:
         with self.db.write() as conn:
-            snapshots.create(conn, self.parts, context, snapshot_id, volume_id, name, force=True)
+            snapshots.create(
+                conn, self.parts, context, snapshot_id, volume_id, name, force=True, in_order=in_order
+            )
 
     def snapshots_ready(self, snapshot_ids: Sequence[str]) -> Ready:
         with self.db.read() as conn:

@@ -43,6 +43,7 @@ def create(
     metadata: dict[str, str] | None = None,
     *,
     force: bool = False,
+    in_order: bool = False,
 ) -> None:
     """Begin one, its volume's project's. ``force``: of a volume in use too. Nothing if it is there."""
     if store.get(conn, snapshot_id) is not None:
@@ -73,7 +74,7 @@ def create(
     }
     if store.insert(conn, row):
         kind_of = VolumeWork.SNAPSHOT_CREATE
-        payload = {"volume_id": volume_id}
+        payload = {"volume_id": volume_id, **({"in_order": True} if in_order else {})}
         begin(conn, parts, context, kind_of, snapshot_id, volume.project_id, volume.host, payload)
 
 

@@ -13,7 +13,7 @@ import msgspec
 
 from kilonova.cancel import Cancel
 from kilonova.domain.errors import BuildAborted
-from kilonova.domain.servers import BuildSpec, ImageRef
+from kilonova.domain.servers import BuildSpec, ImageLocation, ImageRef
 
 GIB = 1 << 30
 MIB = 1 << 20
@@ -98,9 +98,15 @@ class Backend(Protocol):
     def server_ids(self) -> set[str]:
         """Servers that have anything here."""
 
-    def hold(self, server_id: str) -> Source | None:
-        """What the system disk holds at this moment, for flatten(), though a guest goes on writing to it;
-        None: that cannot be here."""
+    def hold(self, server_id: str) -> bool:
+        """What the system disk holds at this moment is kept, though a guest goes on writing to it, until
+        let_go(); False: that cannot be here."""
+
+    def held(self, server_id: str) -> Source | None:
+        """What hold() keeps, for flatten()."""
+
+    def held_at(self, server_id: str) -> ImageLocation | None:
+        """The same, for who is no hypervisor."""
 
     def let_go(self, server_id: str) -> None:
         """Nothing is held, also if nothing was."""

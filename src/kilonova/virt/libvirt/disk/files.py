@@ -13,7 +13,7 @@ from typing import Literal
 from kilonova.cancel import Cancel
 from kilonova.disk_image import durable, qemu_img
 from kilonova.domain.errors import BuildFailed
-from kilonova.domain.servers import BuildSpec, ImageRef
+from kilonova.domain.servers import BuildSpec, ImageLocation, ImageRef
 from kilonova.virt.libvirt.disk.base import (
     EPHEMERALS,
     GIB,
@@ -104,7 +104,13 @@ class Files:
 
         once(target, make, os.rename)  # after a crash it is taken anew
 
-    def hold(self, server_id: str) -> Source | None:
+    def hold(self, server_id: str) -> bool:
+        return False
+
+    def held(self, server_id: str) -> Source | None:
+        return None
+
+    def held_at(self, server_id: str) -> ImageLocation | None:
         return None
 
     def let_go(self, server_id: str) -> None:

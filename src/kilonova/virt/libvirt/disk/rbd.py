@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from kilonova import log
@@ -25,7 +25,7 @@ from kilonova.domain.errors import (
     Unavailable,
     VolumeFailed,
 )
-from kilonova.domain.servers import BuildSpec, ImageRef
+from kilonova.domain.servers import BuildSpec, ImageLocation, ImageRef
 from kilonova.rbd import Pool, Snapshot
 from kilonova.virt.ids import checked_id
 from kilonova.virt.libvirt.disk.base import (
@@ -112,12 +112,22 @@ class Rbd:
         """What else is in the pool may be other hosts'."""
         return self._folder.server_ids()
 
-    def hold(self, server_id: str) -> Source | None:
+    def hold(self, server_id: str) -> bool:
         name = _name(server_id, Name.SYSTEM)
         with _refusals():
             self._pool.remove_snapshot(name, _TAKEN)
             self._pool.snapshot(name, _TAKEN)
-            return self._source(f"{name}@{_TAKEN}")
+        return True
+
+    def held(self, server_id: str) -> Source | None:
+        name = _name(server_id, Name.SYSTEM)
+        return self._source(f"{name}@{_TAKEN}") if self._is_held(name) else None
+
+    def held_at(self, server_id: str) -> ImageLocation | None:
+        name, pool = _name(server_id, Name.SYSTEM), self._pool
+        if not self._is_held(name):
+            return None
+        return ImageLocation(fsid=pool.cluster.fsid, pool=pool.name, image=name, snapshot=_TAKEN)
 
     def let_go(self, server_id: str) -> None:
         name = _name(server_id, Name.SYSTEM)
@@ -148,6 +158,11 @@ class Rbd:
         self._pool.cluster.close()
 
     # --- inside
+    def _is_held(self, name: str) -> bool:
+        with _refusals(), suppress(NotFound):
+            return _TAKEN in self._pool.snapshots(name)
+        return False
+
     def _once(self, name: str, make: Callable[[], None]) -> bool:
         """Whether it had to be made."""
         with _refusals():
