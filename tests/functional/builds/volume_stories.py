@@ -142,6 +142,10 @@ def a_server_that_boots_from_a_volume(cloud: Cloud) -> None:
     _does(cloud, server, "createImage", {"name": "s"})
     cloud.store.written = False
     _does(cloud, server, "shelve")
+    volume = _made(cloud)
+    path = f"/compute/v2.1/servers/{server}/os-volume_attachments"
+    body = {"volumeAttachment": {"volumeId": volume}}
+    assert cloud.ask("POST", path, body, headers={"OpenStack-API-Version": "compute 2.20"})[0] == 200
     _does(cloud, server, "unshelve")
     until(lambda: not cloud.unexplained(), PATIENCE, "all to be explained")
 
