@@ -266,6 +266,18 @@ def test_a_disk_to_rescue_from_is_as_large_as_its_image(place: Place) -> None:
     assert place.backend.find(spec.server_id, Name.RESCUE) is None
 
 
+def test_a_disk_to_rescue_from_is_not_larger_than_is_meant_for_it(place: Place) -> None:
+    """However small the file is: a guest may write to all of it."""
+    spec, bomb = place.spec(place.image()), place.image("qcow2")
+    qemu("resize", "-q", "-f", "qcow2", str(place.cache.path(bomb)), "33G")
+    with pytest.raises(BuildAborted, match="32 GiB"):
+        place.backend.ensure_rescue(spec, bomb, GO_ON)
+    assert place.backend.find(spec.server_id, Name.RESCUE) is None
+    larger = place.spec(place.image(), root_gb=33)
+    place.backend.ensure_rescue(larger, bomb, GO_ON)
+    assert place.size(place.of(larger, Name.RESCUE)) == 33 * GIB
+
+
 def test_nothing_is_left_of_a_server(place: Place) -> None:
     spec = place.spec(place.image(), ephemeral_gb=1, swap_mb=64)
     place.backend.ensure_system(spec, GO_ON)

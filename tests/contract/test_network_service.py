@@ -107,7 +107,6 @@ class TestAllocate:
         assert (vif.network_id, vif.network_name, vif.mtu) == (net, "red", 1400)
         assert (vif.server_id, vif.hostname, vif.tag) == ("s1", "vm", "eth")
         assert vif.port_security
-        assert not vif.preserve_on_delete
         (address,) = vif.addresses
         assert (address.ip, address.subnet.gateway_ip) == ("10.0.0.3", "10.0.0.1")
         assert address.subnet.dhcp_address == "10.0.0.2"
@@ -143,7 +142,7 @@ class TestAllocate:
         net = cloud.network()
         mine = cloud.port(net, name="keep", dns_name="db")
         (vif,) = cloud.allocate(RequestedNetwork(port_id=mine, tag="t"), server="s1")
-        assert (vif.port_id, vif.preserve_on_delete, vif.hostname, vif.tag) == (mine, True, "db", "t")
+        assert (vif.port_id, vif.hostname, vif.tag) == (mine, "db", "t")
         cloud.service.port_status(["s1"], True)
         cloud.service.deallocate_for_instance("s1")
         port = cloud.show(mine)

@@ -248,7 +248,7 @@ class Disks:
 
     def of(self, volume_id: str) -> str:
         """Its name there; empty if the guest has no such disk."""
-        look = f"cd /sys/block; for d in vd*; do [ $(cat $d/serial) != {volume_id[:20]} ] || echo $d; done"
+        look = f"cd /sys/block; for d in vd*; do [ x$(cat $d/serial) != x{volume_id[:20]} ] || echo $d; done"
         return self.run(look)
 
     def appears(self, volume_id: str) -> str:

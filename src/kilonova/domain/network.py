@@ -89,8 +89,6 @@ class Vif(msgspec.Struct, frozen=True, kw_only=True):
     allowed_address_pairs: list[AddressPair] = []
     security_groups: list[str] | None = None
     """None: of a conductor that knows none; what goes in and out is not looked at then."""
-    preserve_on_delete: bool = False
-    """A port the user made: it outlives the server."""
     server_id: str | None = None
     hostname: str | None = None
     """The name that DHCP hands out."""
@@ -207,14 +205,14 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
 
 
 EVERYBODY = "*"
-ObjectType = Literal["network", "security_group"]
+ObjectType = Literal["network", "security_group", "address_group"]
 """What RBAC policies are about."""
 SHARED, EXTERNAL = "access_as_shared", "access_as_external"
 
 
 class RbacPolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """A network or a security group is shared with a project (or EVERYBODY), or a network leads it outside:
-    SHARED or EXTERNAL."""
+    """A network, a security group or an address group is shared with a project (or EVERYBODY), or a network
+    leads it outside: SHARED or EXTERNAL."""
 
     id: str
     project_id: str

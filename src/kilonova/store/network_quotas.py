@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from kilonova.store import dialect
-from kilonova.store.schema.network_rbac import network_rbac, security_group_rbac
+from kilonova.store.schema.network_rbac import address_group_rbac, network_rbac, security_group_rbac
 from kilonova.store.schema.networks import network_quotas as quotas
 from kilonova.store.schema.networks import networks, ports, subnet_pools, subnets
 from kilonova.store.schema.routers import floating_ips, routers
@@ -87,6 +87,6 @@ _COUNTS = {
     "security_group": _count(security_groups),
     "security_group_rule": _count(security_group_rules),
     "subnetpool": _count(subnet_pools),
-    "rbac_policy": _count(network_rbac) + _count(security_group_rbac),
+    "rbac_policy": _count(network_rbac) + _count(security_group_rbac) + _count(address_group_rbac),
 }
 _ROOM = {name: sa.select(_limit(name), count) for name, count in _COUNTS.items()}

@@ -1,5 +1,5 @@
-"""Queries about RBAC policies: with which projects networks and security groups are shared, and to which a
-network leads outside.
+"""Queries about RBAC policies: with which projects networks and groups are shared, and to which a network
+leads outside.
 
 What holds of a network for everybody stands in ``networks`` too (``shared``, ``external_restricted``), where
 the release before reads it, and writes it.
@@ -16,14 +16,18 @@ import sqlalchemy as sa
 from kilonova.domain.network import EXTERNAL, ObjectType, RbacPolicy
 from kilonova.domain.routers import FLOATING_OWNER, GATEWAY_OWNER
 from kilonova.store.network_lists import Condition, Listing, Page
+from kilonova.store.schema.network_rbac import address_group_rbac, security_group_rbac
 from kilonova.store.schema.network_rbac import network_rbac as policies
-from kilonova.store.schema.network_rbac import security_group_rbac
 from kilonova.store.schema.networks import networks, ports, subnets
 from kilonova.store.schema.routers import floating_ips, routers
 from kilonova.store.schema.security_groups import port_security_groups, security_group_rules
 from kilonova.store.subnets import DHCP_OWNER
 
-_TABLES: dict[ObjectType, sa.Table] = {"network": policies, "security_group": security_group_rbac}
+_TABLES: dict[ObjectType, sa.Table] = {
+    "network": policies,
+    "security_group": security_group_rbac,
+    "address_group": address_group_rbac,
+}
 _EVERY = sa.union_all(
     *(sa.select(table, sa.literal(kind).label("object_type")) for kind, table in _TABLES.items())
 ).subquery("policies")
@@ -54,7 +58,7 @@ def get(conn: sa.Connection, policy_id: str, project_id: str | None) -> RbacPoli
 
 
 def about(conn: sa.Connection, object_type: ObjectType, object_id: str, action: str) -> list[RbacPolicy]:
-    """Those of that action about one network or security group."""
+    """Those of that action about one network or group."""
     own = _TABLES[object_type]
     query = sa.select(own).where(own.c.object_id == object_id, own.c.action == action).order_by(own.c.id)
     return [RbacPolicy(**row._mapping, object_type=object_type) for row in conn.execute(query)]
@@ -115,6 +119,12 @@ def users_of_group(conn: sa.Connection, group_id: str) -> set[str]:
         ),
     ]
     return set(conn.scalars(sa.union(*found)))
+
+
+def users_of_address_group(conn: sa.Connection, group_id: str) -> set[str]:
+    """The projects that have rules about it."""
+    rules = security_group_rules.c
+    return set(conn.scalars(sa.select(rules.project_id).where(rules.remote_address_group_id == group_id)))
 
 
 def _policy(row: sa.Row[Any]) -> RbacPolicy:

@@ -8,9 +8,8 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from kilonova.domain.network import EVERYBODY, SHARED
 from kilonova.domain.security_groups import SecurityGroup
-from kilonova.store import dialect, revisions
+from kilonova.store import dialect, revisions, sharing
 from kilonova.store.network_lists import Condition, Listing, Page
 from kilonova.store.schema.network_rbac import security_group_rbac as policies
 from kilonova.store.schema.security_groups import default_security_groups as defaults
@@ -44,12 +43,7 @@ def shared_with(project_id: str | None) -> Condition:
 
 def policies_share(group_id: sa.ColumnElement[str], project_id: str | None) -> Condition:
     """The group of that id is shared with the project (None: with everybody)."""
-    targets = [EVERYBODY] if project_id is None else [EVERYBODY, project_id]
-    return sa.exists().where(
-        policies.c.object_id == group_id,
-        policies.c.action == SHARED,
-        policies.c.target_tenant.in_(targets),
-    )
+    return sharing.share(policies, group_id, project_id)
 
 
 def page(

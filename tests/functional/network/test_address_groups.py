@@ -36,6 +36,7 @@ def test_the_life_of_an_address_group(alice: Caller, friends: str) -> None:
         "project_id": ALICE,
         "tenant_id": ALICE,
         "addresses": ["192.0.2.0/24"],
+        "shared": False,
         "tags": [],
         "revision_number": shown["revision_number"],
         "created_at": shown["created_at"],

@@ -373,6 +373,16 @@ def _(scene: Scene) -> None:
     scene.admin.delete("default_security_group_rule", rule["id"])
 
 
+@proves("rbac-address-group", "address-groups-shared-filtering")
+def _(scene: Scene) -> None:
+    group = scene.alice.create("address_group", name="offices")["id"]
+    shared = {"object_type": "address_group", "object_id": group, "target_tenant": BOB}
+    body = {"rbac_policy": {**shared, "action": "access_as_shared"}}
+    assert scene.alice("POST", "/rbac-policies", body).status_code == 201
+    found = scene.bob.get("/address-groups", shared=True)["address_groups"]
+    assert [one["id"] for one in found] == [group]
+
+
 @proves("revision-if-match")
 def _(scene: Scene) -> None:
     made = one_of_each(scene)

@@ -375,3 +375,19 @@ def test_a_group_is_not_taken_back_under_a_port(alice: Caller, bob: Caller, netw
         return int(post(bob, "port", network_id=net, security_groups=[group]).status_code)
 
     assert meanwhile(network, lambda conn: rbac.delete(conn, OWNER, policy), use) == 404
+
+
+def test_an_address_group_is_not_taken_back_under_a_rule(
+    alice: Caller, bob: Caller, network: BuiltinNetwork
+) -> None:
+    group = alice.create("address_group")["id"]
+    body = {"object_type": "address_group", "object_id": group, "target_tenant": BOB}
+    made = alice("POST", "/rbac-policies", {"rbac_policy": body | {"action": "access_as_shared"}})
+    policy = made.json["rbac_policy"]["id"]
+    own = bob.create("security_group")["id"]
+
+    def use() -> int:
+        rule = {"security_group_id": own, "direction": "ingress", "remote_address_group_id": group}
+        return int(post(bob, "security_group_rule", **rule).status_code)
+
+    assert meanwhile(network, lambda conn: rbac.delete(conn, OWNER, policy), use) == 404

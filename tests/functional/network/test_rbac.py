@@ -276,6 +276,49 @@ def test_a_security_group_for_everybody(alice: Caller, bob: Caller, admin: Calle
     assert listed(admin) == []
 
 
+def test_an_address_group_is_shared_with_one_project(alice: Caller, bob: Caller, admin: Caller) -> None:
+    group = alice.create("address_group", name="offices", addresses=["192.0.2.0/24"])["id"]
+    path = f"/address-groups/{group}"
+    own = bob.create("security_group", name="web")["id"]
+    rule = {"security_group_id": own, "direction": "ingress", "remote_address_group_id": group}
+    assert bob.refused_create("security_group_rule", **rule) == (404, "AddressGroupNotFound")
+    before = alice.get(path)["address_group"]["revision_number"]
+    made = create(alice, group, BOB, object_type="address_group").json["rbac_policy"]
+    assert (made["object_type"], made["object_id"]) == ("address_group", group)
+    assert alice.get(path)["address_group"]["revision_number"] > before
+    assert bob.get(path)["address_group"]["shared"] is True
+    assert alice.get(path)["address_group"]["shared"] is False
+    assert [one["id"] for one in bob.get("/address-groups", shared=True)["address_groups"]] == [group]
+    assert alice.get("/address-groups", shared=True)["address_groups"] == []
+    assert bob("PUT", f"{path}/add_addresses", {"addresses": ["10.0.0.0/8"]}).status_code == 403
+    assert bob.refused_update("address_group", group, name="x") == (403, "PolicyNotAuthorized")
+    assert bob.refused("DELETE", path) == (403, "PolicyNotAuthorized")
+    assert create(bob, group, ADMIN, object_type="address_group").status_code == 400
+    about = bob.create("security_group_rule", **rule)["id"]
+    policy = f"/rbac-policies/{made['id']}"
+    assert alice.refused("DELETE", policy) == IN_USE
+    assert alice.refused("PUT", policy, {"rbac_policy": {"target_tenant": ADMIN}}) == IN_USE
+    assert alice.refused("DELETE", path) == (409, "AddressGroupInUse")
+    bob.delete("security_group_rule", about)
+    assert alice("DELETE", policy).status_code == 204
+    assert bob.refused("GET", path) == (404, "AddressGroupNotFound")
+    assert bob.refused_create("security_group_rule", **rule) == (404, "AddressGroupNotFound")
+
+
+def test_an_address_group_for_everybody(alice: Caller, bob: Caller, admin: Caller) -> None:
+    group = admin.create("address_group", name="offices", addresses=["192.0.2.0/24"])["id"]
+    assert create(admin, group, "*", object_type="address_group").status_code == 201
+    for who in (alice, bob):
+        assert who.get(f"/address-groups/{group}")["address_group"]["shared"] is True
+    assert listed(admin, object_type="address_group") == [("*", "access_as_shared")]
+    used = admin.get(f"/quotas/{ADMIN}/details")["quota"]["rbac_policy"]
+    assert used["used"] == 1
+    wrong = create(admin, group, BOB, "access_as_external", object_type="address_group")
+    assert wrong.status_code == 400
+    admin.delete("address_group", group)
+    assert listed(admin) == []
+
+
 def test_refusals_of_groups(alice: Caller, bob: Caller, admin: Caller) -> None:
     def refusal(who: Caller, *asked: str) -> tuple[int, str]:
         result = create(who, *asked, object_type="security_group")

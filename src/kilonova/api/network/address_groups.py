@@ -12,7 +12,7 @@ from kilonova.api.network.resources import Resource, View
 from kilonova.domain.clock import iso8601
 from kilonova.domain.context import RequestContext
 from kilonova.domain.security_groups import AddressGroup
-from kilonova.network.builtin import address_groups
+from kilonova.network.builtin import address_groups, policy
 from kilonova.network.builtin.requests import AddressesRequest, AddressGroupCreate, AddressGroupUpdate
 from kilonova.network.builtin.service import BuiltinNetwork
 from kilonova.store import address_groups as store
@@ -20,8 +20,9 @@ from kilonova.store import network_tags
 from kilonova.store.schema.security_groups import address_groups as table
 
 
-def _views(conn: sa.Connection, _context: RequestContext, items: Sequence[AddressGroup]) -> list[View]:
-    tags = network_tags.of(conn, [item.id for item in items])
+def _views(conn: sa.Connection, context: RequestContext, items: Sequence[AddressGroup]) -> list[View]:
+    ids = [item.id for item in items]
+    tags, shared = network_tags.of(conn, ids), store.shared(conn, ids, policy.scope(context))
     return [
         {
             "id": group.id,
@@ -30,6 +31,7 @@ def _views(conn: sa.Connection, _context: RequestContext, items: Sequence[Addres
             "project_id": group.project_id,
             "tenant_id": group.project_id,
             "addresses": group.addresses,
+            "shared": group.id in shared,
             "tags": tags.get(group.id, []),
             "revision_number": group.revision_number,
             "created_at": iso8601(group.created_at),

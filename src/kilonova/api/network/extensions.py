@@ -9,6 +9,7 @@ from kilonova.domain.errors import NotFound
 
 _EXTENSIONS = {
     "address-group": ("Address group", "Addresses that rules of security groups name together"),
+    "address-groups-shared-filtering": ("Address group filtering on the shared field", "shared"),
     "agent": ("agent", "What hosts do of what Neutron has agents for, for admins"),
     "allowed-address-pairs": ("Allowed Address Pairs", "Addresses that a port may use beside its own"),
     "auto-allocated-topology": ("Auto Allocated Topology Services", "A network with a way out, on demand"),
@@ -64,6 +65,7 @@ _EXTENSIONS = {
         "Security group rules belong to the project's default security group",
         "belongs_to_default_sg",
     ),
+    "rbac-address-group": ("Add address_group type to RBAC", "Address groups shared with projects"),
     "rbac-policies": ("RBAC Policies", "Networks shared with some projects"),
     "rbac-security-groups": (
         "Add security_group type to network RBAC",

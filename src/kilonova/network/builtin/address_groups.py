@@ -33,13 +33,16 @@ MOST = 1000
 """Addresses of a group: each host with a rule about it knows them all."""
 
 
-def find(conn: sa.Connection, context: RequestContext, group_id: str) -> AddressGroup:
+def find(
+    conn: sa.Connection, context: RequestContext, group_id: str, for_update: bool = False
+) -> AddressGroup:
     """The group, if the asker sees it; AddressGroupNotFound else."""
-    return _found(store.get(conn, group_id, policy.scope(context)), group_id)
+    return _found(store.get(conn, group_id, policy.scope(context), for_update), group_id)
 
 
 def kept(conn: sa.Connection, context: RequestContext, group_id: str) -> None:
-    """Nobody deletes it before the transaction ends. AddressGroupNotFound: the asker sees none."""
+    """Nobody deletes it, or takes it from the asker, before the transaction ends. AddressGroupNotFound: the
+    asker sees none."""
     _found(store.get(conn, group_id, policy.scope(context), to_use=True), group_id)
 
 

@@ -1,5 +1,5 @@
-"""RBAC policies: with which projects a network or a security group is shared, and to which a network leads
-outside. Every function runs inside the caller's transaction.
+"""RBAC policies: with which projects a network or a group is shared, and to which a network leads outside.
+Every function runs inside the caller's transaction.
 
 ``shared`` and ``router:external`` of a network are the policies for everybody: who sets the one has the
 other. Whoever changes policies locks what they are about.
@@ -15,7 +15,8 @@ from msgspec import structs
 from kilonova.config import Config
 from kilonova.domain.context import RequestContext
 from kilonova.domain.network import EVERYBODY, EXTERNAL, SHARED, Network, ObjectType, RbacPolicy
-from kilonova.network.builtin import networks, policy, quotas, security_groups, sharing
+from kilonova.domain.security_groups import AddressGroup, SecurityGroup
+from kilonova.network.builtin import address_groups, networks, policy, quotas, security_groups, sharing
 from kilonova.network.builtin.errors import (
     DuplicateRbacPolicy,
     InvalidInput,
@@ -24,11 +25,16 @@ from kilonova.network.builtin.errors import (
 )
 from kilonova.network.builtin.requests import RbacCreate, RbacUpdate
 from kilonova.network.builtin.sharing import Shared
+from kilonova.store import address_groups as address_store
 from kilonova.store import network_rbac as store
 from kilonova.store import networks as network_store
 from kilonova.store import security_groups as group_store
 
-_ACTIONS: dict[ObjectType, tuple[str, ...]] = {"network": (SHARED, EXTERNAL), "security_group": (SHARED,)}
+_ACTIONS: dict[ObjectType, tuple[str, ...]] = {
+    "network": (SHARED, EXTERNAL),
+    "security_group": (SHARED,),
+    "address_group": (SHARED,),
+}
 
 
 def find(conn: sa.Connection, context: RequestContext, policy_id: str) -> RbacPolicy:
@@ -112,6 +118,8 @@ def _to_share(conn: sa.Connection, context: RequestContext, kind: ObjectType, ob
     """What the policy shall be about, locked, if the asker sees it."""
     if kind == "security_group":
         return security_groups.find(conn, context, object_id, for_update=True)
+    if kind == "address_group":
+        return address_groups.find(conn, context, object_id, for_update=True)
     network = networks.find(conn, context, object_id, for_update=True)
     sharing.adopt(conn, network)
     return network
@@ -126,6 +134,8 @@ def _to_change(
     shared: Shared | None
     if found.object_type == "security_group":
         shared = group_store.get(conn, found.object_id, None, for_delete=True)
+    elif found.object_type == "address_group":
+        shared = address_store.get(conn, found.object_id, None, for_delete=True)
     else:
         shared = network_store.get(conn, found.object_id, None, for_update=True)
     if shared is None:
@@ -168,9 +178,16 @@ def _left(conn: sa.Connection, shared: Shared, action: str) -> set[str]:
 
 def _follow(conn: sa.Connection, shared: Shared, action: str) -> None:
     """A revision of what is shared. A network's own columns say what holds for everybody."""
-    if not isinstance(shared, Network):
-        group_store.update(conn, shared.id, {})
-        return
+    match shared:
+        case SecurityGroup():
+            group_store.update(conn, shared.id, {})
+        case AddressGroup():
+            address_store.update(conn, shared.id, {})
+        case Network():
+            _follow_network(conn, shared, action)
+
+
+def _follow_network(conn: sa.Connection, shared: Network, action: str) -> None:
     for_everybody = EVERYBODY in _left(conn, shared, action)
     if action == SHARED:
         network_store.update(conn, shared.id, {"shared": for_everybody})

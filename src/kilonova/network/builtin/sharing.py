@@ -1,4 +1,4 @@
-"""With whom networks and security groups are shared, as RBAC policies say. Call it with their row locked."""
+"""With whom networks and groups are shared, as RBAC policies say. Call it with their row locked."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import uuid
 import sqlalchemy as sa
 
 from kilonova.domain.network import EVERYBODY, EXTERNAL, SHARED, Network, ObjectType, RbacPolicy
-from kilonova.domain.security_groups import SecurityGroup
+from kilonova.domain.security_groups import AddressGroup, SecurityGroup
 from kilonova.store import network_rbac as store
 
-Shared = Network | SecurityGroup
+Shared = Network | SecurityGroup | AddressGroup
 
 
 def set_for_everybody(conn: sa.Connection, network: Network, action: str, wanted: bool) -> None:
@@ -32,7 +32,13 @@ def set_for_everybody(conn: sa.Connection, network: Network, action: str, wanted
 
 
 def kind_of(shared: Shared) -> ObjectType:
-    return "network" if isinstance(shared, Network) else "security_group"
+    match shared:
+        case Network():
+            return "network"
+        case SecurityGroup():
+            return "security_group"
+        case AddressGroup():
+            return "address_group"
 
 
 def stranded(
@@ -46,11 +52,18 @@ def stranded(
     } | {instead}
     if EVERYBODY in left:
         return set()
-    if isinstance(shared, Network):
-        users = store.users(conn, shared.id, action)
-    else:
-        users = store.users_of_group(conn, shared.id)
-    return users - left - {shared.project_id}
+    return _users(conn, shared, action) - left - {shared.project_id}
+
+
+def _users(conn: sa.Connection, shared: Shared, action: str) -> set[str]:
+    """The projects that use what such a policy gives."""
+    match shared:
+        case Network():
+            return store.users(conn, shared.id, action)
+        case SecurityGroup():
+            return store.users_of_group(conn, shared.id)
+        case AddressGroup():
+            return store.users_of_address_group(conn, shared.id)
 
 
 def adopt(conn: sa.Connection, network: Network) -> None:

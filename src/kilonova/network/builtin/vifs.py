@@ -81,7 +81,6 @@ def _vif(port: Port, network: Network, subnets: dict[str, VifSubnet], floating: 
         port_security=port.port_security_enabled,
         security_groups=port.security_groups,
         allowed_address_pairs=port.allowed_address_pairs,
-        preserve_on_delete=not port.made_by_build,
         server_id=port.device_id,
         hostname=port.dns_name or port.server_hostname,
         tag=port.nic_tag,

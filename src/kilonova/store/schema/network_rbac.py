@@ -1,4 +1,4 @@
-"""With which projects a network or a security group is shared, and how (Neutron's RBAC policies)."""
+"""With which projects a network or a group is shared, and how (Neutron's RBAC policies)."""
 
 from __future__ import annotations
 
@@ -23,3 +23,4 @@ def _policies(name: str, objects: str) -> sa.Table:
 
 network_rbac = _policies("network_rbac", "networks")
 security_group_rbac = _policies("security_group_rbac", "security_groups")
+address_group_rbac = _policies("address_group_rbac", "address_groups")

@@ -16,9 +16,12 @@ apply_identity() {
         printf '127.0.0.1 localhost\n127.0.1.1 %s %s\n' "$name" "${name%%.*}" > /etc/hosts
     fi
 
+    # By a rename: where a guest starts again there is a key, and somebody may be logging in with it.
     for home in /root /home/cirros; do
-        meta 'public_keys\.[^	]*' > $home/.ssh/authorized_keys
-        chmod 600 $home/.ssh/authorized_keys
+        keys=$home/.ssh/authorized_keys
+        meta 'public_keys\.[^	]*' > $keys.new
+        chmod 600 $keys.new
+        mv $keys.new $keys
     done
 
     password=$(meta admin_pass)
