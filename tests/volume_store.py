@@ -41,6 +41,7 @@ from kilonova.volume_manager.uploads import ImageUploads
 class MemoryBackend:
     """``made``: volume → (GiB, text that says what it holds). Knobs: ``away``, ``refuses`` (a verb), ``hold``
     (a verb that waits until it is cancelled or ``go`` is set), ``written`` (snapshots are made by guests),
+    ``at_once`` (or at once, while guests are held still),
     ``endless`` (what is read of a volume, slowly)."""
 
     shared = True
@@ -59,6 +60,7 @@ class MemoryBackend:
         self.refuses = ""
         self.hold = ""
         self.written = False
+        self.at_once = False
         self.endless = False
         self.held = threading.Event()
         self.go = threading.Event()
@@ -129,8 +131,7 @@ class MemoryBackend:
         if self.written:
             assert by_guest is not None
             by_guest(FileConnection(path=f"/nowhere/snapshot-{snapshot_id}"))
-            still = nullcontext
-        with still():
+        with still() if self.at_once else nullcontext():
             self.snaps[snapshot_id] = (volume_id, self.made[volume_id][1])
 
     def delete_snapshot(self, volume_id: str, snapshot_id: str) -> None:

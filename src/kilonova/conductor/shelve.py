@@ -21,7 +21,7 @@ from kilonova.domain.errors import Unavailable
 from kilonova.domain.images import ImageStatus
 from kilonova.domain.messages import PerformOperation, SelectDestinations, Selection, StepRecord
 from kilonova.domain.servers import PowerState, TaskState, VmState
-from kilonova.engine import accept, lease
+from kilonova.engine import lease
 from kilonova.store import claims, images, operations, servers
 from kilonova.store.database import Row
 from kilonova.store.repeat import repeated
@@ -102,9 +102,7 @@ def _begin_offload(parts: Parts, server_id: str) -> None:
             return
         context = RequestContext(request_id=f"req-{uuid.uuid4()}", user_id=server.user_id)
         deadline = now() + parts.config.operations.action_timeout
-        work = accept.new_operation(
-            "shelve_offload", rule.record, server_id, server.project_id, context, deadline
-        )
+        work = operations.new("shelve_offload", rule.record, server_id, server.project_id, context, deadline)
         operations.insert(conn, [work | {"host": server.host}])
         servers.change(conn, server_id, task_state=rule.task_state)
     parts.faults.reach("shelve_offload.due.after")

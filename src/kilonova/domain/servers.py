@@ -10,6 +10,8 @@ import msgspec
 
 from kilonova.domain.network import PlugKind, Vif
 
+_RESCUE_GB = 32
+"""What every server may be rescued from: systems for that are small, and some flavors have no disk."""
 _YES = frozenset({"1", "t", "true", "on", "y", "yes"})
 
 
@@ -89,6 +91,11 @@ class Flavor(msgspec.Struct, frozen=True, kw_only=True):
     disabled: bool = False
     description: str | None = None
     extra_specs: dict[str, str] = {}
+
+    @property
+    def rescue_gb(self) -> int:
+        """GiB that a disk to rescue a server from may have: the guest may fill it, as it may its own."""
+        return max(self.root_gb, _RESCUE_GB)
 
 
 class ImageLocation(msgspec.Struct, frozen=True, kw_only=True):

@@ -21,7 +21,7 @@ from kilonova.domain.block_devices import BlockDevice
 from kilonova.domain.clock import now
 from kilonova.domain.context import RequestContext
 from kilonova.domain.errors import Conflict
-from kilonova.domain.messages import PerformOperation
+from kilonova.domain.messages import PerformOperation, Work
 from kilonova.domain.servers import BuildSpec, TaskState, VmState
 from kilonova.engine.faults import NO_FAULTS, FaultPoints
 from kilonova.store import block_devices, images, operations, servers, usage
@@ -117,7 +117,7 @@ def act(
         servers.change(conn, server_id, task_state=rule.task_state)
         limits = config.operations
         deadline = now() + (limits.copy_timeout if rule.moves_disks else limits.action_timeout)
-        work = new_operation(action, rule.record, server_id, server.project_id, context, deadline)
+        work = operations.new(action, rule.record, server_id, server.project_id, context, deadline)
         work |= {"host": server.host, "payload": {**(payload or {}), **more}}
         operations.insert(conn, [work])
     faults.reach(f"{action}.accept.after")
@@ -155,7 +155,7 @@ def delete_server(
         supersede(conn, server_id, "The server is being deleted")
         servers.change(conn, server_id, task_state=TaskState.DELETING)
         deadline = now() + config.operations.action_timeout
-        work = new_operation("delete", "delete", server_id, server.project_id, context, deadline)
+        work = operations.new("delete", "delete", server_id, server.project_id, context, deadline)
         work["host"] = server.host
         operations.insert(conn, [work])
     faults.reach("delete.accept.after")
@@ -179,7 +179,7 @@ def supersede(conn: sa.Connection, server_id: str, reason: str) -> None:
 
 
 def _build(spec: BuildSpec, context: RequestContext, deadline: float) -> dict[str, Any]:
-    work = new_operation("build", "create", spec.server_id, spec.project_id, context, deadline)
+    work = operations.new("build", "create", spec.server_id, spec.project_id, context, deadline)
     if spec.admin_password is not None:
         work["payload"] = {"admin_password": spec.admin_password}
     return work
@@ -187,7 +187,7 @@ def _build(spec: BuildSpec, context: RequestContext, deadline: float) -> dict[st
 
 def record(conn: sa.Connection, context: RequestContext, server: Row, name: str) -> None:
     """The record of an action that the API did itself, at once (lock, resetState): it is done already."""
-    work = new_operation(name, name, server.id, server.project_id, context, deadline=now())
+    work = operations.new(name, name, server.id, server.project_id, context, deadline=now())
     operations.insert(conn, [work | {"state": operations.DONE, "finished_at": work["created_at"]}])
 
 
@@ -228,10 +228,35 @@ def _server_row(server: NewServer, reservation_id: str) -> dict[str, Any]:
     }
 
 
-def new_operation(
-    kind: str, record: str, server_id: str, project_id: str, context: RequestContext, deadline: float
-) -> dict[str, Any]:
-    return operations.new(kind, record, server_id, project_id, context, deadline)
+def accept_for_host(
+    conn: sa.Connection,
+    config: Config,
+    context: RequestContext,
+    server: Row,
+    action: str,
+    timeout: float,
+    payload: dict[str, str],
+) -> Work:
+    """An action that is the server's host's from the beginning, to be done within ``timeout`` seconds: what
+    the host is given. No conductor takes it."""
+    begun = now()
+    row = operations.new(action, action, server.id, server.project_id, context, begun + timeout)
+    row |= {"host": server.host, "owner": operations.agent(server.host), "epoch": 1}
+    row |= {"lease_until": begun + config.operations.lease, "payload": payload}
+    operations.insert(conn, [row])
+    known = servers.for_host(conn, server.id)
+    return Work(
+        operation_id=row["id"],
+        epoch=row["epoch"],
+        kind=action,
+        server_id=server.id,
+        request_id=context.request_id,
+        deadline=row["deadline"],
+        lease=config.operations.lease,
+        spec=known.spec,
+        vifs=known.vifs,
+        payload=payload,
+    )
 
 
 def refuse_locked(context: RequestContext, server_id: str, server: Any) -> None:

@@ -16,13 +16,12 @@ import sqlalchemy as sa
 from kilonova.bus.base import Bus
 from kilonova.config import Config
 from kilonova.domain import actions
-from kilonova.domain.clock import now
 from kilonova.domain.context import RequestContext
 from kilonova.domain.errors import BuildFailed, NotFound, StillUnderWay, Unavailable
 from kilonova.domain.hosts import topic
 from kilonova.domain.messages import Nothing, ServerRef, Work
 from kilonova.domain.servers import RequestedNetwork
-from kilonova.engine.accept import new_operation, refuse_busy, refuse_locked, wrong_state
+from kilonova.engine.accept import accept_for_host, refuse_busy, refuse_locked, wrong_state
 from kilonova.engine.faults import NO_FAULTS, FaultPoints
 from kilonova.network.base import NetworkService, Seat
 from kilonova.store import hosts, operations, servers
@@ -128,26 +127,8 @@ def look_again(bus: Bus, host: str, server_id: str) -> None:
 def _accept(
     conn: sa.Connection, parts: Parts, context: RequestContext, server: Row, action: str, port_id: str
 ) -> Work:
-    """The operation, which is the host's from the beginning, and what the host is to do."""
-    lease, created = parts.config.operations.lease, now()
-    deadline = created + parts.config.operations.action_timeout
-    row = new_operation(action, action, server.id, server.project_id, context, deadline)
-    row |= {"host": server.host, "owner": operations.agent(server.host), "epoch": 1}
-    row |= {"lease_until": created + lease, "payload": {"port_id": port_id}}
-    operations.insert(conn, [row])
-    known = servers.for_host(conn, server.id)
-    return Work(
-        operation_id=row["id"],
-        epoch=1,
-        kind=action,
-        server_id=server.id,
-        request_id=context.request_id,
-        deadline=deadline,
-        lease=lease,
-        spec=known.spec,
-        vifs=known.vifs,
-        payload=row["payload"],
-    )
+    timeout = parts.config.operations.action_timeout
+    return accept_for_host(conn, parts.config, context, server, action, timeout, {"port_id": port_id})
 
 
 def _hand_over(parts: Parts, host: str, work: Work, timeout: float) -> None:

@@ -28,17 +28,16 @@ from kilonova.domain.block_devices import (
     attachment_id_of,
     free_name,
 )
-from kilonova.domain.clock import now
 from kilonova.domain.context import RequestContext
 from kilonova.domain.errors import BadRequest, Forbidden, NotFound, Unavailable
 from kilonova.domain.hosts import topic
 from kilonova.domain.messages import Nothing, Work
 from kilonova.domain.servers import BuildSpec, VmState
 from kilonova.domain.volumes import VolumeStatus
-from kilonova.engine.accept import new_operation, record, refuse_busy, refuse_locked, wrong_state
+from kilonova.engine.accept import accept_for_host, record, refuse_busy, refuse_locked, wrong_state
 from kilonova.engine.faults import NO_FAULTS, FaultPoints
 from kilonova.engine.interfaces import look_again
-from kilonova.store import block_devices, hosts, operations, servers
+from kilonova.store import block_devices, hosts, servers
 from kilonova.store.database import Database, Row, after_commit
 from kilonova.volume.base import VolumeService
 
@@ -108,7 +107,7 @@ def attach(
         else:
             payload = {"device_id": device.id, "volume_id": volume_id}
             work = _accept(conn, parts, context, server, actions.ATTACH_VOLUME, payload)
-    _hand_over(parts, server.host, work)
+    _hand_over(parts, actions.ATTACH_VOLUME, server.host, work)
     return device
 
 
@@ -143,7 +142,7 @@ def detach(
             record(conn, context, server, actions.DETACH_VOLUME)
             if host is not None:
                 after_commit(conn, partial(look_again, parts.bus, host, server_id))
-    _hand_over(parts, host, work)
+    _hand_over(parts, actions.DETACH_VOLUME, host, work)
 
 
 def _begin_detaching(parts: Parts, attachment_id: str) -> bool:
@@ -189,7 +188,7 @@ def swap(
         if delete_on_termination is not None:
             block_devices.change(conn, device.id, delete_on_termination=delete_on_termination)
         work = _accept(conn, parts, context, server, actions.SWAP_VOLUME, payload)
-    _hand_over(parts, server.host, work)
+    _hand_over(parts, actions.SWAP_VOLUME, server.host, work)
 
 
 def _check_swap(parts: Parts, context: RequestContext, volume_id: str, new_id: str) -> None:
@@ -318,35 +317,17 @@ def _accept(
     action: str,
     payload: dict[str, str],
 ) -> Work:
-    """The operation, which is the host's from the beginning, and what the host is to do."""
-    lease, created = parts.config.operations.lease, now()
     limits = parts.config.operations
-    deadline = created + (limits.copy_timeout if action == actions.SWAP_VOLUME else limits.action_timeout)
-    row = new_operation(action, action, server.id, server.project_id, context, deadline)
-    row |= {"host": server.host, "owner": operations.agent(server.host), "epoch": 1}
-    row |= {"lease_until": created + lease, "payload": payload}
-    operations.insert(conn, [row])
-    known = servers.for_host(conn, server.id)
-    return Work(
-        operation_id=row["id"],
-        epoch=1,
-        kind=action,
-        server_id=server.id,
-        request_id=context.request_id,
-        deadline=deadline,
-        lease=lease,
-        spec=known.spec,
-        vifs=known.vifs,
-        payload=row["payload"],
-    )
+    timeout = limits.copy_timeout if action == actions.SWAP_VOLUME else limits.action_timeout
+    return accept_for_host(conn, parts.config, context, server, action, timeout, payload)
 
 
-def _hand_over(parts: Parts, host: str | None, work: Work | None) -> None:
+def _hand_over(parts: Parts, kind: str, host: str | None, work: Work | None) -> None:
     """Returns when the host is done with it, or has not answered in time: the record knows what was done.
     Nothing for a server that is on no host."""
+    parts.faults.reach(f"{kind}.accept.after")
     if host is None or work is None:
         return
-    parts.faults.reach(f"{work.kind}.accept.after")
     with suppress(Unavailable):
         parts.bus.call(topic(host), "change_volumes", work, Nothing, timeout=DONE_WITHIN)
-    parts.faults.reach(f"{work.kind}.call.after")
+    parts.faults.reach(f"{kind}.call.after")

@@ -49,7 +49,27 @@ CLONED = ("raw", "iso")
 """Formats whose bytes are those of a disk."""
 _READS = 2
 """Disks that are read at once: each keeps the thread of its request. Who comes then asks again."""
+_CHECKED = 16 << 20
+"""Bytes of such a disk between two looks whether it is still wanted."""
 _log = log.get("image")
+
+
+class _Wanted:
+    """A disk that is read for as long as ``check``, which is called now and then, does not raise: whose image
+    is deleted must not wait for the end of it."""
+
+    def __init__(self, data: BinaryIO, check: Callable[[], None]) -> None:
+        self._data = data
+        self._check = check
+        self._unchecked = 0
+
+    def read(self, size: int, /) -> bytes:
+        block = self._data.read(size)
+        self._unchecked += len(block)
+        if self._unchecked >= _CHECKED:
+            self._check()
+            self._unchecked = 0
+        return block
 
 
 class Images:
@@ -202,7 +222,8 @@ class Images:
             if image.container_format != "bare":
                 raise BadRequest(f"A disk is no container of format {image.container_format}")
             with store.reading(disk) as data:
-                upload = Upload(data, "raw", "bare", None)
+                wanted = _Wanted(data, lambda: self._check_saving(image.id, token))
+                upload = Upload(wanted, "raw", "bare", None)
                 store.put(image.id, upload, self._config.image.max_size)
             self._activate(image.id, token, upload, "raw", store)
 
@@ -335,6 +356,11 @@ class Images:
             if not images.end_saving(
                 conn, image_id, token, ImageStatus.ACTIVE, os_hash_algo=HASH_ALGORITHM, **found
             ):
+                raise NotFound(f"Image {image_id} was deleted during the upload.")
+
+    def _check_saving(self, image_id: str, token: str) -> None:
+        with self._db.read() as conn:
+            if not images.is_saving(conn, image_id, token):
                 raise NotFound(f"Image {image_id} was deleted during the upload.")
 
     def _end_cut(self, image_id: str, by: str | None) -> bool:

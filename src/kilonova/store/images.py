@@ -144,6 +144,14 @@ def saver(conn: sa.Connection, image_id: str) -> str | None:
     return found
 
 
+def is_saving(conn: sa.Connection, image_id: str, token: str) -> bool:
+    """Whether its bytes are to come, from who has that token."""
+    query = sa.select(images.c.id).where(
+        images.c.id == image_id, images.c.status == ImageStatus.SAVING, images.c.saved_by == token
+    )
+    return conn.execute(query).first() is not None
+
+
 def saving(conn: sa.Connection) -> dict[str, str | None]:
     """Image → the token of who writes its bytes."""
     query = sa.select(images.c.id, images.c.saved_by).where(images.c.status == ImageStatus.SAVING)

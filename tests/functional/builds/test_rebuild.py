@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import base64
+import io
 from typing import Any
 
 import pytest
 from tests.functional.builds.cloud import PATIENCE, Cloud
+from tests.functional.builds.test_server_volumes import ADMIN
 from tests.running import until
 
 from kilonova.domain.errors import BuildAborted, BuildFailed
+from kilonova.virt.fake import _EMPTY_QCOW2
 
 OTHER = "22222222-3333-4444-5555-666666666666"
 
@@ -213,3 +216,17 @@ def test_a_rescue_that_fails(cloud: Cloud) -> None:
 def test_bad_rescues(cloud: Cloud, value: Any) -> None:
     server_id = cloud.active()
     assert act(cloud, server_id, {"rescue": value})[0] == 400
+
+
+def test_a_rescue_from_what_is_too_large(cloud: Cloud) -> None:
+    """A small file may be a disk that no flavor allows, and the guest may fill it."""
+    body = {"name": "i", "disk_format": "qcow2", "container_format": "bare"}
+    image = cloud.ask("POST", "/image/v2/images", body)[1]["id"]
+    cloud.images.upload(ADMIN, image, io.BytesIO(_EMPTY_QCOW2))
+    server_id = cloud.active()
+    cloud.sql("UPDATE images SET virtual_size = ? WHERE id = ?", (32 << 30) + 1, image)
+    status, answer = act(cloud, server_id, {"rescue": {"rescue_image_ref": image}})
+    assert (status, "too large to rescue from" in answer["badRequest"]["message"]) == (400, True)
+    cloud.sql("UPDATE images SET virtual_size = ? WHERE id = ?", 32 << 30, image)
+    assert act(cloud, server_id, {"rescue": {"rescue_image_ref": image}})[0] == 200
+    assert cloud.settled(server_id)["status"] == "RESCUE"

@@ -170,6 +170,7 @@ def guest_agents(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> Agents:
             super().__setitem__(snapshot, of)
 
     cloud.store.snaps = Noted(snaps)
+    cloud.store.at_once = True
     return found
 
 
@@ -209,12 +210,31 @@ def test_what_must_be_in_order_is_taken_again_if_the_guest_went_on(
     is_clean(cloud)
 
 
+@pytest.mark.parametrize("point", ["hold_still.before", "hold_still.after", "make.after"])
+def test_what_must_be_in_order_is_taken_again_by_who_comes_after(
+    cloud: Cloud, volumes: Volumes, guest_agents: Agents, point: str
+) -> None:
+    """Of what is there already nobody knows whether the guest was held until then."""
+    server_id = volumes.active(OF_IMAGE | {"uuid": in_order_image(cloud)})
+    cloud.faults.deadly = f"snapshot_create.{point}"
+    image_id = imaged(cloud, server_id)
+    assert cloud.faults.died.wait(PATIENCE)
+    guest_agents.done.clear()
+    cloud.leases_run_out()
+    cloud.sweep()
+    cloud.settled(server_id)
+    assert cloud.image(image_id)["status"] == "active"
+    assert guest_agents.done[-3:] == ["held in_order=True", "taken", "went on"]
+    assert (guest_agents.holders, len(cloud.store.snaps)) == ([], 1)
+    is_clean(cloud)
+
+
 @pytest.mark.parametrize("written", [False, True])
 def test_what_must_be_in_order_is_not_taken_of_a_guest_without_an_agent(
     cloud: Cloud, volumes: Volumes, written: bool
 ) -> None:
     """``os_require_quiesce`` of its image. Whether its store takes the snapshot, or its hypervisor."""
-    cloud.store.written = written
+    cloud.store.written, cloud.store.at_once = written, not written
     server_id = volumes.active(OF_IMAGE | {"uuid": in_order_image(cloud)})
     image_id = imaged(cloud, server_id)
     assert cloud.settled(server_id)["status"] == "ACTIVE"

@@ -6,7 +6,7 @@ import hashlib
 import os
 import subprocess
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +207,28 @@ def test_what_goes_away_while_it_is_read_becomes_no_image(
     assert world.is_without_bytes(image_id)
     assert world.give(image_id).status_code == 202
     assert world.alice("GET", f"/v2/images/{image_id}/file").content == CONTENT
+
+
+def test_what_is_deleted_is_not_read_to_its_end(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The delete of its server waits for the host, and that for us."""
+    world.take(bytes(40 * MIB))
+    image_id, put, blocks = world.queued(), RbdStore.put, []
+
+    def slowly(store: RbdStore, image_id: str, chunks: Iterable[bytes], max_size: int) -> int:
+        def seen() -> Iterator[bytes]:
+            for block in chunks:
+                if not blocks:
+                    assert world.alice("DELETE", f"/v2/images/{image_id}").status_code == 204
+                blocks.append(len(block))
+                yield block
+
+        return put(store, image_id, seen(), max_size)
+
+    monkeypatch.setattr(RbdStore, "put", slowly)
+    assert world.give(image_id).status_code == 404
+    assert sum(blocks) < 17 * MIB
+    assert world.alice("GET", f"/v2/images/{image_id}").status_code == 404
+    assert image_id not in world.images.names()
 
 
 def test_only_so_many_are_read_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,49 +8,25 @@ https://docs.openstack.org/nova/latest/reference/api-microversion-history.html
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import TypeVar
 
 import falcon
 
 from kilonova.api.http import Request, Version
-from kilonova.domain.errors import BadRequest, NotAcceptable
+from kilonova.api.microversions import HEADER, asked_of, negotiated, text
 
 MINIMUM: Version = (2, 1)
 MAXIMUM: Version = (2, 104)
 
-_HEADER = "OpenStack-API-Version"
 _OLD_HEADER = "X-OpenStack-Nova-API-Version"
-_FORM = re.compile(r"([1-9][0-9]{0,8})\.(0|[1-9][0-9]{0,8})")
 
 T = TypeVar("T")
 
 
-def text(version: Version) -> str:
-    """``2.53``"""
-    return f"{version[0]}.{version[1]}"
-
-
 def negotiate(req: falcon.Request) -> Version:
     """The microversion that the request asks for. BadRequest: not a version; NotAcceptable: not served."""
-    asked = _asked(req)
-    if asked is None:
-        return MINIMUM
-    if asked == "latest":
-        return MAXIMUM
-    found = _FORM.fullmatch(asked)
-    if found is None:
-        raise BadRequest(
-            f"API Version String {asked} is of invalid format. Must be of format MajorNum.MinorNum."
-        )
-    version = (int(found[1]), int(found[2]))
-    if not MINIMUM <= version <= MAXIMUM:
-        raise NotAcceptable(
-            f"Version {asked} is not supported by the API. "
-            f"Minimum is {text(MINIMUM)} and maximum is {text(MAXIMUM)}."
-        )
-    return version
+    return negotiated(_asked(req), MINIMUM, MAXIMUM)
 
 
 def decorate(request: Request, resp: falcon.Response) -> None:
@@ -59,12 +35,12 @@ def decorate(request: Request, resp: falcon.Response) -> None:
     The request's id has an older name here too.
     """
     resp.set_header("X-Compute-Request-Id", request.request_id)
-    resp.append_header("Vary", f"{_HEADER}, {_OLD_HEADER}")
+    resp.append_header("Vary", f"{HEADER}, {_OLD_HEADER}")
     version = text(request.version) if request.version != (0, 0) else None
     if version is None and str(resp.status).startswith("406"):
         version = _asked(request.raw)
     if version is not None:
-        resp.set_header(_HEADER, f"compute {version}")
+        resp.set_header(HEADER, f"compute {version}")
         resp.set_header(_OLD_HEADER, version)
 
 
@@ -77,11 +53,7 @@ def pick(request: Request, ladder: Mapping[Version, T]) -> T:
 
 
 def _asked(req: falcon.Request) -> str | None:
-    """The version as the client wrote it. The new header may name several: ``compute 2.9, volume 3.1``."""
-    for part in (req.get_header(_HEADER) or "").split(","):
-        service, _, version = part.strip().partition(" ")
-        if service.lower() == "compute" and version.strip():
-            return version.strip()
-    old = req.get_header(_OLD_HEADER)
-    # A header sent twice arrives joined by commas; the last one counts.
-    return old.split(",")[-1].strip() or None if old is not None else None
+    """The version as the client wrote it. Of the older header the last one counts: sent twice, it arrives
+    joined by commas."""
+    old = req.get_header(_OLD_HEADER) or ""
+    return asked_of(req, "compute") or old.split(",")[-1].strip() or None

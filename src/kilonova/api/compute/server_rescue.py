@@ -14,7 +14,7 @@ from kilonova.api.compute.server_access import find
 from kilonova.api.compute.state import ComputeAPI
 from kilonova.api.http import Reply, Request
 from kilonova.domain.errors import BadRequest
-from kilonova.domain.servers import ImageRef
+from kilonova.domain.servers import Flavor, ImageRef
 from kilonova.engine import accept
 from kilonova.store import servers
 from kilonova.store.database import Row
@@ -47,10 +47,20 @@ def rescue(api: ComputeAPI, request: Request, server_id: str, value: msgspec.Raw
             )
         if image is None:
             raise BadRequest(f"Instance {server_id} cannot be rescued: it was not made from an image")
+        _check_size(image, spec.flavor)
         return {"image": msgspec.to_builtins(image), "admin_password": password}
 
     accept.act(api.db, api.bus, api.config, context, server_id, "rescue", faults=api.faults, prepare=prepare)
     return Reply(200, {"adminPass": password})
+
+
+def _check_size(image: ImageRef, flavor: Flavor) -> None:
+    needed = max(image.size, image.virtual_size or 0)
+    if needed > flavor.rescue_gb << 30:
+        raise BadRequest(
+            f"Image {image.id} is too large to rescue from: it is {needed} bytes, and may be "
+            f"{flavor.rescue_gb << 30} bytes."
+        )
 
 
 def _is_stable(image: ImageRef) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 
 from kilonova.api.compute import microversions, queries
 from kilonova.api.http import Reply, Request, Route
+from kilonova.api.microversions import text
 from kilonova.domain.errors import NotFound
 
 ID = "v2.1"
@@ -34,8 +35,8 @@ def _summary(href: str) -> dict[str, Any]:
     return {
         "id": ID,
         "status": "CURRENT",
-        "version": microversions.text(microversions.MAXIMUM),
-        "min_version": microversions.text(microversions.MINIMUM),
+        "version": text(microversions.MAXIMUM),
+        "min_version": text(microversions.MINIMUM),
         # When v2.1 came to be; the same in every Nova.
         "updated": "2013-07-23T11:33:21Z",
         "links": [{"rel": "self", "href": href}],

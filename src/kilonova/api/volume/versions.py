@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kilonova.api.http import Reply, Request, Route
+from kilonova.api.microversions import text
 from kilonova.api.volume import microversions
 
 ID = "v3.0"
@@ -24,8 +25,8 @@ def _document(href: str) -> dict[str, Any]:
     return {
         "id": ID,
         "status": "CURRENT",
-        "version": microversions.text(microversions.MAXIMUM),
-        "min_version": microversions.text(microversions.MINIMUM),
+        "version": text(microversions.MAXIMUM),
+        "min_version": text(microversions.MINIMUM),
         "updated": "2023-08-31T00:00:00Z",
         "links": [
             {"rel": "describedby", "type": "text/html", "href": "https://docs.openstack.org/"},

@@ -77,7 +77,7 @@ class Backend(Protocol):
         it was made, beginning with ``overlay``, ``clone``, ``copy`` or ``blank``; empty if it was there."""
 
     def ensure_rescue(self, spec: BuildSpec, image: ImageRef, cancel: Cancel) -> None:
-        """A disk of that image, as large as it is."""
+        """A disk of that image, as large as it is. BuildAborted if that is more than ``flavor.rescue_gb``."""
 
     def ensure_ephemeral(self, spec: BuildSpec) -> None:
         """What the server was asked for with, mostly the flavor's: ext4, labels ``ephemeral0``, which
@@ -136,6 +136,16 @@ def system_size(spec: BuildSpec, needed: int) -> int:
             f"the flavor one of {spec.flavor.root_gb} GiB"
         )
     return wanted or needed
+
+
+def rescue_size(spec: BuildSpec, image: ImageRef, needed: int) -> int:
+    """Bytes of the disk to rescue from of an image that has ``needed``; BuildAborted if that is too much."""
+    if needed > spec.flavor.rescue_gb * GIB:
+        raise BuildAborted(
+            f"image {image.id} has a disk of {needed / GIB:.2f} GiB, to rescue from it may have "
+            f"{spec.flavor.rescue_gb} GiB"
+        )
+    return needed
 
 
 def blank_size(spec: BuildSpec) -> int:

@@ -24,6 +24,7 @@ from kilonova.virt.libvirt.disk.base import (
     Space,
     blank_size,
     is_cdrom,
+    rescue_size,
     system_size,
 )
 from kilonova.virt.libvirt.folder import OVERLAYS, Folder
@@ -67,7 +68,7 @@ class Files:
         return self.made_of_image
 
     def ensure_rescue(self, spec: BuildSpec, image: ImageRef, cancel: Cancel) -> None:
-        size = virtual_size(self._images.path(image), image)
+        size = rescue_size(spec, image, virtual_size(self._images.path(image), image))
         path = self._new(spec.server_id, Name.RESCUE)
         once(path, lambda part: self._of_image(part, image, size, cancel))
 

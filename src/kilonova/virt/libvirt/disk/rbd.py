@@ -38,6 +38,7 @@ from kilonova.virt.libvirt.disk.base import (
     Space,
     blank_size,
     is_cdrom,
+    rescue_size,
     system_size,
 )
 from kilonova.virt.libvirt.disk.files import MKSWAP, formatted, mkfs, once
@@ -80,7 +81,8 @@ class Rbd:
         return self._how(image) if made else ""
 
     def ensure_rescue(self, spec: BuildSpec, image: ImageRef, cancel: Cancel) -> None:
-        name, size = _name(spec.server_id, Name.RESCUE), self._size_of(image)
+        name = _name(spec.server_id, Name.RESCUE)
+        size = rescue_size(spec, image, self._size_of(image))
         self._once(name, lambda: self._of_image(name, image, size, cancel))
 
     def ensure_ephemeral(self, spec: BuildSpec) -> None:
