@@ -479,11 +479,16 @@ def test_its_volume_is_taken_rebuilt_rescued_and_shelved(world: World, inside: D
 
     guest.act(shelve=None)
     guest.becomes("SHELVED_OFFLOADED", SOON)
+    came = world.volumes["iscsi"]["second"]
+    body = {"volumeAttachment": {"volumeId": came}}
+    world.ask("POST", f"{path}/os-volume_attachments", body, **newest)
+    world.becomes(came, "in-use")
     guest.act(unshelve=None)
     guest.becomes("ACTIVE", SOON)
     guest.awaits_boot()
-    assert guest.run("cat /root/new; ls /sys/block | grep -c vd") == f"new\n{len(mine)}"
-    assert world.attached(guest.id) == mine
+    assert guest.run("cat /root/new; ls /sys/block | grep -c vd") == f"new\n{len(mine) + 1}"
+    assert world.attached(guest.id) == mine | {came}
+    world.detach(guest.id, came)
 
 
 def booting(source: str, of: str, **more: Any) -> dict[str, Any]:

@@ -107,7 +107,7 @@ def attach(
         else:
             payload = {"device_id": device.id, "volume_id": volume_id}
             work = _accept(conn, parts, context, server, actions.ATTACH_VOLUME, payload)
-    _hand_over(parts, server.host, work)
+    _hand_over(parts, actions.ATTACH_VOLUME, server.host, work)
     return device
 
 
@@ -142,7 +142,7 @@ def detach(
             record(conn, context, server, actions.DETACH_VOLUME)
             if host is not None:
                 after_commit(conn, partial(look_again, parts.bus, host, server_id))
-    _hand_over(parts, host, work)
+    _hand_over(parts, actions.DETACH_VOLUME, host, work)
 
 
 def _begin_detaching(parts: Parts, attachment_id: str) -> bool:
@@ -188,7 +188,7 @@ def swap(
         if delete_on_termination is not None:
             block_devices.change(conn, device.id, delete_on_termination=delete_on_termination)
         work = _accept(conn, parts, context, server, actions.SWAP_VOLUME, payload)
-    _hand_over(parts, server.host, work)
+    _hand_over(parts, actions.SWAP_VOLUME, server.host, work)
 
 
 def _check_swap(parts: Parts, context: RequestContext, volume_id: str, new_id: str) -> None:
@@ -322,12 +322,12 @@ def _accept(
     return accept_for_host(conn, parts.config, context, server, action, timeout, payload)
 
 
-def _hand_over(parts: Parts, host: str | None, work: Work | None) -> None:
+def _hand_over(parts: Parts, kind: str, host: str | None, work: Work | None) -> None:
     """Returns when the host is done with it, or has not answered in time: the record knows what was done.
     Nothing for a server that is on no host."""
+    parts.faults.reach(f"{kind}.accept.after")
     if host is None or work is None:
         return
-    parts.faults.reach(f"{work.kind}.accept.after")
     with suppress(Unavailable):
         parts.bus.call(topic(host), "change_volumes", work, Nothing, timeout=DONE_WITHIN)
-    parts.faults.reach(f"{work.kind}.call.after")
+    parts.faults.reach(f"{kind}.call.after")

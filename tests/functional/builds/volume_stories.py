@@ -142,6 +142,13 @@ def a_server_that_boots_from_a_volume(cloud: Cloud) -> None:
     _does(cloud, server, "createImage", {"name": "s"})
     cloud.store.written = False
     _does(cloud, server, "shelve")
+    comes, goes = _made(cloud), _made(cloud)
+    path = f"/compute/v2.1/servers/{server}/os-volume_attachments"
+    headers = {"OpenStack-API-Version": "compute 2.20"}
+    for volume in (comes, goes):
+        attachment = {"volumeAttachment": {"volumeId": volume}}
+        assert cloud.ask("POST", path, attachment, headers=headers)[0] == 200
+    assert cloud.ask("DELETE", f"{path}/{goes}", headers=headers)[0] == 202
     _does(cloud, server, "unshelve")
     until(lambda: not cloud.unexplained(), PATIENCE, "all to be explained")
 
