@@ -82,6 +82,10 @@ def test_what_is_missing_is_mended(lab: Lab) -> None:
         ["ip", "netns", "del", names.namespace(vif.network_id)],
         ["ip", "-n", names.namespace(vif.network_id), "addr", "del", "10.80.0.1/24", "dev", names.GUESTS],
         ["ip", "-n", names.namespace(vif.network_id), "route", "del", "default"],
+        [
+            *["ip", "-n", names.namespace(vif.network_id), "link", "set", names.GUESTS],
+            *["address", "02:00:00:00:00:01"],
+        ],
         ["ip", "netns", "exec", names.namespace(vif.network_id), "nft", "flush", "ruleset"],
         ["sysctl", "-qw", "net.ipv4.ip_forward=0"],
         ["nft", "flush", "ruleset"],

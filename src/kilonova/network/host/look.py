@@ -211,6 +211,9 @@ def _inside(plan: NetworkPlan) -> list[str]:
     found = _device(names.GUESTS, plan.mtu)
     if found:
         return found
+    guests, mac = linux.find(names.GUESTS), names.guests_mac(plan.network_id)
+    if guests is not None and guests.mac != mac:
+        found.append(f"device {names.GUESTS} has the MAC {guests.mac}, not {mac}")
     with linux.netlink() as ip:
         have = {f"{m.get_attr('IFA_ADDRESS')}/{m['prefixlen']}" for m in ip.get_addr()}
         gateways = [route.get_attr("RTA_GATEWAY") for route in ip.get_default_routes(family=2)]

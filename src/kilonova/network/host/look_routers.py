@@ -58,6 +58,8 @@ def _inside(plan: RouterPlan) -> list[str]:
             if link is None or not link.up:
                 found.append(f"device {device.name} is {'missing' if link is None else 'down'}")
                 continue
+            if link.mac != device.mac:
+                found.append(f"device {device.name} has the MAC {link.mac}, not {device.mac}")
             found += _missing(ip, device.name, device.addresses)
         gateways = {route.get_attr("RTA_GATEWAY") for route in ip.get_default_routes(family=2)}
     wanted = {route.nexthop for route in plan.routes if route.destination == "0.0.0.0/0"}

@@ -42,7 +42,7 @@ def release_leases(vif: Vif) -> None:
 
 
 def _ensure_guests_side(ip: linux.Netlink, plan: NetworkPlan) -> list[str]:
-    done = _ensure_up(ip, names.GUESTS, plan.mtu)
+    done = _ensure_up(ip, names.GUESTS, plan.mtu, names.guests_mac(plan.network_id))
     if moved := _ensure_addresses(ip, names.GUESTS, plan.addresses):
         done += moved
         # A router may have been the gateway until now.
@@ -91,13 +91,17 @@ def _ensure_rules() -> list[str]:
     return []
 
 
-def _ensure_up(ip: linux.Netlink, name: str, mtu: int) -> list[str]:
+def _ensure_up(ip: linux.Netlink, name: str, mtu: int, mac: str | None = None) -> list[str]:
     link = linux.find(name)
     assert link is not None, f"made with its pair before: {name}"
-    if link.up and link.mtu == mtu:
-        return []
-    ip.link("set", index=link.index, state="up", mtu=mtu)
-    return [f"{name} up"]
+    done = []
+    if mac is not None and link.mac != mac:
+        ip.link("set", index=link.index, address=mac)
+        done.append(f"MAC of {name} set right")
+    if not link.up or link.mtu != mtu:
+        ip.link("set", index=link.index, state="up", mtu=mtu)
+        done.append(f"{name} up")
+    return done
 
 
 def _ensure_addresses(

@@ -106,7 +106,7 @@ def _inside(interface: RouterInterface) -> Device:
         link=names.router_link(interface.port_id),
         bridge=None,
         network_id=interface.network_id,
-        mac=interface.mac,
+        mac=interface.mac.lower(),
         mtu=interface.mtu,
         addresses=[f"{one.ip}/{parse_network(one.cidr).prefixlen}" for one in interface.addresses],
     )
@@ -119,7 +119,7 @@ def _outside(gateway: RouterGateway, floating: list[str], shared_bridge: str | N
         link=names.router_link(gateway.port_id),
         bridge=shared_bridge or names.external(gateway.network_id),
         network_id=gateway.network_id,
-        mac=gateway.mac,
+        mac=gateway.mac.lower(),
         mtu=gateway.mtu,
         addresses=[*own, *(f"{ip}/32" for ip in floating)],
     )

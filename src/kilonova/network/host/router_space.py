@@ -110,6 +110,9 @@ def _ensure_device(ip: linux.Netlink, device: Device) -> list[str]:
     link = linux.find(device.name)
     assert link is not None, f"made with its pair before: {device.name}"
     done = []
+    if link.mac != device.mac:
+        ip.link("set", index=link.index, address=device.mac)
+        done.append(f"MAC of {device.name} set right")
     if not link.up or link.mtu != device.mtu:
         ip.link("set", index=link.index, state="up", mtu=device.mtu)
         done.append(f"{device.name} up")

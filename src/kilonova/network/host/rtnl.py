@@ -30,7 +30,7 @@ _KIND = 0x3FFF
 _TIMEOUT, _BUFFER = 10.0, 1 << 18
 
 # Attributes of links (linux/if_link.h)
-_NAME, _MTU, _MASTER, _LINKINFO, _GROUP, _WITHOUT = 3, 4, 10, 18, 27, 29
+_MAC, _NAME, _MTU, _MASTER, _LINKINFO, _GROUP, _WITHOUT = 1, 3, 4, 10, 18, 27, 29
 _INFO_KIND, _INFO_DATA = 1, 2
 _STATISTICS = 8
 _UP = 1
@@ -46,6 +46,7 @@ _TAP = 0x0002
 class Link(msgspec.Struct, frozen=True, kw_only=True):
     index: int
     kind: str | None
+    mac: str
     master: int | None
     mtu: int
     up: bool
@@ -68,6 +69,7 @@ def link(name: str) -> Link | None:
     return Link(
         index=index,
         kind=info[_INFO_KIND].rstrip(b"\0").decode() if _INFO_KIND in info else None,
+        mac=has.get(_MAC, b"").hex(":"),
         master=_NUMBER.unpack(has[_MASTER])[0] if _MASTER in has else None,
         mtu=_NUMBER.unpack(has[_MTU])[0],
         up=bool(flags & _UP),
