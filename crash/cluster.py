@@ -42,6 +42,11 @@ _PASSWORD = "the-admins-and-the-computes"
 OTHER_VOLUMES = "other-volumes"
 """Where a second backend has its volumes, below the state folder."""
 
+TWO_BACKENDS: dict[str, dict[str, Any]] = {
+    "volume.backends.other": {"driver": "file", "shared": True, "path": OTHER_VOLUMES}
+}
+"""What a volume manager is told so that it has that one beside its usual one."""
+
 _QEMU_WRITES = 101
 """The byte of an image that QEMU locks while a guest writes (its block/file-posix.c)."""
 

@@ -127,6 +127,7 @@ class _Points:
     def _do(self, scenario: Scenario) -> None:
         server = server_name(scenario)
         scenario.prepare(self._cluster, server)
+        settle(self._cluster, max(_PATIENCE, scenario.settles))
         for service in self._cluster.services.values():
             service.record.unlink(missing_ok=True)  # nobody is killed in what prepares it
         scenario.run(self._cluster, server)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from crash import plan as plans
-from crash.cluster import Backends, Cluster, backends
+from crash.cluster import TWO_BACKENDS, Backends, Cluster, backends
 from crash.fates import Fates, Rates
 from crash.oracle import orphans, settle, statuses
 from crash.plan import Fault, plan
@@ -71,7 +71,8 @@ def storm(
     fates = Fates(str(seed), Rates())
     report = Report(seed, messages=fates.counts)
     with tempfile.TemporaryDirectory(prefix="kilonova-crash-") as folder, among() as (rabbit, pg, url):
-        cluster = Cluster(Path(folder), rabbit, pg, url, counts, fates, {"fake": SLOW})
+        more = {"fake": SLOW, **TWO_BACKENDS}
+        cluster = Cluster(Path(folder), rabbit, pg, url, counts, fates, more)
         try:
             fates.calm()
             cluster.start()

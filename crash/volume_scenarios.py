@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.running import until
 
-from crash.cluster import NOT_NOW, OTHER_VOLUMES, Cluster
+from crash.cluster import NOT_NOW, OTHER_VOLUMES, TWO_BACKENDS, Cluster
 from crash.scenarios import Options, Scenario
 
 PATIENCE = 60.0
@@ -227,9 +227,7 @@ def _goes_on(cluster: Cluster, name: str) -> None:
     cluster.services["volume-1"].send(signal.SIGCONT)
 
 
-_TWO_BACKENDS: dict[str, Options] = {
-    "volume": {"volume.backends.other": {"driver": "file", "shared": True, "path": OTHER_VOLUMES}}
-}
+_TWO_BACKENDS: dict[str, Options] = {"volume": TWO_BACKENDS}
 _NO_TIME: dict[str, Options] = {"api": {"volume": {"operation_timeout": 2.0}}}
 
 

@@ -1,4 +1,4 @@
-"""The users' volumes while everything dies: made, copied, attached, detached, swapped, grown,
+"""The users' volumes while everything dies: made, copied, attached, detached, swapped, grown, moved,
 reverted, booted from and deleted."""
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ class VolumeUsers:
             "delete snapshot": self._delete_snapshot,
             "revert": self._revert,
             "reimage": self._reimage,
+            "move": self._move,
             "copy": self._copy,
             "extend": self._extend,
             "attach": self._attach,
@@ -79,6 +80,11 @@ class VolumeUsers:
 
     def _reimage(self) -> bool:
         return bool(self._volumes) and self._act(self._one(), "os-reimage", image_id=self._cluster.image_id)
+
+    def _move(self) -> bool:
+        """To either backend: refused if it is there, if it is in use or has snapshots."""
+        there = self._random.choice(["box@file", "box@other"])
+        return bool(self._volumes) and self._act(self._one(), "os-migrate_volume", host=there)
 
     def _act(self, volume: str, action: str, **said: str) -> bool:
         return self._accepted(*self._ask("POST", f"/volumes/{volume}/action", {action: said}))

@@ -1,21 +1,17 @@
-"""A volume backend that is killed (SIGKILL) before its first step, before its second, and so on, until it
-comes to its end. A process of its own: ``python -m tests.killed_backend <json>`` prints what it began, one id
-a line.
-
-A step is a call of Ceph's bindings, or what Python's audit sees of files, programs and sockets.
+"""A volume backend that is killed before each of its steps (kill_steps.py). A process of its own:
+``python -m tests.killed_backend <json>`` prints what it began, one id a line.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import signal
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 from uuid import UUID, uuid4, uuid5
 
+from tests.kill_steps import Work, killed_before_each_step
 from tests.tgt import Tgtd
 from tests.volume_backends import HOST, Images, Place, opened, qemu_io
 
@@ -24,100 +20,10 @@ from kilonova.domain.volumes import Blank, Connection, FromVolume
 from kilonova.image.base import ImageStore
 from kilonova.image.file import FileStore
 from kilonova.image.rbd import RbdStore
-from kilonova.rbd import bindings
 from kilonova.volume.backends.fetch import GIB
 from kilonova.volume.backends.file import FileBackend
 from kilonova.volume.backends.rbd import RbdBackend
 from kilonova.volume.base import Backend
-
-_STEPS = {
-    *("open", "os.rename", "os.remove", "os.truncate", "os.mkdir"),
-    *("fcntl.flock", "fcntl.fcntl", "fcntl.ioctl", "socket.connect", "subprocess.Popen"),
-}
-_CALLS = {
-    *("create", "clone", "remove", "trash_move", "trash_remove", "resize", "create_snap", "remove_snap"),
-    *(
-        "metadata_set",
-        "metadata_remove",
-        "rollback_to_snap",
-        "protect_snap",
-        "unprotect_snap",
-        "write",
-        "flush",
-    ),
-}
-
-
-class Fuse:
-    def __init__(self) -> None:
-        self.left: int | None = None
-
-    def step(self) -> None:
-        if self.left is not None:
-            self.left -= 1
-            if self.left <= 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-
-class Counted:
-    """An object of the bindings, whose calls are steps."""
-
-    def __init__(self, real: Any, fuse: Fuse) -> None:
-        self._real, self._fuse = real, fuse
-
-    def __getattr__(self, name: str) -> Any:
-        if name in _CALLS:
-            self._fuse.step()
-        return getattr(self._real, name)
-
-    def __enter__(self) -> Counted:
-        self._real.__enter__()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._real.__exit__(*error)
-
-
-def main(place: Place, what: str, source: str) -> None:
-    number = 0
-    while True:
-        number += 1
-        ident = str(uuid4())
-        print(ident, flush=True)
-        child = os.fork()
-        if child == 0:
-            _attempt(place, what, source, ident, number)
-        status = os.waitpid(child, 0)[1]
-        if os.WIFEXITED(status):
-            sys.exit(os.WEXITSTATUS(status))
-
-
-def _attempt(place: Place, what: str, source: str, ident: str, number: int) -> None:
-    status = 1
-    try:
-        fuse = Fuse()
-        rbd, image = bindings.rbd, bindings.image
-        bindings.rbd = lambda: Counted(rbd(), fuse)  # type: ignore[assignment]
-        bindings.image = lambda *args, **more: Counted(image(*args, **more), fuse)  # type: ignore[assignment]
-
-        def hook(event: str, arguments: tuple[Any, ...]) -> None:
-            if event in _STEPS and _is_of(place.folder, event, arguments):
-                fuse.step()
-
-        sys.addaudithook(hook)
-        with opened(place) as backend:
-            work = WORK[what](backend, place, source, ident)
-            fuse.left = number
-            work()
-            fuse.left = None
-        status = 0
-    finally:
-        os._exit(status)
-
-
-def _is_of(folder: Path, event: str, arguments: tuple[Any, ...]) -> bool:
-    """Not of Python's own modules."""
-    return event != "open" or str(arguments[0]).startswith(str(folder))
 
 
 def elsewhere(place: Place) -> FileBackend:
@@ -142,9 +48,6 @@ def chunks(backend: Backend, volume_id: str) -> Iterator[bytes]:
     with backend.open(volume_id) as file:
         for _ in range(2):
             yield file.read(4096)
-
-
-Work = Callable[[], object]
 
 
 def _create(backend: Backend, _place: Place, source: str, ident: str) -> Work:
@@ -238,6 +141,16 @@ WORK: dict[str, Callable[[Backend, Place, str, str], Work]] = {
     "upload": _upload,
     "delete_image": _delete_image,
 }
+
+
+def main(place: Place, what: str, source: str) -> None:
+    @contextmanager
+    def begin(ident: str) -> Iterator[Work]:
+        with opened(place) as backend:
+            yield WORK[what](backend, place, source, ident)
+
+    killed_before_each_step(place.folder, begin)
+
 
 if __name__ == "__main__":
     asked = json.loads(sys.argv[1])

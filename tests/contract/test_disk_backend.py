@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
+import sys
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
+import msgspec
 import pytest
 from msgspec import structs
 from tests.ceph import USER, Ceph
+from tests.running import until
 
 from kilonova.cancel import Cancel
 from kilonova.config import Config, Libvirt
 from kilonova.disk_image import qemu_img
-from kilonova.domain.errors import BuildAborted, BuildFailed, StaleEpoch
+from kilonova.domain.errors import BuildAborted, BuildFailed, StaleEpoch, Unavailable
 from kilonova.domain.servers import BuildSpec, Flavor, ImageRef
 from kilonova.image.rbd import RbdStore
 from kilonova.rbd import Cluster
-from kilonova.virt.libvirt import disk
+from kilonova.virt.libvirt import cached, disk
 from kilonova.virt.libvirt.disk import rbd
 from kilonova.virt.libvirt.disk.base import Backend, FileSource, Name, Source
 from kilonova.virt.libvirt.folder import Folder
@@ -46,7 +50,8 @@ class Place:
         self.folder = Folder(folder)
         self.folder.make()
         self.cache = ImageCache(self.folder, None)  # type: ignore[arg-type]  # nothing is fetched here
-        self.config = Config(libvirt=Libvirt(images_type=kind, **options))  # type: ignore[arg-type]
+        self.options = {"images_type": kind, **options}
+        self.config = Config(libvirt=Libvirt(**self.options))  # type: ignore[arg-type]
         self.backend = self.of_host("h1")
 
     def of_host(self, name: str) -> Backend:
@@ -290,6 +295,53 @@ def test_nothing_is_left_of_a_server(place: Place) -> None:
     assert place.backend.server_ids() == set()
 
 
+def test_what_is_killed_between_two_steps_is_made_or_removed_by_the_next(place: Place) -> None:
+    """Before each of them once."""
+    spec = place.spec(place.image(), swap_mb=64)
+    begun = {what: killed(place, what, spec) for what in ("make", "remove")}
+    assert all(len(servers) >= 2 for servers in begun.values())
+    for server_id in begun["make"]:
+        one = structs.replace(spec, server_id=server_id)
+        again(partial(place.backend.ensure_system, one, GO_ON))
+        again(partial(place.backend.ensure_swap, one))
+        assert place.size(place.of(one)) == GIB
+        assert place.holds(place.of(one), MIB, 0x5A)
+        assert place.size(place.of(one, Name.SWAP)) == 64 * MIB
+    for server_id in [*begun["make"], *begun["remove"]]:
+        again(partial(place.backend.remove_all, server_id))
+        place.folder.remove(server_id)
+        assert [name for name in Name if place.backend.find(server_id, name)] == []
+    assert place.backend.server_ids() == {spec.server_id}, "whose folder is empty"
+    assert list(place.folder.base.glob("*.part")) == []
+
+
+def killed(place: Place, what: str, spec: BuildSpec) -> list[str]:
+    """The servers for which it was begun; that of the last came to its end."""
+    asked = {"folder": str(place.folder.root), "options": place.options, "what": what}
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.killed_disks", msgspec.json.encode(asked | {"like": spec}).decode()],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def again(work: Callable[[], object]) -> None:
+    """Until Ceph takes who was killed for dead."""
+
+    def done() -> bool:
+        try:
+            work()
+        except Unavailable:
+            return False
+        return True
+
+    until(done, 60, "what was killed to be done")
+
+
 def test_a_flattened_disk_needs_nothing_else(place: Place) -> None:
     spec = place.spec(place.image())
     place.backend.ensure_system(spec, GO_ON)
@@ -346,6 +398,24 @@ def test_what_is_held_is_read_by_the_image_store(in_ceph: InCeph) -> None:
     in_ceph.backend.let_go(spec.server_id)
     in_ceph.backend.remove_all(spec.server_id)
     assert (in_ceph.vms.names(), in_ceph.vms.trashed()) == (set(), set())
+
+
+def test_what_is_copied_to_a_host_leaves_the_reserve_free(
+    in_ceph: InCeph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes what was written to the disk and to its image, not the whole size of it."""
+    spec = in_ceph.spec(in_ceph.image())
+    in_ceph.backend.ensure_system(spec, GO_ON)
+    in_ceph.write(in_ceph.of(spec), 8 * MIB)
+    taken = in_ceph.folder.instance(spec.server_id).path / "taken"
+    reserve = in_ceph.cache._reserve
+    monkeypatch.setattr(cached, "free_bytes", lambda _folder: reserve + 4 * MIB)
+    with pytest.raises(BuildFailed, match="no space left"):
+        in_ceph.backend.flatten(in_ceph.of(spec), taken, GO_ON)
+    assert not taken.exists()
+    monkeypatch.setattr(cached, "free_bytes", lambda _folder: reserve + 32 * MIB)
+    in_ceph.backend.flatten(in_ceph.of(spec), taken, GO_ON)
+    assert in_ceph.holds(FileSource(path=taken, format="qcow2"), 8 * MIB, 0x5A)
 
 
 def test_a_clone_of_an_image_that_grew_too_large_is_refused(in_ceph: InCeph) -> None:

@@ -237,7 +237,9 @@ def test_pools_and_topologies_by_the_command_line(cli: Callable[..., Any], sdk: 
     sub = cli("subnet", "create", "s", "--network", "n", "--subnet-pool", "q", "--prefix-length", "26")
     assert (sub["cidr"], sub["subnetpool_id"]) == ("10.64.0.0/26", made["id"])
     assert "existing allocations" in cli("subnet", "pool", "delete", "q", fails=True)
-    assert "service_types" in cli("subnet", "set", "s", "--service-type", "compute:nova", fails=True)
+    assert "update_subnet:service_types" in cli(
+        "subnet", "set", "s", "--service-type", "compute:nova", fails=True
+    )
     sdk.create_subnet_pool(name="default", prefixes=["10.0.0.0/16"], default_prefixlen=24, is_default=True)
     found = sdk.get_auto_allocated_topology(ADMIN)
     assert [item.cidr for item in sdk.subnets(network_id=found.id)] == ["10.0.0.0/24"]
