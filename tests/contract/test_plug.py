@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import socket
 import subprocess
 import sys
@@ -502,6 +503,27 @@ def test_a_restart_of_half_the_switch(switched: PlugLab, daemon: str) -> None:
     assert switched.switch.ports() == ports
     spoofed = ipv4((guest.vif.mac, BROADCAST), OTHER_IP, PEER)
     assert arrives(guest, peer, [spoofed], good(guest)) == []
+
+
+def test_what_changes_in_the_switch_is_told(switched: PlugLab) -> None:
+    """Also what the kernel knows nothing of."""
+    guest, told = switched.guest(5), queue.Queue[bool]()
+    switched.host.on_change(lambda: told.put(True))
+    (port,) = on_switch(switched.kind, guest.vif) - {names.gate(guest.vif.network_id)}
+
+    def quiet() -> bool:
+        while not told.empty():
+            told.get()
+        return switched.host.repair() == [] and told.empty()
+
+    eventually(quiet, 30)
+    switched.switch.vsctl("set", "Port", port, "tag=77")
+    assert told.get(timeout=30)
+    if switched.kind == "ovs":  # else it loses nothing
+        eventually(quiet, 30)
+        switched.switch.restart("ovs-vswitchd")
+        assert told.get(timeout=30)
+    switched.host.on_change(lambda: None)
 
 
 def test_while_the_switch_is_away(switched: PlugLab) -> None:

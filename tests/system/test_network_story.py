@@ -11,28 +11,25 @@ import json
 import os
 import queue
 import signal
+import socket
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from tests.host_oracle import real_machine
 from tests.openvswitch import OWN_DEVICE, OpenVSwitch, installed
 from tests.plugs import KINDS
 from tests.running import until
-from tests.system import posing
+from tests.system import posing, wounds
 from tests.system.cloud import SERVERS, Cloud, Guest, openstack
 
-from kilonova.cli import network_checks, switch_checks
-from kilonova.config import load
-from kilonova.domain.errors import KilonovaError
 from kilonova.domain.network import PlugKind
-from kilonova.network.host import findings, linux, names
-from kilonova.virt.libvirt.needs import Lacking
+from kilonova.network.host import linux, names
 
 pytestmark = [
     pytest.mark.system,
@@ -113,6 +110,7 @@ def test_the_story_of_two_guests(plug: PlugKind, guest_image: Path) -> None:
         change_rules(story)
         attach_and_detach(story)
         break_all(story)
+        release_a_floating_ip(story)
         leave_nothing(story)
 
 
@@ -295,116 +293,89 @@ def macs(guest: Guest) -> list[str]:
 
 
 # --- faults
-class Wound(NamedTuple):
-    done: Callable[[], object]
-    """To the host."""
-    named: str
-    """What the doctor says of it while it is so, in these words."""
-    mended: str
-    """And afterwards."""
-
-
 def break_all(story: Story) -> None:
     """The agent stands still meanwhile, so that the doctor sees it. Then all is mended, and that is known."""
-    up = story.up
-    until(lambda: doctor(story) == [], MENDED, "all to be well")
-    for wounds in (of_a_network(story), of_namespaces(story), of_the_plug(story), *of_the_switch(story)):
+    up, host = story.up, hurt(story)
+    until(lambda: host.doctor() == [], MENDED, "all to be well")
+    for together in host.wounds():
         os.kill(up.pid, signal.SIGSTOP)
         try:
-            for wound in wounds:
+            for wound in together:
                 wound.done()
-                said = doctor(story)
+                said = host.doctor()
                 assert [line for line in said if wound.named in line], (wound.named, said)
             if story.switch and not story.switch.runs:
                 story.switch.start()
         finally:
             os.kill(up.pid, signal.SIGCONT)
-        until(lambda: doctor(story) == [], MENDED, f"{[wound.named for wound in wounds]} to be mended")
-        for wound in wounds:
-            until(lambda one=wound: knows(story, one.mended), MENDED, wound.mended)  # type: ignore[misc]
+        until(lambda: host.doctor() == [], MENDED, f"{[wound.named for wound in together]} to be mended")
+        for wound in together:
+            until(lambda one=wound: host.mended(one.mended), MENDED, wound.mended)  # type: ignore[misc]
         for guest in story.guests:
             until(guest.is_reached, MENDED, "the guests to be reached again")
         until(story.pings, MENDED, "them to reach each other")
         assert json.loads(story.guests[0].run(METADATA_OF))["uuid"] == story.guests[0].id
 
 
-def doctor(story: Story) -> list[str]:
-    """What it says of this host's network now."""
-    state = story.up.state
-    options = load(state / "test.toml").network
-    said = network_checks.problems(network_checks.hosts(state), options)
-    if story.switch:
-        for look in (switch_checks.database, switch_checks.daemon):
-            said += found(lambda look=look: look(options))  # type: ignore[misc]
-        said += found(lambda: switch_checks.ports(options, state))
-    return said
-
-
-def knows(story: Story, mended: str) -> bool:
-    """Of all that the host keeps; the doctor shows the latest."""
-    (folder,) = network_checks.hosts(story.up.state).values()
-    return any(one.mended and mended in one.what for one in findings.read(folder / findings.FILE))
-
-
-def found(look: Callable[[], str]) -> list[str]:
-    try:
-        look()
-    except (Lacking, KilonovaError) as error:
-        return [str(error)]
-    return []
-
-
-def does(*command: str) -> Callable[[], object]:
-    return lambda: subprocess.run(command, check=True, capture_output=True)
-
-
-def of_a_network(story: Story) -> list[Wound]:
-    network = story.networks[0]
-    gate, dhcp = names.gate(network), story.cloud.oracle.dnsmasqs()[network]
-    return [
-        Wound(does("nft", "flush", "ruleset"), "firewall table", "firewall table"),
-        Wound(lambda: os.kill(dhcp, signal.SIGKILL), "its DHCP server does not run", "DHCP server started"),
-        Wound(does("ip", "link", "del", gate), f"device {gate} is missing", gate),
-    ]
-
-
-def of_namespaces(story: Story) -> list[Wound]:
+def hurt(story: Story) -> wounds.Host:
     (router,) = story.shown("routers")
-    own, of_router = names.namespace(story.networks[0]), names.router(router["id"])
-    return [
-        Wound(does("ip", "netns", "del", own), f"{own} is missing", f"namespace {own} made"),
-        Wound(does("ip", "netns", "del", of_router), f"{of_router} is missing", f"router {router['id']}"),
-    ]
+    one, two = (str(story.port(guest)["id"]) for guest in story.guests)
+    network = story.networks[0]
+    return wounds.Host(
+        state=story.up.state,
+        plug=story.plug,
+        switch=story.switch,
+        network=network,
+        ports=(one, two),
+        router=router["id"],
+        dhcp=lambda: story.cloud.oracle.dnsmasqs()[network],
+    )
 
 
-def of_the_plug(story: Story) -> list[Wound]:
-    one, two = (story.port(guest)["id"] for guest in story.guests)
-    if story.switch is None:
-        bridge = names.bridge(story.networks[0])
-        return [Wound(does("ip", "link", "del", bridge), f"device {bridge} is missing", bridge)]
-    own = names.qvo(one) if story.plug == "ovs-hybrid" else names.tap(one)
-    parted = [
-        Wound(does(*story.switch.command, "set", "Port", own, "tag=77"), f"port {own} has", f"port {own}"),
-        Wound(does(*story.switch.command, "del-port", own), f"port {own} is missing", f"port {own}"),
-    ]
-    if story.plug == "ovs-hybrid":
-        devices = names.qvb(two), names.qbr(two)
-        return parted + [
-            Wound(does("ip", "link", "del", name), f"device {name} is missing", name) for name in devices
-        ]
-    control, flows = f"unix:{story.switch.folder / 'br-int.mgmt'}", "flows of br-int"
-    some, every = (does("ovs-ofctl", "del-flows", control, *which) for which in (["table=110,ip"], []))
-    return [Wound(some, flows, flows), Wound(every, flows, flows), *parted]
+def release_a_floating_ip(story: Story) -> None:
+    """While connections by it carry something: what came in by it ends, and nobody answers there; who had it
+    goes on going out, as those without one do, and is there again when it is given back."""
+    one, two = story.guests
+    (floating,) = story.shown("floatingips", f"floating_ip_address={FIRST}")
+    (router,) = story.shown("routers")
+    (shared,) = router["external_gateway_info"]["external_fixed_ips"]
+    two.run(f"ping {OUTSIDE} > /dev/null 2>&1 < /dev/null &")
+    until(lambda: is_pinged_by(FIRST), SEEN, "its pings")
+    with Ticks(two) as inwards:
+        lead(story, floating["id"], None)
+        until(inwards.ended, 60, "the connection to who had the address to end")
+    until(lambda: is_pinged_by(shared["ip_address"]), SEEN, "its pings by the router's own address")
+    until(lambda: not answers(FIRST), SEEN, "nobody to answer at the address")
+    assert not two.is_reached()
+    assert addresses(two) == {two.address: "fixed"}
+    assert one.is_reached()
+    lead(story, floating["id"], floating["port_id"])
+    until(two.is_reached, 60, "the guest at its address again")
+    assert is_pinged_by(shared["ip_address"]), "what goes out already goes on as it was"
+    two.run(f"killall ping; ping {OUTSIDE} > /dev/null 2>&1 < /dev/null &")
+    until(lambda: is_pinged_by(FIRST), SEEN, "new pings by its own address")
+    two.run("killall ping")
 
 
-def of_the_switch(story: Story) -> list[list[Wound]]:
-    """It is started anew; and its bridge is gone."""
-    switch = story.switch
-    if switch is None:
-        return []
-    anew = "flows of br-int" if story.plug == "ovs" else ""
-    without = does(*switch.command, "del-br", "br-int")
-    return [[Wound(switch.kill, "no answer at", anew)], [Wound(without, "there is no br-int", "br-int made")]]
+def lead(story: Story, floating_ip: str, port: str | None) -> None:
+    path, body = f"{NETWORK}/floatingips/{floating_ip}", {"floatingip": {"port_id": port}}
+    status, answer = story.up.ask("PUT", path, body)
+    assert status == 200, answer
+
+
+def answers(address: str) -> bool:
+    """To who asks from outside."""
+    command = ["ping", "-c", "1", "-W", "1", address]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def is_pinged_by(address: str) -> bool:
+    """Whether the next ping that comes to the outside is from there."""
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as outside:
+        outside.settimeout(5)
+        with suppress(TimeoutError):
+            return bool(outside.recvfrom(2048)[1][0] == address)
+    return False
 
 
 def leave_nothing(story: Story) -> None:

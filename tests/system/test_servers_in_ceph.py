@@ -48,7 +48,8 @@ done
 
 
 class World:
-    def __init__(self, cloud: Cloud, ceph: Ceph, cluster: Cluster, folder: Path) -> None:
+    def __init__(self, cloud: Cloud, ceph: Ceph, cluster: Cluster, folder: Path, config: str) -> None:
+        self.config = config
         self.cloud, self.ceph, self._folder = cloud, ceph, folder
         self.up = cloud.up
         self.disks, self.images = cluster.pool("vms"), cluster.pool("images")
@@ -102,6 +103,11 @@ class World:
             root.write_bytes(disk.read(length * 512))
         return root
 
+    def snapshot(self, volume: str) -> str:
+        """Of a volume in use, begun."""
+        body = {"snapshot": {"volume_id": volume, "force": True}}
+        return str(self.ask("POST", SNAPSHOTS, body)["snapshot"]["id"])
+
     def rbd(self, *words: str) -> None:
         command = ["rbd", "--conf", str(self.ceph.conf), "--id", USER, *words]
         subprocess.run(command, check=True, capture_output=True, timeout=60)
@@ -131,14 +137,15 @@ def world(guest_image: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         cluster = Cluster(ceph.conf, USER)
         try:
             ceph.start()
-            up.start(
+            config = (
                 f'[image]\nbackend = "rbd"\nrbd_store_user = "{USER}"\nrbd_store_ceph_conf = "{ceph.conf}"\n'
                 f'[libvirt]\nvirt_type = "qemu"\nimages_type = "rbd"\nrbd_user = "{USER}"\n'
                 f'images_rbd_ceph_conf = "{ceph.conf}"\n'
                 f'[volume.backends.rbd]\ndriver = "rbd"\nrbd_user = "{USER}"\nrbd_ceph_conf = "{ceph.conf}"\n'
             )
+            up.start(config)
             cloud = Cloud(up, oracle, guest_image)
-            yield World(cloud, ceph, cluster, tmp_path_factory.mktemp("ceph"))
+            yield World(cloud, ceph, cluster, tmp_path_factory.mktemp("ceph"), config)
         finally:
             cluster.close()
             ceph.remove()
@@ -181,23 +188,40 @@ def found(root: Path, *command: str) -> str:
 
 
 def test_a_snapshot_of_its_volume_is_in_order(world: World) -> None:
-    """Ceph has it at once, and the guest is asked before."""
+    """Ceph has it at once, and the guest is asked before. It goes on though all is killed meanwhile."""
     guest = world.guest
-    guest.run("rm /run/hooked")
     volume = world.ask("POST", VOLUMES, {"volume": {"size": 1}})["volume"]["id"]
     until(lambda: status_of(world, VOLUMES, volume) == "available", SOON, "the volume")
     body = {"volumeAttachment": {"volumeId": volume}}
     world.ask("POST", f"{SERVERS}/{guest.id}/os-volume_attachments", body)
     until(lambda: status_of(world, VOLUMES, volume) == "in-use", SOON, "the attach")
-    body = {"snapshot": {"volume_id": volume, "force": True}}
-    snapshot = world.ask("POST", SNAPSHOTS, body)["snapshot"]["id"]
-    until(lambda: status_of(world, SNAPSHOTS, snapshot) == "available", SOON, "the snapshot")
+    guest.run("rm /run/hooked")
+    first = world.snapshot(volume)
+    until(lambda: status_of(world, SNAPSHOTS, first) == "available", SOON, "the snapshot")
     assert guest.run("cat /run/hooked") == "freeze\nthaw"
+
+    guest.run("rm /run/hooked; touch /run/wait")
+    second = world.snapshot(volume)
+    until(lambda: guest.run("cat /run/hooked 2>/dev/null || true") == "freeze", SOON, "the agent to be asked")
+    world.up.kill()
+    guest.run("rm /run/wait")
+    world.up.start(world.config)
+    until(lambda: status_of(world, SNAPSHOTS, second) == "available", LATER, "the other snapshot")
+    until(lambda: goes_on(guest), LATER, "the guest to go on")
+
     world.ask("DELETE", f"{SERVERS}/{guest.id}/os-volume_attachments/{volume}")
     until(lambda: status_of(world, VOLUMES, volume) == "available", SOON, "the detach")
-    for path, one in ((SNAPSHOTS, snapshot), (VOLUMES, volume)):
+    for path, one in ((SNAPSHOTS, first), (SNAPSHOTS, second), (VOLUMES, volume)):
         world.ask("DELETE", f"{path}/{one}")
         until(lambda path=path, one=one: status_of(world, path, one) is None, SOON, "it to go")
+
+
+def goes_on(guest: Guest) -> bool:
+    """It writes, and whoever held it let it go last."""
+    try:
+        return guest.run("touch /root/goes-on && sync; tail -n 1 /run/hooked", SOON) == "thaw"
+    except AssertionError:
+        return False
 
 
 def status_of(world: World, path: str, ident: str) -> str | None:

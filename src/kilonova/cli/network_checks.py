@@ -13,7 +13,6 @@ from kilonova.network.host.findings import Found
 
 _LATELY = 86400.0
 """Seconds."""
-_MANY = 30
 
 
 def hosts(state: Path) -> dict[str, Path]:
@@ -34,7 +33,7 @@ def lately(state: Path) -> list[tuple[str, Found]]:
     all_of = [
         (name, one) for name, folder in hosts(state).items() for one in findings.read(folder / findings.FILE)
     ]
-    return sorted((one for one in all_of if one[1].last >= since), key=lambda one: one[1].last)[-_MANY:]
+    return sorted((one for one in all_of if one[1].last >= since), key=lambda one: one[1].last)
 
 
 def when(one: Found) -> str:

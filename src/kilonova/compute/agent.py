@@ -25,6 +25,7 @@ from kilonova.compute import (
     shelve,
     snapshot,
 )
+from kilonova.compute.alarm import Alarm
 from kilonova.compute.images import ImageKeeper
 from kilonova.compute.insist import insist
 from kilonova.compute.journal import Journal
@@ -68,7 +69,8 @@ tells of a change whose word was lost (domain/likeness.py)."""
 _RECONCILE_INTERVAL = 600.0
 """Seconds between two comparisons that nobody asked for."""
 _REPAIR_INTERVAL = 5.0
-"""Seconds between two looks at the host's network: what is wrong with it is right again within ten."""
+"""Seconds between two looks at the host's network, for what no notice tells of (alarm.py): what is wrong
+with it is right again within ten."""
 
 
 _WITH_STEPS: dict[str, Callable[[Parts, Work, Journal, Cancel], PowerState]] = {
@@ -124,6 +126,7 @@ class Agent:
         parts = self._parts
         parts.network.start(partial(metadata.whose, parts), metadata.deeds(parts))
         mends.every(_REPAIR_INTERVAL, self._repair)
+        parts.network.on_change(Alarm(mends, self._repair).ring)
         parts.driver.start(self._power.on_event)
         self._renewals.start(leases)
         self._worker.start(looks)

@@ -245,6 +245,11 @@ class Subnet(msgspec.Struct, Ipv6Modes, frozen=True, kw_only=True):
     ipv6_address_mode: str | None = None
     dhcp_address: str | None = None
     subnetpool_id: str | None = None
+    service_types: list[str] | None = None
+    """Device owners whose ports alone get addresses of it unasked; None: everybody's."""
+
+    def serves(self, device_owner: str) -> bool:
+        return not self.service_types or device_owner in self.service_types
 
 
 class SubnetPool(msgspec.Struct, frozen=True, kw_only=True):

@@ -212,6 +212,10 @@ class HostNetwork(Protocol):
     def failed_routers(self) -> list[str]:
         """Ids of those that could not be made for so long that another host may do better."""
 
+    def on_change(self, tell: Callable[[], None]) -> None:
+        """``tell()`` is called, in another thread, when something on the host is not as repair() left it, by
+        whoever's act, as far as the host says so itself; not again before the next repair()."""
+
     def repair(self) -> list[str]:
         """Look whether everything of plugged() still works (a DHCP server that died, a rule that was
         flushed) and mend it; a line for each thing mended."""

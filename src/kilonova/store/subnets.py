@@ -11,7 +11,8 @@ import sqlalchemy as sa
 from kilonova.domain.network import SHARED, Subnet
 from kilonova.domain.routers import GATEWAY_OWNER, INTERFACE_OWNER
 from kilonova.store import dialect, revisions
-from kilonova.store.network_lists import Condition, Listing, Page
+from kilonova.store.network_lists import Condition, Listing, Page, few
+from kilonova.store.schema.base import encoded
 from kilonova.store.schema.network_rbac import network_rbac
 from kilonova.store.schema.networks import ip_allocations, networks, ports, subnets
 
@@ -127,9 +128,19 @@ def shared_with(project_id: str | None) -> Condition:
 
 def page(conn: sa.Connection, asked: Page, project_id: str | None) -> tuple[list[Subnet], bool, bool] | None:
     """Subnets, more after, more before; None if the marker is unknown."""
-    listing = Listing(subnets, ATTRIBUTES | {"shared": shared_with(project_id)}, {})
+    listing = Listing(
+        subnets, ATTRIBUTES | {"shared": shared_with(project_id)}, {"service_types": _of_service_types}
+    )
     found = listing.page(conn, asked, visible_to(project_id))
     return None if found is None else ([_subnet(row) for row in found[0]], found[1], found[2])
+
+
+def _of_service_types(values: list[str]) -> Condition:
+    """Subnets that have one of them; an empty value: that have none."""
+    written = sa.type_coerce(subnets.c.service_types, sa.Text())
+    wanted = few("service_types", values)
+    named = [written.contains(encoded(value), autoescape=True) for value in wanted if value]
+    return sa.or_(*named, *([written.is_(None)] if "" in wanted else []))
 
 
 def get(conn: sa.Connection, subnet_id: str, project_id: str | None) -> Subnet | None:

@@ -383,6 +383,16 @@ def _(scene: Scene) -> None:
     assert [one["id"] for one in found] == [group]
 
 
+@proves("subnet-service-types")
+def _(scene: Scene) -> None:
+    own = {"network_id": scene.net, "cidr": "10.5.0.0/24", "service_types": ["compute:special"]}
+    subnet = scene.admin.create("subnet", **own)["id"]
+    (fixed,) = scene.port(device_owner="compute:special")["fixed_ips"]
+    assert fixed["subnet_id"] == subnet
+    (fixed,) = scene.port()["fixed_ips"]
+    assert fixed["subnet_id"] == scene.subnet["id"]
+
+
 @proves("revision-if-match")
 def _(scene: Scene) -> None:
     made = one_of_each(scene)

@@ -106,7 +106,7 @@ def test_the_gateway_divides_the_default_pool(alice: Caller, net: str) -> None:
         ({"cidr": "10.0.0.0/24", "ip_version": 5}, "InvalidInput"),
         ({"use_default_subnetpool": True}, "InvalidInput"),
         ({"subnetpool_id": "prefix_delegation", "ip_version": 6}, "InvalidInput"),
-        ({"cidr": "10.0.0.0/24", "service_types": ["compute:nova"]}, "HTTPBadRequest"),
+        ({"cidr": "10.0.0.0/24", "segment_id": "x"}, "HTTPBadRequest"),
         ({"cidr": "10.0.0.0/24", "gateway_ip": "10.0.1.1"}, "InvalidInput"),
         ({"cidr": "10.0.0.0/24", "gateway_ip": "10.0.0.0"}, "InvalidInput"),
         ({"cidr": "10.0.0.0/24", "gateway_ip": "10.0.0.255"}, "InvalidInput"),

@@ -159,3 +159,14 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
             monkeypatch.setattr(place, "now", lambda: time)
 
     return set_to
+
+
+def test_of_many_things_the_latest_are_shown_and_the_others_counted(state: Path) -> None:
+    folder = state / "hosts" / "h1" / "network"
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = findings.Findings(folder)
+    kept.mended([f"thing {number} of many" for number in range(32)])
+    shown = asked(state).output
+    assert "(2 earlier ones of the last day: --json)" in shown
+    assert [number for number in range(32) if f"thing {number} of" in shown] == list(range(2, 32))
+    assert len([one for one in json.loads(asked(state, "--json").output) if one["state"] == "mended"]) == 32

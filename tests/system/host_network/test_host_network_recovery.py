@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -102,6 +103,33 @@ def test_what_is_missing_is_mended(lab: Lab) -> None:
         assert {k: after[k] for k in ("links", "routes", "rules", "forwarding", "servers")} == {
             k: healthy[k] for k in ("links", "routes", "rules", "forwarding", "servers")
         }, damage
+
+
+def test_what_changes_is_told(lab: Lab) -> None:
+    """Of each thing that the kernel tells of; again after it was looked at."""
+    vif = make_vif(lab.subnet, 5, lab.network_id)
+    lab.host.plug(vif)
+    space, told = names.namespace(vif.network_id), queue.Queue[bool]()
+    lab.host.on_change(lambda: told.put(True))
+    damages: list[list[str]] = [
+        ["ip", "link", "set", vif.tap, "nomaster"],
+        ["ip", "link", "del", vif.bridge],
+        ["nft", "flush", "ruleset"],
+        ["sysctl", "-qw", "net.ipv4.ip_forward=0"],
+        ["ip", "-n", space, "addr", "del", "10.80.0.1/24", "dev", names.GUESTS],
+        ["ip", "-n", space, "route", "del", "default"],
+        ["ip", "netns", "exec", space, "nft", "flush", "ruleset"],
+    ]
+    for damage in damages:
+        while lab.host.repair():
+            pass
+        lab.host.repair()  # nor is anything of the last one's own mending left to be told
+        while not told.empty():
+            told.get()
+        run(*damage)
+        assert told.get(timeout=10), damage
+        assert lab.host.repair() != [], damage
+    lab.host.on_change(lambda: None)
 
 
 def test_what_is_wrong_while_nobody_mends(lab: Lab) -> None:

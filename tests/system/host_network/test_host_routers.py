@@ -34,7 +34,7 @@ from kilonova.domain.routers import (
     RouterInterface,
     RouterState,
 )
-from kilonova.network.host import linux, look, names, routers
+from kilonova.network.host import findings, linux, look, names, routers
 
 pytestmark = pytest.mark.system
 
@@ -411,6 +411,17 @@ def test_what_is_missing_is_mended(routed: Routed) -> None:
     service.close()
 
 
+def test_what_is_missing_when_a_word_comes_is_told_by_who_mends_it(routed: Routed) -> None:
+    routed.change(gateway=gateway())
+    eventually(lambda: routed.lab.host.repair() == [])
+    run("ip", "netns", "del", names.router(routed.state.id))
+    assert routed.apply(routed.state) == []
+    mended = routed.lab.host.repair()
+    assert [line for line in mended if line.startswith(f"router {routed.state.id}: ")]
+    kept = findings.read(routed.lab.folder / "network" / findings.FILE)
+    assert {one.what for one in kept if one.mended} >= set(mended)
+
+
 @pytest.mark.parametrize("what", ["namespace", "device"])
 def test_what_goes_before_it_is_announced_again_is_mended(routed: Routed, what: str) -> None:
     routed.apply(routed.state)
@@ -432,6 +443,28 @@ def test_it_outlives_its_process_and_is_found_again(routed: Routed) -> None:
     assert routed.lab.host.repair() == []
     assert reached(FLOATING, service.port, 5)
     service.close()
+
+
+@pytest.mark.parametrize("moved", [True, False])
+def test_what_went_with_the_machine_is_made_when_it_is_still_this_hosts(routed: Routed, moved: bool) -> None:
+    """Until a conductor has said so, nobody hears of the addresses, which may be another host's by now."""
+    routed.guest(5)
+    routed.change(gateway=gateway())
+    host, space = routed.lab.host, names.router(routed.state.id)
+    host.stop()
+    run("ip", "netns", "del", space)
+    eventually(lambda: not [link for link in devices() if link.startswith(names.ROUTER_LINK)])
+    host = routed.lab.start()
+    host.repair()
+    assert not linux.namespace_exists(space)
+    assert not [link for link in devices() if link.startswith(names.ROUTER_LINK)]
+    assert not [one for one in findings.read(routed.lab.folder / "network" / findings.FILE) if not one.mended]
+    assert host.failed_routers() == []
+    assert look.problems(routed.lab.folder / "network", routed.lab.config.network) != []
+    routed.apply(*([] if moved else [routed.state]))
+    assert linux.namespace_exists(space) is not moved
+    eventually(lambda: host.repair() == [])
+    assert look.problems(routed.lab.folder / "network", routed.lab.config.network) == []
 
 
 def test_a_router_without_guests_here(routed: Routed) -> None:

@@ -83,6 +83,7 @@ _EXTENSIONS = {
     "standard-attr-revisions": ("Resource revision numbers", "Every change counts a revision"),
     "standard-attr-tag": ("Tag support for resources with standard attribute", "Tags"),
     "subnet_allocation": ("Subnet Allocation", "Subnet pools"),
+    "subnet-service-types": ("Subnet service types", "Subnets for ports of some device owners"),
     "standard-attr-timestamp": ("Resource timestamps", "created_at, updated_at and changed_since"),
     "tag-creation": ("Tag creation", "Tags are added by POST"),
 }

@@ -41,7 +41,7 @@ def _view(subnet: Subnet, tags: list[str]) -> dict[str, Any]:
         "ipv6_ra_mode": subnet.ipv6_ra_mode,
         "ipv6_address_mode": subnet.ipv6_address_mode,
         "subnetpool_id": subnet.subnetpool_id,
-        "service_types": [],
+        "service_types": subnet.service_types or [],
         "tags": tags,
         "revision_number": subnet.revision_number,
         "created_at": iso8601(subnet.created_at),

@@ -11,6 +11,9 @@ from kilonova.virt.libvirt.needs import APT
 
 _STYLES = {"ok": "green", "missing": "bold red", "lesser": "yellow", "mended": "cyan", "failed": "bold red"}
 
+_MANY = 30
+"""Of what was found lately, for people."""
+
 
 def print_findings(findings: list[Finding], console: Console) -> None:
     table = Table(box=None, pad_edge=False)
@@ -30,7 +33,9 @@ def print_findings(findings: list[Finding], console: Console) -> None:
 def print_lately(findings: list[Finding], console: Console) -> None:
     if findings:
         console.print("\nWhat agents found wrong lately, and mended or failed to:")
-    for one in findings:
+    if (more := len(findings) - _MANY) > 0:
+        console.print(f"  ({more} earlier ones of the last day: --json)", highlight=False)
+    for one in findings[-_MANY:]:
         console.print(f"  {one.meaning}  {one.state}  {one.check}", style=_STYLES[one.state], highlight=False)
         console.print(f"    {one.found}", highlight=False, markup=False, soft_wrap=True)
 

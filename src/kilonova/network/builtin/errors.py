@@ -103,6 +103,14 @@ class IpAddressGenerationFailure(Conflict):
     pass
 
 
+class IpAddressGenerationFailureNoMatchingSubnet(IpAddressGenerationFailure):
+    pass
+
+
+class InvalidSubnetServiceType(BadRequest):
+    pass
+
+
 class OverlappingAllocationPools(Conflict):
     pass
 

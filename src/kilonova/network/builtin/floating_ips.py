@@ -152,7 +152,7 @@ def _check_whole(floating: FloatingIp) -> None:
 def _hold(conn: sa.Connection, network: Network, body: FloatingIpCreate, floating_id: str) -> Port:
     """The service's own port on the external network: it has the address, so nobody else gets it."""
     subnets = subnet_store.of_networks(conn, [network.id], for_update=True).get(network.id, [])
-    allocator = Allocator(conn, network, subnets)
+    allocator = Allocator(conn, network, subnets, FLOATING_OWNER)
     wanted = FixedIpRequest(subnet_id=body.subnet_id or None, ip_address=body.floating_ip_address or None)
     found = allocator.default() if wanted == FixedIpRequest() else allocator.requested([wanted])
     if not found:

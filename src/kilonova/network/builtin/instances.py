@@ -143,7 +143,7 @@ def make(
         return []
     drawn = macs.draw(conn, [ask.network_id or "" for _, ask in new])
     allocators = {
-        network_id: Allocator(conn, network, subnets.get(network_id, []))
+        network_id: Allocator(conn, network, subnets.get(network_id, []), seat.device_owner)
         for network_id, network in networks.items()
     }
     made = []

@@ -55,7 +55,7 @@ def add_fixed_ip(conn: sa.Connection, server_id: str, network_id: str) -> None:
         raise BadRequest(f"Network {network_id} is not a network of instance {server_id}.")
     network = network_store.by_id(conn, [network_id])[network_id]
     subnets = subnet_store.of_networks(conn, [network_id], for_update=True).get(network_id, [])
-    allocator = Allocator(conn, network, subnets)
+    allocator = Allocator(conn, network, subnets, port.device_owner)
     try:
         added = allocator.one_more()
     except IpAddressGenerationFailure as error:

@@ -21,6 +21,7 @@ from kilonova.network.builtin.errors import (
     InvalidIpForNetwork,
     InvalidIpForSubnet,
     IpAddressGenerationFailure,
+    IpAddressGenerationFailureNoMatchingSubnet,
     IpAddressInUse,
 )
 from kilonova.network.builtin.requests import FixedIpRequest
@@ -32,9 +33,14 @@ class Allocator:
 
     What it gave counts as taken before it is written. ``finish`` writes where the next search begins.
     ``mac``: of the port, whose automatic addresses come of it. None: it gets none of these.
+    ``owner``: the port's device owner, of which subnets with service types give or give not; who names a
+    subnet or an address gets it all the same.
     """
 
-    def __init__(self, conn: sa.Connection, network: Network, subnets: Sequence[Subnet]) -> None:
+    def __init__(
+        self, conn: sa.Connection, network: Network, subnets: Sequence[Subnet], owner: str = ""
+    ) -> None:
+        self._owner = owner
         self._conn = conn
         self._network = network
         self._subnets = {subnet.id: subnet for subnet in subnets}
@@ -44,6 +50,11 @@ class Allocator:
 
     def default(self, mac: str | None = None) -> list[FixedIp]:
         """One address of each IP version, of the first subnet that has any, and those of its MAC."""
+        if self._subnets and not self._fitting():
+            raise IpAddressGenerationFailureNoMatchingSubnet(
+                f"No valid service subnet for the given device owner, network {self._network.id}, service "
+                f"type {self._owner}."
+            )
         found = [self._first_of(version) for version in (4, 6)]
         return [*(one for one in found if one), *self._of_mac(mac, [])]
 
@@ -73,8 +84,13 @@ class Allocator:
         if self._moved:
             store.search_from(self._conn, {subnet_id: self._next[subnet_id] for subnet_id in self._moved})
 
+    def _fitting(self) -> list[Subnet]:
+        """What the port may get unasked: first of subnets that are for its owner."""
+        fitting = [subnet for subnet in self._subnets.values() if subnet.serves(self._owner)]
+        return sorted(fitting, key=lambda subnet: not subnet.service_types)
+
     def _manual(self, version: int | None = None) -> list[Subnet]:
-        own = [subnet for subnet in self._subnets.values() if not subnet.automatic]
+        own = [subnet for subnet in self._fitting() if not subnet.automatic]
         own.sort(key=lambda subnet: subnet.ip_version)
         return [subnet for subnet in own if version in (None, subnet.ip_version)]
 
@@ -91,7 +107,7 @@ class Allocator:
         named = {fixed.subnet_id for fixed in have}
         return [
             self._automatic(subnet, mac)
-            for subnet in self._subnets.values()
+            for subnet in self._fitting()
             if mac is not None and subnet.automatic and subnet.id not in named
         ]
 

@@ -92,7 +92,9 @@ def create(conn: sa.Connection, config: Config, context: RequestContext, body: P
     quotas.check(conn, config, project_id, "port")
     values["mac_address"] = values.get("mac_address") or macs.draw(conn, [network.id])[0]
     _check_mac(conn, network.id, values["mac_address"])
-    values["fixed_ips"] = _addresses(conn, network, body, values["mac_address"])
+    values["fixed_ips"] = _addresses(
+        conn, network, body, values["mac_address"], values.get("device_owner", "")
+    )
     values["extra_dhcp_opts"] = _dhcp_options([], body)
     port = new_port(network, project_id=project_id, **values)
     port = port_groups.of_new(conn, port, port_groups.asked(conn, context, body, project_id))
@@ -132,7 +134,7 @@ def update(
         body, moves = msgspec.structs.replace(body, fixed_ips=_manual(conn, port)), True
     if moves:
         store.take_back(conn, port.id)
-        store.give(conn, {port.id: _addresses(conn, network, body, wanted.mac_address)})
+        store.give(conn, {port.id: _addresses(conn, network, body, wanted.mac_address, wanted.device_owner)})
         placement.tell(conn, store.free_floating(conn, store.by_id(conn, [port.id])[port.id]))
     if "security_groups" in asked:
         port_security.leave(conn, [port.id])
@@ -320,9 +322,11 @@ def _canonical(address_or_range: str) -> str:
     return f"{addresses.canonical(address)}{slash}{length}"
 
 
-def _addresses(conn: sa.Connection, network: Network, body: PortUpdate, mac: str) -> list[FixedIp]:
+def _addresses(
+    conn: sa.Connection, network: Network, body: PortUpdate, mac: str, owner: str
+) -> list[FixedIp]:
     subnets = subnet_store.of_networks(conn, [network.id], for_update=True).get(network.id, [])
-    allocator = Allocator(conn, network, subnets)
+    allocator = Allocator(conn, network, subnets, owner)
     found = allocator.default(mac) if body.fixed_ips is UNSET else allocator.requested(body.fixed_ips, mac)
     allocator.finish()
     return found

@@ -62,6 +62,7 @@ class SubnetUpdate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     dns_nameservers: Annotated[list[Address], Meta(max_length=5)] | UnsetType | None = UNSET
     host_routes: Annotated[list[HostRoute], Meta(max_length=20)] | UnsetType | None = UNSET
     allocation_pools: Annotated[list[Pool], Meta(max_length=64)] | UnsetType = UNSET
+    service_types: Annotated[list[Text], Meta(max_length=64)] | UnsetType | None = UNSET
 
 
 class SubnetCreate(SubnetUpdate, frozen=True, kw_only=True):

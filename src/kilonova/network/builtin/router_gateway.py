@@ -93,7 +93,7 @@ def _make(conn: sa.Connection, router: Router, network: Network, info: ExternalG
                     raise BadRouterRequest(
                         f"Cidr {outside.cidr} of subnet {outside.id} overlaps with cidr {inside}"
                     )
-    allocator = Allocator(conn, network, subnets)
+    allocator = Allocator(conn, network, subnets, GATEWAY_OWNER)
     if info.external_fixed_ips is UNSET or not info.external_fixed_ips:
         addresses = allocator.default()
     else:

@@ -30,6 +30,7 @@ from kilonova.network.builtin import (
 from kilonova.network.builtin.errors import (
     GatewayIpInUse,
     InvalidInput,
+    InvalidSubnetServiceType,
     NetworkSubnetPoolAffinityError,
     SubnetInUse,
     SubnetNotFound,
@@ -41,6 +42,9 @@ from kilonova.store import subnets as store
 
 _SERVED_BY_HOSTS = ("gateway_ip", "enable_dhcp", "dns_nameservers", "host_routes")
 """What hosts tell the guests on it."""
+
+_DEVICE_OWNERS = ("network:", "compute:", "baremetal:", "neutron:")
+"""How the owners begin that a service type may name."""
 
 
 def find(conn: sa.Connection, context: RequestContext, subnet_id: str) -> Subnet:
@@ -61,6 +65,7 @@ def create(conn: sa.Connection, config: Config, context: RequestContext, body: S
     if pool is not None:
         body = structs.replace(body, cidr=subnetpools.take(conn, pool, project_id, body))
     cidr = _cidr(config, body)
+    service_types = _service_types(context, body, "create_subnet")
     ipv6_modes.check(body, cidr)
     if cidr.version == 6:
         _check_network(network)
@@ -90,6 +95,7 @@ def create(conn: sa.Connection, config: Config, context: RequestContext, body: S
         ipv6_ra_mode=ipv6_modes.of(body.ipv6_ra_mode),
         ipv6_address_mode=ipv6_modes.of(body.ipv6_address_mode),
         subnetpool_id=None if pool is None else pool.id,
+        service_types=service_types,
         created_at=made,
         updated_at=made,
     )
@@ -97,7 +103,7 @@ def create(conn: sa.Connection, config: Config, context: RequestContext, body: S
     network_store.update(conn, network.id, {})
     dhcp.follow(conn, network)
     if subnet.automatic:
-        automatic.come(conn, subnet, ports)
+        automatic.come(conn, subnet, [port for port in ports if subnet.serves(port.device_owner)])
     if network.external:
         placement.tell_network(conn, network.id)
     return subnet
@@ -110,6 +116,9 @@ def update(
     policy.owner_only(context, "rule:update_subnet", *owners(conn, subnet))
     subnet = _locked(conn, context, subnet)
     changes = _changes(subnet, body)
+    service_types = _service_types(context, body, "update_subnet")
+    if body.service_types is not UNSET and service_types != subnet.service_types:
+        changes["service_types"] = service_types
     if changes.get("enable_dhcp") is False and (subnet.ipv6_ra_mode or subnet.ipv6_address_mode):
         raise InvalidInput("Cannot disable enable_dhcp with ipv6 attributes set")
     if "gateway_ip" in changes:
@@ -195,6 +204,19 @@ def _check_network(network: Network) -> None:
         raise InvalidInput(
             f"IPv6 needs an MTU of {ipv6_modes.MIN_MTU}; that of network {network.id} is {network.mtu}"
         )
+
+
+def _service_types(context: RequestContext, body: SubnetUpdate, rule: str) -> list[str] | None:
+    """Admins' to say (Neutron's policy); None: the subnet is for all ports."""
+    if body.service_types is UNSET or not (body.service_types or rule == "update_subnet"):
+        return None
+    policy.admin_only(context, f"rule:{rule}:service_types")
+    for one in body.service_types or []:
+        if not one.startswith(_DEVICE_OWNERS):
+            raise InvalidSubnetServiceType(
+                f"Subnet service type {one} does not correspond to a valid device owner."
+            )
+    return list(dict.fromkeys(body.service_types or [])) or None
 
 
 def _gateway(cidr: Cidr, body: SubnetCreate) -> Address | None:

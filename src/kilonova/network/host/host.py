@@ -72,7 +72,13 @@ class LinuxHost:
         )
         self._findings = Findings(folder)
         self._routers = Routers(
-            config.network, folder, forwarding, self._plug, self._held, self._findings.failed
+            config.network,
+            folder,
+            forwarding,
+            self._plug,
+            self._held,
+            self._findings.failed,
+            self._watch,
         )
         self._tunnels = Tunnels(config.network, folder, self._plug)
         self.tunnel_address = self._tunnels.address
@@ -80,6 +86,7 @@ class LinuxHost:
         self._segments_lock = threading.Lock()
         self._running: _Running | None = None
         self._tidied = False
+        self._tell_changed: Callable[[], None] = lambda: None
         self._mended: deque[str] = deque()
         """What was mended between two calls of repair(), which tells it. It is among the findings already."""
         self._last_mend: dict[str, float] = {}
@@ -94,10 +101,20 @@ class LinuxHost:
         return make(kind, self._config, self._folder, rules, self._records.zone)
 
     def start(self, metadata: MetadataLookup, deeds: MetadataDeeds = NO_DEEDS) -> None:
-        self._running = _Running(metadata, self._port_of, self._config.dhcp_domain, deeds)
+        self._running = _Running(metadata, self._port_of, self._config.dhcp_domain, deeds, self._changed)
         dhcp.open_way(self._folder, self._top)
         self._routers.start()
         self._mended.extend(self.repair())
+
+    def on_change(self, tell: Callable[[], None]) -> None:
+        self._tell_changed = tell
+        self._plug.on_change(tell)
+
+    def _changed(self) -> None:
+        self._tell_changed()
+
+    def _watch(self) -> Changes:
+        return Changes(self._require_running().loop, self._changed)
 
     def stop(self) -> None:
         running, self._running = self._running, None
@@ -441,7 +458,13 @@ class LinuxHost:
             segment = self._segments.get(network_id)
             if segment is None:
                 segment = Segment(
-                    network_id, self._config, self._plug, running.metadata, running.loop, self._dhcp_ended
+                    network_id,
+                    self._config,
+                    self._plug,
+                    running.metadata,
+                    running.loop,
+                    self._dhcp_ended,
+                    self._watch,
                 )
                 self._segments[network_id] = segment
         return segment
@@ -476,14 +499,15 @@ class _Running:
         port_of: Callable[[str, str], str | None],
         dhcp_domain: str,
         deeds: MetadataDeeds,
+        changed: Callable[[], None],
     ) -> None:
         self.loop = Loop("network")
         self.loop.start()
         self.metadata = MetadataServer(lookup, port_of, self.loop, dhcp_domain, deeds)
-        self.changes = Changes()
+        self.changes = Changes(self.loop, changed)
         self.mender = ThreadPoolExecutor(1, thread_name_prefix="network-mender")
 
     def close(self) -> None:
         self.metadata.stop()
-        self.loop.stop()
         self.changes.close()
+        self.loop.stop()

@@ -6,6 +6,8 @@ a kernel: the same checks, idempotent, thread-safe. It remembers as long as it l
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from kilonova.domain.network import NetworkState, PlugKind, Vif
 from kilonova.domain.routers import HostRouters
 from kilonova.network.base import NO_DEEDS, MetadataDeeds, MetadataLookup
@@ -53,6 +55,9 @@ class MemoryHost:
 
     def failed_routers(self) -> list[str]:
         return []
+
+    def on_change(self, tell: Callable[[], None]) -> None:
+        """Nobody else changes it."""
 
     def repair(self) -> list[str]:
         return []

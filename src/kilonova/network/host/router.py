@@ -17,10 +17,17 @@ class Router:
     """``join`` joins a device of a router, whose namespace it is told, to what it leads to. ``folder``: of
     what advertises it, there only while something does."""
 
-    def __init__(self, router_id: str, join: Callable[[str, Device], list[str]], folder: Path) -> None:
+    def __init__(
+        self,
+        router_id: str,
+        join: Callable[[str, Device], list[str]],
+        folder: Path,
+        watch: Callable[[], Changes],
+    ) -> None:
         self.router_id = router_id
         self._join = join
         self._folder = folder
+        self._watch = watch
         self._namespace = names.router(router_id)
         self._changes: Changes | None = None
         self._plan: RouterPlan | None = None
@@ -54,7 +61,7 @@ class Router:
         lines += linux.inside(self._namespace, lambda: router_adverts.ensure(plan, self._folder))
         self._tell(new, fresh)
         if self._changes is None:
-            self._changes = linux.inside(self._namespace, Changes)
+            self._changes = linux.inside(self._namespace, self._watch)
         self._changes.any()
         self._plan = plan
         return done + lines

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from kilonova.network.host.plug import Plug
 from kilonova.network.host.router import Router
 from kilonova.network.host.router_plan import Device
 from kilonova.network.host.router_records import Record, RouterRecords
+from kilonova.network.host.watch import Changes
 
 _log = log.get("network.routers")
 
@@ -32,7 +33,7 @@ _PATIENCE = 30.0
 
 class Routers:
     """``network(network_id)``: holds what of a network is on this host, and says whether guests need it too.
-    ``failed(why)`` hears of what could not be done."""
+    ``failed(why)`` hears of what could not be done; ``watch()`` listens in the caller's namespace."""
 
     def __init__(
         self,
@@ -42,8 +43,10 @@ class Routers:
         plug: Plug,
         network: Callable[[str], AbstractContextManager[bool]],
         failed: Callable[[str], None],
+        watch: Callable[[], Changes],
     ) -> None:
         self._tell_failed = failed
+        self._watch = watch
         self._plug = plug
         self._network = network
         self._store = RouterRecords(folder)
@@ -63,9 +66,16 @@ class Routers:
         """Routers that are not this host's any more."""
         self._unsettled: set[str] = set(self._records)
         """Routers whose record names what may be there and is not theirs any more."""
+        self._unconfirmed: set[str] = set()
+        """Routers of an earlier run that are not there."""
 
     def start(self) -> None:
-        """What an earlier run left of its routers is waited for; the first repair() makes it right."""
+        """What an earlier run left of its routers is waited for; the first repair() makes it right. One that
+        went, with the machine most likely, may be another host's by now: it is not made, and its addresses
+        are not announced, before apply() is told that it is still this one's."""
+        self._unconfirmed = {
+            router_id for router_id in self._records if not linux.namespace_exists(names.router(router_id))
+        }
         if self._records:
             self._external.expect()
 
@@ -93,11 +103,12 @@ class Routers:
 
     def networks(self) -> dict[str, int]:
         """Those that a router here joins → their MTU."""
-        states = [record.state for record in list(self._records.values())]
+        states = [state for router_id, state in self.present().items() if router_id not in self._unconfirmed]
         return {interface.network_id: interface.mtu for state in states for interface in state.interfaces}
 
     def apply(self, states: list[RouterState]) -> list[str]:
-        """These are the routers of this host, and as they should be; a line for each thing that changed.
+        """These are the routers of this host, and those that changed as they should be; a line for each thing
+        that was made for it. What became of the others meanwhile repair() sees, which says what was wrong.
 
         What fails for one is logged, does not keep the others from it, and is tried again by repair().
         """
@@ -105,14 +116,15 @@ class Routers:
             for state in states:
                 self._attempt(lambda one=state: self._record(one), state.id)  # type: ignore[misc]
             wanted = {state.id for state in states}
+            self._unconfirmed = set()
             self._leaving = self._records.keys() - wanted
             self._failing = {key: at for key, at in self._failing.items() if key in wanted}
-            return self._all_right(look=False)
+            return self._remove_leaving() + self._ensure_all(self._unsettled, look=False)
 
     def repair(self, look: bool) -> list[str]:
         """``look``: something of the host has changed."""
         with self._lock:
-            return self._all_right(look)
+            return self._remove_leaving() + self._ensure_all(self._records.keys(), look)
 
     def present(self) -> dict[str, RouterState]:
         return {router_id: record.state for router_id, record in list(self._records.items())}
@@ -154,13 +166,13 @@ class Routers:
             external=[self._external.bridge(gateway.network_id) for gateway in gateways],
         )
 
-    def _all_right(self, look: bool) -> list[str]:
+    def _remove_leaving(self) -> list[str]:
         done = []
         for router_id in sorted(self._leaving):
             done += self._attempt(lambda one=router_id: self._remove(one))  # type: ignore[misc]
-        return done + self._ensure_all(look)
+        return done
 
-    def _ensure_all(self, look: bool) -> list[str]:
+    def _ensure_all(self, which: Set[str], look: bool) -> list[str]:
         """The host's rules first: no router is joined to anything before them."""
         if not self._records:
             if self._ruled:
@@ -175,7 +187,8 @@ class Routers:
         except KilonovaError as error:
             self._failed(error, *(self._records.keys() - self._leaving))
             return []
-        for record in [one for one in self._records.values() if one.state.id not in self._leaving]:
+        here = which - self._leaving - self._unconfirmed
+        for record in [one for router_id, one in self._records.items() if router_id in here]:
             router_id = record.state.id
             done += self._attempt(lambda one=record: self._ensure(one, look), router_id)  # type: ignore[misc]
         return done
@@ -220,7 +233,7 @@ class Routers:
 
     def _router(self, router_id: str) -> Router:
         if router_id not in self._routers:
-            self._routers[router_id] = Router(router_id, self._join, self._adverts / router_id)
+            self._routers[router_id] = Router(router_id, self._join, self._adverts / router_id, self._watch)
         return self._routers[router_id]
 
     def _join(self, space: str, device: Device) -> list[str]:

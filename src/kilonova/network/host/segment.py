@@ -28,6 +28,7 @@ class Segment:
         metadata: MetadataServer,
         loop: Loop,
         on_dhcp_end: Callable[[str], None],
+        watch: Callable[[], Changes],
     ) -> None:
         self.network_id = network_id
         self.lock = threading.Lock()
@@ -36,6 +37,7 @@ class Segment:
         self._metadata = metadata
         self._loop = loop
         self._on_dhcp_end = on_dhcp_end
+        self._watch = watch
         self._namespace = names.namespace(network_id)
         self._changes: Changes | None = None
         self._plan: NetworkPlan | None = None
@@ -111,7 +113,7 @@ class Segment:
     def _ensure_services(self, plan: NetworkPlan, folder: Path) -> list[str]:
         def inside() -> list[str]:
             if self._changes is None:
-                self._changes = Changes()
+                self._changes = self._watch()
             if not self._metadata.listens(self.network_id):
                 with linux.making(f"metadata service of network {self.network_id}"):
                     self._metadata.listen(self.network_id)

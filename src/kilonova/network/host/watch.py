@@ -1,4 +1,5 @@
-"""Has anything changed since the last look? Answered by the kernel's own notices, for nearly nothing.
+"""Has anything changed since the last look? Answered by the kernel's own notices, for nearly nothing, and
+told to who wants to look.
 
 A Changes object listens in the network namespace it is made in. It says "yes" too often rather than too
 seldom: our own changes count, and lost notices (a full buffer) count.
@@ -22,31 +23,48 @@ _log = log.get("network.watch")
 
 _NETLINK_ROUTE, _NETLINK_NETFILTER = 0, 12
 _LINKS, _IPV4_ADDRESSES, _IPV4_ROUTES, _IPV6_ADDRESSES = 0x1, 0x10, 0x40, 0x100  # RTMGRP_*
-_SOL_NETLINK, _ADD_MEMBERSHIP, _NFTABLES = 270, 1, 7  # NFNLGRP_NFTABLES
+_SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
+_NFTABLES, _FORWARDING = 7, 24  # NFNLGRP_NFTABLES, RTNLGRP_IPV4_NETCONF
 
 
 class Changes:
-    """Links, addresses, IPv4 routes, and firewall rules of one namespace."""
+    """Links, addresses, IPv4 routes, forwarding, and firewall rules of one namespace. ``tell()`` is called in
+    the loop's thread when the first of them changes, and not again before any() was asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, loop: Loop, tell: Callable[[], None]) -> None:
+        self._loop = loop
+        self._tell = tell
         self._first = True
+        self._told: set[int] = set()
+        """Sockets that the loop does not look at any more."""
         self._route = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_ROUTE)
         self._route.bind((0, _LINKS | _IPV4_ADDRESSES | _IPV4_ROUTES | _IPV6_ADDRESSES))
         self._rules = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
         self._rules.bind((0, 0))
         self._rules.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _NFTABLES)
+        self._route.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _FORWARDING)
         for one in (self._route, self._rules):
             one.setblocking(False)
+            self._listen(one.fileno())
 
     def any(self) -> bool:
         """Whether something changed since the last call; true at the first."""
         drained = [self._drain(self._route), self._drain(self._rules), self._first]
         self._first = False
+        while self._told:
+            self._listen(self._told.pop())
         return any(drained)
 
     def forget(self) -> None:
         """The next any() is true."""
         self._first = True
+
+    def _listen(self, fileno: int) -> None:
+        def changed() -> None:
+            self._told.add(fileno)
+            self._tell()
+
+        self._loop.add(fileno, changed, once=True)
 
     @staticmethod
     def _drain(source: socket.socket) -> bool:
@@ -61,8 +79,9 @@ class Changes:
                 seen = True
 
     def close(self) -> None:
-        self._route.close()
-        self._rules.close()
+        for one in (self._route, self._rules):
+            self._loop.discard(one.fileno())
+            one.close()
 
 
 class Loop:

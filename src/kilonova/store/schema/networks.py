@@ -65,6 +65,8 @@ subnets = sa.Table(
     sa.Column("ipv6_address_mode", text(16)),
     # The pool that its addresses are of. No foreign key: who makes a subnet of a pool locks the pool.
     uuid_column("subnetpool_id", index=True),
+    # NULL: for all ports, as a release that knows no types goes on to write.
+    sa.Column("service_types", Json(list[str])),
     sa.Index(None, "project_id"),
 )
 

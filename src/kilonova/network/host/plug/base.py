@@ -87,6 +87,9 @@ class Plug(Protocol):
     def changed(self) -> bool:
         """Whether something may have changed since the last call that the kernel's notices do not tell."""
 
+    def on_change(self, tell: Callable[[], None]) -> None:
+        """``tell()`` is called, in another thread, with each such change."""
+
     def settle(self) -> list[str]:
         """What concerns all ports at once is in order; called by each repair, after all of ensure_…()."""
 

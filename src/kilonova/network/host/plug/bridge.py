@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from kilonova.domain.network import PlugKind, Vif
 from kilonova.domain.routers import RouterInterface
@@ -62,6 +62,9 @@ class BridgePlug:
 
     def changed(self) -> bool:
         return False  # it is all the kernel's
+
+    def on_change(self, tell: Callable[[], None]) -> None:
+        """There is none."""
 
     def settle(self) -> list[str]:
         return []

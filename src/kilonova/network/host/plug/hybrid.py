@@ -6,7 +6,7 @@ database, are those of Neutron and os-vif, so that their operators find what the
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from kilonova.domain.network import PlugKind, Vif
 from kilonova.domain.routers import RouterInterface
@@ -77,6 +77,9 @@ class HybridPlug:
 
     def changed(self) -> bool:
         return self._switch.changed()
+
+    def on_change(self, tell: Callable[[], None]) -> None:
+        self._switch.on_change(tell)
 
     def settle(self) -> list[str]:
         return []

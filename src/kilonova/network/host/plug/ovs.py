@@ -94,6 +94,9 @@ class OvsPlug:
     def changed(self) -> bool:
         return self._switch.changed()
 
+    def on_change(self, tell: Callable[[], None]) -> None:
+        self._switch.on_change(tell)
+
     def settle(self) -> list[str]:
         return self._guard.ensure()
 

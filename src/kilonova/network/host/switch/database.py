@@ -86,6 +86,7 @@ class Database:
         self._connection: Any = None
         self._news = threading.Condition()
         self._changes = 0
+        self._tell_changed: Callable[[], None] = lambda: None
 
     def look(self, at: Callable[[Tables], T]) -> T:
         """What ``at`` sees of the replica, which stands still meanwhile."""
@@ -131,6 +132,10 @@ class Database:
         """A number that grows with everything that changes in the replica."""
         return self._changes
 
+    def on_change(self, tell: Callable[[], None]) -> None:
+        """``tell()`` is called, in another thread, with each of them. It must be quick."""
+        self._tell_changed = tell
+
     def close(self) -> None:
         with self._lock:
             if self._connection is not None:
@@ -167,6 +172,7 @@ class Database:
         with self._news:
             self._changes += 1
             self._news.notify_all()
+        self._tell_changed()
 
 
 def accepts(path: Path) -> bool:

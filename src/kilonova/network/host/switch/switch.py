@@ -123,6 +123,10 @@ class Switch:
         seen, self._seen = self._seen, self._database.changes()
         return seen != self._seen
 
+    def on_change(self, tell: Callable[[], None]) -> None:
+        """``tell()`` is called, in the database's thread, with each change."""
+        self._database.on_change(tell)
+
     # --- what should be
     def ensure_port(
         self, name: str, device: int, network_id: str, said: dict[str, str], *, closed: bool = False
