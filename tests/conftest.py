@@ -58,6 +58,7 @@ ON_BOTH = {
     "test_server_races",
     "test_servers_create",
     "test_servers_list",
+    "test_service_types",
     "test_statement",
     "test_subnetpools",
 }

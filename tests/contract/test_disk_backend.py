@@ -25,7 +25,7 @@ from kilonova.domain.errors import BuildAborted, BuildFailed, StaleEpoch, Unavai
 from kilonova.domain.servers import BuildSpec, Flavor, ImageRef
 from kilonova.image.rbd import RbdStore
 from kilonova.rbd import Cluster
-from kilonova.virt.libvirt import disk
+from kilonova.virt.libvirt import cached, disk
 from kilonova.virt.libvirt.disk import rbd
 from kilonova.virt.libvirt.disk.base import Backend, FileSource, Name, Source
 from kilonova.virt.libvirt.folder import Folder
@@ -398,6 +398,24 @@ def test_what_is_held_is_read_by_the_image_store(in_ceph: InCeph) -> None:
     in_ceph.backend.let_go(spec.server_id)
     in_ceph.backend.remove_all(spec.server_id)
     assert (in_ceph.vms.names(), in_ceph.vms.trashed()) == (set(), set())
+
+
+def test_what_is_copied_to_a_host_leaves_the_reserve_free(
+    in_ceph: InCeph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes what was written to the disk and to its image, not the whole size of it."""
+    spec = in_ceph.spec(in_ceph.image())
+    in_ceph.backend.ensure_system(spec, GO_ON)
+    in_ceph.write(in_ceph.of(spec), 8 * MIB)
+    taken = in_ceph.folder.instance(spec.server_id).path / "taken"
+    reserve = in_ceph.cache._reserve
+    monkeypatch.setattr(cached, "free_bytes", lambda _folder: reserve + 4 * MIB)
+    with pytest.raises(BuildFailed, match="no space left"):
+        in_ceph.backend.flatten(in_ceph.of(spec), taken, GO_ON)
+    assert not taken.exists()
+    monkeypatch.setattr(cached, "free_bytes", lambda _folder: reserve + 32 * MIB)
+    in_ceph.backend.flatten(in_ceph.of(spec), taken, GO_ON)
+    assert in_ceph.holds(FileSource(path=taken, format="qcow2"), 8 * MIB, 0x5A)
 
 
 def test_a_clone_of_an_image_that_grew_too_large_is_refused(in_ceph: InCeph) -> None:

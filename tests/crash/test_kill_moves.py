@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 import pytest
-from click.testing import CliRunner
 from tests.ceph import USER
+from tests.orphans import orphans
 from tests.running import CUT_OFF, Up, until
 
-from kilonova.cli.doctor import doctor
 from kilonova.rbd import Cluster
 
 POINTS = (
@@ -115,8 +114,3 @@ def test_a_volume_that_moves_is_always_there_once(tmp_path: Path, stores: dict[s
         until(lambda: not any(store.names() for store in stores.values()), 60, "the volume to go")
     finally:
         up.kill()
-
-
-def orphans(up: Up) -> str:
-    asked = ["--orphans", "--state", str(up.state), "--config", str(up.state / "test.toml")]
-    return CliRunner().invoke(doctor, asked).output

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.orphans import orphans
 from tests.running import CUT_OFF, Up, until
 
 BUILD_POINTS = ["build.prepare_volumes.after", "build.connect_volumes.after"]
@@ -62,6 +63,7 @@ def test_a_volume_that_is_cut_off_anywhere_is_there_or_is_not(up: Up, point: str
     (guest,) = (up.state / "hosts").glob("*/*.json")
     until(lambda: list(json.loads(guest.read_text())["volumes"]) == has, 15, f"the guest to have {has}")
     assert len(list(up.state.rglob("volume-*"))) == 1
+    assert orphans(up) == "0 found\n"
 
 
 ACTIONS = {
@@ -101,3 +103,4 @@ def test_a_server_that_boots_from_a_volume_gets_what_it_was_promised(up: Up, poi
     whole = [one for one in images if one["name"] == "whole"]
     assert [one["status"] for one in whole] == ["active"] * ("createImage" in action)
     assert len(list(up.state.rglob("volume-*.snapshot-*"))) == len(whole)
+    assert orphans(up) == "0 found\n"

@@ -10,13 +10,12 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 from tests.ceph import USER, Ceph, installed
 from tests.host_oracle import real_machine
+from tests.orphans import orphans
 from tests.running import Up, until
 from tests.system.cloud import BOOT_SECONDS, SERVERS
 
-from kilonova.cli.doctor import doctor
 from kilonova.rbd import Cluster
 
 pytestmark = pytest.mark.system
@@ -79,9 +78,9 @@ def lives_in(cluster: Cluster, up: Up, ceph: Ceph, guest_image: Path) -> None:
         kept = goes_on_when_the_osd_is_back(up, ceph, elsewhere)
         assert (vms.names(), vms.trashed()) == (set(), set())
         assert images.names() - kept == set()
-        assert asked_for_orphans(up) == "0 found\n"
+        assert orphans(up) == "0 found\n"
         vms.create(f"{clone}_disk", 1 << 20)
-        assert asked_for_orphans(up) == f"disks of a server in Ceph's pool vms: {clone}\n1 found\n"
+        assert orphans(up) == f"disks of a server in Ceph's pool vms: {clone}\n1 found\n"
         assert ceph.key not in up.log()
         vms.remove(f"{clone}_disk")
     finally:
@@ -162,11 +161,6 @@ def begun(up: Up, server: str, step: str) -> bool:
 
 def noted_name(up: Up, image: str) -> str:
     return str(up.ask("GET", f"/image/v2/images/{image}")[1]["name"])
-
-
-def asked_for_orphans(up: Up) -> str:
-    options = ["--orphans", "--state", str(up.state), "--config", str(up.state / "test.toml")]
-    return CliRunner().invoke(doctor, options).output
 
 
 def delete_all(up: Up) -> None:

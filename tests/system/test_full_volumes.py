@@ -11,10 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
+from tests.orphans import orphans
 from tests.running import Up, until
-
-from kilonova.cli.doctor import doctor
 
 pytestmark = pytest.mark.system
 
@@ -90,14 +88,6 @@ class World:
     def delete(self, of: str) -> None:
         assert self.up.ask("DELETE", f"{VOLUMES}/{of}")[0] == 202
 
-    def orphans(self) -> str:
-        state = str(self.up.state)
-        return (
-            CliRunner()
-            .invoke(doctor, ["--orphans", "--state", state, "--config", f"{state}/test.toml"])
-            .output
-        )
-
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
@@ -141,7 +131,7 @@ def test_volumes_and_images_on_disks_that_get_full(world: World) -> None:
 
     until(lambda: up.unexplained() == [], 60, "all to be at its end")
     assert {disk: disk.files() for disk in before} == before
-    assert world.orphans() == "0 found\n"
+    assert orphans(up) == "0 found\n"
     assert digest(world.volumes.folder / f"volume-{there}") == holds
 
     for disk in before:
@@ -155,7 +145,7 @@ def test_volumes_and_images_on_disks_that_get_full(world: World) -> None:
     until(lambda: up.ask("GET", VOLUMES)[1]["volumes"] == [], 60, "what the build began to go")
     assert world.volumes.files() == set()
     assert world.images.files() == before[world.images]
-    assert world.orphans() == "0 found\n"
+    assert orphans(up) == "0 found\n"
 
 
 def built_of(up: Up, image: str) -> Any:

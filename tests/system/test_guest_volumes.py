@@ -17,10 +17,10 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from click.testing import CliRunner
 from tests.ceph import USER, Ceph
 from tests.ceph import installed as ceph_installed
 from tests.host_oracle import real_machine
+from tests.orphans import orphans
 from tests.running import Up, until
 from tests.system.cloud import SERVERS, Cloud, Guest
 from tests.system.secrets_told import places_of
@@ -28,7 +28,6 @@ from tests.system.shell import Shell
 from tests.tgt import Tgtd
 from tests.tgt import installed as tgt_installed
 
-from kilonova.cli.doctor import doctor
 from kilonova.rbd import Cluster
 from kilonova.volume.backends.tgt import Tgt
 
@@ -544,5 +543,4 @@ def test_what_goes_with_the_server_is_gone_and_the_rest_is_whole(world: World) -
     until(lambda: not world.ask("GET", VOLUMES)["volumes"], SOON, "the volumes to go")
     assert world.stores.left() == []
     assert cloud.oracle.left() == []
-    command = ["--orphans", "--state", str(cloud.up.state), "--config", str(cloud.up.state / "test.toml")]
-    assert CliRunner().invoke(doctor, command).output == "0 found\n"
+    assert orphans(cloud.up) == "0 found\n"

@@ -12,16 +12,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from click.testing import CliRunner
 from tests.ceph import installed as ceph_installed
 from tests.host_oracle import real_machine
+from tests.orphans import orphans
 from tests.running import CUT_OFF, until
 from tests.system.cloud import SERVERS, Cloud, Guest
 from tests.system.shell import Shell
 from tests.system.test_guest_volumes import GIB, KINDS, SNAPSHOTS, VOLUMES, Disks, Stores, stores_in
 from tests.tgt import installed as tgt_installed
-
-from kilonova.cli.doctor import doctor
 
 pytestmark = [pytest.mark.system, pytest.mark.crash]
 DONE = 90.0
@@ -103,12 +101,7 @@ class World:
             until(lambda: up.unexplained() == [], DONE, f"all to be explained after {step.point}")
             step.look()
             assert self.cloud.oracle.unexplained() == []
-            assert self.orphans() == "0 found\n", step.point
-
-    def orphans(self) -> str:
-        state = self.cloud.up.state
-        asked = ["--orphans", "--state", str(state), "--config", str(state / "test.toml")]
-        return CliRunner().invoke(doctor, asked).output
+            assert orphans(up) == "0 found\n", step.point
 
 
 def test_a_guest_keeps_its_volumes_whatever_is_killed(guest_image: Path) -> None:
@@ -194,4 +187,4 @@ def leaves_nothing(world: World) -> None:
     until(lambda: not world.ask("GET", VOLUMES)["volumes"], DONE, "the volumes to go")
     assert world.stores.left() == []
     assert cloud.oracle.left() == []
-    assert world.orphans() == "0 found\n"
+    assert orphans(cloud.up) == "0 found\n"

@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 from tests.ceph import USER, Ceph, installed
 from tests.host_oracle import real_machine
+from tests.orphans import orphans
 from tests.running import until
 from tests.system.cloud import SERVERS, Cloud, Guest
 from tests.system.secrets_told import places_of
 
-from kilonova.cli.doctor import doctor
 from kilonova.rbd import Cluster
 
 pytestmark = pytest.mark.system
@@ -309,5 +308,4 @@ def test_no_secret_is_told_and_nothing_is_left(world: World) -> None:
     for pool in (world.disks, world.images):
         until(lambda pool=pool: not pool.names() | pool.trashed(), SOON, f"{pool.name} to be empty")
     assert cloud.oracle.left() == []
-    command = ["--orphans", "--state", str(cloud.up.state), "--config", str(cloud.up.state / "test.toml")]
-    assert CliRunner().invoke(doctor, command).output == "0 found\n"
+    assert orphans(cloud.up) == "0 found\n"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 
+# Of volumes the client asks for less by itself than a snapshot of one in use takes.
 _OPENRC = """\
 export OS_AUTH_URL='{url}/identity'
 export OS_IDENTITY_API_VERSION='3'
@@ -21,6 +22,7 @@ export OS_PROJECT_NAME='admin'
 export OS_USER_DOMAIN_NAME='Default'
 export OS_PROJECT_DOMAIN_NAME='Default'
 export OS_REGION_NAME='{region}'
+export OS_VOLUME_DEFAULT_MICROVERSION='3.70'
 """
 
 _CLOUDS = """\
@@ -28,6 +30,7 @@ clouds:
   kilonova:
     region_name: {region}
     identity_api_version: 3
+    volume_default_microversion: '3.70'
     auth:
       auth_url: {url}/identity
       username: admin

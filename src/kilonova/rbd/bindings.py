@@ -7,7 +7,7 @@ so they are asked for only where Ceph is configured.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, Protocol
@@ -58,6 +58,15 @@ class RawImage(Protocol):
     def parent_id(self) -> str: ...
     def watchers_list(self) -> Iterable[dict[str, Any]]: ...
     def metadata_get(self, key: str) -> str: ...
+    def diff_iterate(
+        self,
+        offset: int,
+        length: int,
+        from_snapshot: str | None,
+        iterate_cb: Callable[[int, int, bool], None],
+        include_parent: bool,
+        whole_object: bool,
+    ) -> None: ...
     def rollback_to_snap(self, name: str) -> None: ...
     def metadata_remove(self, key: str) -> None: ...
     def metadata_set(self, key: str, value: str) -> None: ...

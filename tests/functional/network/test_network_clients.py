@@ -53,7 +53,7 @@ def cli(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[.
         monkeypatch.delenv(name)
 
     def run(*words: str, fails: bool = False) -> Any:
-        as_json = ["-f", "json"] if {"list", "show", "create"} & set(words[1:5]) else []
+        as_json = ["-f", "json"] if {"list", "show", "create"} & set(words[1:4]) else []
         auth = ["--os-auth-type", "admin_token", "--os-endpoint", url, "--os-token", "alice"]
         with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
             status = shell.main([*auth, *words, *as_json])
@@ -143,13 +143,14 @@ def test_default_rules_by_the_command_line(cli: Callable[..., Any], sdk: Any) ->
     ssh = sdk.create_default_security_group_rule(
         **{"direction": "ingress", "protocol": "tcp", "port_range_min": 22, "port_range_max": 22}
     )
-    shown = cli("default", "security", "group", "rule", "list")
+    listed = ("default", "security", "group", "rule", "list", "-f", "json")
+    shown = json.loads(cli(*listed))
     assert [one["Port Range"] for one in shown if one["ID"] == ssh.id] == ["22:22"]
     made = cli("security", "group", "create", "web")
     ingress = [one for one in made["rules"] if one["direction"] == "ingress"]
     assert [(one["protocol"], one["port_range_min"]) for one in ingress] == [("tcp", 22)]
     sdk.delete_default_security_group_rule(ssh)
-    assert ssh.id not in [one["ID"] for one in cli("default", "security", "group", "rule", "list")]
+    assert ssh.id not in [one["ID"] for one in json.loads(cli(*listed))]
 
 
 def test_refusals_reach_the_user(cli: Callable[..., Any]) -> None:

@@ -37,6 +37,15 @@ def test_a_new_network_has_neutrons_attributes(alice: Caller) -> None:
     assert alice.get(f"/networks/{made['id']}")["network"] == made
 
 
+@pytest.mark.parametrize("name", ["id", "tenant_id", "project_id", "availability_zone_hints", "status"])
+def test_what_never_changes(alice: Caller, net: str, name: str) -> None:
+    refused = alice("PUT", f"/networks/{net}", {"network": {name: "x"}})
+    assert refused.status_code == 400
+    assert refused.json["NeutronError"]["message"] == f"Cannot update read-only attribute {name}"
+    unknown = alice("PUT", f"/networks/{net}", {"network": {"colour": "x"}})
+    assert unknown.json["NeutronError"]["message"] == "Unrecognized attribute(s) 'colour'"
+
+
 def test_an_update_counts_a_revision(alice: Caller, net: str) -> None:
     changed = alice.update("network", net, name="new", mtu=1400, admin_state_up=False)
     assert (changed["name"], changed["mtu"], changed["admin_state_up"]) == ("new", 1400, False)

@@ -6,11 +6,14 @@ from typing import Any
 
 import pytest
 
-from kilonova.domain.errors import BuildAborted
+from kilonova.domain.context import RequestContext
+from kilonova.domain.errors import BadRequest, BuildAborted
 from kilonova.domain.servers import RequestedNetwork
 from kilonova.network.builtin.service import BuiltinNetwork
 
 from .conftest import ALICE, Caller
+
+SOMEBODY = RequestContext(request_id="r", user_id="u", project_id=ALICE, roles=frozenset({"member"}))
 
 
 @pytest.fixture
@@ -73,6 +76,10 @@ def test_nics_gateways_and_floating_ips(
     assert (build("zone"), build("elsewhere")) == ([compute], [others])
     with pytest.raises(BuildAborted, match="compute:nowhere"):
         build("nowhere")
+    for subnet in (compute, others):
+        admin.update("subnet", subnet, service_types=["network:router_interface"])
+    with pytest.raises(BadRequest, match="no subnet for servers"):
+        network.validate(SOMEBODY, [RequestedNetwork(network_id=shared)], 1)
     public = admin.create("network", **{"router:external": True})["id"]
     floating, gateway = (
         made(admin, public, number, owner)

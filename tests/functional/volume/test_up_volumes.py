@@ -32,6 +32,17 @@ volume transfer request list
 volume snapshot list
 """,
 )
+WITH_A_SERVER = """\
+server add volume {server} three
+volume snapshot create --volume three live
+volume attachment create --server {server} two
+volume attachment list
+volume message list
+volume type set --private files
+volume type set --public files
+volume type show --encryption-type files
+"""
+"""What takes more than the oldest microversion, or is not what Cinder's own client sends."""
 
 
 def test_the_unmodified_client(tmp_path: Path) -> None:
@@ -51,9 +62,16 @@ def test_the_unmodified_client(tmp_path: Path) -> None:
         for session in SESSIONS:
             said += _client(tmp_path, session)
             until(settled, 60, "volumes that are there")
+        server = up.post_server(up.image(b"\0" * 512))[1]["server"]["id"]
+        up.settled(server)
+        said += _client(tmp_path, WITH_A_SERVER.format(server=server))
+        until(settled, 60, "the snapshot of a volume in use")
+        assert volumes()["three"]["status"] == "in-use"
+        _client(tmp_path, f"server remove volume {server} three\nvolume snapshot delete live\n")
+        until(settled, 60, "no snapshot")
         sizes = {name: (one["size"], one["status"]) for name, one in volumes().items()}
         waits = (1, "awaiting-transfer")
-        assert sizes == {"uno": waits, "two": (3, "available"), "three": (1, "available")}, said
+        assert sizes == {"uno": waits, "two": (3, "reserved"), "three": (1, "available")}, said
         assert volumes()["uno"]["metadata"] == {"a": "b", "c": "d"}
         assert {one["volume_type"] for one in volumes().values()} == {"files"}
         assert all(word in said for word in ("gift", "cinder-volume", "gigabytes", "snap"))

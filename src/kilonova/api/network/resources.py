@@ -7,7 +7,7 @@ open one transaction for each request, so that a bulk create is all or nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -30,6 +30,8 @@ from kilonova.store.network_lists import Page
 View = dict[str, Any]
 
 _REVISION = re.compile(r"revision_number=([0-9]{1,18})")
+_SERVICES_OWN = frozenset({"id", "status", "revision_number", "created_at", "updated_at", "tags"})
+"""What no body says."""
 _UNKNOWN = re.compile(r"Object contains unknown field `([^`]+)`")
 
 
@@ -112,7 +114,8 @@ def show(resource: Resource, network: BuiltinNetwork, request: Request, item_id:
 def update(resource: Resource, network: BuiltinNetwork, request: Request, item_id: str) -> Reply:
     assert resource.update is not None, "a route to what can be changed"
     raw = _envelope(request, resource.name)[resource.name]
-    body = _decode(raw, resource.update_body)
+    fixed = {field.encode_name for field in msgspec.structs.fields(resource.create_body)}
+    body = _decode(raw, resource.update_body, fixed | _SERVICES_OWN)
     with network.write() as conn:
         _check_revision(conn, resource, request, item_id)
         item = resource.update(conn, network.config, request.context, item_id, body)
@@ -163,12 +166,16 @@ def _envelope(request: Request, *names: str) -> dict[str, msgspec.Raw]:
     return envelope
 
 
-def _decode(raw: msgspec.Raw, kind: Any) -> Any:
-    """Not strict: Neutron takes "1400" for 1400 and "true" for true, and the openstack client sends such."""
+def _decode(raw: msgspec.Raw, kind: Any, fixed: Collection[str] = ()) -> Any:
+    """Not strict: Neutron takes "1400" for 1400 and "true" for true, and the openstack client sends such.
+    ``fixed``: what there is, and never changes."""
     try:
         return codec.from_json(raw, kind, strict=False)
     except msgspec.ValidationError as error:
-        if unknown := _UNKNOWN.search(str(error)):  # Neutron's words for what is of no extension that is here
+        unknown = _UNKNOWN.search(str(error))
+        if unknown and unknown[1] in fixed:
+            raise BadRequest(f"Cannot update read-only attribute {unknown[1]}") from error
+        if unknown:  # Neutron's words for what is of no extension that is here
             raise BadRequest(f"Unrecognized attribute(s) '{unknown[1]}'") from error
         raise BadRequest(f"Invalid input: {error}") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -99,6 +99,8 @@ def _check_new(
     if not subnets:
         raise BadRequest(f"Network {network.id} requires a subnet in order to boot instances on.")
     if fixed_ip is None:
+        if not any(_may_serve_servers(subnet) for subnet in subnets):
+            raise BadRequest(f"Network {network.id} has no subnet for servers: none by its service types.")
         return
     if policy.scope(context) not in (None, network.project_id):
         raise policy.denied("rule:create_port and rule:create_port:fixed_ips:ip_address")
@@ -119,6 +121,11 @@ def _check_new(
         )
     if str(address) == subnet.gateway_ip or subnet_store.taken(conn, subnet.id, addresses.number_of(address)):
         raise BadRequest(f"Fixed IP address {fixed_ip} is already in use.")
+
+
+def _may_serve_servers(subnet: Subnet) -> bool:
+    """Of some zone; which it will be the scheduler says."""
+    return not subnet.service_types or any(one.startswith("compute:") for one in subnet.service_types)
 
 
 def _check_same_address_twice(requested: Sequence[RequestedNetwork]) -> None:

@@ -139,7 +139,11 @@ class Rbd:
     def flatten(self, source: Source, target: Path, cancel: Cancel) -> None:
         assert isinstance(source, RbdSource)
         name, at, snapshot = source.image.partition("@")
-        where = self._pool.qemu_name(name, snapshot if at else None)
+        moment = snapshot if at else None
+        with _refusals():
+            needed = self._pool.data_bytes(name, moment)
+        self._images.make_room(needed, "what is on the server's disk")
+        where = self._pool.qemu_name(name, moment)
         once(target, lambda part: qemu_img.flatten(where, "raw", part, cancel))
 
     def space(self) -> Space:
