@@ -77,7 +77,8 @@ def _counted(title: str, counts: Counter[str]) -> Table:
 
 def _points(console: Console, only: str, alone: bool) -> bool:
     def tell(outcome: Outcome) -> None:
-        console.print(f"  {outcome.victim:14}{outcome.point:48}{outcome.wrong or 'well'}", highlight=False)
+        how = outcome.wrong or ("nobody came, and well" if outcome.missed else "well")
+        console.print(f"  {outcome.victim:14}{outcome.point:48}{how}", highlight=False)
 
     console.print("kill -9 at every fault point")
     outcomes = kill_at_every_point(tell, only, keep=_LOGS, alone=alone)

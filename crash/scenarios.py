@@ -47,6 +47,9 @@ class Scenario:
     """What it ends in, if it is not a server: of the name that it is given."""
     late: str = ""
     """Where it may end too, if the conductor dies that was to say that it takes too long or cannot be."""
+    perhaps: frozenset[str] = frozenset()
+    """Points that are passed only if another service is not the quicker one: if nobody comes there, all ends
+    well, and that is no finding. Each is another scenario's for certain."""
 
 
 def server_name(scenario: Scenario) -> str:
