@@ -186,8 +186,8 @@ class Driver(Protocol):
 
     def hold_still(self, server_id: str, by: str, seconds: float, in_order: bool = False) -> bool:
         """A guest that runs, and has an agent, has nothing left to write until go_on() by the same, or until
-        so many seconds are over (mend() sees to it). False: there is none such; BuildFailed if it runs and
-        cannot, where it must be ``in_order``. Unavailable: it is held by others for long."""
+        so many seconds are over. False: there is none such; BuildFailed if it runs and cannot, where it must
+        be ``in_order``. Unavailable: it is held by others for long."""
 
     def go_on(self, server_id: str, by: str) -> bool:
         """It may write again: whether it was held until now."""

@@ -76,7 +76,7 @@ class Snapshots:
         part = _part(target)
         if part.exists():  # libvirt makes it before the job begins: else that is not ours
             self._give_up(server_id)
-        self._stillness.thaw(server_id)
+        self._stillness.thaw_left(server_id)
         self._disks.let_go(server_id)
         for path in (target, part):
             path.unlink(missing_ok=True)

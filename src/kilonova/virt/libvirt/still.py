@@ -63,6 +63,7 @@ class Stillness:
         with self._changed:
             if self._holds.get(server_id, ("",))[0] == by:
                 self._holds[server_id] = (by, time.monotonic() + seconds)
+                self._changed.notify_all()
                 return True
             if not self._changed.wait_for(lambda: server_id not in self._busy, _TURN):
                 raise Unavailable(f"guest {server_id} is held still for something else")
@@ -70,13 +71,32 @@ class Stillness:
         try:
             self._folder.instance(server_id).frozen.touch()
             self._freeze(server_id, in_order)
+            with self._changed:
+                self._holds[server_id] = (by, time.monotonic() + seconds)
+            end = threading.Thread(target=self._end_in_time, args=(server_id, by), name="still", daemon=True)
+            end.start()
         except BaseException:
+            with self._changed:
+                self._holds.pop(server_id, None)
             self.thaw(server_id)
             self._let_go(server_id)
             raise
-        with self._changed:
-            self._holds[server_id] = (by, time.monotonic() + seconds)
         return True
+
+    def _end_in_time(self, server_id: str, by: str) -> None:
+        """In a thread of its own: what looks now and then may be waiting for a conductor, and who was to say
+        that it goes on may be away for the same reason."""
+        with self._changed:
+            while True:
+                held_by, until = self._holds.get(server_id, ("", 0.0))
+                if held_by != by:
+                    return
+                left = until - time.monotonic()
+                if left <= 0:
+                    break
+                self._changed.wait(left)
+        _log.warning("held_too_long", server=server_id, by=by)
+        self.go_on(server_id, by)
 
     def go_on(self, server_id: str, by: str) -> bool:
         """What hold() holds by that goes on: whether it was held until now."""
@@ -109,15 +129,8 @@ class Stillness:
         mark.unlink(missing_ok=True)
         return True
 
-    def thaw_all(self, now: float | None = None) -> None:
-        """Those that could not be thawed when it was due, or that were held for long enough. ``now``: as
-        time.monotonic() says."""
-        now = time.monotonic() if now is None else now
-        with self._changed:
-            over = [(server_id, by) for server_id, (by, until) in self._holds.items() if until <= now]
-        for server_id, by in over:
-            _log.warning("held_too_long", server=server_id, by=by)
-            self.go_on(server_id, by)
+    def thaw_all(self) -> None:
+        """Those that could not be thawed when it was due."""
         for server_id in self._folder.server_ids():
             self.thaw_left(server_id)
 
@@ -134,7 +147,11 @@ class Stillness:
 
     def stop(self) -> None:
         """Nobody is held by hold() any more: who would let them go on stops."""
-        self.thaw_all(now=float("inf"))
+        with self._changed:
+            held = [(server_id, by) for server_id, (by, _) in self._holds.items()]
+        for server_id, by in held:
+            self.go_on(server_id, by)
+        self.thaw_all()
 
     def _is_on(self, server_id: str) -> bool:
         """Also if nobody knows now."""
