@@ -77,7 +77,7 @@ def _remove_rest(pool: Pool, name: str) -> None:
         except Conflict as error:
             if had == name:
                 raise Conflict(f"{pool.name}/{name}: in use") from error
-            # Another removes it, or was killed in that and is not yet taken for dead: a later removal finds it.
+            # Another removes it, or was killed in that and is not taken for dead yet: found again later.
 
 
 def _purge(pool: Pool, image_id: str) -> None:
