@@ -298,6 +298,9 @@ _FAILS: Mapping[str, Options] = {
 }
 
 
+_CANNOT_TAKE_SNAPSHOT: Mapping[str, Options] = {
+    "compute": {"fake": {"step_failures": {"take_snapshot": 1.0}}}
+}
 _CANNOT_ATTACH: Mapping[str, Options] = {"compute": {"fake": {"step_failures": {"attach_interface": 1.0}}}}
 
 
@@ -328,7 +331,15 @@ SCENARIOS = [
         "active",
         create_image,
         active,
-        {"compute": {"fake": {"step_failures": {"take_snapshot": 1.0}}}},
+        _CANNOT_TAKE_SNAPSHOT,
+        finally_=images_are_clear,
+    ),
+    Scenario(
+        "create-backup-fails",
+        "active",
+        _create_backup,
+        active,
+        _CANNOT_TAKE_SNAPSHOT,
         finally_=images_are_clear,
     ),
     Scenario("rebuild", "active", _rebuild, active),

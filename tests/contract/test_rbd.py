@@ -172,6 +172,23 @@ def test_what_a_kill_left_in_the_trash_is_found_and_removed(
     assert volumes.trashed() == set()
 
 
+def test_what_somebody_is_busy_with_in_the_trash_stops_no_other_removal(
+    volumes: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ceph takes who was killed for dead half a minute later."""
+    written(volumes, "disk", b"data")
+    with monkeypatch.context() as patch:
+        patch.setattr("kilonova.rbd.trash._purge", lambda *_: None)
+        volumes.remove("disk")
+    (kept,) = bindings.rbd().trash_list(volumes.io())
+    with bindings.image(volumes.io(), None, image_id=kept["id"]):
+        volumes.remove("another")
+        with pytest.raises(Conflict, match="in use"):
+            volumes.remove("disk")
+    volumes.remove("disk")
+    assert volumes.trashed() == set()
+
+
 def test_names_that_qemu_or_ceph_would_read_otherwise_are_refused(volumes: Pool) -> None:
     for name in ("", "a/b", "a@b", "a:b"):
         with pytest.raises(Conflict):

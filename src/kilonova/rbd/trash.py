@@ -71,8 +71,13 @@ def _remove_rest(pool: Pool, name: str) -> None:
     """Of what cannot be opened: what a kill left in the directory, and in the trash."""
     with suppress(NotFound), pool.cluster.translated(f"{pool.name}/{name}"):
         bindings.rbd().remove(pool.io(), name)
-    for image_id in unneeded(pool):
-        _purge(pool, image_id)
+    for image_id, had in unneeded(pool).items():
+        try:
+            _purge(pool, image_id)
+        except Conflict as error:
+            if had == name:
+                raise Conflict(f"{pool.name}/{name}: in use") from error
+            # Another removes it, or was killed in that and is not taken for dead yet: found again later.
 
 
 def _purge(pool: Pool, image_id: str) -> None:
