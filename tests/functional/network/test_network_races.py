@@ -377,6 +377,18 @@ def test_a_group_is_not_taken_back_under_a_port(alice: Caller, bob: Caller, netw
     assert meanwhile(network, lambda conn: rbac.delete(conn, OWNER, policy), use) == 404
 
 
+def test_what_is_deleted_meanwhile_is_not_there(alice: Caller, net: str, network: BuiltinNetwork) -> None:
+    """``If-Match`` of who has read it: not "of another revision"."""
+    port = alice.create("port", network_id=net)
+    read = {"If-Match": f"revision_number={port['revision_number']}"}
+
+    def change() -> int:
+        path, body = path_of("port"), {"port": {"name": "n"}}
+        return int(alice("PUT", f"{path}/{port['id']}", body, headers=read).status_code)
+
+    assert meanwhile(network, lambda conn: ports.delete(conn, OWNER, port["id"]), change) == 404
+
+
 def test_an_address_group_is_not_taken_back_under_a_rule(
     alice: Caller, bob: Caller, network: BuiltinNetwork
 ) -> None:

@@ -141,8 +141,8 @@ def _check_revision(conn: sa.Connection, resource: Resource, request: Request, i
         raise BadRequest("Invalid input for If-Match: it must be revision_number=NUMBER")
     if resource.table is None:
         raise BadRequest(f"Invalid input for If-Match: a {resource.name} has no revision number")
-    resource.find(conn, request.context, item_id)  # who does not see it learns nothing of it
     current = revisions.locked(conn, resource.table, item_id)
+    resource.find(conn, request.context, item_id)  # it is not gone; who does not see it learns nothing of it
     if current != int(asked[1]):
         raise RevisionNumberConstraintFailed(f"Constrained to {asked[1]}, but current revision is {current}")
 
