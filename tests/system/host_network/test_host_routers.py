@@ -23,6 +23,7 @@ from tests.system.host_network.lab import (
 )
 
 from kilonova.config import Config, Network
+from kilonova.domain.errors import BuildFailed
 from kilonova.domain.network import HostRoute, VifSubnet
 from kilonova.domain.routers import (
     ExternalSubnet,
@@ -35,6 +36,7 @@ from kilonova.domain.routers import (
     RouterState,
 )
 from kilonova.network.host import findings, linux, look, names, routers
+from kilonova.network.host.external import External
 
 pytestmark = pytest.mark.system
 
@@ -430,6 +432,26 @@ def test_what_is_missing_when_a_word_comes_is_told_by_who_mends_it(routed: Route
     assert [line for line in mended if line.startswith(f"router {routed.state.id}: ")]
     kept = findings.read(routed.lab.folder / "network" / findings.FILE)
     assert {one.what for one in kept if one.mended} >= set(mended)
+
+
+def test_what_could_not_be_mended_is_looked_at_whatever_word_comes_between(
+    routed: Routed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing else may change on the host, that would have it looked at."""
+    routed.change(gateway=(outside := gateway()))
+    host, bridge = routed.lab.host, names.external(outside.network_id)
+    eventually(lambda: host.repair() == [])
+
+    def refuses(*_: object) -> list[str]:
+        raise BuildFailed("not now")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(External, "ensure_bridge", refuses)
+        run("ip", "addr", "del", f"{HOST_SIDE}/24", "dev", bridge)
+        for _ in range(3):
+            assert host.repair() == []
+    assert routed.apply(routed.state) == []
+    assert [line for line in host.repair() if HOST_SIDE in line]
 
 
 @pytest.mark.parametrize("what", ["namespace", "device"])

@@ -180,7 +180,8 @@ class Routers:
                 self._ruled = False
             return []
         look = look or bool(self._unsettled) or self._look_again or not self._ruled
-        self._look_again = False
+        if self._records.keys() <= which:  # else what failed is not among them, perhaps
+            self._look_again = False
         self._ruled = True
         try:
             done = self._external.ensure_rules(self._gateways(), self.links(), look)
