@@ -214,7 +214,8 @@ class HostNetwork(Protocol):
 
     def on_change(self, tell: Callable[[], None]) -> None:
         """``tell()`` is called, in another thread, when something on the host is not as repair() left it, by
-        whoever's act, as far as the host says so itself; not again before the next repair()."""
+        whoever's act, as far as the host says so itself; maybe many times before the next repair(). It must
+        be quick."""
 
     def repair(self) -> list[str]:
         """Look whether everything of plugged() still works (a DHCP server that died, a rule that was

@@ -109,6 +109,19 @@ def test_what_is_missing_is_mended(lab: Lab) -> None:
         }, damage
 
 
+def test_guests_hear_that_their_gateway_has_its_mac_again(lab: Lab) -> None:
+    """Those that have learnt the wrong one; they need not find out."""
+    guest = lab.guest(5)
+    guest.set_address()
+    gateway, wrong = str(guest.vif.addresses[0].subnet.gateway_ip), "02:00:00:00:00:01"
+    guest.run("ip", "neigh", "replace", gateway, "lladdr", wrong, "nud", "stale", "dev", "eth0")
+    space = names.namespace(guest.vif.network_id)
+    run("ip", "-n", space, "link", "set", names.GUESTS, "address", wrong)
+    assert lab.host.repair() != []
+    mac = names.guests_mac(guest.vif.network_id)
+    eventually(lambda: mac in guest.run("ip", "neigh", "show", gateway))
+
+
 def test_what_changes_is_told(lab: Lab) -> None:
     """Of each thing that the kernel tells of; again after it was looked at."""
     vif = make_vif(lab.subnet, 5, lab.network_id)

@@ -42,13 +42,15 @@ def release_leases(vif: Vif) -> None:
 
 
 def _ensure_guests_side(ip: linux.Netlink, plan: NetworkPlan) -> list[str]:
-    done = _ensure_up(ip, names.GUESTS, plan.mtu, names.guests_mac(plan.network_id))
-    if moved := _ensure_addresses(ip, names.GUESTS, plan.addresses):
-        done += moved
-        # A router may have been the gateway until now.
+    mac = names.guests_mac(plan.network_id)
+    new = _ensure_mac(ip, names.GUESTS, mac)
+    done = _ensure_up(ip, names.GUESTS, plan.mtu)
+    new += _ensure_addresses(ip, names.GUESTS, plan.addresses)
+    if new:
+        # A router, or another MAC, may have been the gateway until now.
         own = [gateway for subnet in plan.subnets if (gateway := plan.gateway(subnet))]
-        announce.announce(names.GUESTS, names.guests_mac(plan.network_id), own)
-    done += _ensure_ipv6(ip, plan)
+        announce.announce(names.GUESTS, mac, own)
+    done += new + _ensure_ipv6(ip, plan)
     device = ip.link_lookup(ifname=names.GUESTS)[0]
     for cidr in plan.routes_to_guests:
         ip.route("replace", dst=cidr, oif=device, scope="link")
@@ -91,17 +93,22 @@ def _ensure_rules() -> list[str]:
     return []
 
 
-def _ensure_up(ip: linux.Netlink, name: str, mtu: int, mac: str | None = None) -> list[str]:
+def _ensure_mac(ip: linux.Netlink, name: str, mac: str) -> list[str]:
     link = linux.find(name)
     assert link is not None, f"made with its pair before: {name}"
-    done = []
-    if mac is not None and link.mac != mac:
-        ip.link("set", index=link.index, address=mac)
-        done.append(f"MAC of {name} set right")
-    if not link.up or link.mtu != mtu:
-        ip.link("set", index=link.index, state="up", mtu=mtu)
-        done.append(f"{name} up")
-    return done
+    if link.mac == mac:
+        return []
+    ip.link("set", index=link.index, address=mac)
+    return [f"MAC of {name} set right"]
+
+
+def _ensure_up(ip: linux.Netlink, name: str, mtu: int) -> list[str]:
+    link = linux.find(name)
+    assert link is not None, f"made with its pair before: {name}"
+    if link.up and link.mtu == mtu:
+        return []
+    ip.link("set", index=link.index, state="up", mtu=mtu)
+    return [f"{name} up"]
 
 
 def _ensure_addresses(
