@@ -62,6 +62,14 @@ def check_take(context: RequestContext) -> None:
         raise Forbidden("You are not authorized to complete add_image_location action.")
 
 
+def check_disk(image: Image, name: str) -> None:
+    """A host's word is not enough: one without a right in Ceph would have any disk by its name. The system
+    disk of the server that the image is of is called as Nova calls it (virt/libvirt/disk/rbd.py)."""
+    server_id = image.properties.get("instance_uuid")
+    if not server_id or name != f"{server_id}_disk":
+        raise Forbidden(f"{name} is not the disk of the server that image {image.id} is of.")
+
+
 def check_upload(context: RequestContext, image: Image) -> None:
     """A service gives the bytes of images that were made for what hosts take of servers, and of no others."""
     if context.is_service and image.properties.get("image_type") in ("snapshot", "backup"):

@@ -211,7 +211,7 @@ class Images:
 
     def upload_from(self, context: RequestContext, image_id: str, disk: ImageLocation) -> None:
         """As upload(), of a disk in Ceph that a host has taken a snapshot of: it is read where it is, once,
-        hashed and inspected on its way into the store. Only for hosts.
+        hashed and inspected on its way into the store. Only for hosts, and of the image's server.
 
         BadRequest: the store cannot read it there. Unavailable: it reads others now. Conflict also if the
         snapshot was removed meanwhile.
@@ -219,6 +219,7 @@ class Images:
         access.check_take(context)
         store = self.stores.default
         with self._reads.taken(Cancel()), self._saving(context, image_id) as (image, token):
+            access.check_disk(image, disk.image)
             if image.container_format != "bare":
                 raise BadRequest(f"A disk is no container of format {image.container_format}")
             with store.reading(disk) as data:

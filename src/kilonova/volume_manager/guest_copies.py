@@ -15,8 +15,9 @@ from kilonova.store import volume_attachments
 from kilonova.volume.base import ByGuest
 from kilonova.volume_manager.task import Task
 
-_TIMEOUT = 30.0
-"""Seconds that a host has for one answer; it takes less than half of that."""
+_TIMEOUT = 60.0
+"""Seconds that a host has for one answer: it copies for some, and at the end of a copy a guest may take half
+a minute to write what it has left."""
 
 _log = log.get("volume")
 

@@ -58,9 +58,9 @@ def _hold(task: Task, host: str, message: HoldStill) -> bool:
     task.reach("hold_still.before")
     try:
         held = task.parts.bus.call(topic(host), "hold_still", message, HeldStill, timeout=_TIMEOUT).held
-    except BuildFailed as error:
-        raise VolumeFailed(error.message) from error
     except KilonovaError as error:
+        if message.in_order and isinstance(error, BuildFailed):
+            raise VolumeFailed(error.message) from error
         if message.in_order:
             raise
         _log.warning("not_held", server=message.server_id, host=host, error=error.message)

@@ -119,10 +119,13 @@ def test_what_must_be_in_order_is_not_taken_of_a_guest_without_an_agent(cloud: C
 
 @pytest.fixture
 def in_ceph(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What hosts take is a disk of that name there."""
-    at = ImageLocation(fsid="f", pool="vms", image="x_disk", snapshot="taken")
-    monkeypatch.setattr(Driver, "snapshot_location", lambda *_: at)
-    return at.image
+    """A server; what hosts take of servers is there."""
+
+    def where(_driver: Driver, server_id: str) -> ImageLocation:
+        return ImageLocation(fsid="f", pool="vms", image=f"{server_id}_disk", snapshot="taken")
+
+    monkeypatch.setattr(Driver, "snapshot_location", where)
+    return cloud.active()
 
 
 def note(cloud: Cloud) -> str:
@@ -135,7 +138,8 @@ def test_a_disk_in_ceph_is_read_by_the_image_service(
     cloud: Cloud, in_ceph: str, monkeypatch: pytest.MonkeyPatch, is_heard: bool
 ) -> None:
     """Once, also if the host does not hear of it."""
-    cloud.bytes.disks[in_ceph] = b"of the server"
+    server_id = in_ceph
+    cloud.bytes.disks[f"{server_id}_disk"] = b"of the server"
     real, read = cloud.images.upload_from, []
 
     def read_there(context: RequestContext, image_id: str, disk: ImageLocation) -> None:
@@ -145,7 +149,6 @@ def test_a_disk_in_ceph_is_read_by_the_image_service(
             raise Unavailable("the answer was lost")
 
     monkeypatch.setattr(cloud.images, "upload_from", read_there)
-    server_id = cloud.active()
     image_id = snapshot(cloud, server_id)
     cloud.settled(server_id)
     image = cloud.image(image_id)
@@ -157,8 +160,8 @@ def test_a_disk_in_ceph_is_read_by_the_image_service(
 
 
 def test_a_disk_that_the_image_service_cannot_read_is_copied(cloud: Cloud, in_ceph: str) -> None:
-    assert in_ceph not in cloud.bytes.disks
-    server_id = cloud.active()
+    server_id = in_ceph
+    assert cloud.bytes.disks == {}
     image_id = snapshot(cloud, server_id)
     cloud.settled(server_id)
     image = cloud.image(image_id)

@@ -193,6 +193,24 @@ def test_a_guest_is_held_still_for_each_snapshot(
     is_clean(cloud)
 
 
+def test_a_guest_that_cannot_be_looked_at_is_not_held(
+    cloud: Cloud, volumes: Volumes, guest_agents: Agents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its host may say so in the word that means a guest without an agent."""
+
+    def refuse(*_: object) -> bool:
+        raise BuildFailed("cannot look at the guest")
+
+    monkeypatch.setattr(Driver, "hold_still", refuse)
+    monkeypatch.setattr(Driver, "go_on", lambda *_: False)
+    cloud.store.snaps = {}
+    server_id = volumes.active(OF_IMAGE)
+    image_id = imaged(cloud, server_id)
+    cloud.settled(server_id)
+    assert cloud.image(image_id)["status"] == "active"
+    is_clean(cloud)
+
+
 def test_what_must_be_in_order_is_taken_again_if_the_guest_went_on(
     cloud: Cloud, volumes: Volumes, guest_agents: Agents
 ) -> None:

@@ -36,7 +36,8 @@ class World:
     def __init__(self, ceph: Ceph, db: Database, user: str = USER) -> None:
         self.hosts, self.cluster = Cluster(ceph.conf, USER), Cluster(ceph.conf, user)
         self.vms, self.images = self.hosts.pool("vms"), self.hosts.pool("images")
-        self.disk = f"{uuid.uuid4()}_disk"
+        self.server = str(uuid.uuid4())
+        self.disk = f"{self.server}_disk"
         self.service = Images(db, RbdStore(self.cluster.pool("images")), Config())
         client = TestClient(application([image.service(self.service)], authenticate))
         self.alice, self.agent = Caller(client, "alice"), Caller(client, "agent")
@@ -52,6 +53,7 @@ class World:
 
     def queued(self, **more: Any) -> str:
         body = {"disk_format": "qcow2", "image_type": "snapshot", "visibility": "private", **more}
+        body = {"instance_uuid": self.server} | body
         return str(self.alice.create(**body)["id"])
 
     def give(self, image_id: str, caller: Caller | None = None, **other: str) -> Any:
@@ -124,15 +126,26 @@ def test_it_is_hosts_alone_that_say_which_disk(world: World) -> None:
     assert world.is_without_bytes(image_id)
 
 
+@pytest.mark.parametrize("of", ["another server", "volume", "image", "all"])
+def test_a_host_that_lies_gets_no_disk_but_its_images_servers(world: World, of: str) -> None:
+    """A host without a right in Ceph may say a name that it guesses, or have a user give one to an image."""
+    other = str(uuid.uuid4())
+    name, server = {
+        "another server": (f"{other}_disk", world.server),
+        "volume": (f"volume-{other}", f"volume-{other}"),
+        "image": (other, other),
+        "all": ("_disk", ""),
+    }[of]
+    world.vms.create(name, MIB)
+    world.vms.snapshot(name, "taken")
+    image_id = world.queued(instance_uuid=server)
+    assert world.give(image_id, image=name).status_code == 403
+    assert world.is_without_bytes(image_id)
+
+
 @pytest.mark.parametrize(
     "other",
-    [
-        {"fsid": str(uuid.uuid4())},
-        {"image": "none"},
-        {"snapshot": "none"},
-        {"snapshot": "a/b"},
-        {"image": "a\0b"},
-    ],
+    [{"fsid": str(uuid.uuid4())}, {"snapshot": "none"}, {"snapshot": "a/b"}, {"snapshot": "a\0b"}],
 )
 def test_what_cannot_be_read_is_refused_so_that_the_host_sends_it(
     world: World, other: dict[str, str]
@@ -141,6 +154,13 @@ def test_what_cannot_be_read_is_refused_so_that_the_host_sends_it(
     assert world.give(image_id, **other).status_code == 400
     assert world.is_without_bytes(image_id)
     assert world.give(image_id).status_code == 202
+
+
+def test_a_disk_that_is_not_there_is_refused(world: World) -> None:
+    image_id = world.queued()
+    world.vms.remove(world.disk)
+    assert world.give(image_id).status_code == 400
+    assert world.is_without_bytes(image_id)
 
 
 def test_a_store_without_the_right_to_read_disks_says_so(ceph: Ceph, make_world: MakeWorld) -> None:
