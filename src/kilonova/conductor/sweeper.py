@@ -5,7 +5,8 @@ It is what makes a lost message cost time and nothing else (invariants 2 and 3).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sa
@@ -16,7 +17,7 @@ from kilonova.conductor.parts import Parts
 from kilonova.conductor.reports import METHOD_OF_KIND
 from kilonova.domain.actions import VOLUME_COMES
 from kilonova.domain.clock import now
-from kilonova.domain.errors import KilonovaError, RolledBack, StaleEpoch
+from kilonova.domain.errors import KilonovaError, RolledBack, StaleEpoch, Unavailable
 from kilonova.domain.messages import PerformOperation
 from kilonova.domain.servers import PowerState, VmState
 from kilonova.domain.volumes import manager_topic
@@ -34,7 +35,9 @@ _SHORTEST_PAUSE = 0.2
 
 
 def sweep(parts: Parts) -> None:
-    """One round. Safe from any number of conductors at once: taking an operation decides who does it."""
+    """One round. Safe from any number of conductors at once: taking an operation decides who does it.
+
+    What cannot be swept keeps nothing else from it. Unavailable: the database is, and the round is over."""
     before = now() - _LIMBO_AGE
     with parts.db.read() as conn:
         overdue = operations.overdue(conn)
@@ -43,27 +46,38 @@ def sweep(parts: Parts) -> None:
         limbo = servers.in_limbo(conn, before)
         aged = idempotency.any_before(conn, _oldest_key(parts))
     for row in overdue:
-        with log.bound(request_id=row.request_id):
-            if row.kind in VOLUME_COMES and row.id not in of_the_dead:
-                _give_again(parts, row)  # if nobody works on it: its host ends it
-            else:
-                _end(parts, row.id, row.kind)
+        # If nobody works on what brings a volume: its host ends it.
+        again = row.kind in VOLUME_COMES and row.id not in of_the_dead
+        with log.bound(request_id=row.request_id), _alone(operation=row.id):
+            _give_again(parts, row) if again else _end(parts, row.id, row.kind)
     for row in expired:
-        with log.bound(request_id=row.request_id):
-            if row.id in of_the_dead:
-                _end(parts, row.id, row.kind)
-                continue
-            _log.info("operation_taken_up_again", operation=row.id, kind=row.kind, host=row.host)
-            _give_again(parts, row)
+        with log.bound(request_id=row.request_id), _alone(operation=row.id):
+            _end(parts, row.id, row.kind) if row.id in of_the_dead else _take_up_again(parts, row)
     for server_id in limbo:
-        _repair(parts, server_id, before)
+        with _alone(server=server_id):
+            _repair(parts, server_id, before)
     if aged:
-        with parts.db.write() as conn:
+        with _alone(of="idempotency keys"), parts.db.write() as conn:
             idempotency.purge(conn, _oldest_key(parts))
-    volumes.repair(parts, before)
-    volumes.mend_attachments(parts, before)
-    parts.network.rehome_routers(parts.silence)
-    shelve.offload_due(parts)
+    with _alone(of="volumes"):
+        volumes.repair(parts, before)
+    with _alone(of="attachments"):
+        volumes.mend_attachments(parts, before)
+    with _alone(of="routers"):
+        parts.network.rehome_routers(parts.silence)
+    with _alone(of="shelved servers"):
+        shelve.offload_due(parts)
+
+
+@contextmanager
+def _alone(**what: str) -> Iterator[None]:
+    """Whatever goes wrong in the block is told, and comes again in the next round."""
+    try:
+        yield
+    except Unavailable:
+        raise
+    except Exception:  # noqa: BLE001 - one that can never be swept would keep all others as they are
+        _log.exception("sweep_failed", **what)
 
 
 def _of_the_dead(conn: sa.Connection, rows: Sequence[Row]) -> set[str]:
@@ -72,6 +86,11 @@ def _of_the_dead(conn: sa.Connection, rows: Sequence[Row]) -> set[str]:
     comes = [row for row in rows if row.kind in VOLUME_COMES]
     dead = hosts.forced_down(conn, {row.host for row in comes})
     return {row.id for row in comes if row.host in dead}
+
+
+def _take_up_again(parts: Parts, row: Row) -> None:
+    _log.info("operation_taken_up_again", operation=row.id, kind=row.kind, host=row.host)
+    _give_again(parts, row)
 
 
 def _give_again(parts: Parts, row: Row) -> None:

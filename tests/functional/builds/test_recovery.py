@@ -431,6 +431,33 @@ def test_a_place_that_is_left_is_left_at_once(two: Cloud) -> None:
     assert two.unexplained() == []
 
 
+def test_what_cannot_be_swept_keeps_nothing_else_from_it(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = cloud.hosts["h1"].driver.gate("ensure_paused")
+    poison, other = cloud.create(), cloud.create()
+    gate.wait_until_reached()
+    end = sweeper.build.end_in_error
+
+    def ends(conn: Any, work: Any, *more: Any) -> None:
+        if work.server_id == poison:
+            raise ZeroDivisionError
+        end(conn, work, *more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sweeper.build, "end_in_error", ends)
+        cloud.deadlines_pass()
+        cloud.sweep()
+        assert cloud.settled(other)["status"] == "ERROR"
+    assert cloud.server(poison)["status"] == "BUILD"
+    cloud.leases_run_out()
+    cloud.sweep()
+    assert cloud.settled(poison)["status"] == "ERROR"
+    gate.open()
+    until(cloud.hosts["h1"].is_empty, PATIENCE, "the host to be empty")
+    assert cloud.unexplained() == []
+
+
 def test_an_action_on_a_host_that_is_down_ends_by_its_deadline(two: Cloud) -> None:
     server_id = two.active()
     host = two.where(server_id)
