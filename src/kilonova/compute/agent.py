@@ -221,6 +221,11 @@ class Agent:
 
     def _refresh(self, server_id: str) -> None:
         """If it was asked for, and unless work on the server is under way: who does that calls it then."""
+        while server_id in self._to_refresh and self._refreshed(server_id):
+            pass  # word that came meanwhile found the server reserved: it may be of what is not seen yet
+
+    def _refreshed(self, server_id: str) -> bool:
+        """False, and nothing is done, if it is somebody else's now."""
         with self._running.reserved(server_id) as free:
             if free and server_id in self._to_refresh:
                 self._to_refresh.discard(server_id)
@@ -229,6 +234,7 @@ class Agent:
                 except Unavailable:
                     self._to_refresh.add(server_id)
                     raise
+            return free
 
     def perform_action(self, work: Work) -> None:
         parts, learn = self._parts, self._refresher.learn

@@ -617,3 +617,23 @@ def test_a_guest_that_cannot_follow_its_record_keeps_no_other_from_it(cloud: Clo
     host.agent._to_refresh |= {one.id for one in servers}
     host.agent._refresh_all()
     assert [len(one.of_guest()) for one in servers] in ([0, 1], [1, 0])
+
+
+def test_word_that_comes_during_a_look_is_looked_at_after_it(
+    nics: Nics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The look has read the record by then, and does not know what changed since."""
+    agent = nics.cloud.where(nics.id).agent
+    looks: list[str] = []
+
+    def refresh(_parts: Any, server_id: str, _learn: Any) -> None:
+        looks.append(server_id)
+        if len(looks) == 1:
+            other = threading.Thread(target=agent.refresh_interfaces, args=(ServerRef(server_id=server_id),))
+            other.start()
+            other.join()
+            assert len(looks) == 1, "two at once"
+
+    monkeypatch.setattr("kilonova.compute.interfaces.refresh_interfaces", refresh)
+    agent.refresh_interfaces(ServerRef(server_id=nics.id))
+    assert looks == [nics.id] * 2

@@ -449,7 +449,7 @@ def test_an_attach_at_a_host_that_was_forced_down_ends(cloud: Cloud, volumes: Vo
     cloud.settled(server_id)
     assert volumes.of(server_id) == []
     assert volumes.status(volume_id) == "available"
-    assert cloud.unexplained() == []
+    until(lambda: not cloud.unexplained(), PATIENCE, "all to be explained")
     host.agent.stop()
     host.start()
     until(lambda: host.driver.volumes(server_id) == set(), PATIENCE, "the guest to let go of it")
