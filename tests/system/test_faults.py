@@ -31,7 +31,7 @@ pytestmark = pytest.mark.system
 
 TINY = bytes(1 << 16)
 REPAIRED = 30.0
-"""Seconds that tests wait for the host to be in order; `python -m bench mending` measures how long it takes."""
+"""Seconds that tests wait for the host to be in order; `python -m bench mending` measures the time."""
 ROOMY = """
 [quota]
 instances = -1
