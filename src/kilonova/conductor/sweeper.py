@@ -46,13 +46,18 @@ def sweep(parts: Parts) -> None:
         limbo = servers.in_limbo(conn, before)
         aged = idempotency.any_before(conn, _oldest_key(parts))
     for row in overdue:
-        # If nobody works on what brings a volume: its host ends it.
-        again = row.kind in VOLUME_COMES and row.id not in of_the_dead
         with log.bound(request_id=row.request_id), _alone(operation=row.id):
-            _give_again(parts, row) if again else _end(parts, row.id, row.kind)
+            if row.kind in VOLUME_COMES and row.id not in of_the_dead:
+                _give_again(parts, row)  # if nobody works on it: its host ends it
+            else:
+                _end(parts, row.id, row.kind)
     for row in expired:
         with log.bound(request_id=row.request_id), _alone(operation=row.id):
-            _end(parts, row.id, row.kind) if row.id in of_the_dead else _take_up_again(parts, row)
+            if row.id in of_the_dead:
+                _end(parts, row.id, row.kind)
+            else:
+                _log.info("operation_taken_up_again", operation=row.id, kind=row.kind, host=row.host)
+                _give_again(parts, row)
     for server_id in limbo:
         with _alone(server=server_id):
             _repair(parts, server_id, before)
@@ -86,11 +91,6 @@ def _of_the_dead(conn: sa.Connection, rows: Sequence[Row]) -> set[str]:
     comes = [row for row in rows if row.kind in VOLUME_COMES]
     dead = hosts.forced_down(conn, {row.host for row in comes})
     return {row.id for row in comes if row.host in dead}
-
-
-def _take_up_again(parts: Parts, row: Row) -> None:
-    _log.info("operation_taken_up_again", operation=row.id, kind=row.kind, host=row.host)
-    _give_again(parts, row)
 
 
 def _give_again(parts: Parts, row: Row) -> None:
