@@ -227,6 +227,18 @@ class Up(Client):
         self._process = None
         return status
 
+    def _request(self, method: str, path: str, body: Any, headers: dict[str, str]) -> Any:
+        """What is cut off says what became of the process: its log goes with its folder."""
+        try:
+            return super()._request(method, path, body, headers)
+        except CUT_OFF as error:
+            error.add_note(self._last_words())
+            raise
+
+    def _last_words(self) -> str:
+        status = self._process.poll() if self._process is not None else None
+        return f"kilonova up (exit status {status}): {self.said[-3000:]}\n{self.log()[-3000:]}"
+
     def _end(self, number: signal.Signals) -> int:
         if self._process is None:
             return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -59,12 +60,19 @@ class Guest:
     def becomes(self, status: str, within: float = 30.0) -> Any:
         """The server, when it has this status and nothing is done to it."""
 
-        def is_so() -> Any:
-            server = self.shown()
-            there = server["status"] == status and server["OS-EXT-STS:task_state"] is None
-            return server if there else None
+        seen: Any = None
 
-        return until(is_so, within, f"{self.id} to be {status}")
+        def is_so() -> Any:
+            nonlocal seen
+            seen = self.shown()
+            there = seen["status"] == status and seen["OS-EXT-STS:task_state"] is None
+            return seen if there else None
+
+        try:
+            return until(is_so, within, f"{self.id} to be {status}")
+        except AssertionError as error:
+            error.add_note(f"it is {json.dumps(seen)}; {self._up.log()[-2000:]}")
+            raise
 
     def console(self) -> str:
         status, answer = self._up.ask("POST", f"{SERVERS}/{self.id}/action", {"os-getConsoleOutput": {}})

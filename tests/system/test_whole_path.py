@@ -23,8 +23,8 @@ pytestmark = pytest.mark.system
 
 USER_DATA = b"#!/bin/sh\necho user data ran on $(hostname) > /run/user-data-was-here\n"
 METADATA = "http://169.254.169.254/openstack/latest/meta_data.json"
-NOTICED = 2.0
-"""Seconds until the API shows what happened to a guest."""
+NOTICED = 20.0
+"""Seconds until the API shows what happened to a guest: it is told, and looks by itself only every 600."""
 
 
 @dataclass

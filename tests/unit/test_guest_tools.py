@@ -1,5 +1,6 @@
 """The parts of tools/mkguest that are logic; that the guest boots is seen by the system tests."""
 
+import fcntl
 import json
 import subprocess
 import sys
@@ -51,3 +52,31 @@ def test_the_initramfs_does_not_depend_on_the_order_of_its_files() -> None:
     assert archive.count(b"070701") == 3
     assert b"bin/tool\x00" in archive
     assert archive.rstrip(b"\0").endswith(b"TRAILER!!!")
+
+
+def test_of_two_that_build_at_once_one_waits_and_finds_it_built(tmp_path: Path) -> None:
+    image, packages = tmp_path / "guest.qcow2", tmp_path / "packages"
+    packages.mkdir()
+    command = [sys.executable, TOOLS / "mkguest", "-o", image, "--packages", packages]
+    with (packages / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as second:
+            assert second.stderr is not None
+            assert second.stdout is not None
+            assert second.stderr.readline() == "mkguest: waiting for another one that is at work here\n"
+            image.touch()
+            image.with_name("guest.qcow2.inputs").write_text(digest_of_mkguest())
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            assert second.stdout.read() == f"{image} is up to date\n"
+    assert second.returncode == 0
+
+
+def digest_of_mkguest() -> str:
+    program = (
+        "import runpy, sys; sys.path.insert(0, sys.argv[1]);"
+        "print(runpy.run_path(sys.argv[1] + '/mkguest')['_digest'](None), end='')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, TOOLS], capture_output=True, text=True, check=True, timeout=30
+    )
+    return done.stdout
