@@ -6,7 +6,6 @@ import fcntl
 import itertools
 import json
 import os
-import socket
 import struct
 import tempfile
 import threading
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from tests.databases import Catalog
+from tests.ports import free_ports
 from tests.postgresql import PostgreSQL
 from tests.rabbit import Rabbit
 from tests.running import Client, until
@@ -95,7 +95,7 @@ class Cluster(Client):
             ("--driver", "fake", *self._compute.get(name, ())) if kind == "compute" else ()
         )
         if kind == "api":
-            port = _free_port()
+            (port,) = free_ports(1)
             arguments = ("--port", str(port))
             self._urls.append(f"http://127.0.0.1:{port}")
         if fates is not None:
@@ -272,9 +272,3 @@ def _toml(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ", ".join(f"{name} = {_toml(one)}" for name, one in value.items()) + "}"
     return f'"{value}"' if isinstance(value, str) else str(value).lower()
-
-
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])

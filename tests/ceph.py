@@ -13,7 +13,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import struct
 import subprocess
 import tempfile
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from tests.ports import free_ports
 from tests.running import until
 
 POOLS = ("images", "vms", "volumes")
@@ -52,7 +52,7 @@ class Ceph:
         self.folder.chmod(0o711)
         self.pools = tuple(pools)
         self.fsid = str(uuid4())
-        self._ports = _free_ports(2)
+        self._ports = free_ports(2)
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         # Daemons end with the thread that started them, whatever ends it; that thread is where its maker was.
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="ceph")
@@ -319,13 +319,3 @@ def _new_key() -> str:
     now = time.time()
     head = struct.pack("<HIIH", 1, int(now), int(now % 1 * 1e9), 16)
     return base64.b64encode(head + secrets.token_bytes(16)).decode()
-
-
-def _free_ports(number: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(number)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [int(one.getsockname()[1]) for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports

@@ -127,7 +127,7 @@ def nobody_strays() -> Iterator[None]:
     before = set(strays())
     yield
     with suppress(AssertionError):
-        until(lambda: set(strays()) <= before, 10, "every thread to be where it began")
+        until(lambda: set(strays()) <= before, 60, "every thread to be where it began")
     assert set(strays()) - before == set()
 
 

@@ -11,6 +11,8 @@ import subprocess
 import time
 from pathlib import Path
 
+from tests.ports import free_ports
+
 from kilonova.cli.cluster import broker
 
 SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
@@ -28,7 +30,7 @@ class Rabbit:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.port, self.tls_port, self._epmd_port, self._dist_port = _free_ports(4)
+        self.port, self.tls_port, self._epmd_port, self._dist_port = free_ports(4)
         self._epmd: subprocess.Popen[bytes] | None = None
         self._server: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
@@ -146,13 +148,3 @@ class Rabbit:
 
 def installed() -> bool:
     return SERVER.exists() and shutil.which("epmd") is not None
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [int(one.getsockname()[1]) for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports

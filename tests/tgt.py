@@ -8,6 +8,7 @@ import socket
 import subprocess
 from pathlib import Path
 
+from tests.ports import free_ports
 from tests.running import until
 
 
@@ -20,9 +21,7 @@ class Tgtd:
 
     def __init__(self, folder: Path) -> None:
         self._name = folder / "tgt"
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.portal = f"127.0.0.1:{free.getsockname()[1]}"
+        self.portal = f"127.0.0.1:{free_ports(1)[0]}"
         self._process: subprocess.Popen[bytes] | None = None
 
     @property

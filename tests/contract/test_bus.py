@@ -21,7 +21,7 @@ from kilonova.bus.rabbit import RabbitBus
 from kilonova.config import Bus as Options
 from kilonova.domain.errors import BadRequest, Conflict, KilonovaError, StaleEpoch, Timeout, Unavailable
 
-WAIT = 20.0
+WAIT = 60.0
 
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True):

@@ -243,7 +243,7 @@ def test_a_cancelled_wait_for_a_guest_that_does_not_listen_ends_at_once(
         ask()
     canceller.join()
     host.driver.destroy(running.server_id)
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 50
     assert running.server_id not in host.driver.leftovers()
 
 

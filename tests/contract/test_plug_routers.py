@@ -19,7 +19,7 @@ import pytest
 from tests.contract.test_plug import KILLED, SWITCHED
 from tests.openvswitch import installed
 from tests.plugs import KINDS, PlugLab, config_of, host_with, plug_lab
-from tests.system.host_network.lab import Guest, Service, arp, eventually, make_vif, run, subnet
+from tests.system.host_network.lab import COMES, Guest, Service, arp, eventually, make_vif, run, subnet
 from tests.system.host_network.test_host_routers import (
     FLOATING,
     Routed,
@@ -86,11 +86,11 @@ def test_networks_meet_and_a_floating_ip_leads_in(routed: Joined) -> None:
     service = service_in(two)
     assert one.reaches(two.ip, service.port) is None
     routed.change(gateway=gateway())
-    assert one.reaches(two.ip, service.port, seconds=5) == one.ip
+    assert one.reaches(two.ip, service.port, seconds=COMES) == one.ip
     assert carries(one, two)
     assert not reached(FLOATING, service.port, 1)
     routed.lead(two)
-    assert reached(FLOATING, service.port, 5)
+    assert reached(FLOATING, service.port, COMES)
     for guest in (one, two):
         guest.run("ip", "route", "replace", "169.254.169.254/32", "via", str(gateway_of(guest)))
         assert eventually(lambda guest=guest: answers(guest))  # type: ignore[misc]
@@ -111,10 +111,10 @@ def carries(sender: Guest, receiver: Guest) -> bool:
     sent = b"x" * (64 << 10)
     with receiver.inside(lambda: socket.create_server(("0.0.0.0", 0))) as listening:
         to = (receiver.ip, listening.getsockname()[1])
-        with sender.inside(lambda: socket.create_connection(to, timeout=10)) as out:
+        with sender.inside(lambda: socket.create_connection(to, timeout=COMES)) as out:
             into = listening.accept()[0]
             with into:
-                into.settimeout(10)
+                into.settimeout(COMES)
                 out.sendall(sent)
                 out.shutdown(socket.SHUT_WR)
                 heard = 0
@@ -131,7 +131,7 @@ def leads_not_to_the_host(routed: Joined, one: Guest) -> None:
     run("ip", "addr", "add", f"{address}/32", "dev", "wayout")
     run("ip", "route", "add", "default", "dev", "wayout")
     own = Service(lambda make: make(), "0.0.0.0")
-    assert reached(address, own.port)
+    assert reached(address, own.port, COMES)
     assert one.reaches(address, own.port) is None
     assert "lladdr" not in routed.inside("ip", "neigh", "show", address)
     own.close()
@@ -198,8 +198,8 @@ def test_what_is_missing_is_mended(switched: Joined) -> None:
         eventually(lambda: host.repair() == [])
         assert switch.ports() == healthy
         assert eventually(lambda: switched.wrong() == []), damage
-        assert reached(FLOATING, service.port, 5), damage
-        assert peer.reaches(guest.ip, service.port, seconds=5) == peer.ip, damage
+        assert reached(FLOATING, service.port, COMES), damage
+        assert peer.reaches(guest.ip, service.port, seconds=COMES) == peer.ip, damage
     switch.kill()
     host.repair()  # finds no switch, and must not fail
     switch.start()
@@ -279,12 +279,12 @@ def test_another_plug_is_chosen_while_a_router_works() -> None:
             service = service_in(guest)
             routed.change(gateway=gateway())
             routed.lead(guest)
-            assert reached(FLOATING, service.port, 5)
+            assert reached(FLOATING, service.port, COMES)
             for kind in ("ovs-hybrid", "ovs", "bridge"):
                 lab.host.stop()
                 lab.kind, lab.config = kind, config_of(kind, switch)
                 lab.start()
-                assert reached(FLOATING, service.port, 5), kind
+                assert reached(FLOATING, service.port, COMES), kind
                 lab.host.repair()
                 assert lab.host.repair() == []
                 assert routed.wrong() == []

@@ -82,7 +82,7 @@ def test_a_build_cut_off_anywhere_ends_active(up: Up, point: str) -> None:
     assert server["status"] == "ACTIVE", server
     assert up.unexplained() == []
     assert [len(addresses) for addresses in server["addresses"].values()] == [1]
-    until(lambda: up.server(server["id"])["OS-EXT-STS:power_state"] == 1, 15, "the guest to run")
+    until(lambda: up.server(server["id"])["OS-EXT-STS:power_state"] == 1, 60, "the guest to run")
 
 
 @pytest.mark.parametrize("point", DELETE_POINTS)
@@ -141,7 +141,7 @@ def test_a_nic_that_is_cut_off_anywhere_is_there_or_is_not(up: Up, point: str) -
     assert len(listed["interfaceAttachments"]) == (0 if point in DETACH_POINTS else 2)
     taps = [f"tap{nic['port_id'][:11]}" for nic in listed["interfaceAttachments"]]
     (guest,) = (up.state / "hosts").glob("*/*.json")
-    until(lambda: list(json.loads(guest.read_text())["nics"]) == taps, 15, f"the guest to have {taps}")
+    until(lambda: list(json.loads(guest.read_text())["nics"]) == taps, 60, f"the guest to have {taps}")
     _, shown = up.ask("GET", "/networking/v2.0/ports")
     owners = sorted(port["device_owner"] for port in shown["ports"])
     assert owners == ["compute:nova"] * len(taps) + ["network:dhcp"]

@@ -77,7 +77,7 @@ def test_a_build_cut_off_anywhere_ends_active(stopped: Machine, point: str) -> N
     server_id = machine.built()
     server = up.settled(server_id)
     assert server["status"] == "ACTIVE", server
-    until(lambda: up.server(server_id)["OS-EXT-STS:power_state"] == 1, 15, "the guest to run")
+    until(lambda: up.server(server_id)["OS-EXT-STS:power_state"] == 1, 60, "the guest to run")
     assert machine.oracle.unexplained() == []
     assert list(machine.oracle.guests()) == [server_id]
 

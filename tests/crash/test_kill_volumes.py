@@ -61,7 +61,7 @@ def test_a_volume_that_is_cut_off_anywhere_is_there_or_is_not(up: Up, point: str
     has = _volumes(up, server_id)
     assert len(has) == (0 if point in DETACH_POINTS else 1)
     (guest,) = (up.state / "hosts").glob("*/*.json")
-    until(lambda: list(json.loads(guest.read_text())["volumes"]) == has, 15, f"the guest to have {has}")
+    until(lambda: list(json.loads(guest.read_text())["volumes"]) == has, 60, f"the guest to have {has}")
     assert len(list(up.state.rglob("volume-*"))) == 1
     assert orphans(up) == "0 found\n"
 

@@ -20,7 +20,7 @@ from kilonova.bus.rabbit.requests import REPLY_TO
 from kilonova.config import Bus as Options
 from kilonova.domain.errors import KilonovaError
 
-WAIT = 8.0
+WAIT = 60.0
 
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,7 +18,7 @@ from tests.running import until
 from kilonova.bus.rabbit import RabbitBus, told
 from kilonova.config import Bus as Options
 
-WAIT = 30.0
+WAIT = 60.0
 
 
 class Word(msgspec.Struct, frozen=True, kw_only=True):

@@ -170,7 +170,7 @@ def all_active(services: Services, made: list[str]) -> None:
         return {str(state): int(count) for state, count in rows}
 
     until(lambda: counts() == {"active": len(made)}, 90, f"{len(made)} to be ACTIVE: {counts()}")
-    until(lambda: services.unexplained() == [], 10, f"all explained: {services.unexplained()}")
+    until(lambda: services.unexplained() == [], 60, f"all explained: {services.unexplained()}")
 
 
 def test_an_api_that_restarts_alone_keeps_its_clients_waiting(services: Services) -> None:

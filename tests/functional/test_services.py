@@ -55,7 +55,7 @@ def statuses(services: Services) -> dict[str, int]:
 def all_active(services: Services, made: list[str], timeout: float = 60.0) -> None:
     until(lambda: statuses(services).keys() == {"ACTIVE"}, timeout, f"all ACTIVE: {statuses(services)}")
     assert statuses(services) == {"ACTIVE": len(made)}
-    until(lambda: services.unexplained() == [], 10, f"all explained: {services.unexplained()}")
+    until(lambda: services.unexplained() == [], 60, f"all explained: {services.unexplained()}")
     with services.database() as db:
         twice = db.execute(
             "SELECT name, count(*) FROM steps GROUP BY operation_id, epoch, name HAVING count(*) > 1"
@@ -112,7 +112,7 @@ def test_nics_come_and_go_over_the_broker(services: Services) -> None:
     until(lambda: taps() == {f"tap{first['port_id'][:11]}"}, 30, "the guest to lose it")
     assert services.ask("DELETE", f"{path}/{first['port_id']}")[0] == 202
     until(lambda: taps() == set(), 30, "the guest to lose the other")
-    until(lambda: services.unexplained() == [], 10, "all to be explained")
+    until(lambda: services.unexplained() == [], 60, "all to be explained")
     delete_all(services, [server_id])
 
 
@@ -156,7 +156,7 @@ def test_the_broker_goes_and_comes_back_in_the_midst(services: Services, rabbit:
         started = time.monotonic()
         status, answer = services.post_server(image)
         assert status == 202, answer
-        assert time.monotonic() - started < 5, "a broker that is away kept the request"
+        assert time.monotonic() - started < 30, "a broker that is away kept the request"
         made.append(answer["server"]["id"])
         status, _ = services.ask(
             "POST", f"/compute/v2.1/servers/{made[0]}/action", {"os-getConsoleOutput": {}}
@@ -270,7 +270,7 @@ def test_kilonova_up_over_a_broker(tmp_path: Path, rabbit: Rabbit) -> None:
         image, network = up.image(b"\0" * 512), up.network()
         made = [up.post_server(image, network)[1]["server"]["id"] for _ in range(5)]
         assert {up.settled(server_id)["status"] for server_id in made} == {"ACTIVE"}
-        until(lambda: up.unexplained() == [], 10, "all explained")
+        until(lambda: up.unexplained() == [], 60, "all explained")
     finally:
         assert up.stop() == 0
 

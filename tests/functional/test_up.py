@@ -207,7 +207,7 @@ def is_locked(state: Path) -> bool:
 def test_ctrl_c_while_it_starts(tmp_path: Path, begun: Callable[[Path], bool]) -> None:
     state = tmp_path / "state"
     starting = Starting(state)
-    until(lambda: begun(state), 20, "the start to get there")
+    until(lambda: begun(state), 60, "the start to get there")
     starting.process.send_signal(signal.SIGINT)
     status, said = starting.ends(within=10)
     assert "Traceback" not in said
@@ -225,7 +225,7 @@ def test_ctrl_c_while_a_server_is_built(tmp_path: Path, method: str) -> None:
     _, answer = up.post_server(up.image(b"\0" * 512))
     server_id = answer["server"]["id"]
     step = "fetch_image" if method == "ensure_base_image" else "commit"
-    until(lambda: begun(up, step), 20, "the build to get there")
+    until(lambda: begun(up, step), 60, "the build to get there")
     began = time.monotonic()
     assert up.stop() == 0
     assert time.monotonic() - began < 30
@@ -253,7 +253,7 @@ def test_ctrl_c_while_something_is_done_to_a_server(tmp_path: Path, action: str)
         assert up.ask("DELETE", path)[0] == 204
     else:
         assert up.ask("POST", f"{path}/action", {action: None})[0] == 202
-    until(lambda: begun(up, "stop" if action == "os-stop" else "destroy"), 20, "it to begin")
+    until(lambda: begun(up, "stop" if action == "os-stop" else "destroy"), 60, "it to begin")
     began = time.monotonic()
     assert up.stop() == 0
     assert time.monotonic() - began < 30

@@ -32,7 +32,7 @@ def test_images_are_in_ceph_and_hosts_fetch_them_beforehand(tmp_path: Path, ceph
         path = f"/compute/v2.1/os-aggregates/{found['aggregate']['id']}"
         assert up.ask("POST", f"{path}/action", {"add_host": {"host": "n-2"}})[0] == 200
         assert up.ask("POST", f"{path}/images", {"cache": [{"id": image}]})[0] == 202
-        until(lambda: "image_cached" in up.log(), 20, "the host to have the image")
+        until(lambda: "image_cached" in up.log(), 60, "the host to have the image")
         status, made = up.post_server(image)
         assert status == 202, made
         assert up.settled(made["server"]["id"])["status"] == "ACTIVE"

@@ -86,7 +86,7 @@ def test_the_database_restarts_while_servers_are_built_and_deleted(
         server.start()
         made = [one.result() for one in posts]
     all_active(up, made)
-    until(lambda: up.unexplained() == [], 10, "all to be explained")
+    until(lambda: up.unexplained() == [], 60, "all to be explained")
 
     for number, server_id in enumerate(made):
         if number == SERVERS // 2:

@@ -77,18 +77,18 @@ def test_what_is_allowed_comes_in_changed_live(pair: Pair) -> None:
     assert not pair.pings()
     assert not pair.ssh(), "the rule is of IPv4"
     icmp = up.allow(pair.group, protocol="ipv6-icmp", ethertype="IPv6")
-    until(pair.pings, 20, "the ping to be let in")
+    until(pair.pings, 60, "the ping to be let in")
     assert not pair.ssh()
     up.allow(pair.group, protocol="tcp", port_range_min=22, port_range_max=22, ethertype="IPv6")
-    until(pair.ssh, 20, "ssh to be let in")
+    until(pair.ssh, 60, "ssh to be let in")
     assert up.ask("DELETE", f"{RULES}/{icmp}")[0] == 204
-    until(lambda: not pair.pings(), 20, "the ping to be refused")
+    until(lambda: not pair.pings(), 60, "the ping to be refused")
     assert pair.ssh()
 
 
 def test_a_guest_that_poses_as_another_is_stopped(pair: Pair) -> None:
     pair.cloud.up.allow(pair.group, protocol="ipv6-icmp", ethertype="IPv6")
-    until(pair.pings, 20, "the ping to be let in")
+    until(pair.pings, 60, "the ping to be let in")
     other = "2001:db8:93::77"
     own, device = pair.six(pair.other), "eth0"
     pair.other.run(f"sudo ip -6 addr add {other}/64 dev {device} && sleep 2")

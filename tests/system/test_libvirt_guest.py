@@ -180,7 +180,7 @@ class PortThief:
         self._socket.close()
 
     def _run(self) -> None:
-        display = int(until(self._told, 20.0, "libvirt to say what it starts", every=0.0))
+        display = int(until(self._told, 60, "libvirt to say what it starts", every=0.0))
         with suppress(OSError):
             self._socket.bind(("127.0.0.1", 5900 + display))
             self._socket.listen()

@@ -19,7 +19,7 @@ from tests.system.cloud import SERVERS, Cloud, Guest, openstack, real_cloud
 pytestmark = pytest.mark.system
 
 PORTS = "/networking/v2.0/ports"
-SEEN = 30.0
+SEEN = 60.0
 """Seconds until the guest has noticed."""
 
 

@@ -37,4 +37,4 @@ def test_a_thread_that_stays_elsewhere_is_found() -> None:
     finally:
         leave.set()
         thread.join()
-    until(lambda: strays() == [], 10, "the kernel to have ended the thread, a little after Python did")
+    until(lambda: strays() == [], 60, "the kernel to have ended the thread, a little after Python did")

@@ -42,9 +42,9 @@ METADATA = "http://169.254.169.254/openstack/latest/meta_data.json"
 FIRST, SECOND = "198.51.100.77", "198.51.100.78"
 """Floating IPs."""
 OUTSIDE = "198.51.100.1"
-SEEN = 30.0
+SEEN = 60.0
 """Seconds until a change is seen; on an idle machine it is one or two."""
-MENDED = 30.0
+MENDED = 60.0
 """Seconds: three times what is promised, as this machine is busy."""
 
 

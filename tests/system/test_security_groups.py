@@ -61,9 +61,9 @@ def test_what_is_allowed_comes_in_and_nothing_else(pair: Pair) -> None:
 
 def test_changed_live(pair: Pair) -> None:
     rule = pair.cloud.up.allow(pair.group, protocol="icmp")
-    until(lambda: pair.between(pair.web, "ping -c 1 -W 1"), 20, "the ping to be let in")
+    until(lambda: pair.between(pair.web, "ping -c 1 -W 1"), 60, "the ping to be let in")
     pair.cloud.up.drop(rule)
-    until(lambda: not pair.between(pair.web, "ping -c 1 -W 1"), 20, "the ping to be refused")
+    until(lambda: not pair.between(pair.web, "ping -c 1 -W 1"), 60, "the ping to be refused")
 
 
 def test_a_guest_that_poses_as_another_is_stopped(pair: Pair) -> None:
@@ -72,7 +72,7 @@ def test_a_guest_that_poses_as_another_is_stopped(pair: Pair) -> None:
         up.allow(pair.group, protocol="icmp"),
         up.allow(up.default_group(), protocol="udp"),
     ]
-    until(lambda: pair.between(pair.web, "ping -c 1 -W 1"), 20, "the ping to be let in")
+    until(lambda: pair.between(pair.web, "ping -c 1 -W 1"), 60, "the ping to be let in")
     posing.stops(pair.other, pair.web)
     for rule in rules:
         up.drop(rule)
@@ -81,18 +81,18 @@ def test_a_guest_that_poses_as_another_is_stopped(pair: Pair) -> None:
 def test_members_of_a_group(pair: Pair) -> None:
     default = pair.cloud.up.default_group()
     rule = pair.cloud.up.allow(pair.group, protocol="icmp", remote_group_id=default)
-    until(lambda: pair.between(pair.web, "ping -c 1 -W 1"), 20, "the member to be let in")
+    until(lambda: pair.between(pair.web, "ping -c 1 -W 1"), 60, "the member to be let in")
     act(pair.other, "removeSecurityGroup", "default")
     act(pair.other, "addSecurityGroup", "web")
-    until(lambda: not pair.between(pair.web, "ping -c 1 -W 1"), 20, "who is no member to be refused")
+    until(lambda: not pair.between(pair.web, "ping -c 1 -W 1"), 60, "who is no member to be refused")
     act(pair.other, "addSecurityGroup", "default")
-    until(lambda: pair.between(pair.web, "ping -c 1 -W 1"), 20, "the member to be let in again")
+    until(lambda: pair.between(pair.web, "ping -c 1 -W 1"), 60, "the member to be let in again")
     names = {group["name"] for group in pair.other.shown()["security_groups"]}
     assert names == {"default", "web"}
     _, shown = pair.cloud.up.ask("GET", f"{SERVERS}/{pair.other.id}/os-security-groups")
     assert {group["name"] for group in shown["security_groups"]} == names
     pair.cloud.up.drop(rule)
-    until(lambda: not pair.between(pair.web, "ping -c 1 -W 1"), 20, "the member to be refused, as all are")
+    until(lambda: not pair.between(pair.web, "ping -c 1 -W 1"), 60, "the member to be refused, as all are")
 
 
 def test_addresses_of_an_address_group(pair: Pair) -> None:
@@ -104,9 +104,9 @@ def test_addresses_of_an_address_group(pair: Pair) -> None:
     assert not pair.between(pair.web, "ping -c 1 -W 1")
     addresses = {"addresses": [f"{pair.other.address}/31"]}
     assert up.ask("PUT", f"{groups}/{group}/add_addresses", addresses)[0] == 200
-    until(lambda: pair.between(pair.web, "ping -c 1 -W 1"), 20, "the address to be let in")
+    until(lambda: pair.between(pair.web, "ping -c 1 -W 1"), 60, "the address to be let in")
     assert up.ask("PUT", f"{groups}/{group}/remove_addresses", addresses)[0] == 200
-    until(lambda: not pair.between(pair.web, "ping -c 1 -W 1"), 20, "the address to be refused")
+    until(lambda: not pair.between(pair.web, "ping -c 1 -W 1"), 60, "the address to be refused")
     up.drop(rule)
     assert up.ask("DELETE", f"{groups}/{group}")[0] == 204
 
@@ -132,13 +132,13 @@ def test_a_connection_outlives_what_does_not_concern_it_and_no_more(pair: Pair) 
 
     cut = threading.Thread(target=long, args=(60,))
     cut.start()
-    until(pair.web.is_reached, 20, "ssh")
+    until(pair.web.is_reached, 60, "ssh")
     pair.cloud.up.drop(rule)
-    until(lambda: not pair.web.is_reached(2), 20, "ssh to be refused")
+    until(lambda: not pair.web.is_reached(2), 60, "ssh to be refused")
     cut.join()
     assert isinstance(said[1], AssertionError)
     up.allow(pair.group, protocol="tcp", port_range_min=22, port_range_max=22)
-    until(pair.web.is_reached, 20, "ssh to be let in")
+    until(pair.web.is_reached, 60, "ssh to be let in")
 
 
 def test_rules_that_change_while_nobody_enforces_them(pair: Pair) -> None:
@@ -146,11 +146,11 @@ def test_rules_that_change_while_nobody_enforces_them(pair: Pair) -> None:
     rule = up.allow(pair.group, protocol="icmp")
     up.kill()
     up.start()
-    until(lambda: pair.between(pair.web, "ping -c 1 -W 1"), 20, "the ping to be let in")
+    until(lambda: pair.between(pair.web, "ping -c 1 -W 1"), 60, "the ping to be let in")
     pair.cloud.up.drop(rule)
     up.kill()  # perhaps before the host was told
     up.start()
-    until(lambda: not pair.between(pair.web, "ping -c 1 -W 1"), 20, "the ping to be refused")
+    until(lambda: not pair.between(pair.web, "ping -c 1 -W 1"), 60, "the ping to be refused")
 
 
 def test_flushed_rules_are_repaired(pair: Pair) -> None:
@@ -161,8 +161,8 @@ def test_flushed_rules_are_repaired(pair: Pair) -> None:
     def said() -> bool:
         return "firewall table bridge" in pair.cloud.up.log()[before:]
 
-    until(said, 20, "the rules to be missed")
-    until(lambda: not pair.between(pair.web, "ping -c 1 -W 1"), 20, "the rules to be there again")
+    until(said, 60, "the rules to be missed")
+    until(lambda: not pair.between(pair.web, "ping -c 1 -W 1"), 60, "the rules to be there again")
     assert pair.web.is_reached()
 
 

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from kilonova.domain.errors import BadRequest, Unavailable
 from kilonova.store.database import Database
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 
 
 @pytest.fixture

@@ -58,7 +58,7 @@ def test_who_is_cut_off_waits_no_longer() -> None:
     began = time.monotonic()
     with pytest.raises(StaleEpoch):
         insist(Conductor(1000).ask, math.inf, cancel)
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60
 
 
 def test_who_was_cut_off_before_is_heard_once() -> None:

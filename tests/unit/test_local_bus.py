@@ -13,7 +13,7 @@ from tests.running import until
 from kilonova.bus.local import LocalBus
 from kilonova.domain.errors import BadRequest, Unavailable
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True):

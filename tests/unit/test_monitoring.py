@@ -76,7 +76,7 @@ def test_parts_that_hang_are_waited_for_together_and_counted_as_down() -> None:
     go_on = threading.Event()
 
     def hang() -> None:
-        assert go_on.wait(30)
+        assert go_on.wait(60)
 
     watch = Watch("compute", ("bus", "hypervisor"), Monitoring(listen="127.0.0.1:0"))
     watch.health.state = State.READY
@@ -84,7 +84,7 @@ def test_parts_that_hang_are_waited_for_together_and_counted_as_down() -> None:
     watch.health.watch("hypervisor", hang)
     began = time.monotonic()
     page = watch.ready(reasons=True)
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 50
     assert page.status == 503
     numbers = watch.metrics().body.decode()
     for part in ("bus", "hypervisor"):
@@ -99,7 +99,7 @@ def test_a_question_that_hangs_keeps_nobody_and_is_asked_once() -> None:
 
     def hang() -> int:
         asked.append(1)
-        assert go_on.wait(30)
+        assert go_on.wait(60)
         return 7
 
     question = Question(hang)
@@ -107,9 +107,9 @@ def test_a_question_that_hangs_keeps_nobody_and_is_asked_once() -> None:
         with pytest.raises(Timeout, match="no answer within"):
             question.answer(0.01)
     go_on.set()
-    assert question.answer(30) == 7
+    assert question.answer(60) == 7
     assert asked == [1]
-    assert question.answer(30) == 7
+    assert question.answer(60) == 7
     assert asked == [1, 1]
 
 

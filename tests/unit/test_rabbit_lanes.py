@@ -8,7 +8,7 @@ from typing import Any
 from kilonova.bus.rabbit.lanes import Lane
 from kilonova.bus.rabbit.several import Crowd
 
-WAIT = 20.0
+WAIT = 60.0
 
 
 def _fail() -> None:

@@ -14,7 +14,7 @@ from kilonova.compute.running import Running, Task
 from kilonova.domain.messages import Work
 from kilonova.domain.servers import BuildSpec, Flavor
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 
 
 def work(server: str = "s", operation: str = "o", epoch: int = 1, kind: str = "build") -> Work:

@@ -10,7 +10,7 @@ import pytest
 
 from kilonova.engine.ticker import Ticker
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 
 
 @pytest.fixture

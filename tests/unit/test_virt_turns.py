@@ -16,7 +16,7 @@ from kilonova.cancel import Cancel
 from kilonova.domain.errors import StaleEpoch
 from kilonova.virt.libvirt.turns import Turn
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 @pytest.fixture

@@ -68,7 +68,7 @@ _CALLERS = {
         request_id="", user_id="f" * 32, project_id=PROJECT, roles=frozenset({"admin", "member", "reader"})
     ),
 }
-PATIENCE = 10.0
+PATIENCE = 60.0
 """Seconds until a test that waits has failed."""
 
 

@@ -95,7 +95,7 @@ def test_all_that_is_asked_for_happens_once(make_cloud: MakeCloud, seed: int) ->
     placed = {cloud.server(server_id)["OS-EXT-SRV-ATTR:host"] for server_id in made}
     for name, host in cloud.hosts.items():
         here = [i for i in made if cloud.server(i)["OS-EXT-SRV-ATTR:host"] == name]
-        until(lambda host=host, here=here: host.driver.leftovers() == set(here), 10, f"{name} to hold {here}")
+        until(lambda host=host, here=here: host.driver.leftovers() == set(here), 60, f"{name} to hold {here}")
     assert placed <= cloud.hosts.keys()
 
     storm = Storm(cloud, seed + 100)

@@ -98,7 +98,7 @@ def test_a_second_host_of_a_network_and_its_end(cloud: Cloud) -> None:
     assert one.tunnels[net] == NetworkTunnel(segmentation_id=vni(cloud, net))
     last = server_on(cloud, 1, net)
     assert two.peers(net) == ["192.0.2.1"]  # with its build, before the guest began
-    until(lambda: one.peers(net) == ["192.0.2.2"], 5, "the first host to be told")
+    until(lambda: one.peers(net) == ["192.0.2.2"], 60, "the first host to be told")
     tell, told = cloud.network._tell, list[Change]()
     cloud.network._tell = told.append
     more = server_on(cloud, 1, net)
@@ -107,7 +107,7 @@ def test_a_second_host_of_a_network_and_its_end(cloud: Cloud) -> None:
     assert [change for change in told if change.networks] == []  # not with each guest
     cloud.network._tell = tell
     away(cloud, more)
-    until(lambda: one.peers(net) == [], 5, "the first host to be alone")
+    until(lambda: one.peers(net) == [], 60, "the first host to be alone")
 
 
 def test_a_lost_word_is_found_by_comparing(cloud: Cloud) -> None:
@@ -136,9 +136,9 @@ def test_a_host_takes_tunnels_elsewhere(cloud: Cloud) -> None:
     server_on(cloud, 1, net)
     first = next(iter(cloud.hosts.values()))
     restart(first, "192.0.2.77")
-    until(lambda: two.peers(net) == ["192.0.2.77"], 5, "the new address")
+    until(lambda: two.peers(net) == ["192.0.2.77"], 60, "the new address")
     restart(first, None)  # type: ignore[arg-type]
-    until(lambda: two.peers(net) == [], 5, "none")
+    until(lambda: two.peers(net) == [], 60, "none")
     assert networks(cloud)[0].tunnels == {}
 
 
@@ -152,7 +152,7 @@ def test_a_word_that_came_while_a_build_asked_counts(cloud: Cloud) -> None:
     refresher = first.agent._refresher
     refresher.network_changed(NetworkChanged(networks=[net]))
     refresher.learn(old, asked)
-    until(lambda: one.peers(net) == ["192.0.2.2"], 5, "the newer word")
+    until(lambda: one.peers(net) == ["192.0.2.2"], 60, "the newer word")
 
 
 def test_a_host_hears_nothing_of_networks_that_are_not_its_own(cloud: Cloud) -> None:
@@ -179,13 +179,13 @@ def test_a_router_brings_its_networks_to_its_host(cloud: Cloud) -> None:
     cloud.sql("UPDATE services SET forced_down = ? WHERE host = ?", True, away.name)
     router = ask(cloud, "POST", "/routers", {"router": {"name": "r"}})["router"]["id"]
     ask(cloud, "PUT", f"/routers/{router}/add_router_interface", {"subnet_id": subnet["id"]})
-    until(lambda: both[1].routers.networks == {net}, 5, "the router")
-    until(lambda: both[1].peers(net) == ["192.0.2.1"], 5, "its host to know the other")
-    until(lambda: both[0].peers(net) == ["192.0.2.2"], 5, "the guest's host to know the router's")
+    until(lambda: both[1].routers.networks == {net}, 60, "the router")
+    until(lambda: both[1].peers(net) == ["192.0.2.1"], 60, "its host to know the other")
+    until(lambda: both[0].peers(net) == ["192.0.2.2"], 60, "the guest's host to know the router's")
     cloud.sql("UPDATE services SET forced_down = ?", False)
     cloud.sql("UPDATE services SET forced_down = ? WHERE host = ?", True, list(cloud.hosts)[1])
     cloud.network.rehome_routers(60.0)
-    until(lambda: both[0].peers(net) == [], 5, "the router to be where the guest is")
+    until(lambda: both[0].peers(net) == [], 60, "the router to be where the guest is")
     cloud.sql("UPDATE services SET forced_down = ?", False)
     both[0].refused = [router]
     away.reports.tick()
@@ -194,7 +194,7 @@ def test_a_router_brings_its_networks_to_its_host(cloud: Cloud) -> None:
         cloud.network.rehome_routers(60.0)
         return both[1].routers.networks == {net}
 
-    until(moved, 5, "the router to leave a host that cannot make it")
+    until(moved, 60, "the router to leave a host that cannot make it")
 
 
 def ask(cloud: Cloud, method: str, path: str, body: Any = None) -> Any:

@@ -211,7 +211,7 @@ def test_hosts_are_told_which_images_to_have(
         assert admin.post(path, {"cache": [{"id": unknown}]}, "2.81").status_code == 400
     assert admin.post("/os-aggregates/999/images", {"cache": [{"id": IMAGE}]}, "2.81").status_code == 404
     assert admin.post(path, {"cache": [{"id": IMAGE}]}, "2.81").status_code == 202
-    until(lambda: bool(told), 10, "the word to arrive")
+    until(lambda: bool(told), 60, "the word to arrive")
     assert told == [("one", [IMAGE])], "who does not live is not told, nor who is in none"
 
 

@@ -52,7 +52,7 @@ class Gate:
 
     def convert(self, source: Path, _format: str, _target: str, *, cancel: Cancel) -> None:
         self.begun.append(source)
-        until(lambda: self.open.is_set() or cancel.is_set(), 20, "a word to the conversion")
+        until(lambda: self.open.is_set() or cancel.is_set(), 60, "a word to the conversion")
         if cancel.is_set():
             raise StaleEpoch("it was told to end")
 

@@ -28,6 +28,9 @@ from kilonova.network.host import LinuxHost, linux, names
 
 T = TypeVar("T")
 
+COMES = 30.0
+"""Seconds that are waited for what must come. (What must not come is waited for shorter.)"""
+
 INTERNET_HOST_SIDE, INTERNET = "203.0.113.1", "203.0.113.2"
 
 made_networks: list[str] = []
@@ -73,12 +76,12 @@ def make_vif(of: VifSubnet, number: int, network_id: str, **more: object) -> Vif
 
 
 def run(*command: str, **options: object) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False, **options)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **options)
     assert done.returncode == 0, f"{command}: {done.stderr}"
     return str(done.stdout)
 
 
-def eventually(condition: Callable[[], T], seconds: float = 10) -> T:
+def eventually(condition: Callable[[], T], seconds: float = 60.0) -> T:
     deadline = time.monotonic() + seconds
     while not (result := condition()):
         assert time.monotonic() < deadline, "did not come about"
@@ -113,7 +116,7 @@ class Guest(Namespace):
     def ip(self) -> str:
         return self.vif.addresses[0].ip
 
-    def dhcp(self, folder: Path, tries: int = 5, ask: Sequence[str] = ()) -> dict[str, str]:
+    def dhcp(self, folder: Path, tries: int = 20, ask: Sequence[str] = ()) -> dict[str, str]:
         """Take a lease, with busybox's own client, and set the NIC up by it; what the client was told.
 
         ``ask``: for these options too, in busybox's words.
@@ -172,7 +175,7 @@ class Guest(Namespace):
         """A request to the metadata service."""
 
         def ask() -> tuple[int, bytes]:
-            connection = http.client.HTTPConnection("169.254.169.254", timeout=5)
+            connection = http.client.HTTPConnection("169.254.169.254", timeout=COMES)
             connection.request(method, path, body, headers=headers or {})
             answer = connection.getresponse()
             return answer.status, answer.read()
@@ -185,7 +188,7 @@ class Guest(Namespace):
         def make() -> socket.socket:
             one = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
             one.bind(("eth0", 0))
-            one.settimeout(5)
+            one.settimeout(COMES)
             return one
 
         return self.inside(make)
@@ -291,7 +294,7 @@ def leaves_by(guest: Guest, gateway_mac: str, outside: Service) -> set[str]:
 
     def listen() -> socket.socket:
         ear = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0800))
-        ear.settimeout(5)
+        ear.settimeout(COMES)
         return ear
 
     frames = [ipv4((guest.vif.mac, gateway_mac), guest.ip, INTERNET, text=text) for text in (b"ill", b"last")]
@@ -314,11 +317,18 @@ def arp(ether_source: str, sender: tuple[str, str], target: str, operation: int 
 
 
 def what_arrives(
-    sender: Guest, receiver: Guest, frames: list[bytes], last: bytes, *, quiet: float = 0
+    sender: Guest,
+    receiver: Guest,
+    frames: list[bytes],
+    last: bytes,
+    *,
+    quiet: float = 0,
+    must: Sequence[bytes] = (),
 ) -> list[bytes]:
     """Those of ``frames`` that reach the receiver, by the time that ``last``, sent after them, does.
 
-    ``quiet``: and until nothing came for so many seconds, where frames may overtake each other.
+    ``quiet``: and until nothing came for so many seconds, where frames may overtake each other. ``must``: of
+    these each is waited for.
     """
     with sender.raw() as out, receiver.raw() as into:
         for frame in [*frames, last]:
@@ -326,6 +336,9 @@ def what_arrives(
         arrived = []
         while (seen := into.recv(2048)) != last:
             arrived.append(seen)
+        with suppress(TimeoutError):
+            while not {_without_tag(frame) for frame in must} <= {*arrived, last}:
+                arrived.append(into.recv(2048))
         into.settimeout(quiet)
         with suppress(BlockingIOError, TimeoutError):
             while quiet:

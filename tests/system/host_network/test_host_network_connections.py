@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import msgspec
 import pytest
-from tests.system.host_network.lab import Guest, Lab, arp, eventually, ipv4, what_arrives
+from tests.system.host_network.lab import COMES, Guest, Lab, arp, eventually, ipv4, what_arrives
 from tests.system.host_network.test_host_network_security import CLIENTS, OUT, Two, passes, tcp, two
 
 from kilonova.domain.network import AddressPair, NetworkState, PortSecurity, VifAddress
@@ -41,13 +41,13 @@ def udp(guest: Guest, port: int) -> socket.socket:
     def make() -> socket.socket:
         one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         one.bind(("0.0.0.0", port))
-        one.settimeout(0.5)
         return one
 
     return guest.inside(make)
 
 
-def hears(one: socket.socket) -> bool:
+def hears(one: socket.socket, seconds: float = COMES) -> bool:
+    one.settimeout(seconds)
     try:
         return bool(one.recv(9))
     except TimeoutError:
@@ -77,7 +77,7 @@ def test_the_next_holder_of_an_address_inherits_nothing(lab: Lab) -> None:
         tell(lab, {second: CLOSED})
         with udp(second, 53) as now:
             there.sendto(b"answer", (second.ip, 53))
-            assert not hears(now)
+            assert not hears(now, 0.5)
         with udp(second, 54) as now:
             now.sendto(b"ask", (other.ip, 4000))
             assert hears(there), "it may ask for itself"
@@ -109,7 +109,7 @@ def test_not_even_of_who_could_not_be_ended(lab: Lab, monkeypatch: pytest.Monkey
         assert with_address(lab, first.ip)
         with udp(second, 53) as now:
             there.sendto(b"answer", (first.ip, 53))
-            assert not hears(now)
+            assert not hears(now, 0.5)
 
 
 def test_an_address_that_is_given_up_takes_its_connections_with_it(lab: Lab) -> None:
@@ -161,16 +161,14 @@ def test_a_connection_by_an_address_of_others_ends_with_its_rule(two: Two) -> No
     client.run("ip", "addr", "add", f"{address}/24", "dev", "eth0")
     with two.web.inside(lambda: socket.create_server(("0.0.0.0", 5001))) as server:
         to, source = (two.web.ip, 5001), (address, 0)
-        with client.inside(lambda: socket.create_connection(to, 5, source)) as one:
+        with client.inside(lambda: socket.create_connection(to, COMES, source)) as one:
             web, _ = server.accept()
             with web:
-                for end in (one, web):
-                    end.settimeout(1)
                 assert passes(one, web)
                 tell_out(OUT, tcp(7))
                 assert passes(web, one)
                 tell_out()
-                assert not passes(web, one)
+                assert not passes(web, one, 3)
 
 
 def test_asking_for_dhcp_is_no_way_out(lab: Lab) -> None:

@@ -12,7 +12,7 @@ import pytest
 from msgspec import structs
 from structlog.testing import capture_logs
 from tests.plugs import plug_lab
-from tests.system.host_network.lab import Guest, Lab, make_vif, run
+from tests.system.host_network.lab import Guest, Lab, eventually, make_vif, run
 from tests.system.host_network.test_host_network_security import CLIENTS, WEB, Two, tcp, two_in
 from tests.system.host_network.test_host_routers import interface
 
@@ -38,7 +38,7 @@ def two() -> Iterator[Two]:
 def test_a_group_that_cannot_be_loaded(two: Two) -> None:
     port = two.service.port
     two.tell(tcp(port))
-    assert two.reaches()
+    assert eventually(two.reaches)
     with capture_logs() as said:
         two.tell(tcp(port), BACKWARDS)
     assert not two.reaches(), "nothing passes by that group"
@@ -52,7 +52,7 @@ def test_a_group_that_cannot_be_loaded(two: Two) -> None:
     assert two.is_loaded()
     assert third.vif.tap in run("nft", "list", "ruleset")
     two.tell(tcp(port))
-    assert two.reaches(), "what is right again is loaded again"
+    assert eventually(two.reaches), "what is right again is loaded again"
 
 
 def test_members_that_cannot_be_loaded(two: Two) -> None:
@@ -62,14 +62,14 @@ def test_members_that_cannot_be_loaded(two: Two) -> None:
         assert not two.reaches()
         assert two.is_loaded()
     two.tell(tcp(port, remote_group=CLIENTS), members=(two.client.ip,))
-    assert two.reaches()
+    assert eventually(two.reaches)
 
 
 def test_a_port_that_cannot_be_loaded(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
     """No value is known that does this: so its rules are spoilt here."""
     two.tell(tcp(two.service.port))
-    assert two.reaches()
-    assert answers_arp(two.client, two.web)
+    assert eventually(two.reaches)
+    assert eventually(lambda: answers_arp(two.client, two.web))
     spoilt = two.web.vif.port_id
     made = firewall.port_chains
 

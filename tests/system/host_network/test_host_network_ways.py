@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import pytest
 from tests.system.host_network.lab import (
+    COMES,
     INTERNET,
     INTERNET_HOST_SIDE,
     Guest,
@@ -45,9 +46,9 @@ def placed(lab: Lab, number: int, **more: object) -> Guest:
     return guest
 
 
-def host_reaches(address: str, port: int) -> bool:
+def host_reaches(address: str, port: int, seconds: float = COMES) -> bool:
     try:
-        socket.create_connection((address, port), timeout=1).close()
+        socket.create_connection((address, port), timeout=seconds).close()
     except OSError:
         return False
     return True
@@ -57,7 +58,7 @@ def test_a_gateway_made_anew_is_reached_at_once(lab: Lab) -> None:
     """The guest goes on with the MAC that it knows, and asks again only after some seconds."""
     guest = placed(lab, 5)
     gateway = str(guest.vif.addresses[0].subnet.gateway_ip)
-    ping = ("busybox", "ping", "-c", "1", "-W", "2", gateway)
+    ping = ("busybox", "ping", "-c", "1", "-W", "20", gateway)
     guest.run(*ping)
     for damage in (
         ("link", "del", names.gate(lab.network_id)),
@@ -73,24 +74,24 @@ def test_a_gateway_made_anew_is_reached_at_once(lab: Lab) -> None:
 def test_guests_of_a_network_reach_each_other(lab: Lab) -> None:
     one, two = placed(lab, 5), placed(lab, 6)
     service = service_in(two)
-    assert one.reaches(two.ip, service.port) == one.ip
+    assert one.reaches(two.ip, service.port, seconds=COMES) == one.ip
     service.close()
 
 
 def test_a_guest_goes_out_with_the_hosts_address(lab: Lab, internet: Service) -> None:
-    assert placed(lab, 5).reaches(INTERNET, internet.port) == INTERNET_HOST_SIDE
+    assert placed(lab, 5).reaches(INTERNET, internet.port, seconds=COMES) == INTERNET_HOST_SIDE
 
 
 def test_nothing_leaves_with_a_guests_own_address(lab: Lab, internet: Service) -> None:
     guest = placed(lab, 5)
-    assert guest.reaches(INTERNET, internet.port) == INTERNET_HOST_SIDE
+    assert guest.reaches(INTERNET, internet.port, seconds=COMES) == INTERNET_HOST_SIDE
     assert leaves_by(guest, names.guests_mac(lab.network_id), internet) == {INTERNET_HOST_SIDE}
 
 
 def test_two_networks_with_the_same_addresses_go_out(lab: Lab, internet: Service) -> None:
     one, other = placed(lab, 5), placed(lab, 5, network_id=str(uuid4()))
-    assert one.reaches(INTERNET, internet.port) == INTERNET_HOST_SIDE
-    assert other.reaches(INTERNET, internet.port) == INTERNET_HOST_SIDE
+    assert one.reaches(INTERNET, internet.port, seconds=COMES) == INTERNET_HOST_SIDE
+    assert other.reaches(INTERNET, internet.port, seconds=COMES) == INTERNET_HOST_SIDE
 
 
 def test_without_nat_nobody_goes_out(make_lab: Callable[..., Lab], internet: Service) -> None:
@@ -117,7 +118,7 @@ def test_the_host_reaches_a_guest_and_the_outside_does_not(lab: Lab, internet: S
     assert host_reaches(guest.ip, service.port)
     space = internet.space  # type: ignore[attr-defined]
     space.run("ip", "route", "add", lab.subnet.cidr, "via", INTERNET_HOST_SIDE)
-    assert not space.inside(lambda: host_reaches(guest.ip, service.port))
+    assert not space.inside(lambda: host_reaches(guest.ip, service.port, 1))
     service.close()
 
 

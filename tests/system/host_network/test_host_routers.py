@@ -11,6 +11,7 @@ from uuid import uuid4
 import pytest
 from msgspec import structs
 from tests.system.host_network.lab import (
+    COMES,
     INTERNET,
     INTERNET_HOST_SIDE,
     Guest,
@@ -129,7 +130,7 @@ def test_two_networks_meet_when_a_router_joins_them(routed: Routed) -> None:
     service = service_in(two)
     assert one.reaches(two.ip, service.port) is None
     routed.apply(routed.state)
-    assert one.reaches(two.ip, service.port, seconds=5) == one.ip
+    assert one.reaches(two.ip, service.port, seconds=COMES) == one.ip
     routed.apply()
     assert one.reaches(two.ip, service.port) is None
     service.close()
@@ -158,14 +159,14 @@ def answers(guest: Guest) -> bool:
 
 def test_the_router_is_the_only_way_out(routed: Routed, internet: Service) -> None:
     guest = routed.guest(5)
-    assert guest.reaches(INTERNET, internet.port) == INTERNET_HOST_SIDE
+    assert guest.reaches(INTERNET, internet.port, seconds=COMES) == INTERNET_HOST_SIDE
     routed.apply(routed.state)
     assert guest.reaches(INTERNET, internet.port) is None
     routed.change(gateway=gateway())
-    assert guest.reaches(INTERNET, internet.port, seconds=5) == INTERNET_HOST_SIDE
+    assert guest.reaches(INTERNET, internet.port, seconds=COMES) == INTERNET_HOST_SIDE
     assert leaves_by(guest, routed.state.interfaces[0].mac, internet) == {INTERNET_HOST_SIDE}
     routed.apply()
-    assert guest.reaches(INTERNET, internet.port, seconds=5) == INTERNET_HOST_SIDE
+    assert guest.reaches(INTERNET, internet.port, seconds=COMES) == INTERNET_HOST_SIDE
 
 
 def test_without_implicit_gateways_only_a_router_leads_out(
@@ -175,7 +176,7 @@ def test_without_implicit_gateways_only_a_router_leads_out(
     guest = routed.guest(5)
     assert guest.reaches(INTERNET, internet.port) is None
     routed.change(gateway=gateway())
-    assert guest.reaches(INTERNET, internet.port, seconds=5) == INTERNET_HOST_SIDE
+    assert guest.reaches(INTERNET, internet.port, seconds=COMES) == INTERNET_HOST_SIDE
     routed.apply()
 
 
@@ -186,10 +187,10 @@ def test_a_floating_ip_in_and_out(routed: Routed) -> None:
     assert not reached(guest.ip, service.port, 1)
     assert not reached(FLOATING, service.port, 1)
     routed.lead(guest)
-    with socket.create_connection((FLOATING, service.port), timeout=5) as connection:
+    with socket.create_connection((FLOATING, service.port), timeout=COMES) as connection:
         assert connection.recv(100).decode() == HOST_SIDE
     # From inside, its neighbour among them: the answers come back through the router.
-    assert neighbour.reaches(FLOATING, service.port, seconds=5) == GATEWAY
+    assert neighbour.reaches(FLOATING, service.port, seconds=COMES) == GATEWAY
     # The host itself is closed to it, as to every guest.
     assert guest.reaches(HOST_SIDE, seen.port) is None
     service.close()
@@ -204,8 +205,8 @@ def test_outwards_it_is_the_sender(routed: Routed, internet: Service) -> None:
     for one, sender in ((guest, FLOATING), (neighbour, GATEWAY)):
         with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800)) as heard:
             heard.bind((names.external(routed.state.gateway.network_id), 0))  # type: ignore[union-attr]
-            heard.settimeout(5)
-            assert one.reaches(INTERNET, internet.port, seconds=5) == INTERNET_HOST_SIDE
+            heard.settimeout(COMES)
+            assert one.reaches(INTERNET, internet.port, seconds=COMES) == INTERNET_HOST_SIDE
             while True:
                 packet = heard.recv(2048)
                 if socket.inet_ntoa(packet[16:20]) == INTERNET:
@@ -249,7 +250,7 @@ class Answering:
         guest.inside(
             lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"end", (guest.ip, 4000))
         )
-        self._thread.join(5)
+        self._thread.join(COMES)
         self._socket.close()
 
 
@@ -313,7 +314,12 @@ def test_ports_of_a_floating_ip_lead_to_several_guests(routed: Routed) -> None:
     shifted, many = lead(two, 3990, 3999, 3995, 4004), lead(one, 7000, 7009, 4000, 4000)
     routed.change(forwardings=[to_one, shifted, many, lead(two, 4000, 4001, 4000, 4001)])
     assert eventually(lambda: who(53) == b"one") is not False
-    assert [who(3995, 5), who(7000, 5), who(7009, 5), who(4000, 5)] == [b"two", b"one", b"one", b"two"]
+    assert [who(3995, COMES), who(7000, COMES), who(7009, COMES), who(4000, COMES)] == [
+        b"two",
+        b"one",
+        b"one",
+        b"two",
+    ]
     assert who(3994) is None
     assert who(54) is None
     assert routed.lab.host.repair() == []
@@ -337,8 +343,8 @@ def test_ports_of_a_floating_ip_lead_to_several_guests(routed: Routed) -> None:
         routed.change(forwardings=[lead(two, 53, 53, 4000, 4000), web])
         eventually(lambda: ask() == b"two")
         assert {ask() for _ in range(10)} <= {b"two", None}
-        assert reached(FLOATING, 80, 5)
-        assert neighbour.reaches(FLOATING, 80, seconds=5) == GATEWAY
+        assert reached(FLOATING, 80, COMES)
+        assert neighbour.reaches(FLOATING, 80, seconds=COMES) == GATEWAY
         routed.change(forwardings=[])
         eventually(lambda: ask() is None)
     assert not reached(FLOATING, 80, 1)
@@ -352,12 +358,12 @@ def test_a_connection_that_may_stay_survives_changes(routed: Routed) -> None:
     routed.change(gateway=gateway())
     routed.lead(one)
     listener = one.inside(lambda: socket.create_server(("0.0.0.0", 4000)))
-    with socket.create_connection((FLOATING, 4000), timeout=5) as client, listener.accept()[0] as server:
+    with socket.create_connection((FLOATING, 4000), timeout=COMES) as client, listener.accept()[0] as server:
         more = RouterFloatingIp(floating_ip="198.51.100.21", fixed_ip=two.ip)
         routed.change(floating_ips=[*routed.state.floating_ips, more])
         routed.change(routes=[HostRoute(destination="192.168.9.0/24", nexthop=two.ip)])
         client.sendall(b"still here")
-        server.settimeout(5)
+        server.settimeout(COMES)
         assert server.recv(100) == b"still here"
     listener.close()
 
@@ -371,7 +377,7 @@ def test_an_extra_route(routed: Routed) -> None:
     routed.apply(routed.state)
     assert one.reaches("192.168.9.1", service.port) is None
     routed.change(routes=[HostRoute(destination="192.168.9.0/24", nexthop=two.ip)])
-    assert one.reaches("192.168.9.1", service.port, seconds=5) == one.ip
+    assert one.reaches("192.168.9.1", service.port, seconds=COMES) == one.ip
     routed.change(routes=[])
     assert one.reaches("192.168.9.1", service.port) is None
     service.close()
@@ -419,7 +425,7 @@ def test_what_is_missing_is_mended(routed: Routed) -> None:
         assert host.repair() != [], damage
         eventually(lambda: host.repair() == [])
         assert look.problems(*recorded) == []
-        assert reached(FLOATING, service.port, 5), damage
+        assert reached(FLOATING, service.port, COMES), damage
     service.close()
 
 
@@ -470,10 +476,10 @@ def test_it_outlives_its_process_and_is_found_again(routed: Routed) -> None:
     routed.lead(guest)
     service = service_in(guest)
     routed.lab.host.stop()
-    assert reached(FLOATING, service.port, 5)
+    assert reached(FLOATING, service.port, COMES)
     routed.lab.start()
     assert routed.lab.host.repair() == []
-    assert reached(FLOATING, service.port, 5)
+    assert reached(FLOATING, service.port, COMES)
     service.close()
 
 
@@ -532,7 +538,7 @@ def test_two_routers_on_one_external_network(routed: Routed) -> None:
     run("busybox", "ping", "-c", "1", "-W", "3", "198.51.100.11")
     routed.apply(routed.state)
     service = service_in(guest)
-    assert reached(FLOATING, service.port, 5)
+    assert reached(FLOATING, service.port, COMES)
     service.close()
 
 
@@ -557,8 +563,8 @@ def test_an_interface_of_the_hosts_is_the_way_out(
         assert routed.lab.host.failed_routers() == []
         routed.lead(guest)
         service, out_there = service_in(guest), Service(space.inside, HOST_SIDE)
-        assert space.inside(lambda: reached(FLOATING, service.port, 5))
-        assert guest.reaches(HOST_SIDE, out_there.port, seconds=5) == FLOATING
+        assert space.inside(lambda: reached(FLOATING, service.port, COMES))
+        assert guest.reaches(HOST_SIDE, out_there.port, seconds=COMES) == FLOATING
         routed.apply()
         service.close()
         out_there.close()

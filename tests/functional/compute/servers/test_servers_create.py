@@ -37,7 +37,7 @@ def test_answer(member: Any, request_body: Any, conductor: Any, database: Any) -
 
 def test_conductor_is_told_after_the_commit(create: Any, conductor: Any, database: Any) -> None:
     server_id = create()
-    until(lambda: conductor.told, 10, "the conductor to be told")
+    until(lambda: conductor.told, 60, "the conductor to be told")
     ((method, operation_id),) = conductor.told
     assert method == "build_instances"
     with database.read() as conn:

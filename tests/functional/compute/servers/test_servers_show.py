@@ -189,7 +189,7 @@ def test_delete(active: Any, member: Any, conductor: Any, bus: Any, database: An
     assert member.delete(f"/servers/{server_id}").status_code == 204
     assert member.delete(f"/servers/{server_id}").status_code == 204
     assert member.get(f"/servers/{server_id}").json["server"]["OS-EXT-STS:task_state"] == "deleting"
-    until(lambda: len(conductor.told) == 2, 10, "the conductor to be told twice")
+    until(lambda: len(conductor.told) == 2, 60, "the conductor to be told twice")
     assert [method for method, _ in conductor.told] == ["build_instances", "delete_instance"]
     with database.write() as conn:
         assert operations.open_of_server(conn, server_id).kind == "delete"
