@@ -27,6 +27,7 @@ from bench import (
     message_bus,
     networks,
     plugs,
+    power,
     recovery,
     reporting,
 )
@@ -49,6 +50,7 @@ MEASURES: dict[str, Callable[[], list[Figure]]] = {
     "plugs": plugs.plugs,
     "guests": guests.real_guests,
     "guests_in_ceph": guests.guests_in_ceph,
+    "power": power.power,
     "network": networks.part_of_builds,
     "mending": mending.mending,
     "fetch": guests.one_fetch,

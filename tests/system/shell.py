@@ -27,7 +27,7 @@ class Shell:
 
     def __exit__(self, *_: object) -> None:
         self._process.kill()
-        self._process.wait(10)
+        self._process.wait()
 
     def run(self, command: str, within: float = 60.0) -> str:
         """What it prints; AssertionError if it fails, or the guest does not answer."""

@@ -489,6 +489,4 @@ def test_it_goes_without_a_trace(guest: tuple[Cloud, Guest, str]) -> None:
     cloud, server, _ = guest
     cloud.delete(server)
     assert cloud.oracle.left() == []
-    began = time.monotonic()
     assert cloud.up.stop() == 0
-    assert time.monotonic() - began < 10

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import json
 import os
-import queue
 import signal
 import socket
 import subprocess
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -26,7 +24,7 @@ from tests.openvswitch import OWN_DEVICE, OpenVSwitch, installed
 from tests.plugs import KINDS
 from tests.running import until
 from tests.system import posing, wounds
-from tests.system.cloud import SERVERS, Cloud, Guest, openstack
+from tests.system.cloud import SERVERS, Cloud, Guest, Ticks, openstack
 
 from kilonova.domain.network import PlugKind
 from kilonova.network.host import linux, names
@@ -162,7 +160,8 @@ def join_by_a_router(story: Story) -> None:
     until(one.is_reached, 60, "the first guest at the floating IP")
     assert one.run("hostname") == "a"
     until(story.pings, SEEN, "the other network, through the router")
-    assert one.run(f"ping -c 1 -W 5 {OUTSIDE} >/dev/null && echo out; {METADATA_OF}").startswith("out\n{")
+    until(lambda: one.run(f"ping -c 1 -W 5 {OUTSIDE} >/dev/null && echo out || true"), SEEN, "the way out")
+    assert json.loads(one.run(METADATA_OF))["uuid"] == one.id
 
 
 METADATA_OF = f"wget -q -O - {METADATA}"
@@ -172,39 +171,6 @@ def addresses(guest: Guest) -> dict[str, str]:
     """Of the server, as it is shown: address → its type."""
     several = guest.shown()["addresses"].values()
     return {one["addr"]: one["OS-EXT-IPS:type"] for own in several for one in own}
-
-
-class Ticks:
-    """A connection to a guest over which something comes all the time."""
-
-    def __init__(self, guest: Guest) -> None:
-        command = guest.ssh_command("while :; do echo tick; sleep 0.2; done")
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-        self._heard: queue.Queue[bytes] = queue.Queue()
-        threading.Thread(target=self._listen, daemon=True).start()
-
-    def __enter__(self) -> Ticks:
-        self.go_on()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.wait(10)
-
-    def go_on(self) -> None:
-        """Some come that were not there before."""
-        with self._heard.mutex:
-            self._heard.queue.clear()
-        for _ in range(3):
-            self._heard.get(timeout=SEEN)
-
-    def ended(self) -> bool:
-        return self._process.poll() is not None
-
-    def _listen(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._heard.put(line)
 
 
 def move_a_floating_ip(story: Story) -> None:
@@ -250,7 +216,7 @@ def change_rules(story: Story) -> None:
     two.act(addSecurityGroup={"name": "web"})
     two.act(removeSecurityGroup={"name": "default"})
     until(lambda: not story.pings(), SEEN, "the ping to be refused")
-    assert story.has_ssh()
+    until(story.has_ssh, SEEN, "ssh to be let in")
     with Ticks(two) as inwards:
         rule = up.allow(web, protocol="icmp")
         until(story.pings, SEEN, "the ping to be let in")
@@ -346,9 +312,9 @@ def release_a_floating_ip(story: Story) -> None:
         until(inwards.ended, 60, "the connection to who had the address to end")
     until(lambda: is_pinged_by(shared["ip_address"]), SEEN, "its pings by the router's own address")
     until(lambda: not answers(FIRST), SEEN, "nobody to answer at the address")
-    assert not two.is_reached()
+    assert not two.is_reached(5)
     assert addresses(two) == {two.address: "fixed"}
-    assert one.is_reached()
+    until(one.is_reached, SEEN, "the other guest")
     lead(story, floating["id"], floating["port_id"])
     until(two.is_reached, 60, "the guest at its address again")
     assert is_pinged_by(shared["ip_address"]), "what goes out already goes on as it was"

@@ -23,8 +23,9 @@ pytestmark = pytest.mark.system
 
 USER_DATA = b"#!/bin/sh\necho user data ran on $(hostname) > /run/user-data-was-here\n"
 METADATA = "http://169.254.169.254/openstack/latest/meta_data.json"
-NOTICED = 20.0
-"""Seconds until the API shows what happened to a guest: it is told, and looks by itself only every 600."""
+NOTICED = 60.0
+"""Seconds that tests wait for the API to show what happened to a guest: it is told, and looks by itself only
+every 600. `python -m bench power` measures it."""
 
 
 @dataclass
@@ -183,7 +184,7 @@ def test_a_qemu_that_is_killed(servers: Servers) -> None:
     pid = servers.pid(second)
     gone = ended(pid)
     os.kill(pid, signal.SIGKILL)
-    assert gone(5)
+    assert gone(60)
     second.becomes("SHUTOFF", within=NOTICED)
     servers.all_is_well()
 
@@ -199,7 +200,7 @@ def test_a_guest_that_went_off_while_nobody_looked(servers: Servers) -> None:
     until(lambda: "Power down" in console.read_text(errors="replace"), 60, "the guest to be off")
     up.start()
     first.becomes("SHUTOFF", within=NOTICED)
-    assert gone(5)
+    assert gone(60)
     servers.all_is_well()
     assert servers.running(first).run("cat /root/kept; hostname") == "kept\nfirst"
     servers.all_is_well()
@@ -231,7 +232,7 @@ def test_hard_reboot(servers: Servers) -> None:
 def test_stop_and_start(servers: Servers) -> None:
     first = servers.running(servers.first)
     first.act(os_stop=None)
-    first.becomes("SHUTOFF", within=59)
+    first.becomes("SHUTOFF", within=120)
     assert "Power down" in first.console()[-200:], "it was asked, and its plug not pulled"
     servers.all_is_well()
     first.act(os_start=None)
@@ -246,7 +247,7 @@ def test_stop_while_it_boots(servers: Servers) -> None:
         first.act(os_start=None)
         first.becomes("ACTIVE")
     first.act(os_stop=None)
-    first.becomes("SHUTOFF", within=75)
+    first.becomes("SHUTOFF", within=120)
     assert "Power down" in first.console()[-200:]
     servers.all_is_well()
 

@@ -193,7 +193,7 @@ def test_a_server_killed_again_and_again_comes_back(lab: Lab) -> None:
             lab.host.repair()
             return dhcp.running(folder_of(lab)) not in (None, than)
 
-        eventually(another, seconds=5)
+        eventually(another)
 
 
 def test_the_server_outlives_us_and_is_adopted(lab: Lab, tmp_path: Path) -> None:
