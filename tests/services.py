@@ -19,7 +19,7 @@ host = "host"
 [bus]
 url = "{bus}"
 exchange = "{exchange}"
-heartbeat = 2.0
+heartbeat = 10.0
 
 [database]
 connection = "{database}"

@@ -28,13 +28,17 @@ class Ask(msgspec.Struct):
 class Ends:
     """One bus that asks and one that serves, each by a proxy of its own."""
 
-    def __init__(self, rabbit: Rabbit, sends: Rates, serves: Rates) -> None:
+    def __init__(self, rabbit: Rabbit, sends: Rates, serves: Rates, heartbeat: float) -> None:
         exchange = f"kilonova-{uuid.uuid4()}"
         self.fates = [Fates("seed", rates) for rates in (sends, serves)]
         self.proxies = [Proxy(name, rabbit.port, fate) for name, fate in zip("ab", self.fates, strict=True)]
         self.buses = [
             RabbitBus(
-                Bus(url=rabbit.url.replace(str(rabbit.port), str(proxy.port)), exchange=exchange, heartbeat=1)
+                Bus(
+                    url=rabbit.url.replace(str(rabbit.port), str(proxy.port)),
+                    exchange=exchange,
+                    heartbeat=heartbeat,
+                )
             )
             for proxy in self.proxies
         ]
@@ -60,15 +64,15 @@ class Ends:
             proxy.close()
 
 
-Make = Callable[[Rates, Rates], Ends]
+Make = Callable[..., Ends]
 
 
 @pytest.fixture
 def make(rabbit: Rabbit) -> Iterator[Make]:
     made: list[Ends] = []
 
-    def ends(sends: Rates = NONE, serves: Rates = NONE) -> Ends:
-        made.append(Ends(rabbit, sends, serves))
+    def ends(sends: Rates = NONE, serves: Rates = NONE, heartbeat: float = 60.0) -> Ends:
+        made.append(Ends(rabbit, sends, serves, heartbeat))
         return made[-1]
 
     yield ends
@@ -106,7 +110,7 @@ def test_casts_meet_their_fates(make: Make, where: str, rates: Rates, least: flo
 
 
 def test_a_cable_that_is_cut_and_mended(make: Make) -> None:
-    ends = make()
+    ends = make(heartbeat=1.0)
     assert ends.asking.call("conductor", "ask", Ask(1), Ask) == Ask(1)
     ends.proxies[1].cut()
     with pytest.raises(Timeout):
