@@ -219,7 +219,7 @@ def test_killed_in_the_midst_of_a_fetch(machine: Host) -> None:
         data = os.urandom(1 << 20) * 128
         name = hashlib.sha512(data).hexdigest()
         server_id = machine.create(up.image(data))
-        until(lambda: list(up.state.glob(f"hosts/*/_base/{name}.part")), 60, "the fetch to begin")
+        until(lambda n=name: list(up.state.glob(f"hosts/*/_base/{n}*")), 60, "the fetch to begin")  # type: ignore[misc]
         up.kill()
         if part := next(up.state.glob(f"hosts/*/_base/{name}.part"), None):
             break
