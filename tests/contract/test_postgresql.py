@@ -313,7 +313,7 @@ class TestCollisions:
                         grown = quotas.update().where(quotas.c.project_id == project)
                         conn.execute(grown.values(hard_limit=quotas.c.hard_limit + 1))
                         if waits.pop() if waits else False:
-                            both_hold_one.wait(10)
+                            both_hold_one.wait(60)
 
             repeat(both)
 
@@ -353,7 +353,7 @@ class TestLimits:
             with db.write() as conn:
                 tokens.bump(conn)
                 bump_of_other.append(pool.submit(bump, others))
-                bump_of_other[0].result(20)
+                bump_of_other[0].result(60)
                 tokens.bump(conn)
 
         bump_of_other: list[Any] = []

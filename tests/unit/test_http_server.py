@@ -79,7 +79,7 @@ def stopping(server: parts.Server) -> threading.Thread:
     thread.start()
     while True:
         try:
-            socket.create_connection(address, timeout=5).close()
+            socket.create_connection(address, timeout=30).close()
         except OSError:
             return thread
 
@@ -107,7 +107,7 @@ def test_a_client_with_a_kept_connection_is_told_to_connect_anew(
     assert not ask(one)
     stop = stopping(server)
     assert ask(one), "the answer does not say that the connection ends"
-    stop.join(20)
+    stop.join(25)
     assert not stop.is_alive(), "it waited for nobody"
 
 
@@ -130,7 +130,7 @@ def test_a_socket_that_was_handed_over_is_served_and_left_open() -> None:
         )
         host, port = held.getsockname()
         assert done.stdout == f"http://{host}:{port} []\n", done.stderr
-        socket.create_connection((host, port), timeout=5).close()
+        socket.create_connection((host, port), timeout=30).close()
 
 
 def test_a_socket_for_another_process_is_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,7 +186,7 @@ def test_a_large_answer_reaches_a_slow_reader_whole(server: parts.Server) -> Non
 def test_a_head_without_end_is_refused_before_it_is_whole(
     server: parts.Server, sent: bytes, status: bytes
 ) -> None:
-    with socket.create_connection(server.bind_addr, timeout=10) as wire:
+    with socket.create_connection(server.bind_addr, timeout=60) as wire:
         wire.sendall(sent)
         with wire.makefile("rb") as answer:
             assert answer.readline().split()[1] == status
@@ -199,7 +199,7 @@ def test_who_goes_on_sending_a_refused_head_is_left(server: parts.Server) -> Non
         for _ in range(64):
             wire.sendall(b"a" * (1 << 20))
 
-    with socket.create_connection(server.bind_addr, timeout=10) as wire, pytest.raises(ConnectionError):
+    with socket.create_connection(server.bind_addr, timeout=60) as wire, pytest.raises(ConnectionError):
         flood(wire)
 
 

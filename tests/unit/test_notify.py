@@ -17,7 +17,7 @@ def test_it_hears_when_we_serve_and_stop(
     name = f"@kilonova-{tmp_path}" if abstract else str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind("\0" + name[1:] if abstract else name)
-        manager.settimeout(5)
+        manager.settimeout(60)
         monkeypatch.setenv("NOTIFY_SOCKET", name)
         notify.ready("http://here")
         assert manager.recv(1000) == b"READY=1\nSTATUS=http://here"

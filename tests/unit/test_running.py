@@ -108,7 +108,7 @@ def test_newer_work_cuts_the_older_off_and_waits_for_its_end(
     assert older.begun.wait(PATIENCE)
     younger = start(newer)
     until(older.is_cancelled, PATIENCE, "the older to be cancelled")
-    assert waits(running)
+    until(lambda: waits(running), PATIENCE, "the younger to wait")
     assert not younger.begun.is_set()
     assert running.superseded(older.task)
     older.end()

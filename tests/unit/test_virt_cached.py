@@ -266,7 +266,7 @@ def test_a_fetch_that_was_killed_goes_on(source: Source, folder: Folder, tmp_pat
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(ImageCache(folder, Rest()).ensure, wanted, GO_ON)
         process.kill()
-        process.wait(10)
+        process.wait(60)
         process.stdout.close()
         assert waiting.result(30).read_bytes() == data
     assert begun == [3 << 20]

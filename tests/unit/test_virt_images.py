@@ -284,21 +284,21 @@ def test_cancel_stops_the_wait_for_another_fetch(folder: Folder) -> None:
 
     def hold() -> None:
         fetching.set()
-        assert finish.wait(10)
+        assert finish.wait(60)
 
     source.before_read = hold
     wanted = image(source.data)
     cache, other_process = ImageCache(folder, source), ImageCache(folder, source)
     with ThreadPoolExecutor(3) as pool:
         first = pool.submit(cache.ensure, wanted, GO_ON)
-        assert fetching.wait(10)
+        assert fetching.wait(60)
         waiting = [pool.submit(one.ensure, wanted, cancel) for one in (cache, other_process)]
         cancel.set()
         for one in waiting:
             with pytest.raises(StaleEpoch):
-                one.result(5)
+                one.result(60)
         finish.set()
-        assert first.result(5).exists()
+        assert first.result(60).exists()
 
 
 class Full(io.FileIO):

@@ -55,7 +55,7 @@ def openstack(cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
     yield run
     server.stop()
-    thread.join(timeout=10)
+    thread.join(timeout=60)
 
 
 def test_networks_ports_and_addresses_come_and_go(cloud: Cloud, openstack: Callable[..., str]) -> None:

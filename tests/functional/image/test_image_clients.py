@@ -79,7 +79,7 @@ def url(images: Images) -> Iterator[str]:
     thread.start()
     yield f"http://127.0.0.1:{server.bind_addr[1]}"
     server.stop()
-    thread.join(10)
+    thread.join(60)
 
 
 class OpenStack:
@@ -125,7 +125,7 @@ class OpenStack:
     def close(self) -> None:
         assert self._process.stdin
         self._process.stdin.close()
-        self._process.wait(10)
+        self._process.wait(60)
 
 
 @pytest.fixture
@@ -213,28 +213,28 @@ HEADERS = {"X-Auth-Token": "alice", "Content-Type": "application/octet-stream"}
 def create(url: str) -> str:
     """The URL of a new queued image."""
     body = {"disk_format": "raw", "container_format": "bare"}
-    answer = requests.post(f"{url}/image/v2/images", json=body, headers={"X-Auth-Token": "alice"}, timeout=10)
+    answer = requests.post(f"{url}/image/v2/images", json=body, headers={"X-Auth-Token": "alice"}, timeout=60)
     return f"{url}/image{answer.json()['self']}"
 
 
 def show(image_url: str) -> dict[str, Any]:
-    answer = requests.get(image_url, headers={"X-Auth-Token": "alice"}, timeout=10)
+    answer = requests.get(image_url, headers={"X-Auth-Token": "alice"}, timeout=60)
     return dict(answer.json())
 
 
 def test_a_chunked_upload(url: str) -> None:
     made = create(url)
     parts = [os.urandom(size) for size in (1, 100_000, 3 * MIB, 7)]
-    answer = requests.put(f"{made}/file", data=iter(parts), headers=HEADERS, timeout=10)
+    answer = requests.put(f"{made}/file", data=iter(parts), headers=HEADERS, timeout=60)
     assert answer.status_code == 204
     assert show(made)["checksum"] == hashlib.md5(b"".join(parts)).hexdigest()
-    assert requests.get(f"{made}/file", headers=HEADERS, timeout=10).content == b"".join(parts)
+    assert requests.get(f"{made}/file", headers=HEADERS, timeout=60).content == b"".join(parts)
 
 
 def send(url: str, data: bytes, close: bool = True) -> bytes:
     """What the server answers to raw bytes."""
     host, port = url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
         connection.sendall(data)
         if close:
             connection.shutdown(socket.SHUT_WR)
@@ -270,7 +270,7 @@ def test_a_truncated_upload_leaves_nothing(url: str, folder: Path, framing: str,
     assert answer.startswith(b"HTTP/1.1 400"), answer
     assert show(made)["status"] == "queued"
     assert list(folder.iterdir()) == []
-    assert requests.put(f"{made}/file", data=b"whole", headers=HEADERS, timeout=10).status_code == 204
+    assert requests.put(f"{made}/file", data=b"whole", headers=HEADERS, timeout=60).status_code == 204
 
 
 def peak_memory() -> int:

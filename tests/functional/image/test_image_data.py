@@ -36,7 +36,7 @@ class SlowClient:
         part = self._parts.pop(0)
         if len(self._parts) == 1:
             self.sending.set()
-            assert self.go_on.wait(10)
+            assert self.go_on.wait(60)
         if isinstance(part, Exception):
             raise part
         return part
@@ -50,7 +50,7 @@ class Running:
         self.error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, args=(images, image_id))
         self._thread.start()
-        assert client.sending.wait(10)
+        assert client.sending.wait(60)
 
     def _run(self, images: Images, image_id: str) -> None:
         context = RequestContext(request_id="r", user_id="a", project_id=ALICE, roles=frozenset({"member"}))
@@ -61,7 +61,7 @@ class Running:
 
     def finish(self) -> None:
         self.client.go_on.set()
-        self._thread.join(10)
+        self._thread.join(60)
         assert not self._thread.is_alive()
 
 

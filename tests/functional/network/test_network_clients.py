@@ -35,7 +35,7 @@ def url(network: BuiltinNetwork) -> Iterator[str]:
     thread.start()
     yield f"http://127.0.0.1:{server.bind_addr[1]}/networking"
     server.stop()
-    thread.join(timeout=10)
+    thread.join(timeout=60)
 
 
 @pytest.fixture

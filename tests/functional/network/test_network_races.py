@@ -221,7 +221,7 @@ def meanwhile(network: BuiltinNetwork, first: Callable[[Any], object], second: C
             first(conn)
             other = pool.submit(second)
             wait([other], timeout=1.0)
-        return other.result(timeout=30)
+        return other.result(timeout=60)
 
 
 def test_a_nic_has_the_mtu_that_its_network_has(alice: Caller, network: BuiltinNetwork) -> None:
@@ -268,7 +268,7 @@ def test_a_port_changes_while_a_subnet_with_automatic_addresses_comes(
             wait([other], timeout=1.0)
             body = PortUpdate(fixed_ips=[FixedIpRequest(ip_address="10.0.0.77")])
             ports.update(conn, network.config, OWNER, port, body)
-        other.result(timeout=30)
+        other.result(timeout=60)
     found = alice.get(f"/ports/{port}")["port"]["fixed_ips"]
     assert [":" in one["ip_address"] for one in found] == [False, True]
 

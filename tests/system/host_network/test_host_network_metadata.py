@@ -116,7 +116,7 @@ def test_nonsense_ends(lab: Lab) -> None:
     guest = known(lab, 5, "one")
 
     def send(request: bytes) -> None:
-        with socket.create_connection(("169.254.169.254", 80), timeout=15) as connection, suppress(OSError):
+        with socket.create_connection(("169.254.169.254", 80), timeout=30) as connection, suppress(OSError):
             connection.sendall(request)
             connection.shutdown(socket.SHUT_WR)
             while connection.recv(4096):
@@ -130,7 +130,7 @@ def test_nonsense_ends(lab: Lab) -> None:
 def test_a_guest_that_holds_connections_open_hurts_only_itself(lab: Lab) -> None:
     greedy, modest = known(lab, 5, "greedy"), known(lab, 6, "modest")
     held = [
-        greedy.inside(lambda: socket.create_connection(("169.254.169.254", 80), timeout=5)) for _ in range(80)
+        greedy.inside(lambda: socket.create_connection(("169.254.169.254", 80), timeout=30)) for _ in range(80)
     ]
     assert name_told(modest) == "modest"
     began = time.monotonic()
@@ -146,7 +146,7 @@ def test_many_guests_that_dawdle_hurt_nobody(lab: Lab) -> None:
     modest, other = known(lab, 5, "modest"), known(lab, 5, "other", network_id=str(uuid4()))
 
     def connect() -> socket.socket:
-        return socket.create_connection(("169.254.169.254", 80), timeout=5)
+        return socket.create_connection(("169.254.169.254", 80), timeout=30)
 
     held = [guest.inside(connect) for guest in crowd for _ in range(4)]
     assert [name_told(guest) for guest in (modest, other)] == ["modest", "other"]
@@ -167,7 +167,7 @@ def test_a_guest_with_many_addresses_has_no_more_places(lab: Lab) -> None:
         greedy.run("ip", "addr", "add", f"{address}/24", "dev", "eth0")
 
     def connect(address: str) -> socket.socket:
-        return socket.create_connection(("169.254.169.254", 80), timeout=5, source_address=(address, 0))
+        return socket.create_connection(("169.254.169.254", 80), timeout=30, source_address=(address, 0))
 
     held = [greedy.inside(lambda one=address: connect(one)) for address in addresses for _ in range(4)]
     assert [name_told(guest) for guest in (modest, other, greedy)] == ["modest", "other", "greedy"]
