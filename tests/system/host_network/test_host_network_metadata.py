@@ -17,6 +17,7 @@ from kilonova.domain.errors import Conflict
 from kilonova.domain.network import AddressPair
 from kilonova.domain.servers import GuestMetadata
 from kilonova.network.base import MetadataDeeds
+from kilonova.network.host import exchanges
 
 pytestmark = pytest.mark.system
 
@@ -127,15 +128,17 @@ def test_nonsense_ends(lab: Lab) -> None:
         assert name_told(guest) == "one", request
 
 
-def test_a_guest_that_holds_connections_open_hurts_only_itself(lab: Lab) -> None:
+def test_a_guest_that_holds_connections_open_hurts_only_itself(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exchanges, "_SECONDS", 120.0)
     greedy, modest = known(lab, 5, "greedy"), known(lab, 6, "modest")
-    held = [
-        greedy.inside(lambda: socket.create_connection(("169.254.169.254", 80), timeout=30)) for _ in range(80)
-    ]
+    to = ("169.254.169.254", 80)
+    held = [greedy.inside(lambda: socket.create_connection(to, timeout=30)) for _ in range(80)]
     assert name_told(modest) == "modest"
     began = time.monotonic()
     lab.restart()
-    assert time.monotonic() - began < 5, "stop waits for nobody"
+    assert time.monotonic() - began < 60, "stop waits for nobody"
     for connection in held:
         connection.close()
 
