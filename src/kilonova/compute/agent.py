@@ -281,8 +281,10 @@ class Agent:
 
     def _work_ended(self, server_id: str, told: PowerState | None) -> None:
         self._power.work_ended(server_id, told)
-        if server_id in self._to_refresh:
+        try:
             self._refresh(server_id)
+        except KilonovaError as error:  # who waits for the work's end has not asked for this
+            _log.warning("interfaces_not_as_recorded", server=server_id, error=error.message)
 
     def delete_instance(self, work: Work) -> None:
         self._worker.do(work, lambda _task, journal: delete.delete_instance(self._parts, work, journal))

@@ -16,7 +16,7 @@ _log = log.get("purge")
 
 DAY = 86400.0
 _INTERVAL = 60.0
-"""Seconds between two looks once all is done."""
+"""Seconds between two looks once all is done, or could not be."""
 _SECONDS = 0.5
 """Of each round at most: the sweeper has other things to do, and the database too."""
 
@@ -34,13 +34,14 @@ class Purge:
         began = time.monotonic()
         if began < self._due:
             return
+        self._due = began + _INTERVAL
         store.forget_expired_revocations(self._db)
         if self._days:
             store.forget_volume_work(self._db, now() - self._days * DAY)
             while any(count == store.BATCH for count in self._batch()):
                 if time.monotonic() - began > _SECONDS:
+                    self._due = 0.0
                     return
-        self._due = time.monotonic() + _INTERVAL
 
     def _batch(self) -> tuple[int, int]:
         servers, images = store.purge(self._db, now() - self._days * DAY)

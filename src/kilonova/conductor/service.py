@@ -93,11 +93,17 @@ class Sweeper:
             pause = self._parts.config.operations.sweep_interval
             try:
                 sweeper.sweep(self._parts)
-                self._purge.round()
-                pause = sweeper.pause(self._parts)
                 if self._parts.hearing is not None:
                     self._parts.hearing.again()
+                self._forget()
+                pause = sweeper.pause(self._parts)
             except Exception:  # noqa: BLE001 - the loop must outlive a database that is away
                 _log.exception("sweep_failed")
             if self._closing.wait(pause):
                 return
+
+    def _forget(self) -> None:
+        try:
+            self._purge.round()
+        except Exception:  # noqa: BLE001 - what cannot be forgotten keeps nothing from being swept
+            _log.exception("purge_failed")

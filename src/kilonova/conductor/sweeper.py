@@ -17,7 +17,7 @@ from kilonova.conductor.parts import Parts
 from kilonova.conductor.reports import METHOD_OF_KIND
 from kilonova.domain.actions import VOLUME_COMES
 from kilonova.domain.clock import now
-from kilonova.domain.errors import KilonovaError, RolledBack, StaleEpoch, Unavailable
+from kilonova.domain.errors import KilonovaError, RolledBack, StaleEpoch, Timeout, Unavailable
 from kilonova.domain.messages import PerformOperation
 from kilonova.domain.servers import PowerState, VmState
 from kilonova.domain.volumes import manager_topic
@@ -76,9 +76,12 @@ def sweep(parts: Parts) -> None:
 
 @contextmanager
 def _alone(**what: str) -> Iterator[None]:
-    """Whatever goes wrong in the block is told, and comes again in the next round."""
+    """Whatever goes wrong in the block is told, and comes again in the next round. What others have locked or
+    changed is this one's trouble; a database that does not answer is everybody's."""
     try:
         yield
+    except (RolledBack, Timeout) as error:
+        _log.warning("sweep_failed", error=error.message, **what)
     except Unavailable:
         raise
     except Exception:  # noqa: BLE001 - one that can never be swept would keep all others as they are

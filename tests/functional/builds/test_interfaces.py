@@ -12,7 +12,7 @@ from tests.functional.builds.conftest import MakeCloud
 from tests.running import until
 
 from kilonova.cancel import Cancel
-from kilonova.domain.errors import BuildFailed, NotFound, StaleEpoch, Unavailable
+from kilonova.domain.errors import BuildFailed, KilonovaError, NotFound, StaleEpoch, Unavailable
 from kilonova.domain.messages import ServerRef
 from kilonova.domain.network import tap_name
 from kilonova.domain.servers import PowerState
@@ -637,3 +637,23 @@ def test_word_that_comes_during_a_look_is_looked_at_after_it(
     monkeypatch.setattr("kilonova.compute.interfaces.refresh_interfaces", refresh)
     agent.refresh_interfaces(ServerRef(server_id=nics.id))
     assert looks == [nics.id] * 2
+
+
+@pytest.mark.parametrize("error", [BuildFailed("no"), Unavailable("not now")])
+def test_a_nic_that_came_is_said_to_be_there_whatever_else_its_host_cannot_do(
+    nics: Nics, network: str, monkeypatch: pytest.MonkeyPatch, error: KilonovaError
+) -> None:
+    """What it was told meanwhile waits until the guest has its NIC, and is not what was asked for."""
+    agent, (first,) = nics.cloud.where(nics.id).agent, nics.listed()
+    looks: list[str] = []
+
+    def refuses(_parts: Any, server_id: str, _learn: Any) -> None:
+        looks.append(server_id)
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr("kilonova.compute.interfaces.refresh_interfaces", refuses)
+        agent._to_refresh.add(nics.id)
+        port = nics.attached(net_id=network)
+    assert looks
+    nics.are(first, port)

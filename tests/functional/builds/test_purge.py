@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ from tests.functional.builds.conftest import MakeCloud
 from tests.running import until
 
 from kilonova.cli import main
+from kilonova.conductor.hearing import Hearing
 from kilonova.conductor.purge import DAY, Purge
-from kilonova.config import Config, Database
+from kilonova.config import Config, Database, Operations
 from kilonova.domain.clock import now
+from kilonova.domain.errors import Timeout
 from kilonova.store import purge, tokens
 from kilonova.store.schema.images import images
 from kilonova.store.schema.operations import operations, steps
@@ -98,6 +101,25 @@ def test_the_conductor_does_it_by_itself_batch_after_batch(make_cloud: MakeCloud
     until(lambda: ids(cloud, servers) == {alive, young}, PATIENCE, "the old ones to go")
     assert counts(cloud)[:2] == [2, 3]
     assert cloud.sql("SELECT audit_id FROM revoked_tokens") == [("valid",)]
+
+
+def test_what_cannot_be_forgotten_keeps_the_sweeper_from_nothing_and_waits(
+    make_cloud: MakeCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not from saying that hosts can be heard, either: else none would ever be taken for dead."""
+    cloud = make_cloud(config=Config(operations=Operations(sweep_interval=0.01)))
+    rounds, tries = threading.Semaphore(0), []
+    monkeypatch.setattr(Hearing, "again", lambda _hearing: rounds.release())
+
+    def refuse(_db: Any) -> None:
+        tries.append(1)
+        raise Timeout("The database took too long.")
+
+    monkeypatch.setattr(purge, "forget_expired_revocations", refuse)
+    cloud.keep_sweeping()
+    for _ in range(3):
+        assert rounds.acquire(timeout=PATIENCE)
+    assert len(tries) == 1
 
 
 def test_zero_days_keep_them_for_ever(cloud: Cloud) -> None:

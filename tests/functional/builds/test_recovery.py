@@ -15,7 +15,8 @@ from tests.running import until
 from kilonova.conductor import sweeper
 from kilonova.config import Config, Operations
 from kilonova.domain.clock import now
-from kilonova.domain.errors import BuildFailed, KilonovaError, Unavailable
+from kilonova.domain.errors import BuildFailed, KilonovaError, RolledBack, Timeout, Unavailable
+from kilonova.store import operations
 
 BUILD_CASTS = ["build_instances", "build_and_run_instance"]
 
@@ -431,26 +432,29 @@ def test_a_place_that_is_left_is_left_at_once(two: Cloud) -> None:
     assert two.unexplained() == []
 
 
+@pytest.mark.parametrize(
+    "error", [ZeroDivisionError(), Timeout("Somebody has locked it."), RolledBack("Somebody changed it.")]
+)
 def test_what_cannot_be_swept_keeps_nothing_else_from_it(
-    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     gate = cloud.hosts["h1"].driver.gate("ensure_paused")
     poison, other = cloud.create(), cloud.create()
     gate.wait_until_reached()
-    end = sweeper.build.end_in_error
+    poisoned, expires = cloud.open_operation(poison).id, operations.expire_lease
 
-    def ends(conn: Any, work: Any, *more: Any) -> None:
-        if work.server_id == poison:
-            raise ZeroDivisionError
-        end(conn, work, *more)
+    def expire(conn: Any, operation_id: str) -> None:
+        if operation_id == poisoned:
+            raise error
+        expires(conn, operation_id)
 
     with monkeypatch.context() as patch:
-        patch.setattr(sweeper.build, "end_in_error", ends)
+        patch.setattr(operations, "expire_lease", expire)
         cloud.deadlines_pass()
+        cloud.sql("UPDATE operations SET deadline = 0 WHERE id = ?", poisoned)  # its turn is first
         cloud.sweep()
         assert cloud.settled(other)["status"] == "ERROR"
     assert cloud.server(poison)["status"] == "BUILD"
-    cloud.leases_run_out()
     cloud.sweep()
     assert cloud.settled(poison)["status"] == "ERROR"
     gate.open()
