@@ -38,7 +38,7 @@ VOLUMES = "/volume/v3/volumes"
 SNAPSHOTS = "/volume/v3/snapshots"
 NEWEST = {"OpenStack-API-Version": "volume 3.70"}
 METADATA = "http://169.254.169.254/openstack/latest/meta_data.json"
-SOON = 60.0
+SOON = 120.0
 LATER = 1022
 """MiB: near the end of the smallest volume."""
 COUNT = "; ".join(

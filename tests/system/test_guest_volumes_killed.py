@@ -22,7 +22,7 @@ from tests.system.test_guest_volumes import GIB, KINDS, SNAPSHOTS, VOLUMES, Disk
 from tests.tgt import installed as tgt_installed
 
 pytestmark = [pytest.mark.system, pytest.mark.crash]
-DONE = 90.0
+DONE = 180.0
 """Seconds; Ceph takes a client that was killed for alive for some ten of them."""
 POINTS = {
     "attach": {

@@ -279,7 +279,7 @@ def eventually_away(driver: LibvirtDriver) -> None:
             return True
         return False
 
-    until(is_away, 30, "the driver to see that the daemon is dead")
+    until(is_away, 60, "the driver to see that the daemon is dead")
 
 
 def driver_folder_is_empty(daemon: Daemon) -> bool:
@@ -310,12 +310,16 @@ def test_an_agent_without_its_libvirt_is_not_ready(daemon: Daemon, rabbit: Rabbi
         daemon.kill()
         until(lambda: "hypervisor" in problems(url), 60, "the agent to see that")
         assert daemon.uri in problems(url)["hypervisor"]
-        assert 'kilonova_part_up{part="hypervisor"} 0.0' in page(f"{url}/metrics")[1]
+        until(
+            lambda: 'kilonova_part_up{part="hypervisor"} 0.0' in page(f"{url}/metrics")[1], 60, "the metric"
+        )
         assert page(f"{url}/healthz")[0] == 200
 
         daemon.start()
         until(lambda: problems(url) == {}, 60, "the agent to be ready again")
-        assert 'kilonova_part_up{part="hypervisor"} 1.0' in page(f"{url}/metrics")[1]
+        until(
+            lambda: 'kilonova_part_up{part="hypervisor"} 1.0' in page(f"{url}/metrics")[1], 60, "the metric"
+        )
     finally:
         services.close()
 

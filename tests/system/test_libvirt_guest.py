@@ -27,7 +27,7 @@ from kilonova.virt.libvirt import config_drive
 from kilonova.virt.libvirt.driver import LibvirtDriver
 
 pytestmark = pytest.mark.system
-BOOT_SECONDS = 120.0
+BOOT_SECONDS = 240.0
 
 LOOK_AROUND = b"""#!/bin/sh
 echo product: $(cat /sys/class/dmi/id/product_name)

@@ -124,7 +124,8 @@ def test_a_link_that_is_pulled_and_an_address_that_comes(machine: Machine) -> No
     change = {"port": {"fixed_ips": [{"ip_address": address}]}}
     assert up.ask("PUT", port, change)[0] == 200
     until(lambda: machine.asks_again_and_has(address), SEEN, "the new address by DHCP")
-    machine.guest.run("ping -c 1 -W 5 -I eth1 10.91.4.1")
+    ping = "ping -c 1 -W 5 -I eth1 10.91.4.1 > /dev/null && echo comes || true"
+    until(lambda: machine.guest.run(ping), SEEN, "a ping by it")
     machine.detach(nic["port_id"])
     machine.all_is_well()
 

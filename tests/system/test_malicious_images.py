@@ -22,7 +22,7 @@ pytestmark = pytest.mark.system
 
 VOLUMES = "/volume/v3/volumes"
 SECRET = b"what only the host may read " * 40
-SOON = 60.0
+SOON = 120.0
 NOT_SAFE = "is not safe to use"
 
 

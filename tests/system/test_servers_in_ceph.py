@@ -31,7 +31,7 @@ IMAGES = "/image/v2/images"
 VOLUMES = "/volume/v3/volumes"
 SNAPSHOTS = "/volume/v3/snapshots"
 METADATA = "http://169.254.169.254/openstack/latest/meta_data.json"
-SOON, LATER = 60.0, 180.0
+SOON, LATER = 120.0, 240.0
 AGENT = b"""#!/bin/sh
 cat > /run/hook <<'HOOK'
 #!/bin/sh
