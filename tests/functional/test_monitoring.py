@@ -78,6 +78,8 @@ def test_up(up: Up) -> None:
     assert up.settled(huge)["status"] == "ERROR"
     assert up.ask("GET", "/compute/v2.1/servers/nobody")[0] == 404
     up.ask("GET", f"/no/such/{uuid.uuid4()}")
+    failed = 'operation_seconds_count{kind="build",state="failed"}'
+    until(lambda: failed in get(f"{own}/metrics")[1], 60, "the failed build to be counted")
     found = numbers(get(f"{own}/metrics")[1])
 
     def of(name: str, **labels: str) -> float:
@@ -144,7 +146,8 @@ def test_services_apart_without_their_broker(services: Services, rabbit: Rabbit)
         rabbit.start()
     for name, url in urls.items():
         until(lambda url=url: get(f"{url}/readyz")[0] == 200, 60, f"{name} to be ready again")
-    assert 'kilonova_hosts{state="up"} 3.0' in get(f"{urls['conductor']}/metrics")[1]
+    hosts = 'kilonova_hosts{state="up"} 3.0'
+    until(lambda: hosts in get(f"{urls['conductor']}/metrics")[1], 60, "the hosts to be up")
 
 
 def test_one_create_in_the_logs_of_all_services(services: Services) -> None:
@@ -164,7 +167,8 @@ def test_one_create_in_the_logs_of_all_services(services: Services) -> None:
         read = [json.loads(line) for line in lines if line.startswith("{")]
         return [line for line in read if line.get("request_id") == request_id]
 
-    until(lambda: [one for one in events("compute") if one["event"] == "work_done"], 30, "the agent's line")
+    for name, line in (("compute", "work_done"), ("conductor", "build_handed_over")):
+        until(lambda n=name, e=line: e in [one["event"] for one in events(n)], 60, line)  # type: ignore[misc]
     told = {name: {one["event"]: one for one in events(name)} for name in ALL}
     assert told["api"]["request"]["status"] == 202
     assert told["scheduler"]["host_selected"]["server"] == server_id
