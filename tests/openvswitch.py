@@ -73,12 +73,12 @@ class OpenVSwitch:
             self._start(name, self.connection)
             return
         self._start(name, str(self.folder / "conf.db"), f"--remote=p{self.connection}")
-        until(lambda: accepts(self.folder / "db.sock"), 30, "the switch's database")
+        until(lambda: accepts(self.folder / "db.sock"), 60, "the switch's database")
 
     @property
     def command(self) -> list[str]:
         """ovs-vsctl's, for what comes after it."""
-        return ["ovs-vsctl", f"--db={self.connection}", "--timeout=10"]
+        return ["ovs-vsctl", f"--db={self.connection}", "--timeout=60"]
 
     def vsctl(self, *words: str) -> str:
         return self.run(*self.command, *words)
@@ -104,7 +104,7 @@ class OpenVSwitch:
 
     def run(self, *command: str) -> str:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=30, check=False, env=self._env, cwd=self.folder
+            command, capture_output=True, text=True, timeout=90, check=False, env=self._env, cwd=self.folder
         )
         assert done.returncode == 0, f"{command}: {done.stderr}"
         return done.stdout

@@ -119,7 +119,7 @@ class Box:
         ]
         with (self.folder / "boot.log").open("wb") as log:
             self._boot = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        end = time.monotonic() + 60
+        end = time.monotonic() + 180
         while not self._booted():
             assert self._boot.poll() is None, (self.folder / "boot.log").read_text()
             assert time.monotonic() < end, "systemd did not come up"

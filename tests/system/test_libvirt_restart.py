@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import uuid
+from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
 
@@ -40,6 +41,16 @@ def qemu_user(server_id: str) -> int | None:
     return None
 
 
+def links_to(state: Path) -> list[Path]:
+    """Those in /run that lead below it. (Others come and go.)"""
+    found = []
+    for link in Path("/run").glob("kilonova-*"):
+        with suppress(OSError):
+            if link.readlink().is_relative_to(state):
+                found.append(link)
+    return found
+
+
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
     """Private, and too deep for sockets: as a user's folder may be."""
@@ -54,7 +65,6 @@ def state(tmp_path: Path) -> Path:
 
 def test_after_kill_9_guests_go_on_and_are_known(state: Path) -> None:
     runs, waits = str(uuid.uuid4()), str(uuid.uuid4())
-    links = set(Path("/run").glob("kilonova-*"))
     process = child(state, "build", runs, waits)
     try:
         assert process.stdout is not None
@@ -64,12 +74,13 @@ def test_after_kill_9_guests_go_on_and_are_known(state: Path) -> None:
     finally:
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-        after_the_kill = qemu_user(runs)
+        after_the_kill, linked = qemu_user(runs), links_to(state)
         known = look(state)  # which removes the guests, too
     assert after_the_kill is not None
     assert known == {"guests": {runs: ["RUNNING", False], waits: ["PAUSED", True]}, "left": []}
     assert qemu_user(runs) is None
     assert qemu_user(waits) is None
-    assert set(Path("/run").glob("kilonova-*")) == links
+    assert len(linked) == 1, "its path is too long for sockets"
+    assert links_to(state) == []
     assert state.stat().st_mode & 0o007 == 0
     assert list((state / "hosts").glob("*/instances/*")) == []
