@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import errno
 import io
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -133,6 +135,30 @@ def test_a_snapshot_has_the_bytes_of_its_moment(volumes: Pool) -> None:
     volumes.remove_snapshot("disk", "s")
     volumes.remove_snapshot("disk", "s")
     assert volumes.snapshots("disk") == set()
+
+
+OPENS = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from kilonova.rbd import Cluster
+
+pool = Cluster(Path(sys.argv[1]), sys.argv[2]).pool("volumes")
+with ThreadPoolExecutor(8) as threads:
+    assert set(threads.map(lambda _: pool.size("clone"), range(1500))) == {16 << 20}
+pool.cluster.close()
+"""
+
+
+def test_clones_are_opened_and_closed_in_many_threads(ceph: Ceph, volumes: Pool) -> None:
+    """Where what is freed is overwritten, so that who uses it yet does not get away with it."""
+    written(volumes, "disk", b"data")
+    volumes.snapshot("disk", "s")
+    volumes.clone(Snapshot("volumes", "disk", "s"), "clone")
+    command = [sys.executable, "-c", OPENS, str(ceph.conf), USER]
+    environment = os.environ | {"MALLOC_PERTURB_": "165"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_mark_of_a_whole_image_is_not_inherited(volumes: Pool) -> None:

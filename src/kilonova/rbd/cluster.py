@@ -106,7 +106,23 @@ class Cluster:
                 self._connection.shutdown()
             self._connection = None
 
-    def _connect(self) -> bindings.Connection:
+    @contextmanager
+    def apart(self, pool: str) -> Iterator[bindings.Io]:
+        """A pool by a connection of its own, in the block. Some work of librbd 16 waits, in the thread that
+        answers come to, for an answer: it needs more than one of those."""
+        with self.translated(pool):
+            made = self._connect(threads=2)
+            try:
+                io = made.open_ioctx(pool)
+                try:
+                    yield io
+                finally:
+                    io.close()
+            finally:
+                if not self.closing.waits:
+                    made.shutdown()
+
+    def _connect(self, threads: int = 1) -> bindings.Connection:
         seconds = str(self.timeout)
         settings = {
             "client_mount_timeout": seconds,
@@ -116,6 +132,10 @@ class Cluster:
             "rbd_default_clone_format": "2",
             # What was written is written: nothing is left to be flushed to an OSD that does not answer.
             "rbd_cache": "false",
+            # librbd 16 tells who waits that an image, or the parent of one, is open, and only then takes a
+            # lock in it. If it was closed by then, that lock is no more, and the process dies. With one
+            # thread for all such work, who waits is told after that.
+            "librados_thread_count": str(threads),
         }
         try:
             with bindings.translated(f"Ceph ({self.conf}, client.{self.user})"):

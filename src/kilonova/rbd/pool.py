@@ -186,8 +186,7 @@ class Pool:
 
     def remove_snapshot(self, name: str, snapshot: str) -> None:
         """It has no name any more; its bytes go with the last clone of it. Also if it was not there."""
-        with suppress(NotFound), self._image(name) as image:
-            trash.remove_snapshot(image, snapshot)
+        trash.remove_snapshot(self, name, snapshot)
 
     def rollback(self, name: str, snapshot: str) -> None:
         """All that it holds is the snapshot's again; its size stays. Cut short, it is to be done again."""

@@ -6,7 +6,7 @@ or in the trash. There only what this module put there is touched: it bears a ma
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -29,19 +29,30 @@ class _Parent(NamedTuple):
 def remove(pool: Pool, name: str) -> None:
     """As Pool.remove."""
     try:
-        with _opened(pool, name) as image:
-            if len(list(image.watchers_list())) > 1:  # one is ours
-                raise Conflict(f"{pool.name}/{name}: in use")
-            for snapshot in named_snapshots(image):
-                remove_snapshot(image, snapshot)
-            image_id = image.id()
-            image.metadata_set(_MARK, image_id)
+        image_id = _without_snapshots(pool, name)
     except NotFound:
         _remove_rest(pool, name)
         return
     with pool.cluster.translated(f"{pool.name}/{name}"):
         bindings.rbd().trash_move(pool.io(), name, 0)
     _purge(pool, image_id)
+
+
+def _without_snapshots(pool: Pool, name: str) -> str:
+    """It has none that has a name, and bears the mark: its id. NotFound, Conflict."""
+    while True:
+        with _opened(pool, name) as image:
+            if len(list(image.watchers_list())) > 1:  # one is ours
+                raise Conflict(f"{pool.name}/{name}: in use")
+            snapshots = named_snapshots(image)
+            protected = [one for one in snapshots if image.is_protected_snap(one)]
+            if not protected:
+                for snapshot in snapshots:
+                    image.remove_snap(snapshot)
+                image_id = image.id()
+                image.metadata_set(_MARK, image_id)
+                return image_id
+        _unprotect(pool, name, protected)
 
 
 def named_snapshots(image: bindings.RawImage) -> set[str]:
@@ -53,13 +64,32 @@ def snapshot_ids(image: bindings.RawImage) -> list[tuple[int, str]]:
     return [(int(one["id"]), str(one["name"])) for one in image.list_snaps() if one["namespace"] == _USERS]
 
 
-def remove_snapshot(image: bindings.RawImage, snapshot: str) -> None:
+def remove_snapshot(pool: Pool, name: str, snapshot: str) -> None:
     """Unless it is not there. Conflict: clones of the old format hold it."""
-    if snapshot not in named_snapshots(image):
+    try:
+        with _opened(pool, name) as image:
+            there = snapshot in named_snapshots(image)
+            if there and not image.is_protected_snap(snapshot):
+                image.remove_snap(snapshot)
+                return
+        if there:
+            _unprotect(pool, name, [snapshot])
+            with _opened(pool, name) as image:
+                image.remove_snap(snapshot)
+    except NotFound:
         return
-    if image.is_protected_snap(snapshot):
-        image.unprotect_snap(snapshot)
-    image.remove_snap(snapshot)
+
+
+def _unprotect(pool: Pool, name: str, snapshots: Sequence[str]) -> None:
+    """Nobody has the image open by the pool's own connection: that would be asked to do it."""
+    if not snapshots:
+        return
+    what = f"{pool.name}/{name}"
+    with pool.cluster.apart(pool.name) as io, pool.cluster.translated(what):
+        opened = bindings.image(io, name)
+        with pool.cluster.closing.image(opened, what) as image:
+            for snapshot in snapshots:
+                image.unprotect_snap(snapshot)
 
 
 def unneeded(pool: Pool) -> dict[str, str]:
