@@ -106,6 +106,17 @@ class Ceph:
         keyring.touch(mode=0o600)
         keyring.write_text(f"[client.{name}]\n\tkey = {made['key']}\n")
 
+    def limit(self, pool: str, size: int) -> None:
+        """The pool may hold so many bytes; 0: any number. Until its OSD knows whether it is full."""
+        with _Admin(self.conf) as admin:
+            admin.command("osd pool set-quota", pool=pool, field="max_bytes", val=str(size))
+
+            def is_full() -> bool:
+                (found,) = (one for one in admin.command("osd dump")["pools"] if one["pool_name"] == pool)
+                return "full" in found["flags_names"].split(",")
+
+            until(lambda: is_full() is (size > 0), _START_TIMEOUT, "the quota to count")
+
     def freeze_osd(self) -> None:
         """It answers nobody any more, and breaks no connection."""
         self._running["osd"].send_signal(signal.SIGSTOP)

@@ -15,7 +15,7 @@ import pytest
 from tests.ceph import USER, Ceph
 from tests.running import until
 
-from kilonova.domain.errors import Conflict, NotFound, Unavailable, VolumeFailed
+from kilonova.domain.errors import Conflict, NotFound, TooLarge, Unavailable, VolumeFailed
 from kilonova.rbd import Cluster, Pool, Snapshot, bindings
 from kilonova.rbd.keyring import key_of
 
@@ -271,6 +271,36 @@ def test_an_osd_that_does_not_answer(ceph: Ceph, volumes: Pool) -> None:
 
     until(removed, 60, "the watch of the broken writer to end")
     hasty.close()
+
+
+def test_a_full_pool(ceph: Ceph, cluster: Cluster, volumes: Pool) -> None:
+    """What needs no room is done, what needs it is refused at once, and nothing is left of it."""
+    images = cluster.pool("images")
+    written(images, "image", b"data")
+    images.snapshot("image", "snap")
+    volumes.create("gone", MIB)
+    volumes.remove("gone")
+    written(volumes, "disk", os.urandom(4 * MIB), os.urandom(4 * MIB))
+    ceph.limit("volumes", 4 * MIB)
+    try:
+        until(lambda: volumes.capacity()[1] == 0, 60, "the manager to know")
+        for make in (
+            lambda: volumes.create("new", MIB),
+            lambda: volumes.clone(Snapshot("images", "image", "snap"), "new"),
+            lambda: written(volumes, "new", b"data"),
+        ):
+            with pytest.raises(TooLarge):
+                make()
+            volumes.remove("new")
+        assert volumes.names() == {"disk"}
+        volumes.remove("disk")
+        assert (volumes.names(), volumes.trashed()) == (set(), set())
+    finally:
+        ceph.limit("volumes", 0)
+    volumes.clone(Snapshot("images", "image", "snap"), "new")
+    assert start(volumes, "new") == b"data"
+    volumes.remove("new")
+    images.remove("image")
 
 
 def test_without_the_bindings(monkeypatch: pytest.MonkeyPatch) -> None:

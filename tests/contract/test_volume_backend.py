@@ -771,6 +771,25 @@ def test_a_guest_that_begins_while_its_volume_is_copied_spoils_the_copy(
 
 
 # --- files that one machine has, or all
+def test_a_snapshot_whose_blocks_can_be_shared_no_more_is_a_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was shared before the guest was held is of an earlier moment."""
+    backend, volume_id, snapshot = FileBackend(tmp_path, Images()), str(uuid4()), str(uuid4())
+    backend.ensure_volume(volume_id, 1, Blank(), GO_ON)
+    shares = iter([True, False])
+
+    def clone(_source: io.BufferedReader, target: io.BufferedRandom) -> bool:
+        target.write(b"earlier")
+        target.flush()
+        return next(shares)
+
+    monkeypatch.setattr(copying, "clone", clone)
+    backend.ensure_snapshot(volume_id, snapshot, GO_ON)
+    with backend.open(volume_id, snapshot) as file:
+        assert file.read(7) == bytes(7)
+
+
 def test_files_of_one_machine_are_shown_to_its_hosts_alone(tmp_path: Path) -> None:
     """Which it is, the configuration says."""
     far, near = (msgspec.structs.replace(HOST, machine=where) for where in ("far", this_machine()))

@@ -23,6 +23,7 @@ class Io(Protocol):
     """rados.Ioctx: a pool."""
 
     def close(self) -> None: ...
+    def set_osdmap_full_try(self) -> None: ...
 
 
 class Connection(Protocol):
@@ -150,7 +151,8 @@ def _known(error: Exception, what: str) -> KilonovaError:
     if number == 0:
         # What the bindings say without a number is about a connection that is no more.
         return Unavailable(f"{what}: Ceph: {type(error).__name__}")
-    return _KINDS.get(number, VolumeFailed)(f"{what}: Ceph: {errno.errorcode.get(number, number)}")
+    kind, said = _KINDS.get(number, VolumeFailed), str(errno.errorcode.get(number, number))
+    return kind(f"{what}: Ceph: {f'the pool is full ({said})' if kind is TooLarge else said}")
 
 
 def _module(name: str) -> Any:

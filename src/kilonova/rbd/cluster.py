@@ -54,10 +54,10 @@ class Cluster:
         """Unavailable, saying why, if it cannot be worked with now."""
         _ = self.fsid
 
-    def command(self, name: str) -> Any:
+    def command(self, name: str, **arguments: str) -> Any:
         """What the monitors answer."""
         with self.translated(name):
-            words = json.dumps({"prefix": name, "format": "json"})
+            words = json.dumps({"prefix": name, "format": "json", **arguments})
             status, answer, said = self.connection().mon_command(words, b"")
         if status != 0:
             raise Unavailable(f"Ceph does not answer {name!r}: {said or status}")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
-from kilonova.domain.errors import Conflict, NotFound, Unavailable
+from kilonova.domain.errors import Conflict, NotFound, TooLarge, Unavailable
 from kilonova.rbd import bindings, trash
 from kilonova.rbd.reader import reader
 
@@ -86,8 +86,15 @@ class Pool:
     def clone(self, of: Snapshot, name: str, *, features: int = bindings.FEATURES) -> None:
         """As large as the snapshot. It holds the snapshot, not its name: that may be removed. Conflict."""
         source = self.cluster.pool(of.pool).io()
-        with self._translated(name):
-            bindings.rbd().clone(source, of.image, of.snapshot, self.io(), _checked(name), features=features)
+        try:
+            with self._translated(name):
+                bindings.rbd().clone(
+                    source, of.image, of.snapshot, self.io(), _checked(name), features=features
+                )
+        except NotFound as error:
+            if self.capacity()[1] == 0:  # librbd tells what it did not find when it took back the half
+                raise TooLarge(f"{self.name}/{name}: Ceph: the pool is full") from error
+            raise
 
     def resize(self, name: str, size: int) -> None:
         """At least that large: it never shrinks. What came is zeros."""
@@ -199,12 +206,16 @@ class Pool:
 
     # --- the pool
     def capacity(self) -> tuple[int, int]:
-        """Bytes: all, and free. Unavailable where the cluster does not know the pool."""
-        answer = self.cluster.command("df")
+        """Bytes: all, and free, of the cluster or of the pool's quota. Unavailable where the cluster does not
+        know the pool."""
+        answer = self.cluster.command("df", detail="detail")
         for pool in answer["pools"]:
             if pool["name"] == self.name:
-                free = int(pool["stats"]["max_avail"])
-                return int(pool["stats"]["stored"]) + free, free
+                stats = pool["stats"]
+                stored, free = int(stats["stored"]), int(stats["max_avail"])
+                if quota := int(stats.get("quota_bytes", 0)):
+                    free = max(0, min(free, quota - stored))
+                return stored + free, free
         raise Unavailable(f"Ceph has no pool {self.name}")
 
     def trashed(self) -> set[str]:
@@ -233,9 +244,13 @@ class Pool:
     def _opened(self, connection: bindings.Connection) -> bindings.Io:
         try:
             with bindings.translated(f"pool {self.name}"):
-                return connection.open_ioctx(self.name)
+                opened = connection.open_ioctx(self.name)
         except NotFound as error:  # not of an image, as it would be read
             raise Unavailable(f"Ceph has no pool {self.name}") from error
+        # Of a full pool Ceph keeps every writer waiting until it is full no more, also who removes. With this
+        # what needs no room is done, and what needs it is refused at once.
+        opened.set_osdmap_full_try()
+        return opened
 
     def _found(self, name: str) -> str | None:
         """The mark of an image, empty without one; None without an image."""

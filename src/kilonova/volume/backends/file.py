@@ -261,8 +261,9 @@ class FileBackend:
             with parts.storage_errors():
                 if copying.clone(file, part):  # it can: only then is a guest held
                     with still():
-                        copying.clone(file, part)
-                    return "clone"
+                        if copying.clone(file, part):
+                            return "clone"
+                    part.truncate(0)  # what it was before
                 with self.unwritten(source, file):
                     copying.copy(file, part, cancel)
         return "copy"
