@@ -15,7 +15,9 @@ from tests.functional.builds.test_server_volumes import ADMIN, LATEST, OF_IMAGE,
 from tests.running import until
 
 from kilonova.config import Compute, Config
+from kilonova.domain.context import RequestContext
 from kilonova.domain.errors import BuildFailed
+from kilonova.volume.builtin.service import BuiltinVolumes
 
 BLANK = {"source_type": "blank", "destination_type": "volume", "volume_size": 2}
 
@@ -68,6 +70,31 @@ def test_an_image_lists_snapshots_of_all_volumes(cloud: Cloud, volumes: Volumes,
     assert [event["event"] for event in cloud.actions(server_id)[-1]["events"]] == ["snapshot_volumes"]
     status, _ = cloud.ask("GET", f"/image/v2/images/{image_id}/file")
     assert status == 204
+    is_clean(cloud)
+
+
+def test_the_sizes_of_all_volumes_are_one_question(
+    cloud: Cloud, volumes: Volumes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    held, volume = BuiltinVolumes.held, BuiltinVolumes.volume
+
+    def of_all(service: BuiltinVolumes, server_id: str) -> Any:
+        asked.append("all")
+        return held(service, server_id)
+
+    def of_one(service: BuiltinVolumes, context: RequestContext, volume_id: str) -> Any:
+        asked.append("one")
+        return volume(service, context, volume_id)
+
+    server_id = volumes.active(OF_IMAGE, BLANK, BLANK)
+    with monkeypatch.context() as patch:
+        patch.setattr(BuiltinVolumes, "held", of_all)
+        patch.setattr(BuiltinVolumes, "volume", of_one)
+        image_id = imaged(cloud, server_id)
+    assert asked == ["all"]
+    cloud.settled(server_id)
+    assert [one["volume_size"] for one in mapping(cloud, image_id)] == [3, 2, 2]
     is_clean(cloud)
 
 

@@ -8,7 +8,7 @@ active when all are there; if one fails none of them is left. Whoever deletes th
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -59,14 +59,15 @@ class Snapshots:
         if {device.volume_id for device in _volumes(conn, self._server_id)} != self._taken.keys():
             raise Conflict(f"The volumes of instance {self._server_id} have just changed")
         root = next((device.device_name for device in devices if device.is_root), "")
-        mapping = [self._mapped(device) for device in devices]
+        sizes = {one.volume_id: one.size_gb for one in self._api.volumes.held(self._server_id)}
+        mapping = [self._mapped(device, sizes) for device in devices]
         return {
             "block_device_mapping": msgspec.json.encode(mapping).decode(),
             "bdm_v2": "True",
             **({"root_device_name": root} if root else {}),
         }
 
-    def _mapped(self, device: BlockDevice) -> dict[str, Any]:
+    def _mapped(self, device: BlockDevice, sizes: Mapping[str, int]) -> dict[str, Any]:
         found: dict[str, Any] = {
             "source_type": device.source_type,
             "destination_type": device.destination_type,
@@ -85,9 +86,8 @@ class Snapshots:
             "delete_on_termination": device.delete_on_termination,
         }
         if device.volume_id is not None:
-            size = self._api.volumes.volume(self._context, device.volume_id).size_gb
             snapshot = {"source_type": "snapshot", "snapshot_id": self._taken[device.volume_id]}
-            found |= snapshot | {"volume_size": size, "guest_format": None}
+            found |= snapshot | {"volume_size": sizes[device.volume_id], "guest_format": None}
         return found
 
 
