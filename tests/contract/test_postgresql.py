@@ -181,7 +181,7 @@ class TestDisk:
             bump(db)
             return not _all_on_disk(db)
 
-        until(written_alone, 30, "the log writer to be slow")
+        until(written_alone, 60, "the log writer to be slow")
         bump(db, durable=True)
         assert _all_on_disk(db)
         db.close()
@@ -337,7 +337,7 @@ class TestCollisions:
 
 class TestLimits:
     def test_a_statement_that_takes_too_long(self, open_database: Callable[..., Database]) -> None:
-        db = open_database(statement_timeout=0.1)
+        db = open_database(statement_timeout=2.0)
         with pytest.raises(Timeout), db.read() as conn:
             conn.execute(SLEEP)
         bump(db)
@@ -346,7 +346,7 @@ class TestLimits:
         self, open_database: Callable[..., Database]
     ) -> None:
         """A process that was stopped there must not stop all the others."""
-        db, others = open_database(statement_timeout=0.5), open_database()
+        db, others = open_database(statement_timeout=3.0), open_database()
         bump(db)
 
         def sleep() -> None:

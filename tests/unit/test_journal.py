@@ -75,8 +75,14 @@ def shape(steps: list[StepRecord]) -> list[tuple[str, str | None]]:
     return [(step.name, step.result) for step in steps]
 
 
+@pytest.fixture(autouse=True)
+def lasting_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer of the conductor counts for longer than any test takes."""
+    monkeypatch.setattr("kilonova.compute.journal._FRESH", 3600.0)
+
+
 @pytest.fixture
-def old_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+def old_answers(monkeypatch: pytest.MonkeyPatch, lasting_answers: None) -> None:
     """Every answer of the conductor is too old to count at the next step."""
     monkeypatch.setattr("kilonova.compute.journal._FRESH", 0.0)
 

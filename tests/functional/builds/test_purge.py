@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -116,6 +117,7 @@ def test_what_cannot_be_forgotten_keeps_the_sweeper_from_nothing_and_waits(
         raise Timeout("The database took too long.")
 
     monkeypatch.setattr(purge, "forget_expired_revocations", refuse)
+    monkeypatch.setattr("kilonova.conductor.purge._INTERVAL", math.inf)  # no round comes so late
     cloud.keep_sweeping()
     for _ in range(3):
         assert rounds.acquire(timeout=PATIENCE)

@@ -543,17 +543,18 @@ def test_an_agent_restarted_in_the_midst_of_an_action(
 
 
 def test_a_build_that_outlives_its_deadline_names_its_step(make_cloud: MakeCloud) -> None:
-    config = structs.replace(Config(), operations=Operations(build_timeout=0.3, sweep_interval=0.05))
+    config = structs.replace(Config(), operations=Operations(build_timeout=40.0, sweep_interval=0.05))
     cloud = make_cloud(config=config)
     gate = cloud.hosts["h1"].driver.gate("ensure_disks")
     server_id = cloud.create(cloud.make_network())
     gate.wait_until_reached()
     cloud.hosts["h1"].looks.tick()  # the step is told once it has run for a while
+    cloud.sql("UPDATE operations SET created_at = created_at - 200, deadline = deadline - 200")
     cloud.keep_sweeping()
     server = cloud.settled(server_id)
     assert server["status"] == "ERROR"
     assert "create_disks" in server["fault"]["message"]
-    assert "0.3 seconds" in server["fault"]["message"]
+    assert "40 seconds" in server["fault"]["message"]
     gate.open()
     until(cloud.hosts["h1"].is_empty, PATIENCE, "the host to be empty")
     assert cloud.unexplained() == []
