@@ -18,6 +18,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from tests.ceph import Ceph
 from tests.ceph import installed as ceph_installed
 from tests.databases import Catalog, Databases, Files, Fill, no_rows
@@ -29,6 +30,12 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 from kilonova.store.database import Database
+
+# The same examples in every run, however long each takes: a change is blamed for what it did itself.
+# Others are looked for by: pytest --hypothesis-profile search
+settings.register_profile("search", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("steady", settings.get_profile("search"), derandomize=True)
+settings.load_profile("steady")
 
 _STATUS = pytest.StashKey[int]()
 DEFAULT_DATABASE = os.environ.get("KILONOVA_TEST_DATABASE", "sqlite")

@@ -209,7 +209,7 @@ class Wire:
         yield
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
             out.sendto(encapsulated(_MARK, b""), (address, PORT))
-        until(lambda: any(vni == _MARK for vni, _ in self.frames), 30, "the mark on the wire")
+        until(lambda: any(vni == _MARK for vni, _ in self.frames), 60, "the mark on the wire")
         self.frames[:] = before
 
     def __exit__(self, *_error: object) -> None:

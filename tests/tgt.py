@@ -42,7 +42,7 @@ class Tgtd:
                 stdout=output,
                 stderr=output,
             )
-        until(lambda: self._listens(self.address), 30, "tgtd")
+        until(lambda: self._listens(self.address), 60, "tgtd")
         return self
 
     def targets(self) -> list[str]:

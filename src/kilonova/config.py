@@ -349,7 +349,7 @@ class Volume(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Which of ``backends`` this manager works with; empty: all of them."""
     backends: dict[str, VolumeBackend] = {}
     """``kilonova up`` has one of files in the state folder if there is none."""
-    default_volume_type: str = "__DEFAULT__"
+    default_volume_type: Annotated[str, Meta(min_length=1, max_length=255)] = "__DEFAULT__"
     max_over_subscription_ratio: Annotated[float, Meta(ge=1)] = 20.0
     """How much more than a backend's size its volumes may promise."""
     operation_timeout: Positive = 3600.0
@@ -429,7 +429,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     state: str = "state"
     host: str = ""
     """Name of this host; empty: the machine's host name."""
-    region: str = "RegionOne"
+    region: Annotated[str, Meta(min_length=1, max_length=255)] = "RegionOne"
     default_availability_zone: str = "nova"
     database: Database = Database()
     bus: Bus = Bus()

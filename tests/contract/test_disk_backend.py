@@ -322,7 +322,7 @@ def killed(place: Place, what: str, spec: BuildSpec) -> list[str]:
         [sys.executable, "-m", "tests.killed_disks", msgspec.json.encode(asked | {"like": spec}).decode()],
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -669,7 +669,7 @@ def test_killed_between_any_two_acts_of_the_plug(kind: PlugKind, verb: str) -> N
             [sys.executable, str(KILLED), *arguments],
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=600,
             check=False,
         )
         assert done.returncode == 0, done.stderr

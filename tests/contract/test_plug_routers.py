@@ -301,6 +301,6 @@ def test_killed_between_any_two_acts_of_the_plug(kind: PlugKind, verb: str) -> N
         vif = msgspec.json.encode(make_vif(subnet(enable_dhcp=False), 5, str(uuid4()))).decode()
         arguments = [str(folder / "killed"), vif, verb, "1", "1", kind, switch.connection]
         command = [sys.executable, str(KILLED), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
         assert done.returncode == 0, done.stderr
         assert int(done.stdout.split()[-1]) > 1, "the places were found"

@@ -181,7 +181,7 @@ class TestDisk:
             bump(db)
             return not _all_on_disk(db)
 
-        until(written_alone, 30, "the log writer to be slow")
+        until(written_alone, 60, "the log writer to be slow")
         bump(db, durable=True)
         assert _all_on_disk(db)
         db.close()

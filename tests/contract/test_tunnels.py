@@ -501,6 +501,6 @@ def test_killed_between_any_two_acts_of_a_tunnel(kind: PlugKind, verb: str) -> N
         arguments = [str(folder / "killed"), told, verb, "1", "1"]
         arguments += [kind, switch.connection] if switch else []
         command = [sys.executable, str(KILLED), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
         assert done.returncode == 0, done.stderr
         assert int(done.stdout.split()[-1]) > 2, "the places were found"

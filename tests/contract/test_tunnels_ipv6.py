@@ -70,6 +70,6 @@ def test_guests_of_two_hosts(kind: Any) -> None:
             host.call(learn, NET, 4713, PEERS)
             host.call(configures_itself, guest)
         for host, guest in ((one, a), (two, b)):
-            until(lambda h=host, g=guest: h.call(addresses, g) == [g.addresses[1].ip], 30, "its address")  # type: ignore[misc]
+            until(lambda h=host, g=guest: h.call(addresses, g) == [g.addresses[1].ip], 60, "its address")  # type: ignore[misc]
         port = two.call(listens, b)
         until(lambda: one.call(connects, a, b.addresses[1].ip, port), 60, "the other host's guest")

@@ -871,7 +871,7 @@ def killed(bench: Bench, what: str, source: str) -> list[str]:
         [sys.executable, "-m", "tests.killed_backend", json.dumps(asked)],
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr

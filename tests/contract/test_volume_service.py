@@ -67,7 +67,7 @@ def make(cloud: Volumes, context: RequestContext = ALICE, **more: Any) -> str:
 
 
 def settled(cloud: Volumes, *ids: str) -> None:
-    until(lambda: not cloud.service.ready(ids).pending, 30, "volumes that are made")
+    until(lambda: not cloud.service.ready(ids).pending, 60, "volumes that are made")
 
 
 def status(service: VolumeService, volume_id: str) -> str:
@@ -90,7 +90,7 @@ def test_volumes_of_a_build_are_made_once(cloud: Volumes) -> None:
     assert view.image_metadata["hw_disk_bus"] == "scsi"
     assert view.volume_type == "__DEFAULT__"
     assert not cloud.service.volume(ALICE, blank.id).bootable
-    until(lambda: {word.id for word in cloud.told} == {blank.id, of_image.id}, 30, "word of both")
+    until(lambda: {word.id for word in cloud.told} == {blank.id, of_image.id}, 60, "word of both")
 
 
 def test_a_volume_is_its_projects(cloud: Volumes) -> None:
@@ -163,7 +163,7 @@ def test_an_attachment_from_promise_to_end(cloud: Volumes) -> None:
     service.release(attachment)
     service.release(attachment)
     assert status(service, volume) == "available"
-    until(lambda: not cloud.backend.ways, 30, "a host without its way")
+    until(lambda: not cloud.backend.ways, 60, "a host without its way")
     assert service.connection(attachment) is None
 
 
@@ -190,10 +190,10 @@ def test_a_host_keeps_its_way_while_another_server_there_has_the_volume(cloud: V
         cloud.service.complete(attachment, "/dev/vdb")
     cloud.service.release(first)
     cloud.service.release(third)
-    until(lambda: cloud.backend.ways == {(volume, "here")}, 30, "one way less")
+    until(lambda: cloud.backend.ways == {(volume, "here")}, 60, "one way less")
     assert status(cloud.service, volume) == "in-use"
     cloud.service.release(second)
-    until(lambda: not cloud.backend.ways, 30, "no way")
+    until(lambda: not cloud.backend.ways, 60, "no way")
     assert status(cloud.service, volume) == "available"
 
 
@@ -202,7 +202,7 @@ def test_the_last_one_may_take_the_volume_with_it(cloud: Volumes) -> None:
     cloud.service.reserve(ALICE, volume, "server", attachment)
     cloud.service.connect(attachment, HERE)
     cloud.service.release(attachment, delete_volume=True)
-    until(lambda: gone(cloud, volume), 30, "a volume that is gone")
+    until(lambda: gone(cloud, volume), 60, "a volume that is gone")
     assert cloud.backend.made == {}
 
 
@@ -211,12 +211,12 @@ def test_a_volume_outlives_its_server_if_it_has_snapshots(cloud: Volumes, way: s
     """They would be gone with it, and the volumes that are being made of them would never be."""
     service, volume, attachment, snapshot = cloud.service, make(cloud), *(str(uuid.uuid4()) for _ in "as")
     service.create_snapshot(ALICE, volume, snapshot, "s")
-    until(lambda: not service.snapshots_ready([snapshot]).pending, 30, "a snapshot")
+    until(lambda: not service.snapshots_ready([snapshot]).pending, 60, "a snapshot")
     if way == "release":
         service.reserve(ALICE, volume, "server", attachment)
         service.connect(attachment, HERE)
         service.release(attachment, delete_volume=True)
-        until(lambda: not cloud.backend.ways, 30, "a host without its way")
+        until(lambda: not cloud.backend.ways, 60, "a host without its way")
     else:
         service.discard(volume)
     assert status(service, volume) == "available"
@@ -244,7 +244,7 @@ def test_what_a_build_leaves_is_discarded_made_or_not(cloud: Volumes) -> None:
     cloud.service.create(ALICE, [wanted])
     assert cloud.backend.held.wait(30)
     cloud.service.discard(wanted.id)
-    until(lambda: gone(cloud, wanted.id), 30, "a volume that is gone")
+    until(lambda: gone(cloud, wanted.id), 60, "a volume that is gone")
     assert cloud.backend.made == {}
     cloud.service.discard(wanted.id)
 
@@ -254,7 +254,7 @@ def test_a_snapshot_and_a_volume_of_it(cloud: Volumes) -> None:
     cloud.service.reserve(ALICE, volume, "server", str(uuid.uuid4()))
     cloud.service.create_snapshot(ALICE, volume, snapshot, "s")
     cloud.service.create_snapshot(ALICE, volume, snapshot, "s")
-    until(lambda: not cloud.service.snapshots_ready([snapshot]).pending, 30, "a snapshot")
+    until(lambda: not cloud.service.snapshots_ready([snapshot]).pending, 60, "a snapshot")
     view = cloud.service.snapshot(ALICE, snapshot)
     assert (view.size_gb, view.bootable, view.image_metadata["image_id"]) == (2, True, IMAGE.id)
     with pytest.raises(BadRequest, match="smaller than the snapshot size"):
@@ -267,7 +267,7 @@ def test_a_snapshot_whose_volume_is_gone_is_not_to_be_had(cloud: Volumes) -> Non
     """Not that it should be: once, a server's delete took the volume alone."""
     volume, snapshot = make(cloud), str(uuid.uuid4())
     cloud.service.create_snapshot(ALICE, volume, snapshot, "s")
-    until(lambda: not cloud.service.snapshots_ready([snapshot]).pending, 30, "a snapshot")
+    until(lambda: not cloud.service.snapshots_ready([snapshot]).pending, 60, "a snapshot")
     with cloud.db.write() as conn:
         volumes.delete(conn, volume)
     with pytest.raises(NotFound, match=snapshot):
@@ -283,10 +283,10 @@ def test_a_way_is_closed_when_another_host_has_the_attachment(cloud: Volumes) ->
     for host, initiator in (("here", "iqn.a"), ("here", "iqn.b"), ("there", "iqn.c"), ("there", "iqn.c")):
         cloud.service.connect(attachment, Connector(host=host, initiator=initiator))
         wanted = {(volume, host, initiator)}
-        until(lambda wanted=wanted: cloud.backend.let_in == wanted, 30, "the way of one host")
+        until(lambda wanted=wanted: cloud.backend.let_in == wanted, 60, "the way of one host")
     cloud.service.connect(attachment, Connector(host="there", initiator="iqn.c", ip="10.0.0.9"))
     cloud.service.release(attachment)
-    until(lambda: not cloud.backend.let_in, 30, "no way")
+    until(lambda: not cloud.backend.let_in, 60, "no way")
 
 
 def test_a_volume_is_locked_after_the_operation_and_before_the_server(cloud: Volumes) -> None:
@@ -326,7 +326,7 @@ def test_who_loses_the_volume_while_its_way_is_made_has_no_way(cloud: Volumes, p
     def reach(there: str) -> None:
         if there == f"volume_connect.{point}.after":
             cloud.service.release(attachment)
-            until(idle, 30, "no operation")
+            until(idle, 60, "no operation")
 
     def idle() -> bool:
         with cloud.db.read() as conn:
@@ -336,7 +336,7 @@ def test_who_loses_the_volume_while_its_way_is_made_has_no_way(cloud: Volumes, p
     service.reserve(ALICE, volume, "server", attachment)
     with pytest.raises(NotFound):
         service.connect(attachment, HERE)
-    until(lambda: not cloud.backend.ways, 30, "no way")
+    until(lambda: not cloud.backend.ways, 60, "no way")
 
 
 def test_who_is_attached_to_a_volume_keeps_it_whatever_is_done_to_its_content(cloud: Volumes) -> None:
@@ -347,10 +347,10 @@ def test_who_is_attached_to_a_volume_keeps_it_whatever_is_done_to_its_content(cl
     service.complete(attachment, "/dev/vdb")
     cloud.backend.refuses = "ensure_volume"
     service.reimage(ALICE, volume, IMAGE)
-    until(lambda: status(service, volume) == "error", 30, "an error")
+    until(lambda: status(service, volume) == "error", 60, "an error")
     cloud.backend.refuses = ""
     service.reimage(ALICE, volume, IMAGE)
-    until(lambda: status(service, volume) == "in-use", 30, "what its attachment says")
+    until(lambda: status(service, volume) == "in-use", 60, "what its attachment says")
     with cloud.db.write() as conn:
         volumes.change(conn, volume, status="available")  # as an admin may
     with pytest.raises(BadRequest, match="attached"):
@@ -361,6 +361,6 @@ def test_a_volume_gets_another_image(cloud: Volumes) -> None:
     volume = make(cloud, size_gb=2)
     cloud.service.reserve(ALICE, volume, "server", str(uuid.uuid4()))
     cloud.service.reimage(ALICE, volume, IMAGE)
-    until(lambda: status(cloud.service, volume) == "reserved", 30, "the status of before")
+    until(lambda: status(cloud.service, volume) == "reserved", 60, "the status of before")
     assert cloud.backend.made == {volume: (2, f"image {IMAGE.id}")}
     assert cloud.service.volume(ALICE, volume).bootable

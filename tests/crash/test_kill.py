@@ -96,7 +96,7 @@ def test_a_delete_cut_off_anywhere_ends_gone(up: Up, point: str) -> None:
     assert up.wait() == -9, f"nothing reached {point}"
 
     up.start()
-    until(lambda: up.server(server_id) is None, 30, "the server to go")
+    until(lambda: up.server(server_id) is None, 60, "the server to go")
     assert up.unexplained() == []
     _, ports = up.ask("GET", "/networking/v2.0/ports")
     assert [port["device_owner"] for port in ports["ports"]] in ([], ["network:dhcp"])
@@ -136,7 +136,7 @@ def test_a_nic_that_is_cut_off_anywhere_is_there_or_is_not(up: Up, point: str) -
     assert up.wait() == -9, f"nothing reached {point}"
 
     up.start()
-    until(lambda: up.unexplained() == [], 30, "the operation to end")
+    until(lambda: up.unexplained() == [], 60, "the operation to end")
     _, listed = up.ask("GET", path)
     assert len(listed["interfaceAttachments"]) == (0 if point in DETACH_POINTS else 2)
     taps = [f"tap{nic['port_id'][:11]}" for nic in listed["interfaceAttachments"]]

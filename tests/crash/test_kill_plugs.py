@@ -28,7 +28,7 @@ class Switched(Machine):
 
     def is_clear(self) -> None:
         """Nothing of any server is on the host, on the switch or in the database."""
-        until(lambda: self.switch.bridges() == [], 30, "the bridge to go")
+        until(lambda: self.switch.bridges() == [], 60, "the bridge to go")
         assert self.up.unexplained() == []
         assert [line for line in self.oracle.left() if OWN_DEVICE not in line] == []
 

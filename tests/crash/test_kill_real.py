@@ -40,7 +40,7 @@ class Machine:
             assert self.up.ask("DELETE", f"/compute/v2.1/servers/{server_id}")[0] == 204
 
     def awaits_gone(self, server_id: str) -> None:
-        until(lambda: self.up.server(server_id) is None, 30, "the server to go")
+        until(lambda: self.up.server(server_id) is None, 60, "the server to go")
 
     def is_clear(self) -> None:
         """Nothing of any server is on the host or in the database."""

@@ -50,7 +50,7 @@ def test_a_volume_that_is_cut_off_anywhere_is_there_or_is_not(up: Up, point: str
         with contextlib.suppress(*CUT_OFF):
             up.ask("DELETE", f"{every}/{volume}")
         if point in ATTACH_POINTS:
-            until(lambda: not _volumes(up, server_id), 30, "the volume to leave")
+            until(lambda: not _volumes(up, server_id), 60, "the volume to leave")
             with contextlib.suppress(*CUT_OFF):
                 up.ask("POST", every, {"volumeAttachment": {"volumeId": volume}})
     assert up.wait() == -9, f"nothing reached {point}"

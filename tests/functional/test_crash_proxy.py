@@ -98,8 +98,8 @@ def unbroken(ends: Ends) -> None:
 def test_casts_meet_their_fates(make: Make, where: str, rates: Rates, least: float, most: float) -> None:
     ends = make(**{where: rates})
     ends.cast_many()
-    until(ends.asking._requests.settled, 30, "every cast to be confirmed")
-    until(lambda: len(ends.came) >= least * MANY, 30, "the casts")
+    until(ends.asking._requests.settled, 60, "every cast to be confirmed")
+    until(lambda: len(ends.came) >= least * MANY, 60, "the casts")
     for fates in ends.fates:
         fates.calm()
     assert ends.asking.call("conductor", "ask", Ask(-1), Ask) == Ask(-1)

@@ -128,13 +128,13 @@ def test_services_apart_without_their_broker(services: Services, rabbit: Rabbit)
     services.start_all()
     urls = {name: monitoring(services.said(name)) for name in ALL}
     for name, url in urls.items():
-        until(lambda url=url: get(f"{url}/readyz")[0] == 200, 30, f"{name} to be ready")
+        until(lambda url=url: get(f"{url}/readyz")[0] == 200, 60, f"{name} to be ready")
         parts = json.loads(get(f"{url}/readyz")[1])["parts"]
         assert parts == {"bus": "up"} | {"hypervisor" if name == "compute" else "database": "up"}
     rabbit.kill()
     try:
         for name, url in urls.items():
-            until(lambda url=url: '"bus":"down"' in get(f"{url}/readyz")[1], 30, f"{name} to see that")
+            until(lambda url=url: '"bus":"down"' in get(f"{url}/readyz")[1], 60, f"{name} to see that")
             status, text = get(f"{url}/readyz")
             assert status == (200 if name == "api" else 503), text
             assert json.loads(text)["problems"]["bus"]

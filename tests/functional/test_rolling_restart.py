@@ -133,7 +133,7 @@ def test_nobody_notices_a_rolling_restart(services: Services) -> None:
         Worker(read_anew),
     ]
     try:
-        until(lambda: made, 30, "the first server")
+        until(lambda: made, 60, "the first server")
         for name in ALL:
             before = [client.asked for client in clients]
             assert services.stop(name) == 0, services.log(name)[-3000:]
@@ -142,7 +142,7 @@ def test_nobody_notices_a_rolling_restart(services: Services) -> None:
                 lambda before=before: all(
                     client.asked > old for client, old in zip(clients, before, strict=True)
                 ),
-                30,
+                60,
                 f"all clients to have gone on after {name}",
             )
     finally:

@@ -109,9 +109,9 @@ def test_nics_come_and_go_over_the_broker(services: Services) -> None:
 
     assert taps() == {f"tap{nic['port_id'][:11]}" for nic in (first, second)}
     assert services.ask("DELETE", f"/networking/v2.0/ports/{second['port_id']}")[0] == 204
-    until(lambda: taps() == {f"tap{first['port_id'][:11]}"}, 30, "the guest to lose it")
+    until(lambda: taps() == {f"tap{first['port_id'][:11]}"}, 60, "the guest to lose it")
     assert services.ask("DELETE", f"{path}/{first['port_id']}")[0] == 202
-    until(lambda: taps() == set(), 30, "the guest to lose the other")
+    until(lambda: taps() == set(), 60, "the guest to lose the other")
     until(lambda: services.unexplained() == [], 60, "all to be explained")
     delete_all(services, [server_id])
 
@@ -150,7 +150,7 @@ def test_an_api_that_is_killed_has_lost_nothing_that_it_answered(services: Servi
 def test_the_broker_goes_and_comes_back_in_the_midst(services: Services, rabbit: Rabbit) -> None:
     services.start_all()
     made = build(services)
-    until(lambda: "ACTIVE" in statuses(services), 30, "the first to be ACTIVE")
+    until(lambda: "ACTIVE" in statuses(services), 60, "the first to be ACTIVE")
     rabbit.kill()
     try:
         image = services.image(b"\0" * 512)
@@ -230,7 +230,7 @@ def test_what_is_missing_is_named(tmp_path: Path, name: str, config: str, expect
 
 def test_one_host_has_one_agent(services: Services) -> None:
     services.begin("compute")
-    until(lambda: "waiting for a conductor" in services.said("compute"), 30, "the first")
+    until(lambda: "waiting for a conductor" in services.said("compute"), 60, "the first")
     command = [sys.executable, "-c", "from kilonova.cli import main; main()", "compute", "--driver", "fake"]
     second = subprocess.run(
         [*command, "--hosts", "3", "--config", str(services.config)],

@@ -92,7 +92,7 @@ def test_the_database_restarts_while_servers_are_built_and_deleted(
         if number == SERVERS // 2:
             server.stop(how)
             server.start()
-        until(lambda: up.ask("DELETE", f"/compute/v2.1/servers/{server_id}")[0] in (204, 404), 30, "a 204")  # noqa: B023
+        until(lambda: up.ask("DELETE", f"/compute/v2.1/servers/{server_id}")[0] in (204, 404), 60, "a 204")  # noqa: B023
     until(lambda: listed(up) == {}, 60, "all to be gone")
     assert up.unexplained() == []
 

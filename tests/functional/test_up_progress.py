@@ -54,7 +54,7 @@ def up(tmp_path: Path, terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> I
 
 def test_a_build_that_takes_long_is_shown_with_its_step(up: Up, terminal: Terminal) -> None:
     _, answer = up.post_server(up.image(b"bytes"), name="a-long-one")
-    until(lambda: b"a-long-one" in terminal.screen and b"create_domain on" in terminal.screen, 30, "its line")
+    until(lambda: b"a-long-one" in terminal.screen and b"create_domain on" in terminal.screen, 60, "its line")
     assert up.settled(answer["server"]["id"])["status"] == "ACTIVE"
     assert up.stop() == 0
     assert "a-long-one" not in up.said, "what goes to a file or a program has whole lines alone"

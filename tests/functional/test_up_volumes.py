@@ -41,10 +41,10 @@ def test_volumes_of_a_server_from_its_build_to_its_end(up: Up) -> None:
     _, listed = up.ask("GET", every)
     extra = listed["volumeAttachments"][1]["volumeId"]
     assert up.ask("DELETE", f"{every}/{extra}")[0] == 202
-    until(lambda: len(up.ask("GET", every)[1]["volumeAttachments"]) == 1, 30, "the volume to leave")
+    until(lambda: len(up.ask("GET", every)[1]["volumeAttachments"]) == 1, 60, "the volume to leave")
     status, answer = up.ask("POST", every, {"volumeAttachment": {"volumeId": extra}})
     assert status == 200, answer
     assert up.ask("DELETE", f"{SERVERS}/{server_id}")[0] == 204
-    until(lambda: up.server(server_id) is None, 30, "the server to go")
-    until(lambda: not up.unexplained(), 30, f"all to be explained: {up.unexplained()}")
+    until(lambda: up.server(server_id) is None, 60, "the server to go")
+    until(lambda: not up.unexplained(), 60, f"all to be explained: {up.unexplained()}")
     assert [path.name for path in up.state.rglob("volume-*")] == [f"volume-{extra}"]

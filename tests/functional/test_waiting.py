@@ -105,7 +105,7 @@ def test_a_database_that_goes_again_as_a_service_begins(
             with db.read() as conn:
                 return int(conn.exec_driver_sql("SELECT count(*) FROM services").scalar_one())
 
-        until(lambda: alive() == 1, 30, "the second sign of life")
+        until(lambda: alive() == 1, 60, "the second sign of life")
     assert lost == []
 
 

@@ -278,7 +278,7 @@ def test_an_upload_that_breaks_off(machine: Host) -> None:
     def shown() -> Any:
         return up.ask("GET", f"/image/v2/images/{image}")[1]["status"]
 
-    until(lambda: shown() == "saving", 30, "the upload to begin")
+    until(lambda: shown() == "saving", 60, "the upload to begin")
     connection.close()
     until(lambda: shown() == "queued", 60, "the image to be queued again")
     assert list(up.state.glob(f"images/{image}*")) == []

@@ -70,10 +70,10 @@ def test_a_cluster_under_systemd(box: Box, cloud: Client) -> None:
     assert cloud.settled(server_id)["status"] == "ACTIVE"
     cloud.ask("DELETE", f"/compute/v2.1/servers/{server_id}")
     until(lambda: cloud.server(server_id) is None, 60, "it to go")
-    until(lambda: guests(box) == set(), 30, "its guest to go")
+    until(lambda: guests(box) == set(), 60, "its guest to go")
     if volume:
-        assert is_free(cloud, volume)
-        assert targets(box) == ""
+        until(lambda: is_free(cloud, volume), 60, "its volume to be free")
+        until(lambda: targets(box) == "", 60, "nothing to be served")
 
     assert box.run("ps", "-o", "user=", "-C", "kilonova").split().count("kilonova") == len(CONTROL)
     box.run("systemctl", "stop", "kilonova.target")

@@ -51,3 +51,11 @@ def test_what_is_no_public_endpoint(tmp_path: Path, endpoint: str) -> None:
     file.write_text(f'[api]\npublic_endpoint = "{endpoint}"\n')
     with pytest.raises(BadRequest, match="public_endpoint"):
         load(file)
+
+
+@pytest.mark.parametrize("line", ["region = ''", "[volume]\ndefault_volume_type = ''"])
+def test_a_name_that_is_empty(tmp_path: Path, line: str) -> None:
+    file = tmp_path / "kilonova.toml"
+    file.write_text(f"{line}\n")
+    with pytest.raises(BadRequest, match="length >= 1"):
+        load(file)

@@ -20,9 +20,9 @@ def test_who_comes_during_a_flush_waits_for_the_next_which_all_share() -> None:
 
     with ThreadPoolExecutor(6) as pool:
         first = pool.submit(flushes.wait, flush, 0.0, 1.0)
-        until(lambda: len(begun) == 1, 30, "the first flush")
+        until(lambda: len(begun) == 1, 60, "the first flush")
         rest = [pool.submit(flushes.wait, flush, 0.0, 1.0) for _ in range(5)]
-        until(lambda: len(flushes._changed._waiters) == 5, 30, "the others")  # type: ignore[attr-defined]
+        until(lambda: len(flushes._changed._waiters) == 5, 60, "the others")  # type: ignore[attr-defined]
         go_on.set()
         for one in [first, *rest]:
             one.result(30)
@@ -49,7 +49,7 @@ def test_a_flush_that_fails_is_its_own_callers_alone() -> None:
         failing = pool.submit(flushes.wait, fail, 0.0, 1.0)
         begun.wait(30)
         other = pool.submit(flushes.wait, lambda: done.append("flushed"), 0.0, 1.0)
-        until(lambda: flushes._changed._waiters, 30, "the other")  # type: ignore[attr-defined]
+        until(lambda: flushes._changed._waiters, 60, "the other")  # type: ignore[attr-defined]
         go_on.set()
         other.result(30)
         with pytest.raises(ZeroDivisionError):
@@ -67,9 +67,9 @@ def test_a_flush_by_a_connection_that_is_younger_than_the_transaction_does_not_c
 
     with ThreadPoolExecutor(3) as pool:
         first = pool.submit(flushes.wait, flush, 0.0, 1.0)
-        until(lambda: len(begun) == 1, 30, "the first flush")
+        until(lambda: len(begun) == 1, 60, "the first flush")
         rest = [pool.submit(flushes.wait, flush, 2.0, 1.0) for _ in range(2)]
-        until(lambda: len(flushes._changed._waiters) == 2, 30, "the others")  # type: ignore[attr-defined]
+        until(lambda: len(flushes._changed._waiters) == 2, 60, "the others")  # type: ignore[attr-defined]
         go_on.set()
         for one in [first, *rest]:
             one.result(30)

@@ -120,7 +120,7 @@ def test_what_came_is_written_at_the_latest_at_the_end(db: Database, reports: Re
 def test_it_is_written_by_itself(db: Database, reports: Reports) -> None:
     for vcpus in (4, 8):  # and goes on
         reports.report(Report(host="h", report=told("h", vcpus)))
-        until(lambda vcpus=vcpus: "h" in known(db) and known(db)["h"].vcpus_limit == vcpus * 4, 30, "it")
+        until(lambda vcpus=vcpus: "h" in known(db) and known(db)["h"].vcpus_limit == vcpus * 4, 60, "it")
 
 
 def test_the_newest_of_a_host_counts(db: Database, reports: Reports) -> None:
@@ -177,7 +177,7 @@ def test_a_database_that_is_away_costs_only_what_came_meanwhile(
 ) -> None:
     flaky.away = True
     reports.report(Report(host="h", report=told("h")))
-    until(lambda: flaky.refused, 30, "the attempt")
+    until(lambda: flaky.refused, 60, "the attempt")
     flaky.away = False
     reports.report(Report(host="g", report=told("g")))
     reports.close()

@@ -58,9 +58,9 @@ def all_leave(kernel: Kernel) -> list[Any]:
     leaving = Leaving()
     with ThreadPoolExecutor(PORTS) as pool:
         begun = [pool.submit(leaving.end, {0}, {"10.0.0.5"})]
-        until(lambda: kernel.reads == 1, 30, "the first read")
+        until(lambda: kernel.reads == 1, 60, "the first read")
         begun += [pool.submit(leaving.end, {n}, {f"10.0.{n}.5"}) for n in range(1, PORTS)]
-        until(lambda: len(leaving._waiting) == PORTS - 1, 30, "the others to wait")
+        until(lambda: len(leaving._waiting) == PORTS - 1, 60, "the others to wait")
         kernel.go_on.set()
         return [one.exception(30) for one in begun]
 

@@ -68,7 +68,7 @@ def operation(cloud: Volumes, volume_id: str) -> Row:
 
 
 def available(cloud: Volumes, volume_id: str) -> None:
-    until(lambda: volume(cloud, volume_id).status == "available", 30, "a volume that is there")
+    until(lambda: volume(cloud, volume_id).status == "available", 60, "a volume that is there")
 
 
 def test_who_starts_takes_up_what_the_one_before_left(cloud: Volumes) -> None:
@@ -101,7 +101,7 @@ def test_what_is_past_its_deadline_ends_in_error_and_leaves_nothing(cloud: Volum
     assert (shown.status, shown.message) == ("error", "It did not end.")
     assert cloud.manager is not None
     cloud.manager._running.renew(cloud.db, cloud.parts.owner, 30.0)
-    until(lambda: not cloud.backend.made, 30, "nothing left")
+    until(lambda: not cloud.backend.made, 60, "nothing left")
     assert volume(cloud, made).status == "error"
     with cloud.db.read() as conn:
         told = conn.execute(volume_messages.select()).all()
@@ -111,7 +111,7 @@ def test_what_is_past_its_deadline_ends_in_error_and_leaves_nothing(cloud: Volum
 def test_a_store_that_is_away_is_waited_for(cloud: Volumes) -> None:
     cloud.backend.away = True
     made = begin(cloud)
-    until(lambda: operation(cloud, made).message, 30, "an operation that says why it waits")
+    until(lambda: operation(cloud, made).message, 60, "an operation that says why it waits")
     assert operation(cloud, made).message == "the store does not answer"
     assert operation(cloud, made).owner is None
     cloud.backend.away = False
@@ -126,7 +126,7 @@ def test_a_store_that_is_away_is_waited_for(cloud: Volumes) -> None:
 def test_the_sweeper_gives_them_to_their_managers(cloud: Volumes) -> None:
     cloud.backend.away = True
     made = begin(cloud)
-    until(lambda: operation(cloud, made).message, 30, "an operation that waits")
+    until(lambda: operation(cloud, made).message, 60, "an operation that waits")
     told: list[tuple[Any, ...]] = []
 
     class Bus:
@@ -164,7 +164,7 @@ def test_another_managers_work_is_left_alone(cloud: Volumes) -> None:
     manager = Manager(other)
     manager.start()
     try:
-        until(lambda: made in cloud.service.ready([made]).failed, 30, "a volume that is gone")
+        until(lambda: made in cloud.service.ready([made]).failed, 60, "a volume that is gone")
     finally:
         manager.close()
 
@@ -213,9 +213,9 @@ def test_a_host_that_lost_a_volume_to_another_has_no_way_there(cloud: Volumes) -
     cloud.service.reserve(ALICE, made, str(uuid.uuid4()), attachment)
     for host in ("h1", "h2", "h2", "h1"):
         cloud.service.connect(attachment, Connector(host=host))
-        until(lambda host=host: cloud.backend.ways == {(made, host)}, 30, "one way")
+        until(lambda host=host: cloud.backend.ways == {(made, host)}, 60, "one way")
     cloud.service.release(attachment)
-    until(lambda: cloud.backend.ways == set(), 30, "no way")
+    until(lambda: cloud.backend.ways == set(), 60, "no way")
 
 
 def test_who_starts_tells_what_the_one_before_did_not(cloud: Volumes) -> None:
@@ -224,7 +224,7 @@ def test_who_starts_tells_what_the_one_before_did_not(cloud: Volumes) -> None:
     available(cloud, made)
     with cloud.db.write() as conn:
         rules.extend(conn, cloud.service.parts, ALICE, made, 2, online=False)
-    until(lambda: volume(cloud, made).size == 2, 30, "a larger volume")
+    until(lambda: volume(cloud, made).size == 2, 60, "a larger volume")
     assert cloud.manager is not None
     cloud.manager.close()
     cloud.told.clear()
@@ -238,7 +238,7 @@ def test_a_snapshot_that_nothing_explains_is_repaired(cloud: Volumes, status: st
     made, snapshot = begin(cloud), str(uuid.uuid4())
     available(cloud, made)
     cloud.service.create_snapshot(ALICE, made, snapshot, "s")
-    until(lambda: not cloud.service.snapshots_ready([snapshot]).pending, 30, "a snapshot")
+    until(lambda: not cloud.service.snapshots_ready([snapshot]).pending, 60, "a snapshot")
     with cloud.db.write() as conn:
         volume_snapshots.change(conn, snapshot, status=status, updated_at=1.0)
     conductor_volumes.repair(cast(ConductorParts, cloud.parts), 2.0)
@@ -271,7 +271,7 @@ def test_of_those_that_wait_for_a_volume_the_newest_stays() -> None:
     first = Waiting(running, "first")
     assert first.entered.wait(30)
     second = Waiting(running, "second")
-    until(lambda: running.known() == {"first", "second"}, 30, "who waits")
+    until(lambda: running.known() == {"first", "second"}, 60, "who waits")
     third = Waiting(running, "third")
     second.join(30)
     assert not second.is_alive()
@@ -295,13 +295,13 @@ def test_who_waits_for_a_volume_keeps_its_operation(cloud: Volumes) -> None:
     with cloud.db.write() as conn:
         rules.delete(conn, cloud.service.parts, ALICE, made)
     deleting = operation(cloud, made).id
-    until(lambda: deleting in running.known(), 30, "who waits")
+    until(lambda: deleting in running.known(), 60, "who waits")
     with cloud.db.write() as conn:
         conn.execute(operations_table.update().values(lease_until=1.0))
     running.renew(cloud.db, cloud.parts.owner, 30.0)
     assert operation(cloud, made).lease_until > now()
     first.leaves.set()
-    until(lambda: made in cloud.service.ready([made]).failed, 30, "a volume that is gone")
+    until(lambda: made in cloud.service.ready([made]).failed, 60, "a volume that is gone")
 
 
 def test_an_upload_that_was_cut_off_is_tried_again_when_its_store_lets_go_of_it(
@@ -351,7 +351,7 @@ def test_a_backend_that_hangs_does_not_hold_up_the_others_words(cloud: Volumes) 
     starting.start()
     try:
         assert hangs.wait(30)
-        until(lambda: _hosts(cloud) == {"box@memory", "two@quick"}, 30, "the quick one's word")
+        until(lambda: _hosts(cloud) == {"box@memory", "two@quick"}, 60, "the quick one's word")
     finally:
         goes_on.set()
         starting.join()

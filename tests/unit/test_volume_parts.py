@@ -50,10 +50,10 @@ def test_a_tool_dies_with_who_began_it(tmp_path: Path) -> None:
     )
     environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     with subprocess.Popen([sys.executable, "-c", code], env=environment) as parent:
-        until(pid.exists, 30, "the tool to begin")
+        until(pid.exists, 60, "the tool to begin")
         parent.send_signal(signal.SIGKILL)
     running = Path(f"/proc/{int(pid.read_text())}/status")
-    until(lambda: _is_dead(running), 30, "the tool to die")
+    until(lambda: _is_dead(running), 60, "the tool to die")
 
 
 def _is_dead(status: Path) -> bool:

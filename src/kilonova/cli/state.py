@@ -12,7 +12,8 @@ from pathlib import Path
 
 import click
 
-# Of volumes the client asks for less by itself than a snapshot of one in use takes.
+# Of volumes the client asks for less by itself than `volume message list` takes. From 3.66 on a snapshot's
+# `force` is refused unless it is true, and openstacksdk (Ansible with it) always sends it.
 _OPENRC = """\
 export OS_AUTH_URL='{url}/identity'
 export OS_IDENTITY_API_VERSION='3'
@@ -22,7 +23,7 @@ export OS_PROJECT_NAME='admin'
 export OS_USER_DOMAIN_NAME='Default'
 export OS_PROJECT_DOMAIN_NAME='Default'
 export OS_REGION_NAME='{region}'
-export OS_VOLUME_DEFAULT_MICROVERSION='3.70'
+export OS_VOLUME_DEFAULT_MICROVERSION='3.65'
 """
 
 _CLOUDS = """\
@@ -30,7 +31,7 @@ clouds:
   kilonova:
     region_name: {region}
     identity_api_version: 3
-    volume_default_microversion: '3.70'
+    volume_default_microversion: '3.65'
     auth:
       auth_url: {url}/identity
       username: admin

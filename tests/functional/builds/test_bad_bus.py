@@ -102,7 +102,7 @@ def test_all_that_is_asked_for_happens_once(make_cloud: MakeCloud, seed: int) ->
     for server_id in made:
         cloud.delete(server_id)
     for server_id in made:
-        until(lambda i=server_id: cloud.server(i) is None, 30, "it to go")
+        until(lambda i=server_id: cloud.server(i) is None, 60, "it to go")
     storm.is_over()
     assert cloud.unexplained() == []
     assert all(host.is_empty() for host in cloud.hosts.values())

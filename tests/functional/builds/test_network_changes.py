@@ -222,7 +222,7 @@ def test_a_change_is_told_though_the_database_goes_away_after_it(
 
     monkeypatch.setattr(port_security, "concerned", once_away)
     allow(cloud, group, protocol="icmp")
-    until(lambda: any(one.protocol == 1 for one in network.ingress(group)), 30, "the rule")
+    until(lambda: any(one.protocol == 1 for one in network.ingress(group)), 60, "the rule")
     assert away == []
 
 

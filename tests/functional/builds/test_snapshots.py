@@ -257,15 +257,16 @@ def test_backups_rotate(cloud: Cloud) -> None:
     server_id, other = cloud.active(), cloud.active()
     kept = backup(cloud, other, 5)
     weekly = backup(cloud, server_id, 5, "weekly")
+    nameless = backup(cloud, server_id, 1, "")  # what `openstack server backup create` says by itself
     made = [backup(cloud, server_id, 2) for _ in range(3)]
     assert [cloud.image(image_id) is not None for image_id in made] == [False, True, True]
     assert cloud.image(made[-1])["backup_type"] == "daily"
     assert cloud.image(made[-1])["image_type"] == "backup"
     cloud.images.bury()
-    assert cloud.bytes.images.keys() == {kept, weekly, *made[1:]}
+    assert cloud.bytes.images.keys() == {kept, weekly, nameless, *made[1:]}
     assert backup(cloud, server_id, 0) is None
     assert [cloud.image(image_id) for image_id in made] == [None] * 3
-    assert cloud.image(kept)["status"] == cloud.image(weekly)["status"] == "active"
+    assert {cloud.image(one)["status"] for one in (kept, weekly, nameless)} == {"active"}
     assert cloud.actions(server_id)[-1]["action"] == "createBackup"
     is_clean(cloud, server_id)
 
@@ -280,7 +281,7 @@ def test_backups_rotate(cloud: Cloud) -> None:
         {"createImage": {"name": "x", "more": 1}},
         {"createBackup": {"name": "x", "backup_type": "daily"}},
         {"createBackup": {"name": "x", "backup_type": "daily", "rotation": -1}},
-        {"createBackup": {"name": "x", "backup_type": "", "rotation": 1}},
+        {"createBackup": {"name": "x", "backup_type": "x" * 256, "rotation": 1}},
     ],
 )
 def test_bad_requests(cloud: Cloud, body: Any) -> None:

@@ -87,6 +87,11 @@ def test_bad_attributes(admin, attributes):
     assert len(admin.get("/v3/users")["users"]) == 1
 
 
+def test_an_option_that_is_not_served_is_named(admin):
+    body = {"user": {"name": "x", "options": {"lock_password": True}}}
+    assert "`lock_password`" in admin.call("POST", "/v3/users", body, status=400).text
+
+
 @pytest.mark.parametrize("body", [[], {}, {"user": []}, {"project": {"name": "x"}}, "user", 7, None])
 def test_bad_bodies(admin, body):
     admin.call("POST", "/v3/users", body, status=400)

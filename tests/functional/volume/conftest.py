@@ -100,16 +100,16 @@ class Caller:
             status = self.volume(volume_id)["status"]
             return status == wanted if wanted else not status.endswith("ing")
 
-        until(there, 30, f"a volume that is {wanted or 'settled'}")
+        until(there, 60, f"a volume that is {wanted or 'settled'}")
 
     def gone(self, path: str) -> None:
-        until(lambda: self("GET", path).status_code == 404, 30, f"{path} is gone")
+        until(lambda: self("GET", path).status_code == 404, 60, f"{path} is gone")
 
     def snapshot(self, volume_id: str, **said: Any) -> str:
         """One that is there."""
         made = self.done("POST", "/snapshots", {"snapshot": {"volume_id": volume_id, **said}})["snapshot"]
         path = f"/snapshots/{made['id']}"
-        until(lambda: self.get(path)["snapshot"]["status"] != "creating", 30, "a snapshot")
+        until(lambda: self.get(path)["snapshot"]["status"] != "creating", 60, "a snapshot")
         return str(made["id"])
 
     def names(self, path: str, **params: Any) -> list[str]:

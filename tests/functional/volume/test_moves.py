@@ -44,7 +44,7 @@ class Two:
 
     def cleared(self) -> None:
         """Nothing waits to be cleared away."""
-        until(lambda: self.clearing() == 0, 30, "all to be cleared away")
+        until(lambda: self.clearing() == 0, 60, "all to be cleared away")
 
     def clearing(self) -> int:
         query = operations_table.select().where(
@@ -256,7 +256,7 @@ def test_a_move_that_is_overtaken_leaves_no_copy(alice: Caller, admin: Caller, t
         assert alice.volume(volume)["migration_status"] == "error"
     two.fast.go.set()
     two.cleared()
-    until(lambda: two.fast.made == {}, 30, "no copy")
+    until(lambda: two.fast.made == {}, 60, "no copy")
     assert two.plain.made == ({} if how == "deleted" else {volume: (1, "data")})
 
 
@@ -279,7 +279,7 @@ def test_what_a_late_copier_brings_is_cleared_away(alice: Caller, two: Two) -> N
     two.fast.take_over = late  # type: ignore[method-assign]
     fast(alice, volume)
     assert copied.wait(30)
-    until(lambda: two.fast.made == {}, 30, "no copy")
+    until(lambda: two.fast.made == {}, 60, "no copy")
     assert (two.plain.made, two.fast.made) == ({volume: (1, "data")}, {})
 
 

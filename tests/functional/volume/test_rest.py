@@ -104,7 +104,7 @@ def test_an_attachment_from_promise_to_end(alice: Caller, bob: Caller, admin: Ca
     )
     assert alice.done("DELETE", path, status=200) == {"attachments": []}
     assert alice.volume(volume)["status"] == "available"
-    until(lambda: not cloud.backend.ways, 30, "a host without its way")
+    until(lambda: not cloud.backend.ways, 60, "a host without its way")
 
 
 def test_what_no_host_has_may_be_in_use(alice: Caller) -> None:
@@ -167,7 +167,7 @@ def test_the_actions_of_before_there_were_attachments(alice: Caller, cloud: Volu
     info = alice.act(path, "os-initialize_connection", 200, connector=CONNECTOR)["connection_info"]
     assert (info["driver_volume_type"], info["data"]["target_lun"]) == ("iscsi", 1)
     alice.act(path, "os-terminate_connection", connector=CONNECTOR)
-    until(lambda: not cloud.backend.ways, 30, "a host without its way")
+    until(lambda: not cloud.backend.ways, 60, "a host without its way")
     alice.act(path, "os-attach", instance_uuid=SERVER, mountpoint="/dev/vdc", mode="rw")
     assert [one["device"] for one in alice.volume(volume)["attachments"]] == ["/dev/vdc"]
     alice.act(path, "os-begin_detaching")

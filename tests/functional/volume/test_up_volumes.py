@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import openstack
+from openstack.config import OpenStackConfig
 from tests.running import Up, until
 
 SESSIONS = (
@@ -34,7 +36,7 @@ volume snapshot list
 )
 WITH_A_SERVER = """\
 server add volume {server} three
-volume snapshot create --volume three live
+volume snapshot create --force --volume three live
 volume attachment create --server {server} two
 volume attachment list
 volume message list
@@ -62,12 +64,14 @@ def test_the_unmodified_client(tmp_path: Path) -> None:
         for session in SESSIONS:
             said += _client(tmp_path, session)
             until(settled, 60, "volumes that are there")
+        _snapshot_by_the_sdk(tmp_path, volumes()["three"]["id"])
+        until(settled, 60, "the snapshot of the SDK")
         server = up.post_server(up.image(b"\0" * 512))[1]["server"]["id"]
         up.settled(server)
         said += _client(tmp_path, WITH_A_SERVER.format(server=server))
         until(settled, 60, "the snapshot of a volume in use")
         assert volumes()["three"]["status"] == "in-use"
-        _client(tmp_path, f"server remove volume {server} three\nvolume snapshot delete live\n")
+        _client(tmp_path, f"server remove volume {server} three\nvolume snapshot delete live sdk\n")
         until(settled, 60, "no snapshot")
         sizes = {name: (one["size"], one["status"]) for name, one in volumes().items()}
         waits = (1, "awaiting-transfer")
@@ -77,6 +81,13 @@ def test_the_unmodified_client(tmp_path: Path) -> None:
         assert all(word in said for word in ("gift", "cinder-volume", "gigabytes", "snap"))
     finally:
         assert up.stop() == 0
+
+
+def _snapshot_by_the_sdk(folder: Path, volume: str) -> None:
+    """As Ansible does: the cloud layer says ``force`` every time, refused since 3.66 unless it is true."""
+    config = OpenStackConfig(config_files=[str(folder / "state/clouds.yaml")], load_envvars=False)
+    with openstack.connection.Connection(config=config.get_one("kilonova")) as cloud:
+        cloud.create_volume_snapshot(volume, name="sdk", wait=False)
 
 
 def _client(folder: Path, session: str) -> str:

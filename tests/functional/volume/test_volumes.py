@@ -489,7 +489,7 @@ def test_of_an_image_that_is_not_to_be_no_snapshot_is_left(
             assert orphans.known_snapshots(conn, {image_id}) == {image_id}
         reset(admin, volume, "in-use")
         assert alice.volume(volume)["status"] == "in-use"
-    until(lambda: cloud.backend.snaps == {}, 30, "no snapshot")
+    until(lambda: cloud.backend.snaps == {}, 60, "no snapshot")
     cloud.images.bury()
     assert made_images(cloud) == 0
 
@@ -624,7 +624,7 @@ def test_nothing_is_left_of_a_volume_that_is_deleted_while_it_is_made(
     assert cloud.backend.held.wait(30)
     admin.act(f"/volumes/{volume}", "os-force_delete")
     alice.gone(f"/volumes/{volume}")
-    until(lambda: not cloud.backend.made, 30, "nothing left")
+    until(lambda: not cloud.backend.made, 60, "nothing left")
 
 
 def test_a_text_that_no_database_stores_is_refused(alice: Caller) -> None:

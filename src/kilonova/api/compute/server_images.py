@@ -43,7 +43,7 @@ class CreateBackup(CreateImage, forbid_unknown_fields=True, kw_only=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        fields.name("backup_type", self.backup_type)
+        fields.text("backup_type", self.backup_type)
         self.rotation = fields.integer("rotation", self.rotation, 0)
 
 

@@ -30,7 +30,7 @@ class _Create(msgspec.Struct, frozen=True):
     description: str | None = None
     enabled: bool = True
     tags: list[str] = []
-    options: Options = {}
+    options: Options = Options()
 
 
 class _Update(msgspec.Struct, frozen=True):
@@ -38,7 +38,7 @@ class _Update(msgspec.Struct, frozen=True):
     description: str | UnsetType = UNSET
     enabled: bool | UnsetType = UNSET
     tags: list[str] | UnsetType = UNSET
-    options: Options = {}
+    options: Options = Options()
 
 
 def view(request: Request, domain: Domain) -> dict[str, Any]:

@@ -43,7 +43,7 @@ class _Create(msgspec.Struct, frozen=True):
     enabled: bool = True
     is_domain: bool | None = False
     tags: Tags = []
-    options: Options = {}
+    options: Options = Options()
 
 
 class _Update(msgspec.Struct, frozen=True):
@@ -54,7 +54,7 @@ class _Update(msgspec.Struct, frozen=True):
     domain_id: Id | UnsetType = UNSET
     parent_id: Id | UnsetType | None = UNSET
     is_domain: bool | UnsetType = UNSET
-    options: Options = {}
+    options: Options = Options()
 
 
 class _TagsBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -31,14 +31,14 @@ class _Create(msgspec.Struct, frozen=True):
     name: Name
     domain_id: Id | None = None
     description: str | None = None
-    options: Options = {}
+    options: Options = Options()
 
 
 class _Update(msgspec.Struct, frozen=True):
     name: Name | UnsetType = UNSET
     domain_id: Id | UnsetType | None = UNSET
     description: str | UnsetType | None = UNSET
-    options: Options = {}
+    options: Options = Options()
 
 
 def view(request: Request, role: Role) -> dict[str, Any]:

@@ -24,9 +24,11 @@ ShortName = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"\
 """Of domains and projects."""
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 Secret = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_LENGTH)]
-Options = Annotated[dict[str, Any], msgspec.Meta(max_length=0)]
-"""Keystone's resource options: none is served, so only an empty object is taken."""
 _NESTING = 32
+
+
+class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Keystone's resource options: none is served, so an error names whatever is asked for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ class _Create(msgspec.Struct, frozen=True):
     password: Secret | None = None
     enabled: bool = True
     default_project_id: Id | None = None
-    options: Options = {}
+    options: Options = Options()
 
 
 class _Update(msgspec.Struct, frozen=True):
@@ -46,7 +46,7 @@ class _Update(msgspec.Struct, frozen=True):
     password: Secret | UnsetType | None = UNSET
     enabled: bool | UnsetType = UNSET
     default_project_id: Id | UnsetType | None = UNSET
-    options: Options = {}
+    options: Options = Options()
 
 
 class _Password(msgspec.Struct, frozen=True):

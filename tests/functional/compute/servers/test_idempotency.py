@@ -78,7 +78,7 @@ def test_the_same_request_again_gets_the_first_answer(
     assert again.headers["idempotency-replayed"] == "true"
     assert first.headers["x-openstack-request-id"] != again.headers["x-openstack-request-id"]
     assert names(database) == ["vm"]
-    until(lambda: conductor.told, 30, "the conductor to be told")
+    until(lambda: conductor.told, 60, "the conductor to be told")
     assert [method for method, _ in conductor.told] == ["build_instances"]
 
 
