@@ -110,7 +110,7 @@ class Cluster:
     def apart(self, pool: str) -> Iterator[bindings.Io]:
         """A pool by a connection of its own, in the block. Some work of librbd 16 waits, in the thread that
         answers come to, for an answer: it needs more than one of those."""
-        with self.translated(pool):
+        with bindings.translated(f"pool {pool}"):
             made = self._connect(threads=2)
             try:
                 io = made.open_ioctx(pool)

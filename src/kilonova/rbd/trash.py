@@ -85,7 +85,7 @@ def _unprotect(pool: Pool, name: str, snapshots: Sequence[str]) -> None:
     if not snapshots:
         return
     what = f"{pool.name}/{name}"
-    with pool.cluster.apart(pool.name) as io, pool.cluster.translated(what):
+    with pool.cluster.apart(pool.name) as io, bindings.translated(what):
         opened = bindings.image(io, name)
         with pool.cluster.closing.image(opened, what) as image:
             for snapshot in snapshots:
