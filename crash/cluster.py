@@ -221,6 +221,11 @@ class Cluster(Client):
         """Volume → GiB that the fake guest believes it has; 0: as large as it was when it came."""
         return dict(self._guest(host, server).get("volumes", {}))
 
+    def take_volumes_of_guest(self, server: str) -> None:
+        """It believes that it has none. Its host's service does not run."""
+        (file,) = self.state.glob(f"hosts/*/{server}.json")
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"volumes": {}}))
+
     def _guest(self, host: str, server: str) -> dict[str, Any]:
         try:
             found: dict[str, Any] = json.loads((self.state / "hosts" / host / f"{server}.json").read_text())

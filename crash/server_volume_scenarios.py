@@ -211,6 +211,14 @@ def _lost(cluster: Cluster, server: str) -> None:
         assert status == 200, answer
 
 
+def _lost_by_guest(cluster: Cluster, server: str) -> None:
+    """As if the guest had let go of it when nobody could hear of that any more: the record has it."""
+    host = cluster.services["compute-1"]
+    host.kill()
+    cluster.take_volumes_of_guest(id_of(cluster, server))
+    host.begin()
+
+
 def _volume_is(*states: str) -> Way:
     """In the end, whatever became of what was asked for."""
 
@@ -361,5 +369,13 @@ SERVER_VOLUME_SCENARIOS = [
         _attached,
         settles=_BY_ITSELF,
         finally_=_volume_is("available"),
+    ),
+    Scenario(
+        "volume-that-the-guest-lost",
+        "active",
+        _lost_by_guest,
+        _attached,
+        settles=_BY_ITSELF,
+        finally_=_volume_is("in-use"),
     ),
 ]

@@ -78,9 +78,10 @@ def refresh_interfaces(parts: Parts, server_id: str, learn: Learn) -> None:
     except NotFound:
         return
     _remove_strays(parts, server_id, record.vifs)
-    if _is_active(parts, server_id):
+    active = _is_active(parts, server_id)
+    if active:
         _add_missing(parts, record, learn)
-    server_volumes.refresh_volumes(parts, record)
+    server_volumes.refresh_volumes(parts, record, active)
 
 
 def differ(parts: Parts, server_id: str, vifs: list[Vif]) -> bool:

@@ -11,7 +11,7 @@ which nobody knows how it went, stays open (actions.VOLUME_COMES), also past its
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 
 from kilonova import log
 from kilonova.cancel import Cancel
@@ -34,7 +34,7 @@ from kilonova.domain.messages import (
     VolumeCopy,
     Work,
 )
-from kilonova.domain.servers import PowerState, TaskState
+from kilonova.domain.servers import BuildSpec, PowerState, TaskState
 
 KINDS = frozenset({ATTACH_VOLUME, DETACH_VOLUME, SWAP_VOLUME})
 _AGAIN = 3.0
@@ -160,13 +160,14 @@ def go_on(parts: Parts, message: VolumeCopy) -> HeldStill:
 
 
 def may_differ(parts: Parts, server_id: str, volumes: list[str] | None) -> bool:
-    """Whether the guest has a volume that the record has not, or one that may have grown."""
-    return volumes is not None and bool(parts.driver.volumes(server_id))
+    """Whether the guest has a volume that the record has not, lacks one, or has one that may have grown."""
+    return volumes is not None and bool(volumes or parts.driver.volumes(server_id))
 
 
-def refresh_volumes(parts: Parts, record: ServerRecord) -> None:
+def refresh_volumes(parts: Parts, record: ServerRecord, active: bool) -> None:
     """The guest has no volume that the record has not, writes to no other, and sees how large those are that
-    it has."""
+    it has. One that is ``active`` has all of the record: it may have let go of one too late for anybody to
+    hear of it."""
     server_id = record.spec.server_id
     if record.volumes is None:
         return
@@ -184,3 +185,19 @@ def refresh_volumes(parts: Parts, record: ServerRecord) -> None:
         except BuildFailed as error:
             _log.warning("guest_keeps_lost_volume", server=server_id, reason=error.message)
         parts.faults.reach("refresh_interfaces.detach_volume.after")
+    if active and record.whole and (lost := record.volumes.keys() - parts.driver.volumes(server_id)):
+        _give_back(parts, record.spec, lost)
+
+
+def _give_back(parts: Parts, spec: BuildSpec, lost: Set[str]) -> None:
+    """Those of them that are its still."""
+    message = ServerVolumes(host=parts.host, server_id=spec.server_id, connector=parts.driver.connector())
+    for volume in parts.ask("server_volumes", message, BlockDevices).volumes:
+        if volume.volume_id not in lost:
+            continue
+        _log.info("volume_is_given_back", volume=volume.volume_id, server=spec.server_id)
+        try:
+            parts.driver.attach_volume(spec, volume)
+        except BuildFailed as error:
+            _log.warning("guest_lacks_volume", server=spec.server_id, reason=error.message)
+        parts.faults.reach("refresh_interfaces.attach_volume.after")

@@ -273,6 +273,10 @@ def set_password(parts: Parts, message: SetPassword) -> Nothing:
     return Nothing()
 
 
+_WHOLE = (VmState.ACTIVE, VmState.PAUSED)
+"""In these a guest that is on has all of its server's volumes: not so one that is rescued."""
+
+
 def server_record(parts: Parts, message: ServerQuery) -> ServerRecord:
     """For the host that the server is placed on; NotFound for all others."""
     with parts.db.read() as conn:
@@ -280,7 +284,9 @@ def server_record(parts: Parts, message: ServerQuery) -> ServerRecord:
         if server.host != message.host:
             raise NotFound(f"Instance {message.server_id} is not on {message.host}")
         volumes = server_volumes.sizes(parts, conn, message.server_id)
-    return ServerRecord(spec=server.spec, vifs=server.vifs, volumes=volumes)
+        whole = servers.vm_state(conn, message.server_id) in _WHOLE
+        busy = operations.open_of_server(conn, message.server_id) is not None
+    return ServerRecord(spec=server.spec, vifs=server.vifs, volumes=volumes, whole=whole and not busy)
 
 
 def network_state(parts: Parts, message: NetworkQuery) -> NetworkState:

@@ -224,6 +224,8 @@ class ServerRecord(Message, frozen=True, kw_only=True):
     vifs: list[Vif]
     volumes: dict[str, int] | None = None
     """None: whoever says it knows of none."""
+    whole: bool = False
+    """Nothing is done to the server, and it boots from its own: what its guest lacks of these is lost."""
 
 
 class RenewLeases(FromHost, frozen=True, kw_only=True):

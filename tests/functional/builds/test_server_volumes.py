@@ -13,11 +13,12 @@ from tests.functional.builds.conftest import MakeCloud
 from tests.running import until
 from tests.statements import sent
 
+from kilonova.cancel import Cancel
 from kilonova.conductor import proxy
 from kilonova.domain.block_devices import AttachedVolume
 from kilonova.domain.context import RequestContext
 from kilonova.domain.errors import BuildFailed
-from kilonova.domain.messages import ServerQuery
+from kilonova.domain.messages import ServerQuery, ServerRef
 from kilonova.domain.servers import GuestMetadata, ImageRef
 from kilonova.domain.volumes import Connector
 from kilonova.store import orphans
@@ -431,6 +432,39 @@ def test_an_attach_past_its_deadline_leaves_the_guest_without_it(cloud: Cloud, v
     until(lambda: driver.volumes(server_id) == set(), PATIENCE, "the guest to let go of it")
     assert volumes.status(volume_id) == "available"
     until(lambda: not cloud.unexplained(), PATIENCE, "all to be explained")
+
+
+def test_a_detach_past_its_deadline_that_was_done_gives_the_volume_back(
+    cloud: Cloud, volumes: Volumes
+) -> None:
+    """What the guest let go of too late for anybody to hear of it is its again, as the record says."""
+    server_id, volume_id = cloud.active(), volumes.make()
+    volumes.attached(server_id, volume_id)
+    cloud.bus.broken["finished"] = 1
+    assert volumes.detach(server_id, volume_id)[0] == 202
+    assert volumes.of_guest(server_id) == set()
+    cloud.deadlines_pass()
+    cloud.leases_run_out()
+    cloud.sweep()
+    cloud.settled(server_id)
+    assert volumes.of(server_id) == [volume_id]
+    assert volumes.status(volume_id) == "in-use"
+    until(lambda: volumes.of_guest(server_id) == {volume_id}, PATIENCE, "the guest to have it again")
+    assert cloud.unexplained() == []
+
+
+def test_a_rescued_guest_is_given_no_volumes(cloud: Cloud, volumes: Volumes) -> None:
+    """It has those alone that it was rescued with."""
+    server_id, volume_id = cloud.active(), volumes.make()
+    volumes.attached(server_id, volume_id)
+    host = cloud.where(server_id)
+    cloud.sql("UPDATE servers SET vm_state = 'rescued'")
+    host.driver.detach_volume(server_id, volume_id, 1.0, Cancel())
+    host.agent.refresh_interfaces(ServerRef(server_id=server_id))
+    assert volumes.of_guest(server_id) == set()
+    cloud.sql("UPDATE servers SET vm_state = 'active'")
+    host.agent.refresh_interfaces(ServerRef(server_id=server_id))
+    assert volumes.of_guest(server_id) == {volume_id}
 
 
 def test_an_attach_at_a_host_that_was_forced_down_ends(cloud: Cloud, volumes: Volumes) -> None:
