@@ -173,7 +173,8 @@ def test_hosts_that_nobody_could_hear_are_waited_for(cloud: Cloud) -> None:
     assert cloud.act(server_id, "unshelve") == 202
     until(lambda: cloud.open_operation(server_id).message, PATIENCE, "the first try")
     cloud.hosts["h1"].reports.tick()
-    until(lambda: cloud.sql("SELECT last_seen FROM services WHERE host = 'h1'")[0][0] > 1, PATIENCE, "its word")
+    seen = "SELECT last_seen FROM services WHERE host = 'h1'"
+    until(lambda: cloud.sql(seen)[0][0] > 1, PATIENCE, "its word")
     cloud.hearing.after_break = False
     cloud.conductor_forgets_liveness()
     cloud.leases_run_out()
