@@ -23,7 +23,6 @@ from crash.cluster import Cluster, backends
 from crash.oracle import orphans, settle
 from crash.scenarios import SCENARIOS, Scenario, enable, server_name, state_of, story_of
 from crash.server_volume_scenarios import SERVER_VOLUME_SCENARIOS
-from crash.service import Service
 from crash.volume_scenarios import VOLUME_SCENARIOS
 from kilonova import log
 from kilonova.store.database import Database
@@ -143,7 +142,7 @@ class _Points:
         try:
             scenario.prepare(cluster, server)
             self._configure(scenario, victim, {"kill_at": point})
-            self._restart_to_die(service)
+            self._restart_to_die(victim)
             scenario.run(cluster, server)
             reached = service.wait_dead(_PATIENCE)
             self._configure(scenario, victim, {})
@@ -158,14 +157,12 @@ class _Points:
             return replace(outcome, wrong=str(error))
         return replace(outcome, missed=not reached)
 
-    def _restart_to_die(self, service: Service) -> None:
+    def _restart_to_die(self, victim: str) -> None:
         """It may come to its point as it begins, when it looks at what is there."""
-        service.kill()
-        service.begin()
         try:
-            service.wait_ready()
+            self._cluster.restart(victim)
         except AssertionError:
-            if not service.died:
+            if not self._cluster.services[victim].died:
                 raise
 
     def _ends(self, scenario: Scenario, server: str) -> None:

@@ -174,7 +174,8 @@ def refresh_volumes(parts: Parts, record: ServerRecord, active: bool) -> None:
     parts.faults.reach("refresh_interfaces.end_mirrors.before")
     parts.driver.end_mirrors(server_id)
     parts.faults.reach("refresh_interfaces.end_mirrors.after")
-    for volume_id in parts.driver.volumes(server_id):
+    has = parts.driver.volumes(server_id)
+    for volume_id in has:
         if volume_id in record.volumes:
             parts.driver.resize_volume(server_id, volume_id, record.volumes[volume_id])
             parts.faults.reach("refresh_interfaces.resize_volume.after")
@@ -185,7 +186,7 @@ def refresh_volumes(parts: Parts, record: ServerRecord, active: bool) -> None:
         except BuildFailed as error:
             _log.warning("guest_keeps_lost_volume", server=server_id, reason=error.message)
         parts.faults.reach("refresh_interfaces.detach_volume.after")
-    if active and record.whole and (lost := record.volumes.keys() - parts.driver.volumes(server_id)):
+    if active and record.whole and (lost := record.volumes.keys() - has):
         _give_back(parts, record.spec, lost)
 
 

@@ -82,8 +82,6 @@ def remove_snapshot(pool: Pool, name: str, snapshot: str) -> None:
 
 def _unprotect(pool: Pool, name: str, snapshots: Sequence[str]) -> None:
     """Nobody has the image open by the pool's own connection: that would be asked to do it."""
-    if not snapshots:
-        return
     what = f"{pool.name}/{name}"
     with pool.cluster.apart(pool.name) as io, bindings.translated(what):
         opened = bindings.image(io, name)
